@@ -1,0 +1,121 @@
+"""Run the benchmarks and print one table: ``python -m benchmarks --help``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import lightning_trio
+
+from . import breakdown, emitting, importing, latency, memory, noop, plot, scaling, sleeping, threads
+from ._measurement import Layer, Measurement, layer_table, measurement_table
+
+SUBJECTS: Mapping[str, Callable[[bool], list[Measurement]]] = {
+    "noop": noop.measure,
+    "sleeping": sleeping.measure,
+    "memory": memory.measure_in_flight,
+    "stream": memory.measure_stream,
+    "latency": latency.measure,
+    "scaling": scaling.measure,
+    "importing": importing.measure,
+    "threads": threads.measure,
+    "emitting": emitting.measure,
+}
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure what rollouts cost, each figure beside a floor taken in the same run.",
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that everything runs")
+    parser.add_argument(
+        "--only", nargs="*", metavar="NAME", choices=SUBJECTS, default=list(SUBJECTS), help=" ".join(SUBJECTS)
+    )
+    parser.add_argument("--breakdown", action="store_true", help="also say where the time of a no-op rollout goes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to FILE")
+    parser.add_argument(
+        "--plot", type=_plot_path, metavar="FILE", help="also plot concurrency against throughput (.png, .svg)"
+    )
+    return parser.parse_args(argv)
+
+
+def _plot_path(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in (".png", ".svg"):
+        raise argparse.ArgumentTypeError(f"{text!r} ends in neither .png nor .svg")
+    return path
+
+
+def environment() -> dict[str, Any]:
+    """Say what the figures were measured on."""
+    return {
+        "lightning_trio": lightning_trio.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "load before": _load(),
+    }
+
+
+def _load() -> float | None:
+    """How many programs wanted a processor during the last minute, None where the system does not say."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):
+        return None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what was asked for; figures that fall short do not make it fail."""
+    arguments = parse_arguments(argv)
+    if arguments.plot is not None:
+        # A missing library should not come out only after minutes of measuring.
+        plot.load_pyplot()
+    machine = environment()
+    console = Console(width=None if sys.stdout.isatty() else 180)
+    progress = Console(stderr=True)
+    started = time.perf_counter()
+    measurements: list[Measurement] = []
+    for name in arguments.only:
+        progress.print(f"{name} …", style="dim")
+        measurements += SUBJECTS[name](arguments.quick)
+    layers: list[Layer] = []
+    if arguments.breakdown:
+        progress.print("breakdown …", style="dim")
+        layers = breakdown.measure_layers(arguments.quick)
+    points: list[plot.Point] = []
+    if arguments.plot is not None:
+        progress.print("plot …", style="dim")
+        points = plot.measure_points(arguments.quick)
+        plot.draw(points, arguments.plot)
+    if measurements:
+        console.print(measurement_table(measurements))
+    if layers:
+        console.print(layer_table(layers))
+    seconds = time.perf_counter() - started
+    console.print(", ".join(f"{key} {value}" for key, value in machine.items()) + f"; took {seconds:.0f} s")
+    if arguments.json is not None:
+        report = {
+            "environment": machine,
+            "quick": arguments.quick,
+            "seconds": seconds,
+            "measurements": [measurement.as_json() for measurement in measurements],
+            "breakdown": {layer.name: layer.microseconds for layer in layers},
+            "concurrency": {point.concurrency: point.throughput for point in points},
+        }
+        arguments.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""A figure, the floor it stands beside, and the target it is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import attrs
+from rich import box
+from rich.table import Table
+
+Verdict: TypeAlias = Literal["ok", "short", "info"]
+
+
+@attrs.frozen
+class Target:
+    """The most a figure may be, or its ratio to the floor."""
+
+    limit: float
+    of: Literal["figure", "ratio"] = "figure"
+
+    def describe(self, unit: str) -> str:
+        """Say the target in words for a table."""
+        return f"≤ {self.limit:.2f}×" if self.of == "ratio" else f"≤ {format_figure(self.limit)} {unit}"
+
+
+@attrs.frozen
+class Measurement:
+    """One row of the table. Smaller figures are better; without a target it is for information.
+
+    Args:
+        name: what was measured.
+        figure: what it came to, in `unit`.
+        floor: what the bare alternative came to in the same run, in the same unit.
+        target: what the issue asks for.
+        note: sizes, spread and what the floor is.
+    """
+
+    name: str
+    figure: float
+    unit: str
+    floor: float | None = None
+    target: Target | None = None
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """How often the floor goes into the figure, None without a floor."""
+        return self.figure / self.floor if self.floor else None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the target is met."""
+        if self.target is None:
+            return "info"
+        held = self.ratio if self.target.of == "ratio" else self.figure
+        return "ok" if held is not None and held <= self.target.limit else "short"
+
+    def as_json(self) -> dict[str, Any]:
+        """Give everything as plain values."""
+        return {**attrs.asdict(self), "ratio": self.ratio, "verdict": self.verdict}
+
+
+@attrs.frozen
+class Layer:
+    """A part of what one rollout costs, in microseconds."""
+
+    name: str
+    microseconds: float
+
+
+def format_figure(value: float) -> str:
+    """Write a number with three significant digits or all digits before the point.
+
+    >>> [format_figure(value) for value in (0.01234, 1.2, 56.78, 12345.6, 0)]
+    ['0.0123', '1.20', '56.8', '12,346', '0']
+    """
+    if value == 0:
+        return "0"
+    size = abs(value)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.1 else 4
+    return f"{value:,.{digits}f}"
+
+
+_COLOURS = {"ok": "green", "short": "bold red", "info": "dim"}
+
+
+def measurement_table(measurements: Sequence[Measurement]) -> Table:
+    """Lay measurements out as the one table of a run."""
+    table = Table("benchmark", box=box.MARKDOWN)
+    for heading in ("figure", "floor", "ratio", "target"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("note")
+    for row in measurements:
+        table.add_row(
+            row.name,
+            f"{format_figure(row.figure)} {row.unit}",
+            "" if row.floor is None else f"{format_figure(row.floor)} {row.unit}",
+            "" if row.ratio is None else f"{row.ratio:.2f}×",
+            "" if row.target is None else row.target.describe(row.unit),
+            f"[{_COLOURS[row.verdict]}]{row.verdict}[/]",
+            row.note,
+        )
+    return table
+
+
+def layer_table(layers: Sequence[Layer]) -> Table:
+    """Lay out where one rollout's time goes, with the sum."""
+    whole = sum(layer.microseconds for layer in layers)
+    table = Table("layer of one no-op rollout", box=box.MARKDOWN, show_footer=True)
+    table.columns[0].footer = "whole"
+    table.add_column("µs", justify="right", footer=f"{whole:.1f}")
+    table.add_column("share", justify="right", footer="100 %")
+    for layer in layers:
+        table.add_row(layer.name, f"{layer.microseconds:.1f}", f"{layer.microseconds / whole:.0%}".replace("%", " %"))
+    return table

@@ -1,0 +1,153 @@
+"""Label product reviews with a language model under several prompts, and see which prompt earns most.
+
+By default the model is a small one on this machine, with no key and no network (the extra ``local``); --base-url and
+--model, or OPENAI_BASE_URL, OPENAI_MODEL and OPENAI_API_KEY, take any OpenAI-compatible server instead.
+
+    python examples/label_reviews.py
+    python examples/label_reviews.py --base-url https://api.openai.com/v1 --model gpt-4.1-mini
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypedDict
+
+import openai
+import trio
+
+import lightning_trio as agl
+
+REVIEWS = Path(__file__).with_name("data") / "reviews.csv"
+
+EXAMPLES = (
+    "Review: Great, it died after an hour.\nAnswer: negative\n\n"
+    "Review: Works perfectly, very happy with it.\nAnswer: positive\n\n"
+    "Review: It broke on the first day.\nAnswer: negative\n\n"
+    "Review: A wonderful book, I could not put it down.\nAnswer: positive\n\n"
+    "Review: The food was cold and the waiter was rude.\nAnswer: negative\n\n"
+)
+
+PROMPTS = {
+    "bare": "Is this review positive or negative? {review}",
+    "one word": (
+        "Classify the sentiment of the review as Positive or Negative. Answer with one word.\n\nReview: {review}"
+    ),
+    "examples": (
+        "Classify the sentiment of the review as negative or positive. Answer with one word.\n\n"
+        + EXAMPLES
+        + "Review: {review}\nAnswer:"
+    ),
+}
+
+
+class Review(TypedDict):
+    """A text and whether it is ``"positive"`` or ``"negative"``."""
+
+    text: str
+    label: str
+
+
+def read_reviews(split: str) -> list[Review]:
+    """Read the reviews of a split, ``"train"`` or ``"val"``."""
+    with REVIEWS.open(encoding="utf-8", newline="") as file:
+        return [{"text": row["text"], "label": row["label"]} for row in csv.DictReader(file) if row["split"] == split]
+
+
+def as_label(answer: str) -> str:
+    """Take the first word of an answer, in lower case and without punctuation."""
+    words = answer.split()
+    return words[0].strip(".,:;!\"'*").lower() if words else ""
+
+
+def make_agent(client: openai.AsyncOpenAI) -> agl.LitAgent[Review]:
+    """Make the agent; all its rollouts share one client and its connections."""
+
+    @agl.rollout(config=agl.RolloutConfig(timeout_seconds=120, max_attempts=2, retry_condition=["timeout"]))
+    async def label_review(task: Review, prompt_template: agl.PromptTemplate, llm: agl.LLM) -> float:
+        """Ask for the label; 1.0 if it is exactly right."""
+        answer = await client.chat.completions.create(
+            model=llm.model,
+            messages=[{"role": "user", "content": prompt_template.format(review=task["text"])}],
+            temperature=0,
+            max_tokens=4,
+        )
+        label = as_label(answer.choices[0].message.content or "")
+        agl.emit_message(f"label {label!r}, expected {task['label']!r}")
+        return float(label == task["label"])
+
+    return label_review
+
+
+@asynccontextmanager
+async def open_llm(arguments: argparse.Namespace) -> AsyncGenerator[agl.LLM]:
+    """Give the model to ask: a server's, or the one on this machine."""
+    if arguments.base_url:
+        yield agl.LLM(endpoint=arguments.base_url, model=arguments.model, api_key_env="OPENAI_API_KEY")
+    else:
+        print("no --base-url: using SmolLM2-135M on this machine")
+        async with agl.open_local_llm() as llm:
+            yield llm
+
+
+async def main(arguments: argparse.Namespace) -> None:
+    """Run every prompt over the reviews and show what it earned."""
+    train, val = read_reviews("train")[: arguments.limit], read_reviews("val")[: arguments.limit]
+    print(f"{len(train)} reviews to choose a prompt on, {len(val)} held out")
+    async with (
+        open_llm(arguments) as llm,
+        openai.AsyncOpenAI(base_url=llm.endpoint, api_key=llm.api_key or "none") as client,
+    ):
+        agent = make_agent(client)
+        best: tuple[float, str, agl.FitResult, agl.LightningStore] | None = None
+        for name, text in PROMPTS.items():
+            store = agl.InMemoryLightningStore()
+            runner = agl.Runner(
+                agent,
+                resources={"prompt_template": agl.PromptTemplate(text, engine="f-string"), "llm": llm},
+                store=store,
+                max_concurrency=arguments.concurrency,
+            )
+            started = trio.current_time()
+            result = await runner.fit(train, val)
+            rate = (len(train) + len(val)) / (trio.current_time() - started)
+            rewards = {split: "none" if mean is None else f"{mean:.2f}" for split, mean in result.mean_reward.items()}
+            print(f"{name:>10}: mean reward train {rewards['train']}, val {rewards['val']}; {rate:.1f} rollouts/s")
+            if failed := result.counts["failed"]:
+                [first] = (await store.query_rollouts(status_in=["failed"], limit=1)).items
+                attempt = await store.get_latest_attempt(first.rollout_id)
+                error = attempt.error if attempt else None
+                print(
+                    f"{'':>12}{failed} failed, the first with {error.type if error else 'nothing'}: "
+                    f"{error.message if error else ''}"
+                )
+            score = result.mean_reward["train"] or 0.0
+            if best is None or score > best[0]:
+                best = (score, name, result, store)
+        if best is not None:
+            _, name, result, store = best
+            rollouts = await store.query_rollouts(limit=1)
+            print(f"\nBest on the reviews to choose on: {name}. One of its traces ({result.run_id}):")
+            print(agl.format_trace(await store.query_spans(rollouts[0].rollout_id, "latest")))
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Label product reviews under several prompts.")
+    parser.add_argument("--base-url", default=os.environ.get("OPENAI_BASE_URL"), help="an OpenAI-compatible server")
+    parser.add_argument("--model", default=os.environ.get("OPENAI_MODEL", "gpt-4.1-mini"))
+    parser.add_argument("--concurrency", type=int, default=8, help="how many at a time (default 8)")
+    parser.add_argument("--limit", type=int, default=None, help="use only so many reviews of each split")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    try:
+        trio.run(main, parse(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,340 @@
+"""Agents: the decorators that make one of a function, the class to derive from, and which method runs when."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, cast, overload
+
+import attrs
+
+from ._errors import AgentSignatureError
+from ._injection import BoundAgent, bind_function
+from ._records import Lane, Rollout, RolloutConfig, RolloutMode
+from ._resources import NamedResources
+from ._signature import check_function, is_async_function, resolve_lane
+
+if TYPE_CHECKING:
+    from ._runner import Runner
+    from ._trainer import Trainer
+    from .tracing import Tracer
+
+T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_TRAIN_METHODS = ("training_rollout_async", "training_rollout", "rollout_async", "rollout")
+_VALIDATION_METHODS = ("validation_rollout_async", "validation_rollout", "rollout_async", "rollout")
+
+
+class LitAgent(Generic[T]):
+    """Derive an agent from this when it needs a class; `T` is the type of its tasks.
+
+    Override `rollout` or `rollout_async`, or, to train and validate differently, `training_rollout` and
+    `validation_rollout` (or their async forms). Rollouts with the mode ``"train"`` use the training method, all
+    others the validation method; the more specific method wins, async before sync.
+
+    A method gets the task, the resources and the attempted rollout; other parameters are supplied as for
+    `lightning_trio.rollout`. Set `runs_in` on the class to choose a lane.
+
+    >>> class Echo(LitAgent[str]):
+    ...     async def rollout_async(self, task, resources, rollout):
+    ...         return float(len(task))
+    >>> Echo().is_async()
+    True
+    """
+
+    runs_in: Lane | None = None
+    config: RolloutConfig | None = None
+
+    _trainer_ref: weakref.ref[Trainer] | None = None
+    _runner_ref: weakref.ref[Runner] | None = None
+
+    @property
+    def name(self) -> str:
+        """What the agent is called in spans."""
+        return type(self).__name__
+
+    def is_async(self) -> bool:
+        """Tell whether one of the async methods is overridden."""
+        return any(_overridden(self, name) for name in (*_TRAIN_METHODS, *_VALIDATION_METHODS) if "async" in name)
+
+    def rollout(self, task: T, resources: NamedResources, rollout: Rollout) -> Any:
+        """Run one rollout in a worker thread; returns a reward, None or a list of spans."""
+        _not_implemented(self, "rollout")
+
+    async def rollout_async(self, task: T, resources: NamedResources, rollout: Rollout) -> Any:
+        """Run one rollout in Trio; returns a reward, None or a list of spans."""
+        _not_implemented(self, "rollout_async")
+
+    def training_rollout(self, task: T, resources: NamedResources, rollout: Rollout) -> Any:
+        """Run a training rollout; by default `rollout`."""
+        return self.rollout(task, resources, rollout)
+
+    def validation_rollout(self, task: T, resources: NamedResources, rollout: Rollout) -> Any:
+        """Run a validation rollout; by default `rollout`."""
+        return self.rollout(task, resources, rollout)
+
+    async def training_rollout_async(self, task: T, resources: NamedResources, rollout: Rollout) -> Any:
+        """Run a training rollout; by default `rollout_async`."""
+        return await self.rollout_async(task, resources, rollout)
+
+    async def validation_rollout_async(self, task: T, resources: NamedResources, rollout: Rollout) -> Any:
+        """Run a validation rollout; by default `rollout_async`."""
+        return await self.rollout_async(task, resources, rollout)
+
+    def set_trainer(self, trainer: Trainer) -> None:
+        """Note the trainer that runs this agent, without keeping it alive."""
+        self._trainer_ref = weakref.ref(trainer)
+
+    def get_trainer(self) -> Trainer:
+        """Give the trainer that runs this agent."""
+        return _referent(self._trainer_ref, "Trainer")
+
+    def set_runner(self, runner: Runner) -> None:
+        """Note the runner that runs this agent, without keeping it alive."""
+        self._runner_ref = weakref.ref(runner)
+
+    def get_runner(self) -> Runner:
+        """Give the runner that runs this agent; with several, the one opened last."""
+        return _referent(self._runner_ref, "Runner")
+
+    def get_tracer(self) -> Tracer:
+        """Give the tracer of the runner."""
+        return self.get_runner().tracer
+
+    @property
+    def trainer(self) -> Trainer:
+        """The trainer, see `get_trainer`."""
+        return self.get_trainer()
+
+    @property
+    def runner(self) -> Runner:
+        """The runner, see `get_runner`."""
+        return self.get_runner()
+
+    @property
+    def tracer(self) -> Tracer:
+        """The tracer, see `get_tracer`."""
+        return self.get_tracer()
+
+
+def _referent(ref: weakref.ref[R] | None, what: str) -> R:
+    if ref is None:
+        raise ValueError(f"{what} has not been set for this agent.")
+    referent = ref()
+    if referent is None:
+        raise ValueError(f"{what} reference is no longer valid: it was set and has been deleted since.")
+    return referent
+
+
+def _not_implemented(agent: LitAgent[Any], method: str) -> NoReturn:
+    raise NotImplementedError(f"Agents must implement the `rollout` method: {agent.name} does not have `{method}`.")
+
+
+def _overridden(agent: LitAgent[Any], name: str) -> bool:
+    return getattr(type(agent), name) is not getattr(LitAgent, name)
+
+
+class FunctionalLitAgent(LitAgent[Any], Generic[P, R]):
+    """An agent made of a function; calling it calls the function."""
+
+    def __init__(
+        self,
+        fn: Callable[P, R],
+        *,
+        runs_in: Lane | None = None,
+        name: str | None = None,
+        config: RolloutConfig | None = None,
+        strip_proxy: bool = True,
+    ) -> None:
+        check_function(fn)
+        self._fn = fn
+        self._name = name or str(getattr(fn, "__name__", type(fn).__name__))
+        self.strip_proxy = strip_proxy
+        self.runs_in = runs_in
+        self.config = config
+        functools.update_wrapper(cast("Callable[..., Any]", self), fn)
+        resolve_lane(self._name, fn, runs_in)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<agent {self._name}>"
+
+    @property
+    def name(self) -> str:
+        """What the agent is called in spans."""
+        return self._name
+
+    @property
+    def function(self) -> Callable[P, R]:
+        """The function itself."""
+        return self._fn
+
+    def is_async(self) -> bool:
+        """Tell whether the function is async."""
+        return is_async_function(self._fn)
+
+    def rollout(self, task: Any, resources: NamedResources, rollout: Rollout) -> Any:
+        """Run the function as a runner would, by hand; a sync one only."""
+        if self.is_async():
+            raise RuntimeError(f"{self._name} is asynchronous. Use rollout_async instead.")
+        return self._call_by_hand(task, resources, rollout)
+
+    async def rollout_async(self, task: Any, resources: NamedResources, rollout: Rollout) -> Any:
+        """Run the function as a runner would, by hand; an async one only."""
+        if not self.is_async():
+            raise RuntimeError(f"{self._name} is synchronous. Use rollout instead.")
+        return await self._call_by_hand(task, resources, rollout)
+
+    def _call_by_hand(self, task: Any, resources: NamedResources, rollout: Rollout) -> Any:
+        return bind_function(self._name, self._fn, resources, self.strip_proxy).call_with(task, rollout)
+
+
+def select_method(agent: LitAgent[Any], mode: RolloutMode | None) -> Callable[..., Any]:
+    """Give the function or method that runs a rollout of `mode`.
+
+    Raises:
+        AgentSignatureError: the agent overrides none that would do.
+    """
+    if isinstance(agent, FunctionalLitAgent):
+        return agent.function
+    names = _TRAIN_METHODS if mode == "train" else _VALIDATION_METHODS
+    for name in names:
+        if _overridden(agent, name):
+            return cast("Callable[..., Any]", getattr(agent, name))
+    raise AgentSignatureError(
+        f"the agent {agent.name} has no method for rollouts of mode {mode!r}; override one of "
+        f"{', '.join(reversed(names))}"
+    )
+
+
+def bind_agent(agent: LitAgent[Any], mode: RolloutMode | None, resources: NamedResources) -> BoundAgent:
+    """Decide what an agent's parameters get from `resources`.
+
+    Raises:
+        AgentSignatureError: the agent has no method for `mode`, or a parameter cannot be supplied.
+        UnsupportedLane: its `runs_in` does not fit.
+    """
+    fn = select_method(agent, mode)
+    strip_proxy = agent.strip_proxy if isinstance(agent, FunctionalLitAgent) else False
+    lane = resolve_lane(agent.name, fn, agent.runs_in)
+    return attrs.evolve(bind_function(agent.name, fn, resources, strip_proxy), lane=lane)
+
+
+def as_agent(agent: object) -> LitAgent[Any]:
+    """Take an agent or a plain function.
+
+    Raises:
+        AgentSignatureError: it is neither.
+    """
+    if isinstance(agent, LitAgent):
+        return agent
+    if inspect.isclass(agent) and issubclass(agent, LitAgent):
+        raise AgentSignatureError(f"{agent.__name__} is a class; give an agent: {agent.__name__}()")
+    if not callable(agent):
+        raise AgentSignatureError(f"an agent is a function or a LitAgent, not {agent!r}")
+    return cast("LitAgent[Any]", FunctionalLitAgent(agent))
+
+
+@overload
+def rollout(fn: Callable[P, R], /) -> FunctionalLitAgent[P, R]: ...
+@overload
+def rollout(
+    fn: None = None,
+    /,
+    *,
+    runs_in: Lane | None = None,
+    name: str | None = None,
+    config: RolloutConfig | None = None,
+    strip_proxy: bool = True,
+) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...
+def rollout(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    runs_in: Lane | None = None,
+    name: str | None = None,
+    config: RolloutConfig | None = None,
+    strip_proxy: bool = True,
+) -> Any:
+    """Make an agent of a sync or async function, as ``@rollout`` or ``@rollout(name=…)``.
+
+    The first parameter is the task, whatever its name. The others are supplied by name or annotation:
+    ``rollout`` (`AttemptedRollout`), ``emitter`` (`Emitter`), ``resources`` (all of them), a resource's own
+    name, a resource class as annotation, ``llm`` and ``prompt_template`` (the first of that type). What cannot be
+    supplied and has no default is an error before the first rollout starts.
+
+    Args:
+        fn: the function, when used bare.
+        runs_in: ``"trio"`` (the default of ``async def``), ``"thread"`` (the default of ``def``),
+            ``"asyncio"`` or ``"process"``.
+        name: what the agent is called in spans; the function's name by default.
+        config: deadlines and retries of its rollouts.
+        strip_proxy: give a `ProxyLLM` to the function as a plain `LLM` whose endpoint names the attempt.
+
+    Raises:
+        AgentSignatureError: the function has no parameter for the task.
+        UnsupportedLane: `runs_in` does not fit the function.
+
+    >>> @rollout
+    ... async def answer(task: str, llm: "LLM") -> float:
+    ...     return 1.0
+    >>> answer
+    <agent answer>
+    """
+
+    def decorate(function: Callable[..., Any]) -> FunctionalLitAgent[..., Any]:
+        return FunctionalLitAgent(function, runs_in=runs_in, name=name, config=config, strip_proxy=strip_proxy)
+
+    return decorate if fn is None else decorate(fn)
+
+
+@overload
+def llm_rollout(fn: Callable[P, R], /) -> FunctionalLitAgent[P, R]: ...
+@overload
+def llm_rollout(
+    fn: None = None,
+    /,
+    *,
+    strip_proxy: bool = True,
+    runs_in: Lane | None = None,
+    name: str | None = None,
+    config: RolloutConfig | None = None,
+) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...
+def llm_rollout(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make an agent of a function with a parameter ``llm``; otherwise like `rollout`, options included."""
+    return _rollout_with("llm", fn, options)
+
+
+@overload
+def prompt_rollout(fn: Callable[P, R], /) -> FunctionalLitAgent[P, R]: ...
+@overload
+def prompt_rollout(
+    fn: None = None,
+    /,
+    *,
+    runs_in: Lane | None = None,
+    name: str | None = None,
+    config: RolloutConfig | None = None,
+) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...
+def prompt_rollout(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make an agent of a function with a parameter ``prompt_template``; otherwise like `rollout`, options included."""
+    return _rollout_with("prompt_template", fn, options)
+
+
+def _rollout_with(parameter: str, fn: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
+    def decorate(function: Callable[..., Any]) -> FunctionalLitAgent[..., Any]:
+        agent = FunctionalLitAgent(function, **options)
+        if parameter not in inspect.signature(function).parameters:
+            raise AgentSignatureError(
+                f"the agent {agent.name} must have a parameter called {parameter!r}; write: "
+                f"def {agent.name}(task, {parameter}): …, or use @rollout"
+            )
+        return agent
+
+    return decorate if fn is None else decorate(fn)

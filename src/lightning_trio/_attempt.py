@@ -1,0 +1,282 @@
+"""One attempt: its context, its root span, the agent in its lane, and the one place where failure becomes data."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import outcome
+import trio
+from opentelemetry import context as otel_context
+
+from ._errors import AttemptTimedOut, RolloutCancelled
+from ._groups import split_stop
+from ._hooks import Hook, call_hooks
+from ._injection import BoundAgent
+from ._records import (
+    AttemptedRollout,
+    AttemptOutcome,
+    AttemptStatus,
+    CompletedRollout,
+    ErrorRecord,
+    RolloutConfig,
+    RolloutStatus,
+)
+from ._resources import NamedResources
+from ._returns import record_return
+from ._rewards import find_final_reward
+from ._span import Link
+from .lanes import AsyncioLane, WorkerThread, run_in_thread, run_natively
+from .tracing import Tracer
+from .tracing._current import CURRENT
+from .tracing._recorder import AttemptRecorder
+
+if TYPE_CHECKING:
+    from ._agent import LitAgent
+    from ._runner import Runner
+
+logger = logging.getLogger("lightning_trio.attempt")
+
+_END_HOOKS_SECONDS = 2.0
+"""How long the closing hooks of a cancelled attempt may take."""
+
+_LOOKS = 10
+"""How often an attempt is looked at within its `unresponsive_seconds`."""
+
+
+@attrs.frozen
+class Surroundings:
+    """What all attempts of a runner share."""
+
+    agent: LitAgent[Any]
+    runner: Runner
+    tracer: Tracer
+    hooks: Sequence[Hook]
+    asyncio_lane: AsyncioLane
+
+
+@attrs.define(eq=False)
+class EndedAttempt:
+    """An attempt that has ended and is not committed yet.
+
+    `stop` is the cancellation or Ctrl-C that ended it and that must go on up once the outcome is safe.
+    """
+
+    rollout: AttemptedRollout
+    outcome: AttemptOutcome
+    stop: BaseException | None
+    abandoned: WorkerThread | None
+
+    def refuse(self) -> None:
+        """Take back what the attempt came to, since its rollout had been ended through the store meanwhile."""
+        self.outcome = attrs.evolve(self.outcome, status="cancelled", error=None, final_reward=None)
+
+    def completed(self, status: RolloutStatus) -> CompletedRollout:
+        """Give the records for a caller, with the rollout's status after the commit."""
+        outcome = self.outcome
+        attempt = attrs.evolve(
+            self.rollout.attempt,
+            status=outcome.status,
+            end_time=outcome.end_time,
+            error=outcome.error,
+            final_reward=outcome.final_reward,
+            duration=outcome.duration,
+        )
+        rollout = attrs.evolve(self.rollout, status=status, end_time=outcome.end_time, attempt=attempt)
+        return CompletedRollout(rollout, attempt, outcome.spans)
+
+
+@attrs.define(eq=False)
+class _Progress:
+    """How an attempt goes, filled in on the way."""
+
+    timed_out: bool = False
+    unresponsive: bool = False
+    error: BaseException | None = None
+    stop: BaseException | None = None
+    stopped: bool = False
+    abandoned: WorkerThread | None = None
+
+    def fail(self, exc: BaseException) -> None:
+        """Take in an exception: split off what must go on up, keep the rest as the attempt's error."""
+        self.stop, rest = split_stop(exc)
+        self.error = rest if rest is not None else self.error
+        # An agent may answer its cancellation with an error of its own; it was stopped all the same.
+        self.stopped = self.stop is not None or trio.current_effective_deadline() == -math.inf
+
+    @property
+    def status(self) -> AttemptStatus:
+        if self.stopped:
+            return "cancelled"
+        if self.error is not None:
+            return "failed"
+        if self.timed_out:
+            return "unresponsive" if self.unresponsive else "timeout"
+        return "succeeded"
+
+
+async def run_attempt(
+    shared: Surroundings,
+    rollout: AttemptedRollout,
+    resources: NamedResources,
+    bound: BoundAgent | Exception,
+    host: Link | None,
+) -> EndedAttempt:
+    """Run one attempt to its end, whatever the end is; raises nothing.
+
+    Args:
+        shared: what all attempts of the runner share.
+        rollout: the rollout with its new attempt.
+        resources: what the agent is given.
+        bound: the agent with its arguments, or the error that tells why there are none.
+        host: a link to the host program's span that this was started in.
+    """
+    recorder = AttemptRecorder(shared.tracer, rollout, resources, shared.agent.name, host)
+    progress = _Progress()
+    token = CURRENT.set(recorder)
+    otel_token = otel_context.attach(recorder.context())
+    started = trio.current_time()
+    value: object = None
+    try:
+        try:
+            if shared.hooks:
+                await _opening_hooks(shared, rollout)
+                started = trio.current_time()
+            # The boundary stands outside the scope: a child that fails while the deadline cancels it leaves
+            # the scope as its error alone, and inside as a group with Cancelled in it.
+            with trio.CancelScope(deadline=started + (rollout.config.timeout_seconds or math.inf)) as scope:
+                value = await _call(shared, recorder, bound, progress, scope)
+            if scope.cancelled_caught:
+                progress.timed_out = True
+            else:
+                record_return(recorder, value)
+        except BaseException as exc:
+            progress.fail(exc)
+        duration = trio.current_time() - started
+        if shared.hooks:
+            await _closing_hook(progress, "on_trace_end", shared, rollout, tracer=shared.tracer)
+        status = progress.status
+        error = None if status == "succeeded" else _error(progress, rollout.config, duration)
+        recorder.abandoned = progress.abandoned is not None
+        spans = recorder.close(status, None if error is None else f"{error.type}: {error.message}")
+        if shared.hooks:
+            await _closing_hook(progress, "on_rollout_end", shared, rollout, spans=spans)
+    finally:
+        otel_context.detach(otel_token)
+        CURRENT.reset(token)
+    report = AttemptOutcome(
+        rollout.rollout_id,
+        rollout.attempt.attempt_id,
+        status,
+        time.time(),
+        spans,
+        error,
+        find_final_reward(spans),
+        duration,
+    )
+    return EndedAttempt(rollout, report, progress.stop, progress.abandoned)
+
+
+def _call(
+    shared: Surroundings,
+    recorder: AttemptRecorder,
+    bound: BoundAgent | Exception,
+    progress: _Progress,
+    scope: trio.CancelScope,
+) -> Awaitable[Any]:
+    if isinstance(bound, Exception):
+        raise bound
+    limit = recorder.rollout.config.unresponsive_seconds
+    if limit is None:
+        return _call_in_lane(shared, recorder, bound, progress)
+    return _call_watched(shared, recorder, bound, progress, scope, limit)
+
+
+async def _call_watched(
+    shared: Surroundings,
+    recorder: AttemptRecorder,
+    bound: BoundAgent,
+    progress: _Progress,
+    scope: trio.CancelScope,
+    limit: float,
+) -> Any:
+    # Captured, because the nursery would put the agent's error into a group with the watcher's cancellation.
+    result: outcome.Outcome[Any] | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_watch, recorder, limit, progress, scope)
+            result = await outcome.acapture(_call_in_lane, shared, recorder, bound, progress)
+            nursery.cancel_scope.cancel()
+    except BaseException:
+        if result is None:
+            raise
+    assert result is not None
+    return result.unwrap()
+
+
+def _call_in_lane(
+    shared: Surroundings, recorder: AttemptRecorder, bound: BoundAgent, progress: _Progress
+) -> Awaitable[Any]:
+    task = recorder.rollout.input
+    arguments = bound.arguments(recorder) if bound.live else bound.fixed
+    if bound.lane == "trio":
+        return run_natively(bound.name, bound.fn, task, arguments)
+    if bound.lane == "asyncio":
+        return shared.asyncio_lane.run(bound.fn, task, arguments)
+
+    def abandon(thread: WorkerThread) -> None:
+        progress.abandoned = thread
+
+    return run_in_thread(bound.fn, task, arguments, abandon)
+
+
+async def _watch(recorder: AttemptRecorder, limit: float, progress: _Progress, scope: trio.CancelScope) -> None:
+    """Stop the attempt when it has recorded nothing for `limit` seconds, to a tenth of it."""
+    seen, silent = recorder.activity, 0
+    # An event for every span would cost each of them more than this look now and then.
+    while silent < _LOOKS:
+        await trio.sleep(limit / _LOOKS)
+        seen, silent = recorder.activity, silent + 1 if seen == recorder.activity else 0
+    progress.unresponsive = True
+    scope.cancel()
+
+
+async def _opening_hooks(shared: Surroundings, rollout: AttemptedRollout) -> None:
+    common = {"agent": shared.agent, "runner": shared.runner, "rollout": rollout}
+    await call_hooks(shared.hooks, "on_rollout_start", **common)
+    await call_hooks(shared.hooks, "on_trace_start", tracer=shared.tracer, **common)
+
+
+async def _closing_hook(
+    progress: _Progress, name: Any, shared: Surroundings, rollout: AttemptedRollout, **more: Any
+) -> None:
+    """Call the hooks for the end; those of a cancelled attempt get a little time of their own."""
+    stopped = progress.stopped
+    with trio.CancelScope(shield=stopped) as scope:
+        scope.deadline = trio.current_time() + _END_HOOKS_SECONDS if stopped else math.inf
+        try:
+            await call_hooks(shared.hooks, name, agent=shared.agent, runner=shared.runner, rollout=rollout, **more)
+        except BaseException as exc:
+            if stopped:
+                raise
+            progress.fail(exc)
+
+
+def _error(progress: _Progress, config: RolloutConfig, duration: float) -> ErrorRecord:
+    exception = progress.error
+    if exception is not None:
+        if config.timeout_seconds is not None and duration >= config.timeout_seconds:
+            exception.add_note("The attempt's deadline had passed when this was raised.")
+    elif progress.stopped:
+        exception = RolloutCancelled("cancelled while it ran")
+    elif progress.unresponsive:
+        exception = AttemptTimedOut(f"stopped, for it recorded nothing for {config.unresponsive_seconds:g} s")
+    else:
+        exception = AttemptTimedOut(f"stopped at its deadline after {config.timeout_seconds:g} s")
+    if progress.abandoned is not None:
+        exception.add_note("Its thread could not be stopped and was abandoned.")
+    return ErrorRecord.from_exception(exception)

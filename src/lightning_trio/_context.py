@@ -1,0 +1,71 @@
+"""Which rollout the calling code belongs to."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from ._errors import NoActiveRollout
+from ._records import AttemptedRollout
+from ._resources import NamedResources
+from .tracing._current import find_recorder
+from .tracing._recorder import AttemptRecorder
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def current_recorder(what: str) -> AttemptRecorder:
+    """Find the attempt of the calling context or say that `what` needs one."""
+    recorder = find_recorder()
+    if recorder is None:
+        raise NoActiveRollout(
+            f"{what} was called outside a rollout. Call it from an agent that a Runner or Trainer runs; in a "
+            "thread that the agent started itself, carry the context over: "
+            "threading.Thread(target=agl.carry_context(fn)) or pool.submit(agl.carry_context(fn)); to build a "
+            "span without recording it, pass propagate=False to the emitter"
+        )
+    return recorder
+
+
+def current_rollout() -> AttemptedRollout:
+    """Give the rollout that the calling code runs for, with its attempt.
+
+    Raises:
+        NoActiveRollout: outside of any rollout.
+    """
+    return current_recorder("current_rollout()").rollout
+
+
+def current_resources() -> NamedResources:
+    """Give the resources of the rollout that the calling code runs for, in a mapping of the caller's own.
+
+    Raises:
+        NoActiveRollout: outside of any rollout.
+    """
+    # A copy: many rollouts share the mapping.
+    return dict(current_recorder("current_resources()").resources)
+
+
+def carry_context(fn: Callable[P, T]) -> Callable[P, T]:
+    """Bind `fn` to the calling rollout, for threads that an agent starts by itself.
+
+    Threads of `trio.to_thread` and `asyncio.to_thread` carry the rollout on their own; a bare
+    `threading.Thread`, a `ThreadPoolExecutor` and asyncio's ``run_in_executor`` do not. The result may be called
+    many times and from several threads at once.
+
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> with ThreadPoolExecutor() as pool:
+    ...     pool.submit(carry_context(max), 1, 2).result()
+    2
+    """
+    context = contextvars.copy_context()
+
+    @wraps(fn)
+    def in_context(*args: P.args, **kwargs: P.kwargs) -> T:
+        # A context can be entered by one thread at a time, hence the copy for each call.
+        return context.copy().run(fn, *args, **kwargs)
+
+    return in_context

@@ -1,0 +1,120 @@
+"""Every exception of the package, in one tree; a class says whose fault it is.
+
+::
+
+    LightningTrioError
+    ├── UsageError (the caller's: a wrong call, a wrong argument)
+    │   ├── AgentSignatureError (also TypeError, ValueError)
+    │   ├── AsyncioAgentError
+    │   ├── DatasetError (also TypeError)
+    │   ├── MissingPlaceholder (also KeyError)
+    │   ├── NestedTrioRun (also RuntimeError)
+    │   ├── NoActiveRollout (also RuntimeError)
+    │   ├── ResourceError (also ValueError)
+    │   ├── RunnerClosed (also RuntimeError)
+    │   └── UnsupportedLane (also ValueError)
+    ├── AgentError (the agent's)
+    │   ├── AttemptTimedOut (also TimeoutError)
+    │   ├── InvalidReturn (also TypeError)
+    │   ├── InvalidReward (also ValueError)
+    │   └── RolloutCancelled
+    └── StoreError (what was asked of a store does not fit what it holds)
+        ├── Evicted (also LookupError)
+        ├── StaleAttempt
+        └── UnknownId (also ValueError, LookupError)
+
+``AttemptAbandoned`` stands outside: it is a ``BaseException``, see there.
+"""
+
+
+class LightningTrioError(Exception):
+    """The base of all errors raised by this package."""
+
+
+class UsageError(LightningTrioError):
+    """The caller's mistake; the message shows what to write instead."""
+
+
+class AgentSignatureError(UsageError, TypeError, ValueError):
+    """An agent has a parameter that cannot be supplied, or is no function."""
+
+
+class AsyncioAgentError(UsageError):
+    """A Trio-native agent called asyncio."""
+
+
+class DatasetError(UsageError, TypeError):
+    """A dataset is empty or of the wrong kind."""
+
+
+class MissingPlaceholder(UsageError, KeyError):
+    """A prompt template was formatted without a value it needs."""
+
+    def __str__(self) -> str:
+        # KeyError shows the repr of its argument; ours is a sentence.
+        return str(self.args[0])
+
+
+class NestedTrioRun(UsageError, RuntimeError):
+    """A blocking call that starts Trio was made from inside a running Trio program."""
+
+
+class NoActiveRollout(UsageError, RuntimeError):
+    """Something that acts on the current rollout was called outside of any."""
+
+
+class ResourceError(UsageError, ValueError):
+    """A resource is missing, of an unknown type, or badly made."""
+
+
+class RunnerClosed(UsageError, RuntimeError):
+    """A runner was used outside ``async with runner``."""
+
+
+class UnsupportedLane(UsageError, ValueError):
+    """``runs_in`` names no lane, or one that does not fit the agent."""
+
+
+class AgentError(LightningTrioError):
+    """What an agent did made its attempt fail."""
+
+
+class AttemptTimedOut(AgentError, TimeoutError):
+    """An attempt was stopped at its deadline."""
+
+
+class InvalidReturn(AgentError, TypeError):
+    """An agent returned something that is neither a reward, None nor a list of spans."""
+
+
+class InvalidReward(AgentError, ValueError):
+    """A reward is not finite."""
+
+
+class RolloutCancelled(AgentError):
+    """A rollout was cancelled while it ran, from outside or through the store."""
+
+
+class StoreError(LightningTrioError):
+    """What was asked of a store does not fit what it holds."""
+
+
+class Evicted(StoreError, LookupError):
+    """A finished rollout is no longer kept; its place in the counts is."""
+
+
+class StaleAttempt(StoreError):
+    """A report came for an attempt that has already ended or been superseded."""
+
+
+class UnknownId(StoreError, ValueError, LookupError):
+    """A change names a rollout, attempt or resources snapshot that the store does not have."""
+
+
+class AttemptAbandoned(BaseException):
+    """Raised by every emit in a worker thread whose attempt has been given up.
+
+    A thread cannot be stopped from outside; this is how it hears that nobody waits for it any more.
+    It is a ``BaseException``, like ``trio.Cancelled``, so that an agent's ``except Exception: retry()`` does
+    not keep an abandoned thread alive.
+    """

@@ -1,0 +1,63 @@
+"""Exception groups: nurseries raise them, callers want the exception they know."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import trio
+
+
+def sole_exception(exc: BaseException) -> BaseException:
+    """Give the only exception inside nested groups, or the group if there are several."""
+    inner = exc
+    while isinstance(inner, BaseExceptionGroup):
+        if len(inner.exceptions) != 1:
+            return exc
+        inner = inner.exceptions[0]
+    return inner
+
+
+def split_stop(exc: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Split into what must go on up (cancellation, Ctrl-C) and what else went wrong."""
+    stops = (trio.Cancelled, KeyboardInterrupt, GeneratorExit)
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.split(stops)
+    return (exc, None) if isinstance(exc, stops) else (None, exc)
+
+
+def interrupted(exc: BaseException) -> bool:
+    """Tell whether there is a Ctrl-C in `exc`."""
+    if isinstance(exc, BaseExceptionGroup):
+        return any(interrupted(inner) for inner in exc.exceptions)
+    return isinstance(exc, KeyboardInterrupt)
+
+
+class FlatNursery:
+    """A nursery that does not wrap a lone exception into a group; a Ctrl-C comes out alone as well.
+
+    Our callers are behind our own context managers and expect ``except ValueError`` to work around them. Errors
+    of several tasks at once still come as a group.
+    """
+
+    def __init__(self) -> None:
+        self._manager = trio.open_nursery()
+
+    # A Ctrl-C between our frame and Trio's would leave the nursery half open.
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> trio.Nursery:
+        return await self._manager.__aenter__()
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> bool | None:
+        try:
+            return await self._manager.__aexit__(kind, exc, tb)
+        except BaseExceptionGroup as group:
+            flat = KeyboardInterrupt() if interrupted(group) else sole_exception(group)
+            if flat is group:
+                raise
+            if flat is exc:
+                return False
+            # Not `from None`, which would drop a cause of its own; the group adds nothing.
+            raise flat from flat.__cause__

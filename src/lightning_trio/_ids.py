@@ -1,0 +1,38 @@
+"""Random ids, from a generator of our own: an agent that calls `random.seed` must not repeat them."""
+
+from __future__ import annotations
+
+import os
+from random import Random
+
+_random = Random(os.urandom(32))
+random_bits = _random.getrandbits
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
+
+
+def new_rollout_id() -> str:
+    return f"ro-{random_bits(48):012x}"
+
+
+def new_attempt_id() -> str:
+    return f"at-{random_bits(32):08x}"
+
+
+def new_resources_id() -> str:
+    return f"rs-{random_bits(48):012x}"
+
+
+def new_run_id() -> str:
+    return f"run-{random_bits(48):012x}"
+
+
+def new_trace_id() -> str:
+    """32 hexadecimal digits, not all zero."""
+    return f"{random_bits(128) or 1:032x}"
+
+
+def new_span_id() -> str:
+    """16 hexadecimal digits, not all zero."""
+    return f"{random_bits(64) or 1:016x}"

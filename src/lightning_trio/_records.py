@@ -1,0 +1,388 @@
+"""The records that travel between parts: frozen, without behaviour beyond reading themselves.
+
+Times are Unix times in seconds, as `time.time` gives them; durations are seconds.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, overload
+
+import attrs
+
+from ._groups import sole_exception
+
+if TYPE_CHECKING:
+    from ._resources import NamedResources
+    from ._span import Span
+
+T_co = TypeVar("T_co", covariant=True)
+
+RolloutMode: TypeAlias = Literal["train", "val", "test"]
+RolloutStatus: TypeAlias = Literal["queuing", "preparing", "running", "failed", "succeeded", "cancelled", "requeuing"]
+AttemptStatus: TypeAlias = Literal[
+    "preparing", "running", "failed", "succeeded", "unresponsive", "timeout", "cancelled"
+]
+WorkerStatus: TypeAlias = Literal["idle", "busy", "unknown"]
+Lane: TypeAlias = Literal["trio", "thread", "asyncio", "process"]
+
+
+class Unset:
+    """The type of `UNSET`, which says "not given" where None is a value."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+UNSET = Unset()
+
+
+def _positive(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise ValueError(f"{attribute.name}={value!r} is not positive; leave it None for no limit")
+
+
+def _not_negative(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
+    if not value >= 0:
+        raise ValueError(f"{attribute.name}={value!r} is negative; give seconds, 0 for no wait")
+
+
+def _at_least_one(instance: object, attribute: attrs.Attribute[Any], value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{attribute.name}={value!r}: give at least 1")
+
+
+_MODES = frozenset({"train", "val", "test", None, UNSET})
+
+
+def _known_mode(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value not in _MODES:
+        raise ValueError(f"mode={value!r}; there are 'train', 'val' and 'test', or None")
+
+
+_RETRYABLE = frozenset({"failed", "timeout", "unresponsive"})
+
+
+def _retryable(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    if wrong := [status for status in value if status not in _RETRYABLE]:
+        raise ValueError(f"retry_condition names {wrong}; it takes a list of statuses out of {sorted(_RETRYABLE)}")
+
+
+def _statuses(value: Sequence[AttemptStatus]) -> tuple[AttemptStatus, ...]:
+    return tuple(value)
+
+
+@attrs.frozen
+class RolloutConfig:
+    """Say how long a rollout's attempts may take and which of them are tried again.
+
+    Args:
+        timeout_seconds: an attempt is stopped when it has run this long; None for no limit.
+        unresponsive_seconds: an attempt is stopped when it has recorded no span for this long.
+        max_attempts: how many attempts a rollout gets, the first included.
+        retry_condition: the attempt statuses that are tried again: ``"failed"``, ``"timeout"``,
+            ``"unresponsive"``.
+        backoff_seconds: the wait before the second attempt; it doubles with each further one.
+        backoff_max_seconds: the longest wait between two attempts.
+        backoff_jitter: the share of the wait that is random, from 0 to 1, so that attempts that failed
+            together do not return together.
+
+    >>> RolloutConfig(timeout_seconds=30, max_attempts=3, retry_condition=["timeout"]).max_attempts
+    3
+    """
+
+    timeout_seconds: float | None = attrs.field(default=None, validator=_positive)
+    unresponsive_seconds: float | None = attrs.field(default=None, validator=_positive)
+    max_attempts: int = attrs.field(default=1, validator=_at_least_one)
+    retry_condition: Sequence[AttemptStatus] = attrs.field(default=(), converter=_statuses, validator=_retryable)
+    backoff_seconds: float = attrs.field(default=0.5, kw_only=True, validator=_not_negative)
+    backoff_max_seconds: float = attrs.field(default=30.0, kw_only=True, validator=_not_negative)
+    backoff_jitter: float = attrs.field(
+        default=0.5, kw_only=True, validator=[attrs.validators.ge(0), attrs.validators.le(1)]
+    )
+
+
+DEFAULT_CONFIG = RolloutConfig()
+
+
+@attrs.frozen
+class ErrorRecord:
+    """Say what went wrong in an attempt.
+
+    `exception` is the exception itself where the attempt ran in this process, else None.
+    """
+
+    type: str
+    message: str
+    traceback: str
+    exception: BaseException | None = attrs.field(default=None, repr=False, eq=False)
+
+    @classmethod
+    def from_exception(cls, exception: BaseException) -> ErrorRecord:
+        """Make the record of `exception`; of a group with one member, type and message are the member's."""
+        sole = sole_exception(exception)
+        try:
+            message = str(sole)
+        except Exception as exc:
+            message = f"<str() of it raised {type(exc).__name__}>"
+        formatted = "".join(traceback.format_exception(exception))
+        return cls(type(sole).__name__, message, formatted, exception)
+
+    def without_exception(self) -> ErrorRecord:
+        """Give the record alone; the exception keeps the frames it went through, and all they hold, alive."""
+        return ErrorRecord(self.type, self.message, self.traceback)
+
+
+@attrs.frozen
+class Attempt:
+    """One execution of a rollout. `sequence_id` counts the rollout's attempts from 1."""
+
+    rollout_id: str
+    attempt_id: str
+    sequence_id: int
+    start_time: float
+    end_time: float | None = None
+    status: AttemptStatus = "preparing"
+    worker_id: str | None = None
+    last_heartbeat_time: float | None = None
+    metadata: Mapping[str, Any] | None = None
+    error: ErrorRecord | None = None
+    final_reward: float | None = None
+    duration: float | None = None
+    """Seconds the agent ran, by the runner's clock; None while it runs."""
+
+
+@attrs.frozen
+class Rollout:
+    """One unit of work: a task (`input`), how to run it, and how far it is."""
+
+    rollout_id: str
+    input: Any
+    start_time: float
+    end_time: float | None = None
+    mode: RolloutMode | None = None
+    resources_id: str | None = None
+    status: RolloutStatus = "queuing"
+    config: RolloutConfig = DEFAULT_CONFIG
+    metadata: Mapping[str, Any] | None = None
+    run_id: str | None = None
+
+
+def _same_rollout(instance: AttemptedRollout, attribute: attrs.Attribute[Attempt], value: Attempt) -> None:
+    if value.rollout_id != instance.rollout_id:
+        raise ValueError(
+            f"attempt {value.attempt_id} belongs to rollout {value.rollout_id}, not to {instance.rollout_id}"
+        )
+
+
+@attrs.frozen
+class AttemptedRollout(Rollout):
+    """A rollout with its latest attempt."""
+
+    attempt: Attempt = attrs.field(kw_only=True, validator=_same_rollout)
+
+
+@attrs.frozen
+class EnqueueRolloutRequest:
+    """Ask a store for one rollout. `config` None takes the agent's, else the runner's."""
+
+    input: Any
+    mode: RolloutMode | None = attrs.field(default=None, validator=_known_mode)
+    resources_id: str | None = None
+    config: RolloutConfig | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+@attrs.frozen
+class RolloutChange:
+    """Change fields of a rollout; what is UNSET stays."""
+
+    rollout_id: str
+    input: Any = UNSET
+    mode: RolloutMode | None | Unset = attrs.field(default=UNSET, validator=_known_mode)
+    resources_id: str | None | Unset = UNSET
+    status: RolloutStatus | Unset = UNSET
+    config: RolloutConfig | Unset = UNSET
+    metadata: Mapping[str, Any] | None | Unset = UNSET
+
+
+@attrs.frozen
+class AttemptChange:
+    """Change fields of an attempt; what is UNSET stays."""
+
+    rollout_id: str
+    attempt_id: str
+    status: AttemptStatus | Unset = UNSET
+    worker_id: str | None | Unset = UNSET
+    last_heartbeat_time: float | None | Unset = UNSET
+    metadata: Mapping[str, Any] | None | Unset = UNSET
+
+
+@attrs.frozen
+class AttemptOutcome:
+    """Report how an attempt ended; a store commits it, its spans and the rollout's status together.
+
+    `status` ``"cancelled"`` with `requeue` puts the rollout back into the queue; that attempt does not count
+    towards `max_attempts`. `retry_delay` is the wait in seconds before the rollout may be claimed for a further
+    attempt, if it gets one; None where the reporter runs that attempt itself.
+    """
+
+    rollout_id: str
+    attempt_id: str
+    status: AttemptStatus
+    end_time: float
+    spans: Sequence[Span] = ()
+    error: ErrorRecord | None = None
+    final_reward: float | None = None
+    duration: float | None = None
+    retry_delay: float | None = 0.0
+    requeue: bool = False
+
+
+@attrs.frozen
+class CompletedRollout:
+    """A rollout that has ended, with its last attempt and that attempt's spans in order of their start."""
+
+    rollout: Rollout
+    attempt: Attempt
+    spans: Sequence[Span] = attrs.field(repr=False)
+
+    @property
+    def status(self) -> RolloutStatus:
+        """``"succeeded"``, ``"failed"`` or ``"cancelled"``; `attempt.status` tells a timeout."""
+        return self.rollout.status
+
+    @property
+    def final_reward(self) -> float | None:
+        """The value of the last reward span, None where there was none."""
+        return self.attempt.final_reward
+
+    @property
+    def error(self) -> ErrorRecord | None:
+        """What went wrong, None if nothing did."""
+        return self.attempt.error
+
+    @property
+    def duration(self) -> float:
+        """How long the last attempt ran, in seconds."""
+        return self.attempt.duration or 0.0
+
+
+@attrs.frozen
+class Worker:
+    """Who takes rollouts from a store, and what it was last seen doing."""
+
+    worker_id: str
+    status: WorkerStatus = "unknown"
+    heartbeat_stats: Mapping[str, Any] | None = None
+    last_heartbeat_time: float | None = None
+    last_dequeue_time: float | None = None
+    last_busy_time: float | None = None
+    last_idle_time: float | None = None
+    current_rollout_id: str | None = None
+    current_attempt_id: str | None = None
+
+
+@attrs.frozen
+class ResourcesUpdate:
+    """A resources snapshot: a versioned mapping of names to resources."""
+
+    resources_id: str
+    create_time: float
+    update_time: float
+    version: int
+    resources: NamedResources
+
+
+@attrs.frozen
+class RunSummary:
+    """Count a run's rollouts by status and sum up its rewards by mode.
+
+    `rewards` maps a mode (None for rollouts without) to the number of rewarded rollouts and their sum.
+    """
+
+    counts: Mapping[RolloutStatus, int]
+    rewards: Mapping[RolloutMode | None, tuple[int, float]]
+
+    def mean_reward(self, mode: RolloutMode | None) -> float | None:
+        """Give the mean final reward of `mode`, None where nothing was rewarded."""
+        count, total = self.rewards.get(mode, (0, 0.0))
+        return total / count if count else None
+
+
+@attrs.frozen
+class FitResult:
+    """What a `fit` came to.
+
+    `counts` maps terminal statuses to numbers that add up to the rollouts asked for; `resources` and
+    `resources_id` are the best the algorithm found; `mean_reward` has the keys ``"train"`` and ``"val"``, each
+    None where nothing was rewarded; `history` is what the algorithm noted on the way.
+    """
+
+    run_id: str
+    resources: NamedResources
+    resources_id: str | None
+    counts: Mapping[str, int]
+    mean_reward: Mapping[str, float | None]
+    history: Sequence[Mapping[str, Any]] = ()
+
+
+@attrs.frozen
+class RunnerStatistics:
+    """What a runner does now and has done since it was opened; all are numbers of rollouts or attempts."""
+
+    running: int
+    retrying: int
+    succeeded: int
+    failed: int
+    timed_out: int
+    cancelled: int
+    attempts: int
+    abandoned_threads: int
+    max_concurrency: int
+
+    @property
+    def done(self) -> int:
+        """How many attempts have ended, however."""
+        return self.succeeded + self.failed + self.timed_out + self.cancelled
+
+
+@attrs.frozen
+class StoreStatistics:
+    """How much a store holds; `queued` counts rollouts nobody has claimed yet."""
+
+    name: str
+    total_rollouts: int
+    total_attempts: int
+    total_spans: int
+    total_resources: int
+    total_workers: int
+    queued: int
+    late_spans: int
+
+
+@attrs.frozen
+class PaginatedResult(Sequence[T_co], Generic[T_co]):
+    """A page of query results that is also a plain sequence; `limit` -1 means all."""
+
+    items: Sequence[T_co]
+    limit: int
+    offset: int
+    total: int
+
+    @overload
+    def __getitem__(self, index: int) -> T_co: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T_co]: ...
+    def __getitem__(self, index: int | slice) -> T_co | Sequence[T_co]:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[T_co]:
+        return iter(self.items)

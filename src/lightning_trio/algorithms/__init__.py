@@ -1,0 +1,7 @@
+"""Algorithms: what decides which rollouts to run, and learns from them."""
+
+from ._algorithm import Algorithm as Algorithm
+from ._algorithm import FastAlgorithm as FastAlgorithm
+from ._algorithm import algo as algo
+from ._baseline import Baseline as Baseline
+from ._session import Session as Session

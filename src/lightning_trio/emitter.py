@@ -1,0 +1,492 @@
+"""Emitters: what an agent calls to record rewards, messages, objects, exceptions and operations.
+
+They act on the rollout of the calling context: a native task, its child tasks and nested nurseries, a worker
+thread. With ``propagate=False`` they build the span and record it nowhere, which works anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import inspect
+import numbers
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar, cast, overload
+
+import attrs
+import trio
+from opentelemetry import context as otel_context
+
+from . import semconv
+from ._attributes import check_attributes, flatten_value, sanitize_attributes
+from ._context import current_recorder
+from ._groups import sole_exception
+from ._records import AttemptedRollout
+from ._resources import NamedResources
+from ._rewards import reward_attributes
+from ._span import OK_STATUS, UNSET_STATUS, Event, Span, SpanCoreFields, TraceStatus
+from .semconv import LightningSpanAttributes as Keys
+from .tracing._recorder import AttemptRecorder, OpenSpan
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _reward_core(reward: object, primary_key: str | None, attributes: Mapping[str, Any] | None) -> SpanCoreFields:
+    laid_out = reward_attributes(reward, primary_key)
+    if attributes:
+        laid_out = {**sanitize_attributes(attributes), **laid_out}
+    return SpanCoreFields(semconv.AGL_ANNOTATION, OK_STATUS, laid_out)
+
+
+def _annotation_core(annotation: Mapping[str, Any]) -> SpanCoreFields:
+    if not isinstance(annotation, Mapping):
+        raise TypeError(f"an annotation is a mapping of attributes, not {type(annotation).__name__}")
+    return SpanCoreFields(semconv.AGL_ANNOTATION, OK_STATUS, check_attributes(annotation))
+
+
+def _message_core(message: str, attributes: Mapping[str, Any] | None) -> SpanCoreFields:
+    if not isinstance(message, str):
+        raise TypeError(f"a message is a string, not {type(message).__name__}; emit_object takes any object")
+    return SpanCoreFields(
+        semconv.AGL_MESSAGE, UNSET_STATUS, {**sanitize_attributes(attributes), Keys.MESSAGE_BODY: message}
+    )
+
+
+def _object_core(value: object, attributes: Mapping[str, Any] | None) -> SpanCoreFields:
+    return SpanCoreFields(
+        semconv.AGL_OBJECT, OK_STATUS, {**sanitize_attributes(attributes), **_object_attributes(value)}
+    )
+
+
+def _object_attributes(value: object) -> dict[str, Any]:
+    kind = type(value)
+    if kind in (str, bool, int, float):
+        return {Keys.OBJECT_TYPE: kind.__name__, Keys.OBJECT_LITERAL: str(value)}
+    if isinstance(value, bytes):
+        return {Keys.OBJECT_TYPE: "bytes", Keys.OBJECT_LITERAL: base64.b64encode(value).decode()}
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return {Keys.OBJECT_TYPE: name, Keys.OBJECT_JSON: _strict_json(value)}
+
+
+def _strict_json(value: object) -> str:
+    # See to_json for why msgspec is imported late.
+    import msgspec
+
+    try:
+        return msgspec.json.encode(value, enc_hook=_plain_number).decode()
+    except (TypeError, ValueError, RecursionError, NotImplementedError) as exc:
+        raise RuntimeError(
+            f"Object must be JSON serializable, and this {type(value).__qualname__} is not ({exc}); "
+            "emit its repr() or a dict of what matters"
+        ) from exc
+
+
+def _plain_number(value: object) -> object:
+    # NumPy's floats, which json and users take for plain ones.
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    raise NotImplementedError(f"Encoding objects of type {type(value).__qualname__} is unsupported")
+
+
+def _exception_core(exception: BaseException, attributes: Mapping[str, Any] | None) -> SpanCoreFields:
+    if not isinstance(exception, BaseException):
+        raise TypeError(f"emit_exception takes an exception, not {type(exception).__name__}")
+    return SpanCoreFields(
+        semconv.AGL_EXCEPTION, OK_STATUS, {**sanitize_attributes(attributes), **_exception_attributes(exception)}
+    )
+
+
+def _exception_attributes(exception: BaseException) -> dict[str, Any]:
+    attributes: dict[str, Any] = {
+        semconv.EXCEPTION_TYPE: type(exception).__name__,
+        semconv.EXCEPTION_MESSAGE: str(exception),
+        semconv.EXCEPTION_ESCAPED: True,
+    }
+    stacktrace = "".join(traceback.format_exception(exception))
+    if stacktrace.strip():
+        attributes[semconv.EXCEPTION_STACKTRACE] = stacktrace
+    return attributes
+
+
+def _record(recorder: AttemptRecorder, core: SpanCoreFields) -> SpanCoreFields:
+    span = recorder.record(core.name, dict(core.attributes), core.status)
+    return SpanCoreFields(core.name, core.status, core.attributes, span.start_time, span.end_time)
+
+
+def _emit(what: str, core: SpanCoreFields, propagate: bool) -> SpanCoreFields:
+    return _record(current_recorder(what), core) if propagate else core
+
+
+def emit_reward(
+    reward: float | Mapping[str, float],
+    *,
+    primary_key: str | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    propagate: bool = True,
+) -> SpanCoreFields:
+    """Judge what the rollout did; the last reward emitted is its final reward.
+
+    Args:
+        reward: a finite number, or several named ones (dimensions).
+        primary_key: of several dimensions, the one that counts as the reward.
+        attributes: anything to note beside it; nested values are flattened.
+        propagate: False builds the span without recording it.
+
+    Raises:
+        TypeError: the reward is no number.
+        ValueError: it is NaN or infinite, or `primary_key` is missing or unknown.
+        NoActiveRollout: outside of any rollout, unless ``propagate=False``.
+
+    >>> emit_reward({"correct": 1, "short": 0.5}, primary_key="correct", propagate=False).attributes
+    ... # doctest: +NORMALIZE_WHITESPACE
+    {'agentlightning.reward.0.name': 'correct', 'agentlightning.reward.0.value': 1.0,
+     'agentlightning.reward.1.name': 'short', 'agentlightning.reward.1.value': 0.5}
+    """
+    return _emit("emit_reward()", _reward_core(reward, primary_key, attributes), propagate)
+
+
+def emit_annotation(annotation: Mapping[str, Any], propagate: bool = True) -> SpanCoreFields:
+    """Record attributes: strings, bools, numbers and lists of one of these, possibly nested.
+
+    Raises:
+        ValueError: a value is something else.
+        NoActiveRollout: outside of any rollout, unless ``propagate=False``.
+    """
+    return _emit("emit_annotation()", _annotation_core(annotation), propagate)
+
+
+def emit_message(message: str, attributes: Mapping[str, Any] | None = None, propagate: bool = True) -> None:
+    """Record a line of text, as one would log it.
+
+    Raises:
+        TypeError: `message` is no string.
+        NoActiveRollout: outside of any rollout, unless ``propagate=False``.
+    """
+    _emit("emit_message()", _message_core(message, attributes), propagate)
+
+
+def emit_object(object: object, attributes: Mapping[str, Any] | None = None, propagate: bool = True) -> SpanCoreFields:
+    """Record a value: a primitive or bytes as it is, anything else as JSON.
+
+    Raises:
+        RuntimeError: the object cannot be written as JSON.
+        NoActiveRollout: outside of any rollout, unless ``propagate=False``.
+    """
+    return _emit("emit_object()", _object_core(object, attributes), propagate)
+
+
+def emit_exception(
+    exception: BaseException, attributes: Mapping[str, Any] | None = None, propagate: bool = True
+) -> None:
+    """Record an exception that the agent caught, with its traceback.
+
+    Raises:
+        TypeError: `exception` is none.
+        NoActiveRollout: outside of any rollout, unless ``propagate=False``.
+    """
+    _emit("emit_exception()", _exception_core(exception, attributes), propagate)
+
+
+@attrs.frozen(eq=False)
+class Emitter:
+    """Emit into one rollout, whatever context the call comes from.
+
+    An agent gets it as a parameter named ``emitter``. The methods are the functions of this module.
+    """
+
+    _recorder: AttemptRecorder = attrs.field(repr=False)
+
+    @property
+    def rollout(self) -> AttemptedRollout:
+        """The rollout this emits into."""
+        return self._recorder.rollout
+
+    @property
+    def resources(self) -> NamedResources:
+        """The resources of that rollout, in a mapping of the caller's own."""
+        return dict(self._recorder.resources)
+
+    def emit_reward(
+        self,
+        reward: float | Mapping[str, float],
+        *,
+        primary_key: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> SpanCoreFields:
+        """Record a reward, see `lightning_trio.emit_reward`."""
+        return _record(self._recorder, _reward_core(reward, primary_key, attributes))
+
+    def emit_annotation(self, annotation: Mapping[str, Any]) -> SpanCoreFields:
+        """Record attributes, see `lightning_trio.emit_annotation`."""
+        return _record(self._recorder, _annotation_core(annotation))
+
+    def emit_message(self, message: str, attributes: Mapping[str, Any] | None = None) -> None:
+        """Record a line of text, see `lightning_trio.emit_message`."""
+        _record(self._recorder, _message_core(message, attributes))
+
+    def emit_object(self, object: object, attributes: Mapping[str, Any] | None = None) -> SpanCoreFields:
+        """Record a value, see `lightning_trio.emit_object`."""
+        return _record(self._recorder, _object_core(object, attributes))
+
+    def emit_exception(self, exception: BaseException, attributes: Mapping[str, Any] | None = None) -> None:
+        """Record an exception, see `lightning_trio.emit_exception`."""
+        _record(self._recorder, _exception_core(exception, attributes))
+
+
+def current_emitter() -> Emitter:
+    """Give the emitter of the rollout that the calling code runs for.
+
+    Raises:
+        NoActiveRollout: outside of any rollout.
+    """
+    return Emitter(current_recorder("current_emitter()"))
+
+
+def get_message_value(span: Span | SpanCoreFields) -> str | None:
+    """Read the text of a message span, None for other spans."""
+    body = span.attributes.get(Keys.MESSAGE_BODY)
+    if body is not None and not isinstance(body, str):
+        raise TypeError(f"{Keys.MESSAGE_BODY} is {body!r} of type {type(body).__name__}; a message is a string")
+    return body
+
+
+_LITERALS: dict[str, Callable[[str], object]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": lambda literal: literal.lower() == "true",
+    "bytes": base64.b64decode,
+}
+
+
+def get_object_value(span: Span | SpanCoreFields) -> Any:
+    """Read the value of an object span back (JSON as mappings and lists), None for other spans."""
+    # See to_json for why msgspec is imported late.
+    import msgspec
+
+    encoded = span.attributes.get(Keys.OBJECT_JSON)
+    if encoded is not None:
+        try:
+            return msgspec.json.decode(encoded)
+        except (msgspec.DecodeError, TypeError) as exc:
+            raise RuntimeError(f"{Keys.OBJECT_JSON} of the span {span.name!r} is no JSON: {exc}") from exc
+    literal = span.attributes.get(Keys.OBJECT_LITERAL)
+    if literal is None:
+        return None
+    kind = span.attributes.get(Keys.OBJECT_TYPE, "str")
+    if kind not in _LITERALS:
+        raise RuntimeError(f"{Keys.OBJECT_TYPE} is {kind!r}; literals are of the types {sorted(_LITERALS)}")
+    return _LITERALS[kind](literal)
+
+
+class Operation:
+    """A step with an input and an output, as a block or around a function; made by `operation`."""
+
+    def __init__(self, name: str | None, attributes: Mapping[str, Any], propagate: bool) -> None:
+        self._name = name
+        self._attributes = sanitize_attributes(attributes)
+        self._propagate = propagate
+        self._open: OpenSpan | None = None
+        self._span: SpanCoreFields | None = None
+        self._own: dict[str, Any] | None = None
+        self._token: Any = None
+
+    def __call__(self, fn: Callable[P, T]) -> Callable[P, T]:
+        """Wrap a sync or async function; the span holds its arguments and its result."""
+        signature = inspect.signature(fn)
+        name = self._name or getattr(fn, "__name__", type(fn).__name__)
+
+        def start(args: tuple[object, ...], kwargs: dict[str, object]) -> Operation:
+            inputs = _bound_inputs(signature, args, kwargs)
+            return Operation(name, {**self._attributes, **inputs}, self._propagate)
+
+        if inspect.iscoroutinefunction(fn):
+            async_fn = cast("Callable[P, Awaitable[object]]", fn)
+
+            @functools.wraps(fn)
+            async def async_operation(*args: P.args, **kwargs: P.kwargs) -> object:
+                with start(args, kwargs) as running:
+                    result = await async_fn(*args, **kwargs)
+                    running.set_output(result)
+                    return result
+
+            return cast("Callable[P, T]", async_operation)
+
+        @functools.wraps(fn)
+        def sync_operation(*args: P.args, **kwargs: P.kwargs) -> T:
+            with start(args, kwargs) as running:
+                result = fn(*args, **kwargs)
+                running.set_output(result)
+                return result
+
+        return sync_operation
+
+    def __enter__(self) -> Operation:
+        if self._own is not None:
+            raise RuntimeError("this operation has been entered before; make a new one: with operation(…) as op:")
+        self._own = dict(self._attributes)
+        if self._name is not None:
+            self._own[Keys.OPERATION_NAME] = self._name
+        if self._propagate:
+            self._open = current_recorder("operation()").start_span(semconv.AGL_OPERATION, self._own)
+            self._token = otel_context.attach(self._open.context())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        status = OK_STATUS if exc is None else _error_status(exc)
+        assert self._own is not None
+        if self._open is None:
+            self._span = SpanCoreFields(semconv.AGL_OPERATION, status, self._own)
+            return
+        otel_context.detach(self._token)
+        if exc is not None:
+            self._open.events.append(Event("exception", _exception_attributes(exc)))
+        span = self._open.end(status)
+        self._open = None
+        self._span = SpanCoreFields(span.name, status, span.attributes, span.start_time, span.end_time)
+
+    def set_input(self, *args: object, **kwargs: object) -> None:
+        """Note the step's input; positional values under ``args.0`` and so on."""
+        for index, value in enumerate(args):
+            self._note(f"{Keys.OPERATION_INPUT}.args.{index}", value)
+        for name, value in kwargs.items():
+            self._note(f"{Keys.OPERATION_INPUT}.{name}", value)
+
+    def set_output(self, output: object) -> None:
+        """Note the step's result."""
+        self._note(Keys.OPERATION_OUTPUT, output)
+
+    def _note(self, key: str, value: object) -> None:
+        if self._own is None or self._span is not None:
+            raise RuntimeError("an operation takes input and output inside its block: with operation(…) as op:")
+        self._own.update(flatten_value(key, value))
+
+    def span(self) -> SpanCoreFields:
+        """Give the finished span.
+
+        Raises:
+            RuntimeError: the block has not ended.
+        """
+        if self._span is None:
+            raise RuntimeError("Span is not ready yet: call span() after the operation's block has ended")
+        return self._span
+
+
+def _error_status(exc: BaseException) -> TraceStatus:
+    # A cancelled nursery inside the step gives a group of cancellations.
+    failed = exc.split(trio.Cancelled)[1] if isinstance(exc, BaseExceptionGroup) else exc
+    if failed is None or isinstance(failed, trio.Cancelled):
+        return TraceStatus("ERROR", "Cancelled")
+    failed = sole_exception(failed)
+    return TraceStatus("ERROR", f"{type(failed).__name__}: {failed}")
+
+
+def _bound_inputs(signature: inspect.Signature, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, Any]:
+    prefix = Keys.OPERATION_INPUT
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError:
+        # The call itself will raise; the span shows what it was given.
+        return flatten_value(prefix, {"args": list(args), "kwargs": kwargs})
+    bound.apply_defaults()
+    inputs: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        variadic = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
+        items = (
+            {f"{prefix}.{name}.{i}": item for i, item in enumerate(value)} if variadic else {f"{prefix}.{name}": value}
+        )
+        for key, item in items.items():
+            inputs.update(flatten_value(key, item))
+    return inputs
+
+
+@overload
+def operation(fn: Callable[P, T], /) -> Callable[P, T]: ...
+@overload
+def operation(
+    fn: None = None, /, *, propagate: bool = True, name: str | None = None, **attributes: Any
+) -> Operation: ...
+def operation(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    propagate: bool = True,
+    name: str | None = None,
+    **attributes: Any,
+) -> Any:
+    """Record a step of an agent, as ``@operation``, ``@operation(key=value)`` or ``with operation() as op:``.
+
+    The decorator works on sync and async functions, at module level too: the rollout is looked up when the
+    function is called. Spans recorded inside become children of the operation's.
+
+    Args:
+        fn: the function, when used bare.
+        propagate: False builds the span, readable with ``op.span()``, without recording it.
+        name: what the step is called; the decorator's default is the function's name.
+        attributes: anything to note on the span.
+
+    Raises:
+        ValueError: a string was passed as `fn`.
+        NoActiveRollout: on entering, outside of any rollout, unless ``propagate=False``.
+
+    >>> with operation(name="search", propagate=False) as op:
+    ...     op.set_output(3)
+    >>> op.span().attributes["agentlightning.operation.output"]
+    3
+    """
+    if fn is not None and not callable(fn):
+        raise ValueError(
+            f"operation({fn!r}): the span's name is always {semconv.AGL_OPERATION!r}; "
+            f"write operation(name={fn!r}) to name the step"
+        )
+    if name is not None and Keys.OPERATION_NAME in attributes:
+        raise ValueError(f"Cannot specify both name={name!r} and the attribute {Keys.OPERATION_NAME!r}")
+    made = Operation(name, attributes, propagate)
+    return made if fn is None else made(fn)
+
+
+@overload
+def reward(fn: Callable[P, T], /) -> Callable[P, T]: ...
+@overload
+def reward(
+    fn: None = None, /, *, primary_key: str | None = None, attributes: Mapping[str, Any] | None = None
+) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+def reward(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    primary_key: str | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> Any:
+    """Emit what a sync or async function returns as a reward, then return it.
+
+    Args:
+        fn: the function, when used bare.
+        primary_key, attributes: as for `emit_reward`.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def async_reward(*args: Any, **kwargs: Any) -> Any:
+                value = await function(*args, **kwargs)
+                emit_reward(value, primary_key=primary_key, attributes=attributes)
+                return value
+
+            return async_reward
+
+        @functools.wraps(function)
+        def sync_reward(*args: Any, **kwargs: Any) -> Any:
+            value = function(*args, **kwargs)
+            emit_reward(value, primary_key=primary_key, attributes=attributes)
+            return value
+
+        return sync_reward
+
+    return decorate if fn is None else decorate(fn)

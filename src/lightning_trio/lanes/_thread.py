@@ -1,0 +1,70 @@
+"""The thread lane: a plain function runs in a worker thread, with the rollout's context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import trio
+
+from .._errors import AgentError
+
+
+@attrs.define(eq=False)
+class WorkerThread:
+    """One call's thread, from its start to its real end, which may be long after nobody waits for it any more.
+
+    To Trio it is the call's limiter: taken before the thread starts, given back in Trio's thread when it has ended.
+    What really limits threads are the runner's slots; Trio's own limiter has 40 places for the whole process.
+    """
+
+    runs: bool = attrs.field(default=False, init=False)
+    _on_end: Callable[[], None] | None = attrs.field(default=None, init=False)
+
+    def when_ended(self, fn: Callable[[], None]) -> None:
+        """Call `fn` when the thread has ended, at once if it has."""
+        if self.runs:
+            self._on_end = fn
+        else:
+            fn()
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        """Note that the thread is about to start; called by Trio."""
+        await trio.lowlevel.checkpoint()
+        self.runs = True
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        """Note that the thread has ended; called by Trio."""
+        self.runs = False
+        if self._on_end is not None:
+            self._on_end()
+
+
+async def run_in_thread(
+    fn: Callable[..., Any], task: Any, arguments: Mapping[str, Any], abandon: Callable[[WorkerThread], None]
+) -> Any:
+    """Call the function in a thread; on cancellation go on without it and hand it to `abandon`."""
+    thread = WorkerThread()
+    try:
+        return await trio.to_thread.run_sync(
+            _call,
+            fn,
+            task,
+            arguments,
+            abandon_on_cancel=True,
+            # Trio asks for no more than these two methods, see trio.to_thread.run_sync.
+            limiter=thread,  # type: ignore[arg-type]
+        )
+    except trio.Cancelled:
+        if thread.runs:
+            abandon(thread)
+        raise
+
+
+def _call(fn: Callable[..., Any], task: Any, arguments: Mapping[str, Any]) -> Any:
+    try:
+        return fn(task, **arguments)
+    except KeyboardInterrupt as exc:
+        # Ctrl-C reaches the main thread only, so this is the agent's own and must not stop the program.
+        raise AgentError("the agent raised KeyboardInterrupt") from exc

@@ -1,0 +1,70 @@
+"""Names of spans and attributes on the wire.
+
+The ``AGL_*`` names and the ``agentlightning.*`` keys are those of Agent-lightning 0.3, so that its adapters
+and tools read our spans. The ``GEN_AI_*`` keys are OpenTelemetry's semantic conventions for generative AI
+(https://opentelemetry.io/docs/specs/semconv/gen-ai/).
+"""
+
+from typing import Final
+
+# Span names of Agent-lightning.
+AGL_ANNOTATION: Final = "agentlightning.annotation"
+AGL_MESSAGE: Final = "agentlightning.message"
+AGL_OBJECT: Final = "agentlightning.object"
+AGL_EXCEPTION: Final = "agentlightning.exception"
+AGL_OPERATION: Final = "agentlightning.operation"
+AGL_REWARD: Final = "agentlightning.reward"
+AGL_VIRTUAL: Final = "agentlightning.virtual"
+
+
+class LightningResourceAttributes:
+    """Keys that say which attempt a span belongs to."""
+
+    ROLLOUT_ID: Final = "agentlightning.rollout_id"
+    ATTEMPT_ID: Final = "agentlightning.attempt_id"
+    SPAN_SEQUENCE_ID: Final = "agentlightning.span_sequence_id"
+    TRACER_NAME: Final = "agentlightning.tracer.name"
+
+
+class LightningSpanAttributes:
+    """Keys on the spans that emitters write; ``REWARD``, ``LINK`` and ``TAG`` are prefixes."""
+
+    REWARD: Final = "agentlightning.reward"
+    LINK: Final = "agentlightning.link"
+    TAG: Final = "agentlightning.tag"
+    MESSAGE_BODY: Final = "agentlightning.message.body"
+    OBJECT_TYPE: Final = "agentlightning.object.type"
+    OBJECT_LITERAL: Final = "agentlightning.object.literal"
+    OBJECT_JSON: Final = "agentlightning.object.json"
+    OPERATION_NAME: Final = "agentlightning.operation.name"
+    OPERATION_INPUT: Final = "agentlightning.operation.input"
+    OPERATION_OUTPUT: Final = "agentlightning.operation.output"
+    ORIGINAL_TRACE_ID: Final = "agentlightning.original.trace_id"
+    """The trace id a span had before it was moved into its attempt's trace."""
+    ORIGINAL_PARENT_ID: Final = "agentlightning.original.parent_id"
+    """The parent a span named that is no span of its attempt."""
+
+
+PRIMARY_REWARD: Final = "primary"
+"""The dimension a reward has when the caller gives a plain number."""
+
+PRIMARY_REWARD_VALUE: Final = "agentlightning.reward.0.value"
+PRIMARY_REWARD_NAME: Final = "agentlightning.reward.0.name"
+
+# OpenTelemetry: exceptions (https://opentelemetry.io/docs/specs/semconv/exceptions/).
+EXCEPTION_TYPE: Final = "exception.type"
+EXCEPTION_MESSAGE: Final = "exception.message"
+EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
+EXCEPTION_ESCAPED: Final = "exception.escaped"
+ERROR_TYPE: Final = "error.type"
+
+# OpenTelemetry: generative AI.
+INVOKE_AGENT: Final = "invoke_agent"
+GEN_AI_OPERATION_NAME: Final = "gen_ai.operation.name"
+GEN_AI_AGENT_NAME: Final = "gen_ai.agent.name"
+GEN_AI_OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
+GEN_AI_INPUT_MESSAGES: Final = "gen_ai.input.messages"
+GEN_AI_SYSTEM_INSTRUCTIONS: Final = "gen_ai.system_instructions"
+GEN_AI_TOOL_DEFINITIONS: Final = "gen_ai.tool.definitions"
+GEN_AI_USAGE_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+GEN_AI_USAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"

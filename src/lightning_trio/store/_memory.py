@@ -1,0 +1,618 @@
+"""The store in memory: the fastest, and gone with the process."""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Literal, Self, cast
+
+import attrs
+import trio
+
+from .._errors import Evicted, StaleAttempt, UnknownId
+from .._ids import new_attempt_id, new_resources_id
+from .._lifecycle import QUEUED, TERMINAL_ATTEMPT, TERMINAL_ROLLOUT, rollout_status_after
+from .._records import (
+    DEFAULT_CONFIG,
+    Attempt,
+    AttemptChange,
+    AttemptedRollout,
+    AttemptOutcome,
+    AttemptStatus,
+    EnqueueRolloutRequest,
+    PaginatedResult,
+    ResourcesUpdate,
+    RolloutChange,
+    RolloutConfig,
+    RolloutStatus,
+    RunSummary,
+    StoreStatistics,
+    Unset,
+    Worker,
+    WorkerStatus,
+)
+from .._resources import NamedResources
+from .._span import Span
+from ._entry import Entry
+from ._interface import LightningStore
+from ._query import Query, select
+from ._queue import Queues
+from ._rollout_ids import RolloutIds
+from ._tally import Tally
+
+
+@attrs.define(eq=False)
+class _Watch:
+    """Somebody waits for `remaining` more rollouts to end."""
+
+    remaining: int
+    done: trio.Event = attrs.field(factory=trio.Event)
+
+
+class _Statuses:
+    """Check changes of statuses one after another without making them."""
+
+    def __init__(self) -> None:
+        self._rollouts: dict[str, RolloutStatus] = {}
+        self._attempts: dict[tuple[str, str], AttemptStatus] = {}
+
+    def change_rollout(self, entry: Entry, change: RolloutChange) -> None:
+        """Refuse a status that is none, and to change a terminal one."""
+        status = self._rollouts.get(entry.rollout_id, entry.status)
+        if isinstance(change.status, Unset) or change.status == status:
+            return
+        if change.status not in _ROLLOUT_STATUSES:
+            raise ValueError(f"status={change.status!r} is no rollout status; there are {_ROLLOUT_STATUSES}")
+        if status in TERMINAL_ROLLOUT:
+            raise StaleAttempt(f"rollout {entry.rollout_id} is {status} and stays so; it cannot become {change.status}")
+        self._rollouts[entry.rollout_id] = change.status
+
+    def change_attempt(self, entry: Entry, attempt: Attempt, change: AttemptChange) -> None:
+        """Refuse a status that is none, and to change one that is terminal or superseded."""
+        key = (entry.rollout_id, attempt.attempt_id)
+        status = self._attempts.get(key, attempt.status)
+        rollout = self._rollouts.get(entry.rollout_id, entry.status)
+        if isinstance(change.status, Unset) or change.status == status:
+            return
+        if change.status not in _ATTEMPT_STATUSES:
+            raise ValueError(f"status={change.status!r} is no attempt status; there are {_ATTEMPT_STATUSES}")
+        if status in TERMINAL_ATTEMPT or attempt is not entry.attempts[-1] or rollout in TERMINAL_ROLLOUT:
+            raise StaleAttempt(
+                f"attempt {attempt.attempt_id} of rollout {entry.rollout_id} is {status}, its rollout {rollout}: "
+                f"it can no longer become {change.status}"
+            )
+        self._attempts[key] = change.status
+        counted = len(entry.attempts) - entry.not_counted
+        self._rollouts[entry.rollout_id] = rollout_status_after(change.status, counted, entry.config or DEFAULT_CONFIG)
+
+
+_number = operator.attrgetter("number")
+
+
+class InMemoryLightningStore(LightningStore):
+    """Keep everything in this process's memory.
+
+    Args:
+        retain: how many finished rollouts to keep, the newest; asking for an older one raises `Evicted`. The
+            counts and rewards of `summarize` cover all of them.
+
+    To be used from the thread of one Trio program at a time. Tasks are kept as they are, not copied.
+    """
+
+    def __init__(self, *, retain: int = 100_000) -> None:
+        if retain < 0:
+            raise ValueError(f"retain={retain!r}; give how many finished rollouts to keep, 0 or more")
+        self._retain = retain
+        self._ids = RolloutIds()
+        self._entries: dict[str, Entry] = {}
+        self._finished: deque[str] = deque()
+        self._queues = Queues[Entry]()
+        self._watches: dict[str, list[_Watch]] = {}
+        self._holds: dict[str | None, int] = {}
+        self._held: dict[str | None, list[str]] = {}
+        self._resources: dict[str, ResourcesUpdate] = {}
+        self._latest_resources: str | None = None
+        self._workers: dict[str, Worker] = {}
+        self._at_work: dict[str, int] = {}
+        """How many attempts each worker has not reported yet."""
+        self._tallies: dict[str | None, Tally] = {}
+        self._total_attempts = 0
+        self._total_spans = 0
+        self._total_rollouts = 0
+        self._late_spans = 0
+        self._is_open = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the store is inside ``async with``; this one works outside as well."""
+        return self._is_open
+
+    async def __aenter__(self) -> Self:
+        """Open the store, as any store; nothing needs opening here."""
+        # The clock of another `trio.run` has another origin: what waited for it is due now.
+        self._queues.release_delayed()
+        self._is_open = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Close the store; what it holds stays."""
+        self._is_open = False
+
+    # Queue.
+
+    async def enqueue(
+        self,
+        requests: Sequence[EnqueueRolloutRequest],
+        *,
+        run_id: str | None = None,
+        status: Literal["queuing", "cancelled"] = "queuing",
+    ) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        entries = self._new_entries(requests, run_id, status)
+        if status == "cancelled":
+            for entry in entries:
+                self._set_ended(entry)
+        else:
+            for entry in entries:
+                entry.place = self._queues.put(run_id, entry)
+        return [entry.rollout_id for entry in entries]
+
+    async def start(
+        self,
+        rollouts: Sequence[EnqueueRolloutRequest | str],
+        *,
+        run_id: str | None = None,
+        worker_id: str | None = None,
+        default_config: RolloutConfig | None = None,
+    ) -> list[AttemptedRollout]:
+        await trio.lowlevel.checkpoint()
+        for known in rollouts:
+            if isinstance(known, str) and (entry := self._known(known)).status in TERMINAL_ROLLOUT:
+                raise StaleAttempt(f"rollout {known} is {entry.status}; enqueue its task again instead")
+        requests = [request for request in rollouts if not isinstance(request, str)]
+        new = iter(self._new_entries(requests, run_id, "preparing"))
+        entries = [self._known(r) if isinstance(r, str) else next(new) for r in rollouts]
+        return self._new_attempts(entries, worker_id, default_config)
+
+    async def claim(
+        self,
+        limit: int,
+        *,
+        run_id: str | None = None,
+        worker_id: str | None = None,
+        default_config: RolloutConfig | None = None,
+    ) -> list[AttemptedRollout]:
+        await trio.lowlevel.checkpoint()
+        return self._new_attempts(self._queues.take(limit, run_id), worker_id, default_config)
+
+    async def wait_claimable(self, *, run_id: str | None = None) -> None:
+        await trio.lowlevel.checkpoint()
+        await self._queues.wait_ready(run_id)
+
+    def _new_entries(
+        self, requests: Sequence[EnqueueRolloutRequest], run_id: str | None, status: RolloutStatus
+    ) -> list[Entry]:
+        for request in requests:
+            self._check_resources_id(request.resources_id)
+        now = time.time()
+        entries = [
+            Entry(
+                number,
+                self._ids.new(),
+                request.input,
+                request.mode,
+                request.resources_id or self._latest_resources,
+                request.config,
+                None if request.metadata is None else dict(request.metadata),
+                run_id,
+                status,
+                now,
+            )
+            for number, request in enumerate(requests, self._total_rollouts)
+        ]
+        self._entries.update((entry.rollout_id, entry) for entry in entries)
+        self._tally(run_id).move(None, status, len(entries))
+        self._total_rollouts += len(entries)
+        return entries
+
+    def _check_resources_id(self, resources_id: str | None) -> None:
+        if resources_id is not None and resources_id not in self._resources:
+            raise UnknownId(f"Resources {resources_id} not found; add_resources() gives an id")
+
+    def _tally(self, run_id: str | None) -> Tally:
+        tally = self._tallies.get(run_id)
+        if tally is None:
+            tally = self._tallies[run_id] = Tally()
+        return tally
+
+    def _new_attempts(
+        self, entries: Iterable[Entry], worker_id: str | None, default_config: RolloutConfig | None
+    ) -> list[AttemptedRollout]:
+        started = [self._new_attempt(entry, worker_id, default_config) for entry in entries]
+        if worker_id is not None:
+            self._at_work[worker_id] = self._at_work.get(worker_id, 0) + len(started)
+            if started:
+                self._note_worker(worker_id, "busy", started[-1].attempt)
+            elif not self._at_work[worker_id]:
+                self._note_worker(worker_id, "idle", None)
+        return started
+
+    def _new_attempt(
+        self, entry: Entry, worker_id: str | None, default_config: RolloutConfig | None
+    ) -> AttemptedRollout:
+        if entry.config is None:
+            entry.config = default_config or DEFAULT_CONFIG
+        # Superseded while it ran, an attempt can no longer report.
+        self._end_attempt(entry, "unresponsive")
+        attempt = Attempt(
+            entry.rollout_id,
+            new_attempt_id(),
+            len(entry.attempts) + 1,
+            time.time(),
+            None,
+            "preparing",
+            worker_id,
+        )
+        entry.attempts.append(attempt)
+        self._total_attempts += 1
+        self._set_status(entry, "preparing")
+        return entry.attempted()
+
+    # Outcomes and changes.
+
+    async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
+        await trio.lowlevel.checkpoint()
+        entries = [self._reported(outcome) for outcome in outcomes]
+        statuses: list[RolloutStatus | None] = [
+            self._finish(entry, outcome) for entry, outcome in zip(entries, outcomes, strict=True)
+        ]
+        for worker_id in [worker_id for worker_id, number in self._at_work.items() if number <= 0]:
+            del self._at_work[worker_id]
+            self._note_worker(worker_id, "idle", None)
+        return statuses
+
+    def _reported(self, report: AttemptOutcome | Span) -> Entry | None:
+        """Give the rollout of a report, None if it ended so long ago, by other hands, that it is evicted."""
+        try:
+            entry = self._known(report.rollout_id)
+        except Evicted:
+            return None
+        entry.attempt(report.attempt_id)
+        return entry
+
+    def _finish(self, entry: Entry | None, outcome: AttemptOutcome) -> RolloutStatus | None:
+        if entry is None:
+            self._late_spans += len(outcome.spans)
+            return None
+        attempt = entry.attempt(outcome.attempt_id)
+        if attempt.worker_id in self._at_work:
+            self._at_work[attempt.worker_id] -= 1
+        refused = entry.status in TERMINAL_ROLLOUT or attempt.status in TERMINAL_ATTEMPT
+        if refused or attempt is not entry.attempts[-1]:
+            self._late_spans += len(outcome.spans)
+            return None
+        entry.attempts[-1] = Attempt(
+            attempt.rollout_id,
+            attempt.attempt_id,
+            attempt.sequence_id,
+            attempt.start_time,
+            outcome.end_time,
+            outcome.status,
+            attempt.worker_id,
+            attempt.last_heartbeat_time,
+            attempt.metadata,
+            None if outcome.error is None else outcome.error.without_exception(),
+            outcome.final_reward,
+            outcome.duration,
+        )
+        if entry.spans:
+            self._total_spans += len(entry.add_spans(attempt.attempt_id, outcome.spans))
+            entry.close_spans()
+        else:
+            entry.spans = tuple(outcome.spans)
+            self._total_spans += len(outcome.spans)
+        return self._after_attempt(entry, outcome.status, outcome.retry_delay, outcome.requeue)
+
+    def _after_attempt(self, entry: Entry, status: AttemptStatus, delay: float | None, requeue: bool) -> RolloutStatus:
+        if requeue:
+            entry.not_counted += 1
+            new: RolloutStatus = "requeuing"
+            delay = 0.0
+        else:
+            config = entry.config or DEFAULT_CONFIG
+            new = rollout_status_after(status, len(entry.attempts) - entry.not_counted, config)
+        self._set_status(entry, new)
+        if new == "requeuing" and delay is not None:
+            entry.place = self._queues.put(entry.run_id, entry, delay)
+        return new
+
+    def _end_attempt(self, entry: Entry, status: AttemptStatus) -> None:
+        """End the latest attempt if it has not ended."""
+        if entry.attempts and (last := entry.attempts[-1]).status not in TERMINAL_ATTEMPT:
+            entry.attempts[-1] = attrs.evolve(last, status=status, end_time=time.time())
+
+    def _set_status(self, entry: Entry, status: RolloutStatus) -> None:
+        """Move a rollout on; whatever the new status is, its place in the queue is not valid any more."""
+        if entry.place is not None:
+            self._queues.give_up(entry.place)
+            entry.place = None
+        if entry.status == status:
+            return
+        self._tallies[entry.run_id].move(entry.status, status)
+        entry.status = status
+        if status in TERMINAL_ROLLOUT:
+            self._set_ended(entry)
+
+    def _set_ended(self, entry: Entry) -> None:
+        entry.end_time = time.time()
+        reward = entry.attempts[-1].final_reward if entry.attempts else None
+        if reward is not None:
+            self._tallies[entry.run_id].reward(entry.mode, reward)
+        for watch in self._watches.pop(entry.rollout_id, ()):
+            watch.remaining -= 1
+            if watch.remaining <= 0:
+                watch.done.set()
+        self._finished.append(entry.rollout_id)
+        while len(self._finished) > self._retain:
+            self._evict(self._finished.popleft())
+
+    def _evict(self, rollout_id: str) -> None:
+        run_id = self._entries[rollout_id].run_id
+        if run_id in self._holds:
+            self._held.setdefault(run_id, []).append(rollout_id)
+        else:
+            del self._entries[rollout_id]
+
+    @contextmanager
+    def holding(self, run_id: str | None = None) -> Iterator[None]:
+        self._holds[run_id] = self._holds.get(run_id, 0) + 1
+        try:
+            yield
+        finally:
+            self._holds[run_id] -= 1
+            if not self._holds[run_id]:
+                del self._holds[run_id]
+                for rollout_id in self._held.pop(run_id, ()):
+                    del self._entries[rollout_id]
+
+    async def update(self, changes: Sequence[RolloutChange | AttemptChange]) -> None:
+        await trio.lowlevel.checkpoint()
+        # Checked first, each as if those before it had been made, so that all are made or none.
+        checking = _Statuses()
+        entries = [self._known(change.rollout_id) for change in changes]
+        for entry, change in zip(entries, changes, strict=True):
+            if isinstance(change, RolloutChange):
+                if not isinstance(change.resources_id, Unset):
+                    self._check_resources_id(change.resources_id)
+                checking.change_rollout(entry, change)
+            else:
+                checking.change_attempt(entry, entry.attempt(change.attempt_id), change)
+        # By entry, not by id: the change before may have evicted it.
+        for entry, change in zip(entries, changes, strict=True):
+            if isinstance(change, RolloutChange):
+                self._change_rollout(entry, change)
+            else:
+                self._change_attempt(entry, change)
+
+    def _change_rollout(self, entry: Entry, change: RolloutChange) -> None:
+        for name in ("input", "mode", "resources_id", "config", "metadata"):
+            value = getattr(change, name)
+            if not isinstance(value, Unset):
+                setattr(entry, name, dict(value) if isinstance(value, Mapping) and name == "metadata" else value)
+        status = change.status
+        if isinstance(status, Unset):
+            return
+        if status in TERMINAL_ROLLOUT:
+            self._end_attempt(entry, cast("AttemptStatus", status))
+        if status == entry.status and (entry.place is not None or status not in QUEUED):
+            return
+        self._set_status(entry, status)
+        if status in QUEUED:
+            entry.place = self._queues.put(entry.run_id, entry)
+
+    def _change_attempt(self, entry: Entry, change: AttemptChange) -> None:
+        index, attempt = next((i, a) for i, a in enumerate(entry.attempts) if a.attempt_id == change.attempt_id)
+        fields: dict[str, Any] = {
+            name: value
+            for name in ("status", "worker_id", "last_heartbeat_time", "metadata")
+            if not isinstance(value := getattr(change, name), Unset)
+        }
+        moved = fields.get("status", attempt.status) != attempt.status
+        if moved and fields["status"] in TERMINAL_ATTEMPT:
+            fields["end_time"] = time.time()
+        attempt = entry.attempts[index] = attrs.evolve(attempt, **fields)
+        if "worker_id" in fields or moved:
+            self._note_worker_of(attempt)
+        if moved:
+            self._after_attempt(entry, attempt.status, 0.0, requeue=False)
+
+    def _note_worker_of(self, attempt: Attempt) -> None:
+        if attempt.worker_id is None:
+            return
+        if attempt.status in ("timeout", "unresponsive"):
+            self._note_worker(attempt.worker_id, "unknown", None)
+        elif attempt.status in TERMINAL_ATTEMPT:
+            self._note_worker(attempt.worker_id, "idle", None)
+        else:
+            self._note_worker(attempt.worker_id, "busy", attempt)
+
+    def _known(self, rollout_id: str) -> Entry:
+        entry = self._entries.get(rollout_id)
+        if entry is None:
+            self._say_if_evicted(rollout_id)
+            raise UnknownId(f"Rollout {rollout_id} not found")
+        return entry
+
+    def _say_if_evicted(self, rollout_id: str) -> None:
+        if rollout_id not in self._entries and self._ids.minted(rollout_id):
+            raise Evicted(
+                f"rollout {rollout_id} has finished and is no longer kept; this store keeps the newest "
+                f"{self._retain} finished ones, InMemoryLightningStore(retain=…) sets how many"
+            )
+
+    # Spans.
+
+    async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
+        await trio.lowlevel.checkpoint()
+        entries = [self._reported(span) for span in spans]
+        added: list[Span] = []
+        for entry, span in zip(entries, spans, strict=True):
+            # Compared by id: the record of the attempt changes with each span it gets.
+            if (
+                entry is None
+                or entry.attempt(span.attempt_id).status in TERMINAL_ATTEMPT
+                or span.attempt_id != entry.attempts[-1].attempt_id
+            ):
+                self._late_spans += 1
+                continue
+            new = entry.add_spans(span.attempt_id, [span])
+            self._total_spans += len(new)
+            added += new
+            self._alive(entry)
+        return added
+
+    def _alive(self, entry: Entry) -> None:
+        """Note the heartbeat that a span of the latest attempt is; the first one makes it running."""
+        attempt = entry.attempts[-1]
+        entry.attempts[-1] = attrs.evolve(attempt, status="running", last_heartbeat_time=time.time())
+        if entry.status not in TERMINAL_ROLLOUT:
+            self._set_status(entry, "running")
+
+    # Resources, workers, queries.
+
+    async def put_resources(self, resources_id: str | None, resources: NamedResources) -> ResourcesUpdate:
+        await trio.lowlevel.checkpoint()
+        resources_id = new_resources_id() if resources_id is None else resources_id
+        now = time.time()
+        before = self._resources.get(resources_id)
+        snapshot = ResourcesUpdate(
+            resources_id,
+            now if before is None else before.create_time,
+            now,
+            1 if before is None else before.version + 1,
+            dict(resources),
+        )
+        self._resources[resources_id] = snapshot
+        self._latest_resources = resources_id
+        return snapshot
+
+    async def get_latest_resources(self) -> ResourcesUpdate | None:
+        await trio.lowlevel.checkpoint()
+        return None if self._latest_resources is None else self._resources[self._latest_resources]
+
+    async def put_worker(self, worker: Worker) -> None:
+        await trio.lowlevel.checkpoint()
+        self._workers[worker.worker_id] = worker
+
+    def _note_worker(self, worker_id: str, status: WorkerStatus, attempt: Attempt | None) -> None:
+        now = time.time()
+        worker = self._workers.get(worker_id) or Worker(worker_id)
+        self._workers[worker_id] = attrs.evolve(
+            worker,
+            status=status,
+            last_dequeue_time=now if status == "busy" else worker.last_dequeue_time,
+            last_busy_time=now if status == "busy" else worker.last_busy_time,
+            last_idle_time=now if status == "idle" else worker.last_idle_time,
+            current_rollout_id=None if attempt is None else attempt.rollout_id,
+            current_attempt_id=None if attempt is None else attempt.attempt_id,
+        )
+
+    async def find(self, query: Query) -> PaginatedResult[Any]:
+        await trio.lowlevel.checkpoint()
+        return select(self._records(query), query)
+
+    def _records(self, query: Query) -> Iterable[Any]:
+        if query.table == "resources":
+            return self._resources.values()
+        if query.table == "workers":
+            return self._workers.values()
+        entries = self._entries_for(query)
+        if query.table == "rollouts":
+            return (entry.rollout() for entry in entries)
+        if query.table == "attempts":
+            return (attempt for entry in entries for attempt in entry.attempts)
+        return (span for entry in entries for span in entry.spans)
+
+    def _entries_for(self, query: Query) -> Iterable[Entry]:
+        rollout_ids = query.required("rollout_id")
+        if rollout_ids is None:
+            return self._entries.values()
+        if len(rollout_ids) == 1:
+            # Many may be asked for after the fact; only the one who asks for one by name is told it is gone.
+            self._say_if_evicted(next(iter(rollout_ids)))
+        known = [entry for rollout_id in set(rollout_ids) if (entry := self._entries.get(rollout_id)) is not None]
+        return sorted(known, key=_number)
+
+    async def wait_finished(self, rollout_ids: Collection[str], *, count: int | None = None) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        pending = self._unfinished(rollout_ids)
+        wanted = len(rollout_ids) if count is None else min(count, len(rollout_ids))
+        remaining = wanted - (len(rollout_ids) - len(pending))
+        if remaining <= 0:
+            return pending
+        watch = _Watch(remaining)
+        for rollout_id in pending:
+            self._watches.setdefault(rollout_id, []).append(watch)
+        try:
+            await watch.done.wait()
+        finally:
+            for rollout_id in pending:
+                if watchers := self._watches.get(rollout_id):
+                    watchers.remove(watch)
+                    if not watchers:
+                        del self._watches[rollout_id]
+        return self._unfinished(pending)
+
+    def _unfinished(self, rollout_ids: Iterable[str]) -> list[str]:
+        entries = self._entries
+        return [
+            rollout_id
+            for rollout_id in rollout_ids
+            if (entry := entries.get(rollout_id)) is not None and entry.status not in TERMINAL_ROLLOUT
+        ]
+
+    async def summarize(self, run_id: str | None = None) -> RunSummary:
+        await trio.lowlevel.checkpoint()
+        if run_id is not None:
+            return self._tallies.get(run_id, Tally()).summary()
+        return Tally.total(self._tallies.values()).summary()
+
+    async def statistics(self) -> StoreStatistics:
+        await trio.lowlevel.checkpoint()
+        counts = Tally.total(self._tallies.values()).counts
+        return StoreStatistics(
+            type(self).__name__,
+            self._total_rollouts,
+            self._total_attempts,
+            self._total_spans,
+            len(self._resources),
+            len(self._workers),
+            counts.get("queuing", 0) + counts.get("requeuing", 0),
+            self._late_spans,
+        )
+
+
+_ROLLOUT_STATUSES: tuple[RolloutStatus, ...] = (
+    "queuing",
+    "preparing",
+    "running",
+    "requeuing",
+    "succeeded",
+    "failed",
+    "cancelled",
+)
+_ATTEMPT_STATUSES: tuple[AttemptStatus, ...] = (
+    "preparing",
+    "running",
+    "succeeded",
+    "failed",
+    "timeout",
+    "unresponsive",
+    "cancelled",
+)

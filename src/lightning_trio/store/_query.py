@@ -1,0 +1,124 @@
+"""Queries on records: filter, sort, page. A store may translate them or, with `select`, run them on its records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias
+
+import attrs
+
+from .._records import Attempt, PaginatedResult, ResourcesUpdate, Rollout, Worker
+from .._span import Span
+
+Table: TypeAlias = Literal["rollouts", "attempts", "spans", "resources", "workers"]
+SortOrder: TypeAlias = Literal["asc", "desc"]
+FilterLogic: TypeAlias = Literal["and", "or"]
+
+_FIELDS: Final[Mapping[Table, frozenset[str]]] = {
+    "rollouts": frozenset(attrs.fields_dict(Rollout)),
+    "attempts": frozenset(attrs.fields_dict(Attempt)),
+    "spans": frozenset(attrs.fields_dict(Span)),
+    "resources": frozenset(attrs.fields_dict(ResourcesUpdate)),
+    "workers": frozenset(attrs.fields_dict(Worker)),
+}
+
+
+def _distinct(values: Collection[Any] | None) -> frozenset[Any] | None:
+    if isinstance(values, str):
+        # `in` would look for a part of the text.
+        raise ValueError(f"a filter takes a collection of values, not the string {values!r}; write [{values!r}]")
+    return None if values is None else frozenset(values)
+
+
+@attrs.frozen
+class Condition:
+    """Keep records whose `field` is one of `within`, or whose text has `contains` in it."""
+
+    field: str
+    within: Collection[Any] | None = attrs.field(default=None, converter=_distinct)
+    contains: str | None = None
+
+    def holds(self, record: object) -> bool:
+        """Tell whether `record` meets the condition."""
+        value = getattr(record, self.field)
+        if self.within is not None:
+            return value in self.within
+        return value is not None and self.contains is not None and self.contains in value
+
+
+@attrs.frozen
+class Query:
+    """Ask a store for records of one table.
+
+    All of `must` hold for each record found, and of `conditions` all or, with `logic` ``"or"``, any (without
+    conditions: every record). Records come in order of creation unless `sort_by` names a field. `limit` -1
+    means all.
+    """
+
+    table: Table
+    must: Sequence[Condition] = ()
+    conditions: Sequence[Condition] = ()
+    logic: FilterLogic = "and"
+    sort_by: str | None = None
+    sort_order: SortOrder = "asc"
+    limit: int = -1
+    offset: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        fields = _FIELDS.get(self.table)
+        if fields is None:
+            raise ValueError(f"table={self.table!r}; there are {', '.join(_FIELDS)}")
+        if self.sort_by is not None and self.sort_by not in fields:
+            raise ValueError(
+                f"sort_by={self.sort_by!r} is no field of {self.table}; there are {', '.join(sorted(fields))}"
+            )
+        for condition in (*self.must, *self.conditions):
+            if condition.field not in fields:
+                raise ValueError(f"{self.table} have no field {condition.field!r} to filter by")
+        if self.logic not in ("and", "or"):
+            raise ValueError(f"filter_logic={self.logic!r}; there are 'and' and 'or'")
+        if self.sort_order not in ("asc", "desc"):
+            raise ValueError(f"sort_order={self.sort_order!r}; there are 'asc' and 'desc'")
+        if self.limit < -1:
+            raise ValueError(f"limit={self.limit!r}; give a number of records, or -1 for all")
+        if self.offset < 0:
+            raise ValueError(f"offset={self.offset!r}; give 0 or more")
+
+    def required(self, field: str) -> Collection[Any] | None:
+        """Give the values `field` must be one of, None if any will do; lets a store look records up."""
+        required = [*self.must, *(self.conditions if self.logic == "and" or len(self.conditions) == 1 else ())]
+        found = [condition.within for condition in required if condition.field == field]
+        return next((values for values in found if values is not None), None)
+
+
+def select(records: Iterable[Any], query: Query) -> PaginatedResult[Any]:
+    """Run `query` on records in order of their creation."""
+    found = [record for record in records if _matches(record, query)]
+    if query.sort_by is not None:
+        found.sort(key=lambda record: _sort_key(record, query))
+    if query.sort_order == "desc":
+        found.reverse()
+    end = None if query.limit < 0 else query.offset + query.limit
+    return PaginatedResult(found[query.offset : end], query.limit, query.offset, len(found))
+
+
+def _matches(record: object, query: Query) -> bool:
+    if not all(condition.holds(record) for condition in query.must):
+        return False
+    if not query.conditions:
+        return True
+    some = any if query.logic == "or" else all
+    return some(condition.holds(record) for condition in query.conditions)
+
+
+def _sort_key(record: object, query: Query) -> Any:
+    field = query.sort_by
+    assert field is not None
+    value = getattr(record, field)
+    if value is None:
+        # A time that has not come yet sorts last, other missing values first; the flag keeps types apart.
+        return (1, math.inf) if field.endswith("_time") else (0, 0)
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"sort_by={field!r}: {query.table} cannot be sorted by a {type(value).__name__}")
+    return (1, value)

@@ -1,0 +1,148 @@
+"""A store bound to one run: what an algorithm enqueues through it belongs to that run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+from .._errors import UnknownId
+from .._records import (
+    UNSET,
+    AttemptChange,
+    AttemptedRollout,
+    AttemptOutcome,
+    EnqueueRolloutRequest,
+    PaginatedResult,
+    ResourcesUpdate,
+    RolloutChange,
+    RolloutConfig,
+    RolloutMode,
+    RolloutStatus,
+    RunSummary,
+    StoreStatistics,
+    Unset,
+    Worker,
+)
+from .._resources import NamedResources
+from .._span import Span
+from ._interface import LightningStore
+from ._query import Query
+
+
+class RunStore(LightningStore):
+    """Pass everything on to `store`, with the run's id.
+
+    Args:
+        store: where it all goes.
+        run_id: the run.
+        check: called with resources about to be published (mode UNSET) or enqueued with; raises if the run's agent
+            cannot run with them.
+        max_rollouts: how many rollouts to run; those enqueued beyond are recorded as cancelled at once.
+    """
+
+    def __init__(
+        self,
+        store: LightningStore,
+        run_id: str,
+        check: Callable[[RolloutMode | None | Unset, NamedResources], None],
+        max_rollouts: int | None = None,
+    ) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._check = check
+        self._left = max_rollouts
+        self._checked: set[tuple[RolloutMode | None, str]] = set()
+
+    async def enqueue(
+        self,
+        requests: Sequence[EnqueueRolloutRequest],
+        *,
+        run_id: str | None = None,
+        status: Literal["queuing", "cancelled"] = "queuing",
+    ) -> list[str]:
+        await self._check_requests(requests)
+        allowed = len(requests) if self._left is None else min(self._left, len(requests))
+        if self._left is not None and status == "queuing":
+            self._left -= allowed
+        ids = await self._store.enqueue(requests[:allowed], run_id=self._run_id, status=status)
+        if allowed < len(requests):
+            ids += await self._store.enqueue(requests[allowed:], run_id=self._run_id, status="cancelled")
+        return ids
+
+    async def _check_requests(self, requests: Sequence[EnqueueRolloutRequest]) -> None:
+        pairs: set[tuple[RolloutMode | None, str | None]] = {(r.mode, r.resources_id) for r in requests}
+        for mode, resources_id in pairs:
+            if (mode, resources_id) in self._checked:
+                continue
+            if resources_id is None:
+                snapshot = await self._store.get_latest_resources()
+            else:
+                snapshot = await self._store.get_resources_by_id(resources_id)
+                if snapshot is None:
+                    raise UnknownId(f"Resources {resources_id} not found; add_resources() gives an id")
+            self._check(mode, {} if snapshot is None else snapshot.resources)
+            if resources_id is not None:
+                self._checked.add((mode, resources_id))
+
+    async def start(
+        self,
+        rollouts: Sequence[EnqueueRolloutRequest | str],
+        *,
+        run_id: str | None = None,
+        worker_id: str | None = None,
+        default_config: RolloutConfig | None = None,
+    ) -> list[AttemptedRollout]:
+        return await self._store.start(
+            rollouts, run_id=self._run_id, worker_id=worker_id, default_config=default_config
+        )
+
+    async def claim(
+        self,
+        limit: int,
+        *,
+        run_id: str | None = None,
+        worker_id: str | None = None,
+        default_config: RolloutConfig | None = None,
+    ) -> list[AttemptedRollout]:
+        return await self._store.claim(limit, run_id=self._run_id, worker_id=worker_id, default_config=default_config)
+
+    async def wait_claimable(self, *, run_id: str | None = None) -> None:
+        await self._store.wait_claimable(run_id=self._run_id)
+
+    async def put_resources(self, resources_id: str | None, resources: NamedResources) -> ResourcesUpdate:
+        self._check(UNSET, resources)
+        self._checked.clear()
+        return await self._store.put_resources(resources_id, resources)
+
+    async def summarize(self, run_id: str | None = None) -> RunSummary:
+        return await self._store.summarize(self._run_id)
+
+    def holding(self, run_id: str | None = None) -> AbstractContextManager[None]:
+        return self._store.holding(self._run_id)
+
+    # The rest knows no runs.
+
+    async def statistics(self) -> StoreStatistics:
+        return await self._store.statistics()
+
+    async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
+        return await self._store.add_spans(spans)
+
+    async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
+        return await self._store.finish(outcomes)
+
+    async def update(self, changes: Sequence[RolloutChange | AttemptChange]) -> None:
+        await self._store.update(changes)
+
+    async def get_latest_resources(self) -> ResourcesUpdate | None:
+        return await self._store.get_latest_resources()
+
+    async def put_worker(self, worker: Worker) -> None:
+        await self._store.put_worker(worker)
+
+    async def find(self, query: Query) -> PaginatedResult[Any]:
+        return await self._store.find(query)
+
+    async def wait_finished(self, rollout_ids: Collection[str], *, count: int | None = None) -> list[str]:
+        return await self._store.wait_finished(rollout_ids, count=count)

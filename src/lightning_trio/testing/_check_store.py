@@ -1,0 +1,67 @@
+"""The contract of a store as a suite that can be run on any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import trio
+
+from ..store import LightningStore
+from ._store_checks import _attempts, _changes, _counts, _familiar, _queries, _queue, _resources, _spans, _waits
+from ._store_checks._steps import Check
+
+_DEADLINE_SECONDS = 30.0
+"""How long one check may take: a wait that nobody ends must not hang the suite."""
+
+_CHECKS: tuple[Check, ...] = (
+    *_queue.CHECKS,
+    *_attempts.CHECKS,
+    *_changes.CHECKS,
+    *_waits.CHECKS,
+    *_spans.CHECKS,
+    *_resources.CHECKS,
+    *_queries.CHECKS,
+    *_counts.CHECKS,
+    *_familiar.CHECKS,
+)
+
+
+def store_checks() -> tuple[Check, ...]:
+    """Give the checks that `check_store` runs, one a rule, to run them as tests of their own.
+
+    Each is an async function that takes an open, empty store, named after its rule::
+
+        @pytest.mark.parametrize("check", store_checks(), ids=lambda check: check.__name__)
+        async def test_my_store(check: Callable[[LightningStore], Awaitable[None]]) -> None:
+            async with MyStore() as store:
+                await check(store)
+    """
+    return _CHECKS
+
+
+async def check_store(open_store: Callable[[], AbstractAsyncContextManager[LightningStore]]) -> None:
+    """Check that a store keeps the contract of `LightningStore`.
+
+    Runs about 130 small checks, one after the other, and stops at the first broken rule. Takes a few seconds for
+    a store in memory, none with `trio.testing.MockClock`.
+
+    Args:
+        open_store: called once for each check; gives an open, empty store. A store class that needs no arguments
+            will do.
+
+    Raises:
+        AssertionError: the store breaks a rule; the message says which, and a note names the check.
+        Exception: whatever else the store raises, with the same note.
+
+    >>> from lightning_trio import InMemoryLightningStore
+    >>> trio.run(check_store, InMemoryLightningStore)
+    """
+    for check in _CHECKS:
+        try:
+            with trio.fail_after(_DEADLINE_SECONDS):
+                async with open_store() as store:
+                    await check(store)
+        except Exception as exc:
+            exc.add_note(f"while check_store ran the check {check.__name__}")
+            raise

@@ -1,0 +1,1 @@
+"""The rules of a store, one small check each, by what they are about."""

@@ -1,0 +1,21 @@
+"""Where the attempt of the running code is kept, and how it is found."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+
+from ._recorder import RECORDER_KEY, AttemptRecorder
+
+CURRENT: ContextVar[AttemptRecorder | None] = ContextVar("lightning_trio_attempt", default=None)
+
+
+def find_recorder(context: Context | None = None) -> AttemptRecorder | None:
+    """Find the attempt in our own variable, else in OpenTelemetry's `context` (None: the current one)."""
+    recorder = CURRENT.get()
+    if recorder is None:
+        carried = otel_context.get_value(RECORDER_KEY, context)
+        return carried if isinstance(carried, AttemptRecorder) else None
+    return recorder

@@ -1,0 +1,196 @@
+"""Calls of the OpenAI SDK as spans, by OpenTelemetry's own instrumentation of it.
+
+The instrumentation (``opentelemetry-instrumentation-genai-openai``) patches the SDK's classes, so there is
+one for the whole process; the first block that needs it switches it on, the last one off. It records prompts
+and completions only when an environment variable says so, or when it has a completion hook. We give it a
+hook that writes them on the span, since the environment belongs to the host.
+"""
+
+import importlib
+import importlib.util
+import json
+import logging
+import sys
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Final, Protocol
+
+import msgspec
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.trace import Span, TracerProvider
+
+_SDK: Final = "openai"
+_INSTRUMENTATION: Final = "opentelemetry.instrumentation.genai.openai"
+
+_log: Final = logging.getLogger(__name__)
+
+
+@contextmanager
+def open_openai_instrumentation(provider: TracerProvider) -> Generator[None]:
+    """Record calls of the OpenAI SDK as spans of `provider` until the block ends.
+
+    Every chat completion, response and embedding requested in the process, through ``OpenAI`` or
+    ``AsyncOpenAI``, becomes a span ``chat {model}`` or ``embeddings {model}`` with the model, its parameters,
+    the token counts, the prompt and the answer. A failed or cancelled call ends its span with status ERROR
+    and an ``error.type``. A stream's span ends when the stream has been read or closed; its token counts are
+    there if the call asked for them (``stream_options={"include_usage": True}``).
+
+    Cheap where the SDK goes unused: neither it nor the instrumentation is imported before the program itself
+    imports ``openai``, be it in the middle of the block. Without the extra ``openai`` nothing happens.
+
+    Blocks may overlap, in one thread or several. The SDK is patched once, for the provider of the block that
+    opened first, and restored when the last one closes; so hand in a provider that serves them all. If the
+    program has already instrumented the SDK, that is left as it is, and a warning is logged.
+
+    Args:
+        provider: Starts the spans. A prompt is one attribute however long it is, images included, so a limit
+            on the number of attributes does no harm and one on their length does.
+
+    Attributes follow https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/.
+
+    Example::
+
+        with open_openai_instrumentation(provider):
+            await AsyncOpenAI().chat.completions.create(model="gpt-4o-mini", messages=messages)
+    """
+    if not (_is_installed(_SDK) and _is_installed(_INSTRUMENTATION)):
+        yield
+        return
+    _shared.open(provider)
+    try:
+        yield
+    finally:
+        _shared.close()
+
+
+class _Instrumentor(Protocol):
+    """What we use of ``opentelemetry.instrumentation.genai.openai.OpenAIInstrumentor``."""
+
+    @property
+    def is_instrumented_by_opentelemetry(self) -> bool: ...
+
+    def instrument(self, **options: object) -> None: ...
+
+    def uninstrument(self) -> None: ...
+
+
+class _SharedInstrumentation:
+    """The process's one instrumentation of the SDK, and who needs it.
+
+    `_lock` is never held while ``openai`` or the instrumentation is imported: the import hook runs inside
+    somebody's ``import openai``, that is under Python's own import lock, and takes `_lock` there.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks = 0
+        self._provider: TracerProvider | None = None
+        self._instrumentor: _Instrumentor | None = None
+        self._hook_lock = threading.Lock()
+        self._has_hook = False
+
+    def open(self, provider: TracerProvider) -> None:
+        with self._lock:
+            self._blocks += 1
+            if self._provider is None:
+                self._provider = provider
+        self._watch_imports()
+        if _SDK in sys.modules:
+            self._instrument()
+
+    def _watch_imports(self) -> None:
+        # Whoever comes second waits: it may import `openai` as soon as its block is open.
+        with self._hook_lock:
+            if not self._has_hook:
+                import wrapt  # an optional dependency: comes with the instrumentation
+
+                wrapt.register_post_import_hook(self._instrument, _SDK)
+                self._has_hook = True  # for good: a hook cannot be taken back
+
+    def close(self) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if self._blocks == 0:
+                self._provider = None
+                if self._instrumentor is not None:
+                    self._instrumentor.uninstrument()
+                    self._instrumentor = None
+
+    def _instrument(self, _sdk: object = None) -> None:
+        if self._blocks == 0:
+            return  # `openai` was first imported after the last block
+        try:
+            # `sys.modules` shows a module before it is complete; this waits for a thread still importing it.
+            importlib.import_module(_SDK)
+            instrumentor: _Instrumentor = importlib.import_module(_INSTRUMENTATION).OpenAIInstrumentor()
+            with self._lock:
+                if self._provider is not None and self._instrumentor is None:
+                    self._instrumentor = _instrumented(instrumentor, self._provider)
+        except (ImportError, AttributeError):
+            # The SDK and the instrumentation do not fit each other. Raising would fail the `import openai`
+            # of an agent that works.
+            _log.warning("Calls of openai are not traced: its instrumentation failed to load.", exc_info=True)
+
+
+def _instrumented(instrumentor: _Instrumentor, provider: TracerProvider) -> _Instrumentor | None:
+    """Switch the instrumentation on; None if it is somebody else's or refuses the installed SDK."""
+    if instrumentor.is_instrumented_by_opentelemetry:
+        _log.warning(
+            "Calls of openai are not traced by lightning_trio, because this program has already called "
+            "OpenAIInstrumentor().instrument(). Leave that call out to have them in the rollouts."
+        )
+        return None
+    # Spans are all we want: a meter provider left out would be the host's.
+    instrumentor.instrument(
+        tracer_provider=provider, meter_provider=NoOpMeterProvider(), completion_hook=_ContentOnSpan()
+    )
+    return instrumentor if instrumentor.is_instrumented_by_opentelemetry else None
+
+
+class _ContentOnSpan:
+    """A ``opentelemetry.util.genai.completion_hook.CompletionHook`` that writes messages on the span.
+
+    Called before each span ends. The messages are dataclasses in the shape of the semantic conventions, so
+    encoding them is all there is to do; msgspec takes a quarter of the time of the instrumentation's encoder.
+    """
+
+    def on_completion(
+        self,
+        *,
+        inputs: Sequence[object],
+        outputs: Sequence[object],
+        system_instruction: Sequence[object],
+        tool_definitions: Sequence[object] | None = None,
+        span: Span | None = None,
+        **_later: object,
+    ) -> None:
+        if span is None or not span.is_recording():
+            return
+        contents = {
+            "gen_ai.input.messages": inputs,
+            "gen_ai.output.messages": outputs,
+            "gen_ai.system_instructions": system_instruction,
+            "gen_ai.tool.definitions": tool_definitions,
+        }
+        span.set_attributes({key: _to_json(content) for key, content in contents.items() if content})
+
+
+def _to_json(content: Sequence[object]) -> str:
+    try:
+        return msgspec.json.encode(content, enc_hook=str).decode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair, as models cut emojis in two; JSON can hold it escaped, UTF-8 cannot.
+        return json.dumps(msgspec.to_builtins(content, enc_hook=str))
+
+
+def _is_installed(module: str) -> bool:
+    if sys.modules.get(module):
+        return True
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a parent package is missing
+        return False
+
+
+_shared: Final = _SharedInstrumentation()

@@ -1,0 +1,135 @@
+"""The edges to OpenTelemetry: spans that libraries make come in here, records go out as `ReadableSpan`.
+
+This module imports the OpenTelemetry SDK (90 ms), so `Tracer` imports it when it first needs a provider.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource as SdkResource
+from opentelemetry.sdk.trace import Event as SdkEvent
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import Span as SdkSpan
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link as SdkLink
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+from .._ids import random_bits
+from .._span import Span
+from .._span import SpanContext as SpanIds
+from .._version import __version__
+from ..semconv import LightningResourceAttributes as Ids
+from ._current import find_recorder
+from ._recorder import AttemptRecorder
+
+if TYPE_CHECKING:
+    from ._tracer import Tracer
+
+logger = logging.getLogger("lightning_trio.tracing")
+
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_RESOURCE = SdkResource({"service.name": "lightning_trio", "service.version": __version__})
+_SCOPE = InstrumentationScope("lightning_trio", __version__)
+
+
+class RouteSpans(SpanProcessor):
+    """Give each span a library makes to the attempt whose context it was started in.
+
+    An error in a span processor would be raised into the agent's code; these hooks log theirs instead.
+    """
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+        # By both ids: libraries draw theirs from `random`, which agents may seed alike, and then span ids repeat.
+        self._owners: dict[tuple[int, int], AttemptRecorder] = {}
+
+    def on_start(self, span: SdkSpan, parent_context: Context | None = None) -> None:
+        """Note which attempt the span belongs to."""
+        try:
+            recorder = find_recorder(parent_context)
+            if recorder is None or recorder.tracer is not self._tracer or span.context is None:
+                return
+            recorder.start_library_span(span)
+            if not recorder.closed:
+                self._owners[span.context.trace_id, span.context.span_id] = recorder
+        except Exception:
+            logger.exception("a span of another library could not be routed; it is not recorded")
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Hand the finished span over."""
+        try:
+            ids = span.context
+            recorder = None if ids is None else self._owners.pop((ids.trace_id, ids.span_id), None)
+            if recorder is not None:
+                recorder.end_library_span(span)
+        except Exception:
+            logger.exception("a span of another library could not be read; it is not recorded")
+
+    def forget(self, span_ids: Sequence[int]) -> None:
+        """Drop spans that were open when their attempt ended; their end comes too late."""
+        if span_ids:
+            for ids, recorder in list(self._owners.items()):
+                if recorder.closed:
+                    self._owners.pop(ids, None)
+
+
+def private_provider() -> TracerProvider:
+    """Make a provider that records everything; OpenTelemetry's default of 128 attributes drops the oldest."""
+    limits = SpanLimits(max_span_attributes=8192, max_events=4096, max_links=1024)
+    return TracerProvider(
+        sampler=ALWAYS_ON, resource=_RESOURCE, span_limits=limits, id_generator=_OwnIds(), shutdown_on_exit=False
+    )
+
+
+class _OwnIds(IdGenerator):
+    """Ids that an agent which calls `random.seed` does not repeat, unlike those of OpenTelemetry's generator."""
+
+    def generate_span_id(self) -> int:
+        return random_bits(64) or 1
+
+    def generate_trace_id(self) -> int:
+        return random_bits(128) or 1
+
+
+def to_readable(span: Span) -> ReadableSpan:
+    """Convert a record to what exporters take; the ids of rollout and attempt go along as attributes."""
+    attributes = {
+        **span.attributes,
+        Ids.ROLLOUT_ID: span.rollout_id,
+        Ids.ATTEMPT_ID: span.attempt_id,
+        Ids.SPAN_SEQUENCE_ID: span.sequence_id,
+    }
+    parent = span.parent
+    return ReadableSpan(
+        name=span.name,
+        context=_sdk_context(span.context),
+        parent=None if parent is None else _sdk_context(parent),
+        resource=_RESOURCE
+        if not span.resource.attributes
+        else SdkResource(span.resource.attributes, span.resource.schema_url),
+        attributes=attributes,
+        events=[
+            SdkEvent(event.name, event.attributes, _nanoseconds(event.timestamp or span.start_time))
+            for event in span.events
+        ],
+        links=[SdkLink(_sdk_context(link.context), link.attributes) for link in span.links],
+        kind=SpanKind[span.kind],
+        status=Status(StatusCode[span.status.status_code], span.status.description),
+        start_time=_nanoseconds(span.start_time),
+        end_time=_nanoseconds(span.end_time),
+        instrumentation_scope=_SCOPE,
+    )
+
+
+def _sdk_context(ids: SpanIds) -> SpanContext:
+    return SpanContext(int(ids.trace_id, 16), int(ids.span_id, 16), ids.is_remote, _SAMPLED)
+
+
+def _nanoseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1e9)

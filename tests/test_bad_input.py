@@ -1,0 +1,404 @@
+"""Every mistake of design's list gets an error at the earliest moment that names the value and the remedy."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import Any
+
+import pytest
+import trio
+
+import lightning_trio as agl
+from lightning_trio import Runner
+
+
+async def one(task: object) -> float:
+    return 1.0
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ([], "train_dataset is empty; give at least one task"),
+        ((task for task in "ab"), r"train_dataset is a generator, which has no length.*runner\.stream\(tasks\)"),
+        ("abc", r"train_dataset is a str; a dataset is a list of tasks"),
+        ({"a": 1}, r"train_dataset is a dict; a dataset is a list of tasks"),
+        ({1, 2}, r"train_dataset is a set"),
+        (3, r"train_dataset is a int"),
+    ],
+)
+async def test_a_dataset_that_is_empty_or_no_sequence(dataset: Any, message: str) -> None:
+    with pytest.raises(agl.DatasetError, match=message):
+        await Runner(one).fit(dataset)
+
+
+async def test_an_empty_validation_dataset() -> None:
+    with pytest.raises(agl.DatasetError, match="val_dataset is empty"):
+        await Runner(one).fit([1], [])
+
+
+async def test_no_dataset_at_all() -> None:
+    with pytest.raises(agl.DatasetError, match=r"trio\.run\(runner\.fit, \[task"):
+        await Runner(one).fit()
+
+
+async def test_a_parameter_that_nothing_supplies_before_the_first_rollout() -> None:
+    ran: list[object] = []
+
+    async def agent(task: object, database: object) -> None:
+        ran.append(task)
+
+    llm = agl.LLM(endpoint="http://127.0.0.1", model="m")
+    with pytest.raises(agl.AgentSignatureError) as info:
+        await Runner(agent, resources={"llm": llm}).fit([1, 2])
+
+    message = str(info.value)
+    assert "nothing supplies the parameter 'database' of the agent agent" in message
+    assert "resources at hand: 'llm' (LLM)" in message
+    assert "resources={'database': …}" in message
+    assert ran == []
+
+
+async def test_a_missing_resource_of_a_known_kind_shows_how_to_make_one() -> None:
+    async def agent(task: object, llm: agl.LLM) -> None: ...
+
+    with pytest.raises(agl.AgentSignatureError, match=r"needs a LLM for its parameter 'llm'.*LLM\(endpoint="):
+        async with Runner(agent) as runner:
+            await runner.step(1)
+
+
+async def test_two_resources_for_one_annotation() -> None:
+    async def agent(task: object, template: agl.PromptTemplate) -> None: ...
+
+    prompt = agl.PromptTemplate("x", engine="f-string")
+    with pytest.raises(agl.AgentSignatureError, match=r"there are several: \['a', 'b'\]; name the parameter"):
+        await Runner(agent, resources={"a": prompt, "b": prompt}).fit([1])
+
+
+async def test_a_snapshot_the_agent_cannot_run_with_is_refused_when_it_is_published() -> None:
+    async def agent(task: object, llm: agl.LLM) -> None: ...
+
+    @agl.algo
+    async def publishes(session: agl.Session, train_dataset: list[int]) -> None:
+        with pytest.raises(agl.AgentSignatureError, match="needs a LLM"):
+            await session.publish({"prompt": agl.PromptTemplate("x", engine="f-string")})
+        session.note(refused=True)
+
+    llm = agl.LLM(endpoint="http://127.0.0.1", model="m")
+    result = await Runner(agent, resources={"llm": llm}, algorithm=publishes).fit([1])
+
+    assert result.history == ({"refused": True},)
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        ({"llm": "gpt"}, r"\['llm'\] is of type str, which is no resource; use LLM"),
+        ([1], "takes a mapping of names to resources, not list"),
+        ({1: agl.PromptTemplate("x", engine="f-string")}, "has the key 1; the names of resources are strings"),
+    ],
+)
+def test_a_resource_of_an_unknown_type(resources: Any, message: str) -> None:
+    with pytest.raises(agl.ResourceError, match=message):
+        Runner(one, resources=resources)
+
+
+@pytest.mark.parametrize(
+    "emit",
+    [
+        lambda: agl.emit_reward(1),
+        lambda: agl.emit_message("m"),
+        lambda: agl.emit_object({}),
+        lambda: agl.emit_annotation({}),
+        lambda: agl.emit_exception(ValueError()),
+        lambda: agl.operation().__enter__(),
+        agl.current_rollout,
+        agl.current_resources,
+        agl.current_emitter,
+    ],
+)
+def test_emitting_outside_a_rollout(emit: Any) -> None:
+    with pytest.raises(agl.NoActiveRollout, match=r"was called outside a rollout\. Call it from an agent"):
+        emit()
+
+
+async def test_a_runner_that_is_not_open() -> None:
+    runner = Runner(one)
+
+    with pytest.raises(agl.RunnerClosed, match=r"async with runner: await runner\.step\(task\)"):
+        await runner.step(1)
+    with pytest.raises(agl.RunnerClosed, match=r"async with runner: await runner\.serve\(\)"):
+        await runner.serve()
+    with pytest.raises(agl.RunnerClosed, match=r"stream\(tasks\)"):
+        runner.stream([1])
+
+
+async def test_a_runner_opened_twice() -> None:
+    async with Runner(one) as runner:
+        with pytest.raises(agl.UsageError, match="open already"):
+            async with runner:
+                pass
+
+
+async def sleeps(task: int) -> None:
+    await asyncio.sleep(0)
+
+
+async def sleeps_longer(task: int) -> None:
+    await asyncio.sleep(0.01)
+
+
+async def gathers(task: int) -> None:
+    await asyncio.gather(asyncio.sleep(0))
+
+
+async def makes_tasks(task: int) -> None:
+    asyncio.create_task(sleeps(task)).cancel()
+
+
+async def has_a_timeout(task: int) -> None:
+    async with asyncio.timeout(1):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("agent", [sleeps, sleeps_longer, gathers, makes_tasks, has_a_timeout])
+async def test_asyncio_in_an_agent_that_runs_in_trio(agent: Any) -> None:
+    async with Runner(agent) as runner:
+        with pytest.raises(agl.AsyncioAgentError, match=r'@agl\.rollout\(runs_in="asyncio"\)'):
+            await runner.step(1)
+    # The coroutine that asyncio.create_task never took warns when it is collected: here, not in another test.
+    gc.collect()
+
+
+async def test_trainer_fit_inside_trio() -> None:
+    with pytest.raises(agl.NestedTrioRun, match=r"await agl\.Runner\(agent, …\)\.fit"):
+        agl.Trainer().fit(one, [1])
+
+
+class Agent(agl.LitAgent[int]):
+    async def training_rollout_async(self, task: int, resources: Any, rollout: Any) -> None: ...
+
+
+def test_a_class_where_an_agent_is_due() -> None:
+    with pytest.raises(agl.AgentSignatureError, match=r"Agent is a class; give an agent: Agent\(\)"):
+        Runner(Agent)
+
+
+async def test_an_agent_without_a_method_for_the_mode() -> None:
+    with pytest.raises(agl.AgentSignatureError, match=r"Agent has no method for rollouts of mode 'val'"):
+        await Runner(Agent()).fit([1], [2])
+
+
+@pytest.mark.parametrize("reward", [float("nan"), float("inf")])
+async def test_a_reward_that_is_not_finite(reward: float) -> None:
+    async def agent(task: int) -> float:
+        return reward
+
+    async with Runner(agent) as runner:
+        with pytest.raises(agl.InvalidReward, match=str(reward)):
+            await runner.step(1)
+
+
+@pytest.mark.parametrize(("value", "kind"), [({"a": 1}, "dict"), ("0.5", "str"), ((1.0,), "tuple")])
+async def test_a_return_value_of_another_kind(value: object, kind: str) -> None:
+    async def agent(task: int) -> object:
+        return value
+
+    async with Runner(agent) as runner:
+        with pytest.raises(agl.InvalidReturn, match=rf"of type {kind}; an agent returns a number"):
+            await runner.step(1)
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, "many"])
+def test_a_concurrency_that_is_none(number: Any) -> None:
+    with pytest.raises(agl.UsageError, match="max_concurrency="):
+        Runner(one, max_concurrency=number)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"store": agl.InMemoryLightningStore}, r"did you mean InMemoryLightningStore\(\)\?"),
+        ({"algorithm": agl.Baseline}, r"did you mean Baseline\(\)\?"),
+        ({"tracer": "console"}, "tracer takes a Tracer, not 'console'"),
+        ({"config": {"timeout_seconds": 1}}, "config takes a RolloutConfig"),
+        ({"hooks": [print]}, "hooks takes a Hook"),
+    ],
+)
+def test_a_component_of_the_wrong_kind(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(agl.UsageError, match=message):
+        Runner(one, **option)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"timeout_seconds": 0}, "timeout_seconds=0 is not positive"),
+        ({"unresponsive_seconds": -1}, "unresponsive_seconds=-1 is not positive"),
+        ({"max_attempts": 0}, "max_attempts=0: give at least 1"),
+        ({"retry_condition": ["succeeded"]}, r"retry_condition names \['succeeded'\]"),
+        ({"backoff_seconds": -1}, "backoff_seconds=-1 is negative"),
+    ],
+)
+def test_a_configuration_that_cannot_be(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        agl.RolloutConfig(**option)
+
+
+def test_lanes_that_do_not_fit() -> None:
+    def plain(task: int) -> None: ...
+
+    with pytest.raises(agl.UnsupportedLane, match="would block the event loop"):
+        agl.rollout(runs_in="trio")(plain)
+    with pytest.raises(agl.UnsupportedLane, match="takes plain functions"):
+        agl.rollout(runs_in="thread")(one)
+    with pytest.raises(agl.UnsupportedLane, match="there are trio, thread, asyncio, process"):
+        agl.rollout(runs_in="gpu")(one)  # type: ignore[call-overload]
+    with pytest.raises(agl.UnsupportedLane, match="does not have yet"):
+        agl.rollout(runs_in="process")(plain)
+
+
+def test_what_cannot_be_decorated() -> None:
+    def no_task() -> None: ...
+    def yields(task: int) -> Any:
+        yield task
+
+    with pytest.raises(agl.AgentSignatureError, match=r"no parameter for the task; write: def no_task\(task\)"):
+        agl.rollout(no_task)
+    with pytest.raises(agl.AgentSignatureError, match="is a generator; return a reward"):
+        agl.rollout(yields)
+    with pytest.raises(agl.AgentSignatureError, match=r"options are keywords: @rollout\(name="):
+        agl.rollout("name")  # type: ignore[call-overload]
+    with pytest.raises(agl.AgentSignatureError, match="must have a parameter called 'llm'"):
+        agl.llm_rollout(one)
+
+
+def test_nothing_is_started_by_a_mistake() -> None:
+    """The program goes on: the next run works."""
+    with pytest.raises(agl.DatasetError):
+        trio.run(Runner(one).fit, [])
+
+    assert trio.run(Runner(one).fit, [1]).counts["succeeded"] == 1
+
+
+async def test_a_parameter_that_only_validation_lacks_is_found_before_training() -> None:
+    ran: list[int] = []
+
+    class TwoFaced(agl.LitAgent[int]):
+        async def training_rollout_async(self, task: int, resources: agl.NamedResources, rollout: agl.Rollout) -> float:
+            ran.append(task)
+            return 1.0
+
+        async def validation_rollout_async(self, task: int, judge: agl.LLM) -> float:  # type: ignore[override]
+            return 1.0
+
+    with pytest.raises(agl.AgentSignatureError, match="'judge'"):
+        await Runner(TwoFaced()).fit([1], [2])
+
+    assert ran == []
+
+
+def test_a_stream_of_a_runner_that_is_not_open_shows_a_stream() -> None:
+    """`stream` is no coroutine, so there is nothing to await."""
+    with pytest.raises(agl.RunnerClosed) as caught:
+        Runner(one).stream([1])
+
+    assert "async with runner, runner.stream(tasks) as results" in str(caught.value)
+    assert "await runner.stream" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [-1, 1.5, "3"])
+def test_a_limit_of_rollouts_that_is_none(number: Any) -> None:
+    with pytest.raises(agl.UsageError, match=f"max_rollouts={number!r}"):
+        Runner(one, max_rollouts=number)
+
+
+async def waits_for_a_queue(task: int) -> None:
+    await asyncio.Queue[int]().get()
+
+
+async def waits_for_an_event(task: int) -> None:
+    await asyncio.Event().wait()
+
+
+async def connects(task: int) -> None:
+    await asyncio.open_connection("127.0.0.1", 1)
+
+
+async def sleeps_in_a_nursery(task: int) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sleeps_longer, task)
+
+
+@pytest.mark.parametrize("agent", [waits_for_a_queue, waits_for_an_event, connects, sleeps_in_a_nursery])
+async def test_asyncio_that_fails_in_other_ways_in_trio(agent: Any) -> None:
+    async with Runner(agent) as runner:
+        with pytest.raises(agl.AsyncioAgentError, match=r'@agl\.rollout\(runs_in="asyncio"\)'):
+            await runner.step(1)
+
+
+async def test_a_call_of_asyncio_stays_in_its_attempt() -> None:
+    async def agent(task: int) -> float:
+        if task == 1:
+            await asyncio.sleep(0)
+        await trio.lowlevel.checkpoint()
+        return 1.0
+
+    result = await Runner(agent).fit([0, 1, 2])
+
+    assert result.counts == {"cancelled": 0, "failed": 1, "succeeded": 2}
+
+
+async def test_a_reward_that_is_not_finite_in_returned_spans() -> None:
+    async def agent(task: int) -> list[agl.SpanCoreFields]:
+        return [agl.SpanCoreFields("judged", attributes={"agentlightning.reward.0.value": float("nan")})]
+
+    async with Runner(agent) as runner:
+        with pytest.raises(agl.InvalidReward):
+            await runner.step(1)
+
+
+@pytest.mark.parametrize("value", [10**400, float("inf")], ids=["huge", "infinite"])
+async def test_a_reward_that_no_mean_survives_annotated_by_hand_stays_in_its_rollout(value: float) -> None:
+    async def agent(task: int) -> float | None:
+        if task:
+            return 1.0
+        agl.emit_annotation({"agentlightning.reward.0.name": "primary", "agentlightning.reward.0.value": value})
+        return None
+
+    with trio.fail_after(5):
+        result = await Runner(agent).fit([0, 1])
+
+    assert result.mean_reward["train"] == 1.0
+
+
+async def test_a_long_return_value_is_cut_in_the_message() -> None:
+    async def agent(task: int) -> object:
+        return {"text": "x" * 100_000}
+
+    async with Runner(agent) as runner:
+        with pytest.raises(agl.InvalidReturn) as caught:
+            await runner.step(1)
+
+    assert len(str(caught.value)) < 400
+
+
+async def test_a_list_of_several_kinds_is_named_by_them() -> None:
+    async def agent(task: int) -> object:
+        return [agl.SpanCoreFields("x"), 3, "y"]
+
+    async with Runner(agent) as runner:
+        with pytest.raises(agl.InvalidReturn, match="returned a list of SpanCoreFields, int, str; an agent returns"):
+            await runner.step(1)
+
+
+def test_trainer_refuses_what_a_runner_refuses() -> None:
+    with pytest.raises(agl.DatasetError, match="train_dataset is a str"):
+        agl.Trainer().fit(one, "tasks.parquet")
+    with pytest.raises(agl.UsageError, match="max_concurrency=0"):
+        agl.Trainer(n_runners=0).fit(one, [1])
+    with pytest.raises(agl.ResourceError, match=r"\['llm'\] is of type str, which is no resource"):
+        agl.Trainer(initial_resources={"llm": "gpt"}).fit(one, [1])  # type: ignore[dict-item]

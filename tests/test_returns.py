@@ -1,0 +1,215 @@
+"""Return values of agents: rewards, None, and lists of spans."""
+
+from __future__ import annotations
+
+import logging
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+import lightning_trio as agl
+from lightning_trio import Runner, Span, SpanCoreFields
+
+
+async def returning(value: object) -> agl.CompletedRollout:
+    async def agent(task: int) -> object:
+        agl.emit_message("captured")
+        return value
+
+    async with Runner(agent) as runner:
+        return await runner.step(1)
+
+
+def made_by_a_library(names: list[str]) -> list[ReadableSpan]:
+    """Make nested spans with a provider of their own; the outermost comes last, as it ends last."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("library")
+
+    def nest(names: list[str]) -> None:
+        with tracer.start_as_current_span(names[0], attributes={"depth": len(names)}):
+            if names[1:]:
+                nest(names[1:])
+
+    nest(names)
+    provider.shutdown()
+    return list(exporter.get_finished_spans())
+
+
+class Real(float):
+    """Some library's number."""
+
+
+@pytest.mark.parametrize(
+    ("value", "reward"),
+    [
+        (0.25, 0.25),
+        (3, 3.0),
+        (True, 1.0),
+        (False, 0.0),
+        (-2, -2.0),
+        (Fraction(1, 4), 0.25),
+        (Decimal("0.5"), 0.5),
+        (Real(0.75), 0.75),
+    ],
+    ids=repr,
+)
+async def test_any_real_number_is_the_final_reward(value: object, reward: float) -> None:
+    done = await returning(value)
+
+    assert done.status == "succeeded"
+    assert done.final_reward == reward
+    assert type(done.final_reward) is float
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64", "int64", "float16"])
+async def test_numpys_numbers_are_rewards(kind: str) -> None:
+    numpy = pytest.importorskip("numpy")
+
+    done = await returning(getattr(numpy, kind)(1))
+
+    assert done.final_reward == 1.0
+
+
+async def test_the_reward_is_one_annotation_below_the_root() -> None:
+    done = await returning(0.25)
+
+    root, _, reward = done.spans
+    assert reward.name == "agentlightning.annotation"
+    assert reward.attributes == {"agentlightning.reward.0.name": "primary", "agentlightning.reward.0.value": 0.25}
+    assert reward.status.status_code == "OK"
+    assert reward.parent_id == root.span_id
+
+
+async def test_a_returned_reward_wins_over_those_emitted_before() -> None:
+    async def agent(task: int) -> float:
+        agl.emit_reward(0.25)
+        return 0.75
+
+    async with Runner(agent) as runner:
+        done = await runner.step(1)
+
+    assert done.final_reward == 0.75
+    assert [agl.get_reward_value(span) for span in agl.find_reward_spans(done.spans)] == [0.25, 0.75]
+
+
+async def test_none_leaves_what_was_emitted() -> None:
+    async def agent(task: int) -> None:
+        agl.emit_reward({"correct": 1.0, "short": 0.0}, primary_key="correct")
+
+    async with Runner(agent) as runner:
+        done = await runner.step(1)
+
+    assert done.final_reward == 1.0
+    assert len(done.spans) == 2
+
+
+async def test_none_without_any_reward_has_none() -> None:
+    done = await returning(None)
+
+    assert (done.status, done.final_reward, len(done.spans)) == ("succeeded", None, 2)
+
+
+async def test_an_empty_list_succeeds_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "lightning_trio")
+
+    done = await returning([])
+
+    assert (done.status, len(done.spans)) == ("succeeded", 2)
+    assert "returns an empty list" in caplog.text
+
+
+async def test_core_fields_become_spans_below_the_root_beside_what_was_captured() -> None:
+    done = await returning([agl.emit_reward(0.5, propagate=False), SpanCoreFields("mine", attributes={"a": 1})])
+
+    root, captured, reward, mine = done.spans
+    assert done.final_reward == 0.5
+    assert (captured.name, reward.name, mine.name) == ("agentlightning.message", "agentlightning.annotation", "mine")
+    assert {span.parent_id for span in done.spans[1:]} == {root.span_id}
+    assert len({span.trace_id for span in done.spans}) == 1
+
+
+async def test_spans_join_the_attempt_and_keep_their_own_tree() -> None:
+    top = Span.from_attributes(name="top", attributes={}, start_time=1.0, end_time=4.0)
+    inner = Span.from_attributes(
+        name="inner", attributes={}, trace_id=top.trace_id, parent_id=top.span_id, start_time=2.0, end_time=3.0
+    )
+
+    done = await returning([top, inner])
+
+    by_name = {span.name: span for span in done.spans}
+    root = done.spans[0]
+    assert by_name["top"].parent_id == root.span_id
+    assert by_name["inner"].parent_id == top.span_id
+    assert {(span.trace_id, span.rollout_id, span.attempt_id) for span in done.spans} == {
+        (root.trace_id, done.rollout.rollout_id, done.attempt.attempt_id)
+    }
+
+
+async def test_the_trace_and_parent_a_span_had_are_kept_as_attributes() -> None:
+    orphan = Span.from_attributes(name="orphan", attributes={"a": 1}, parent_id="00000000000000aa")
+
+    done = await returning([orphan])
+
+    attributes = done.spans[-1].attributes
+    assert orphan.trace_id in attributes.values()
+    assert "00000000000000aa" in attributes.values()
+    assert attributes["a"] == 1
+
+
+async def test_spans_of_the_sdk_are_converted() -> None:
+    done = await returning(made_by_a_library(["outer", "middle", "inner"]))
+
+    by_name = {span.name: span for span in done.spans}
+    assert by_name["outer"].parent_id == done.spans[0].span_id
+    assert by_name["middle"].parent_id == by_name["outer"].span_id
+    assert by_name["inner"].parent_id == by_name["middle"].span_id
+    assert by_name["inner"].attributes["depth"] == 1
+    assert by_name["inner"].start_time is not None
+    assert by_name["inner"].start_time > 1e9
+
+
+async def test_a_span_that_was_captured_already_is_not_doubled() -> None:
+    tracer = agl.Tracer()
+    exporter = InMemorySpanExporter()
+    tracer.provider.add_span_processor(SimpleSpanProcessor(exporter))
+    library = tracer.provider.get_tracer("library")
+
+    async def agent(task: int) -> list[Any]:
+        with library.start_as_current_span("call"):
+            pass
+        return list(exporter.get_finished_spans())
+
+    async with Runner(agent, tracer=tracer) as runner:
+        done = await runner.step(1)
+
+    assert [span.name for span in done.spans] == ["invoke_agent agent", "call"]
+
+
+async def test_a_span_given_twice_in_the_list_is_not_doubled() -> None:
+    span = Span.from_attributes(name="mine", attributes={})
+
+    done = await returning([span, span])
+
+    assert [each.name for each in done.spans].count("mine") == 1
+
+
+async def test_returned_spans_are_numbered_after_those_captured() -> None:
+    done = await returning([Span.from_attributes(name="mine", attributes={}, sequence_id=1)])
+
+    assert [span.sequence_id for span in done.spans] == [1, 2, 3]
+
+
+def test_a_plain_function_may_return_spans_as_well(runner: Any) -> None:
+    def agent(task: int) -> list[SpanCoreFields]:
+        return [agl.emit_reward(0.5, propagate=False)]
+
+    [done] = runner.run(agent, [1])
+
+    assert done.final_reward == 0.5

@@ -1,0 +1,127 @@
+"""Every store keeps the contract: the one in memory, the one bound to a run, and one that users might write."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import attrs
+import pytest
+import trio
+from stores_example import DictStore
+from trio.testing import MockClock
+
+from lightning_trio import InMemoryLightningStore, LightningStore, Rollout, Runner, Span
+from lightning_trio.store._run import RunStore
+from lightning_trio.testing._check_store import check_store, store_checks
+from lightning_trio.testing._store_checks._steps import Check
+
+OpenStore = Callable[[], AbstractAsyncContextManager[LightningStore]]
+
+
+@asynccontextmanager
+async def open_run_store() -> AsyncGenerator[LightningStore]:
+    async with InMemoryLightningStore() as store:
+        yield RunStore(store, "run-0", lambda mode, resources: None)
+
+
+STORES: dict[str, OpenStore] = {"memory": InMemoryLightningStore, "run": open_run_store, "dict": DictStore}
+
+OF_MANY_RUNS = {
+    "enqueue_remembers_the_run",
+    "start_makes_a_rollout_past_the_queue",
+    "claim_takes_one_runs_rollouts",
+    "wait_claimable_waits_for_its_run",
+    "rollouts_are_found_by_run",
+    "counts_are_by_run_and_whole",
+}
+"""Checks that tell runs apart, which a store bound to one run does not."""
+
+
+@pytest.mark.parametrize("name", STORES)
+@pytest.mark.parametrize("check", store_checks(), ids=lambda check: check.__name__)
+async def test_store_keeps_the_rule(name: str, check: Check, autojump_clock: MockClock) -> None:
+    if name == "run" and check.__name__ in OF_MANY_RUNS:
+        pytest.skip("a store bound to a run knows no other")
+    with trio.fail_after(60):
+        async with STORES[name]() as store:
+            await check(store)
+
+
+def test_the_whole_suite_runs_on_the_real_clock_as_well() -> None:
+    trio.run(check_store, DictStore)
+
+
+def test_checks_have_names_of_their_own() -> None:
+    names = [check.__name__ for check in store_checks()]
+
+    assert len(set(names)) == len(names)
+
+
+class ForgetfulStore(DictStore):
+    """Breaks one rule: gives no spans."""
+
+    async def add_spans(self, spans: object) -> list[Span]:
+        await trio.lowlevel.checkpoint()
+        return []
+
+
+async def test_a_broken_rule_is_an_assertion_error_that_names_rule_and_check(autojump_clock: MockClock) -> None:
+    with pytest.raises(AssertionError, match="results handed out never change: expected") as caught:
+        await check_store(ForgetfulStore)
+
+    assert caught.value.__notes__ == ["while check_store ran the check lists_handed_out_never_change"]
+
+
+class RaisingStore(DictStore):
+    """Fails at the first call."""
+
+    async def enqueue(self, *args: object, **options: object) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        raise KeyError("no table")
+
+
+async def test_an_error_of_the_store_gets_a_note_that_names_the_check() -> None:
+    with pytest.raises(KeyError, match="no table") as caught:
+        await check_store(RaisingStore)
+
+    assert caught.value.__notes__ == ["while check_store ran the check enqueue_gives_ids_in_the_order_of_the_requests"]
+
+
+class SleepyStore(DictStore):
+    """Does not wake those who wait for rollouts to be claimable."""
+
+    async def wait_claimable(self, *, run_id: str | None = None) -> None:
+        await trio.sleep_forever()
+
+
+async def test_a_wait_that_nobody_ends_does_not_hang_the_suite(autojump_clock: MockClock) -> None:
+    with pytest.raises(trio.TooSlowError) as caught:
+        await check_store(SleepyStore)
+
+    [note] = caught.value.__notes__
+    assert "wait_claimable_returns_at_once_if_there_is_something" in note
+
+
+class LeakyStore(DictStore):
+    """Changes a rollout it has handed out."""
+
+    async def get_rollout_by_id(self, rollout_id: str) -> Rollout | None:
+        found = await super().get_rollout_by_id(rollout_id)
+        return None if found is None else attrs.evolve(found, input="something else")
+
+
+async def test_the_first_broken_rule_ends_the_suite(autojump_clock: MockClock) -> None:
+    with pytest.raises(AssertionError, match="ids come in the order of the requests"):
+        await check_store(LeakyStore)
+
+
+async def test_a_runner_works_with_a_store_of_ones_own(autojump_clock: MockClock) -> None:
+    async def agent(task: float) -> float:
+        await trio.sleep(task)
+        return task
+
+    result = await Runner(agent, store=DictStore()).fit([0.5, 1.0], [2.0])
+
+    assert result.counts == {"cancelled": 0, "failed": 0, "succeeded": 3}
+    assert result.mean_reward == {"train": 0.75, "val": 2.0}
