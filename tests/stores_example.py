@@ -23,23 +23,33 @@ from lightning_trio import (
     AttemptedRollout,
     AttemptStatus,
     EnqueueRolloutRequest,
+    ErrorRecord,
+    Expiry,
     LightningStore,
-    NamedResources,
     PaginatedResult,
     ResourcesUpdate,
     Rollout,
     RolloutConfig,
+    RolloutRemoval,
     RolloutStatus,
+    Run,
     RunSummary,
     Span,
     StaleAttempt,
     StoreStatistics,
     UnknownId,
+    Usage,
     Worker,
 )
-from lightning_trio._lifecycle import QUEUED, TERMINAL_ATTEMPT, TERMINAL_ROLLOUT, rollout_status_after
+from lightning_trio._lifecycle import (
+    QUEUED,
+    TERMINAL_ATTEMPT,
+    TERMINAL_ROLLOUT,
+    rollout_status_after,
+    rollout_status_after_loss,
+)
 from lightning_trio._records import AttemptChange, AttemptOutcome, RolloutChange, Unset, WorkerStatus
-from lightning_trio.store import Query, select
+from lightning_trio.store import Query, Record, select
 
 
 def new_id(prefix: str) -> str:
@@ -65,6 +75,12 @@ class Tables:
     snapshots: dict[str, ResourcesUpdate] = attrs.field(factory=dict[str, ResourcesUpdate])
     latest: str | None = None
     workers: dict[str, Worker] = attrs.field(factory=dict[str, Worker])
+    leases: dict[str, float] = attrs.field(factory=dict[str, float])
+    """When workers' leases run out, on Trio's clock."""
+    lost: dict[str, int] = attrs.field(factory=dict[str, int])
+    """How many attempts a rollout has lost with their worker."""
+    runs: dict[str, Run] = attrs.field(factory=dict[str, Run])
+    removed: tuple[tuple[Rollout, tuple[Attempt, ...]], ...] = ()
     queue: dict[str, float] = attrs.field(factory=dict[str, float])
     """When a rollout may be claimed, on Trio's clock; in order of arrival."""
     configured: set[str] = attrs.field(factory=set[str])
@@ -112,12 +128,17 @@ class Tables:
             return (attempt for attempts in self.attempts.values() for attempt in attempts)
         if name == "spans":
             return (span for spans in self.spans.values() for span in spans)
+        if name == "runs":
+            return self.runs.values()
         return self.snapshots.values() if name == "resources" else self.workers.values()
 
     # Changing.
 
     def add(self, request: EnqueueRolloutRequest, run_id: str | None, status: RolloutStatus) -> str:
         self.check_snapshot(request.resources_id)
+        for known in self.rollouts.values():
+            if request.key is not None and (known.run_id, known.key) == (run_id, request.key):
+                return known.rollout_id
         rollout = Rollout(
             new_id("ro"),
             request.input,
@@ -127,6 +148,7 @@ class Tables:
             config=request.config or RolloutConfig(),
             metadata=None if request.metadata is None else dict(request.metadata),
             run_id=run_id,
+            key=request.key,
         )
         self.rollouts[rollout.rollout_id] = rollout
         self.attempts[rollout.rollout_id] = ()
@@ -172,6 +194,24 @@ class Tables:
         self.note_worker(worker_id, "busy", attempt)
         return AttemptedRollout(**attrs.asdict(self.rollouts[rollout_id], recurse=False), attempt=attempt)
 
+    def put(self, record: Any) -> Any:
+        """Store a snapshot, a worker or a run."""
+        if isinstance(record, Run):
+            self.runs[record.run_id] = record
+        elif isinstance(record, Worker):
+            self.workers[record.worker_id] = record
+            self.leases.pop(record.worker_id, None)
+            if record.lease_seconds is not None:
+                self.leases[record.worker_id] = trio.current_time() + record.lease_seconds
+        else:
+            before = self.snapshots.get(record.resources_id)
+            if before is not None:
+                record = attrs.evolve(record, create_time=before.create_time, version=before.version + 1)
+            record = attrs.evolve(record, resources=dict(record.resources))
+            self.snapshots[record.resources_id] = record
+            self.latest = record.resources_id
+        return record
+
     def note_worker(self, worker_id: str | None, status: WorkerStatus, attempt: Attempt | None) -> None:
         if worker_id is not None:
             worker = self.workers.get(worker_id) or Worker(worker_id)
@@ -191,18 +231,40 @@ class Tables:
             return None
         for span in outcome.spans:
             self.add_span(span)
-        fields = ("status", "end_time", "error", "final_reward", "duration")
+        fields = ("status", "end_time", "error", "final_reward", "duration", "usage")
         self.replace(attrs.evolve(attempt, **{name: getattr(outcome, name) for name in fields}))
         self.note_worker(attempt.worker_id, "idle", None)
-        return self.after(outcome.rollout_id, outcome.status, outcome.retry_delay, outcome.requeue)
+        if outcome.requeue:
+            self.become(outcome.rollout_id, "requeuing")
+            return "requeuing"
+        return self.after(outcome.rollout_id, outcome.status, outcome.retry_delay, outcome.final)
 
-    def after(self, rollout_id: str, status: AttemptStatus, delay: float | None, requeue: bool) -> RolloutStatus:
-        """Move a rollout on from its latest attempt's status; attempts given back do not count."""
-        counted = [attempt for attempt in self.attempts[rollout_id] if attempt.status != "cancelled"]
-        config = self.rollouts[rollout_id].config
-        new = "requeuing" if requeue else rollout_status_after(status, len(counted), config)
-        self.become(rollout_id, new, 0.0 if requeue else delay)
+    def after(self, rollout_id: str, status: AttemptStatus, delay: float | None, final: bool) -> RolloutStatus:
+        """Move a rollout on from its latest attempt's status; attempts given back or lost do not count."""
+        given_back = [attempt for attempt in self.attempts[rollout_id] if attempt.status == "cancelled"]
+        counted = len(self.attempts[rollout_id]) - len(given_back) - self.lost.get(rollout_id, 0)
+        new = rollout_status_after(status, counted, self.rollouts[rollout_id].config, final=final)
+        self.become(rollout_id, new, delay)
         return new
+
+    def lose(self, rollout_id: str) -> RolloutStatus:
+        """End a rollout's running attempt, which was lost with its worker."""
+        attempt = self.attempts[rollout_id][-1]
+        error = ErrorRecord("LeaseExpired", f"worker {attempt.worker_id} was not heard of", "")
+        self.replace(attrs.evolve(attempt, status="unresponsive", end_time=time.time(), error=error))
+        self.lost[rollout_id] = self.lost.get(rollout_id, 0) + 1
+        new = rollout_status_after_loss(self.lost[rollout_id], self.rollouts[rollout_id].config)
+        self.become(rollout_id, new)
+        return new
+
+    def remove(self, rollout_id: str) -> None:
+        rollout = self.known(rollout_id)
+        if rollout.status not in TERMINAL_ROLLOUT:
+            raise ValueError(f"rollout {rollout_id} is {rollout.status}; only finished rollouts can be removed")
+        attempts = self.attempts.pop(rollout_id)
+        self.removed += ((self.rollouts.pop(rollout_id), attempts),)
+        for attempt in attempts:
+            self.spans.pop(attempt.attempt_id, None)
 
     def add_span(self, span: Span) -> Span | None:
         stored = self.spans.get(span.attempt_id, ())
@@ -223,8 +285,10 @@ class Tables:
         self.become(span.rollout_id, "running")
         return self.add_span(span)
 
-    def change(self, change: RolloutChange | AttemptChange) -> None:
-        if isinstance(change, AttemptChange):
+    def change(self, change: RolloutChange | AttemptChange | RolloutRemoval) -> None:
+        if isinstance(change, RolloutRemoval):
+            self.remove(change.rollout_id)
+        elif isinstance(change, AttemptChange):
             self.change_attempt(change)
         else:
             self.change_rollout(change)
@@ -255,7 +319,7 @@ class Tables:
         end_time = time.time() if change.status in TERMINAL_ATTEMPT else None
         self.replace(attrs.evolve(changed, status=change.status, end_time=end_time))
         self.note_worker(changed.worker_id, "busy" if end_time is None else "idle", None)
-        self.after(change.rollout_id, change.status, 0.0, requeue=False)
+        self.after(change.rollout_id, change.status, 0.0, final=False)
 
 
 class DictStore(LightningStore):
@@ -329,25 +393,31 @@ class DictStore(LightningStore):
         async with self._changing() as tables:
             return [tables.finish(outcome) for outcome in outcomes]
 
-    async def update(self, changes: Sequence[RolloutChange | AttemptChange]) -> None:
+    async def update(self, changes: Sequence[RolloutChange | AttemptChange | RolloutRemoval]) -> None:
         async with self._changing() as tables:
             for change in changes:
                 tables.change(change)
 
-    async def put_resources(self, resources_id: str | None, resources: NamedResources) -> ResourcesUpdate:
+    async def expire(self) -> Expiry:
         async with self._changing() as tables:
-            resources_id = resources_id or new_id("rs")
-            now = time.time()
-            before = tables.snapshots.get(resources_id)
-            created, version = (now, 1) if before is None else (before.create_time, before.version + 1)
-            snapshot = ResourcesUpdate(resources_id, created, now, version, dict(resources))
-            tables.snapshots[resources_id] = snapshot
-            tables.latest = resources_id
-            return snapshot
+            now = trio.current_time()
+            over = {worker_id for worker_id, deadline in tables.leases.items() if deadline <= now}
+            statuses: dict[str, RolloutStatus] = {}
+            for rollout_id, attempts in list(tables.attempts.items()):
+                if attempts and attempts[-1].worker_id in over and not tables.is_late(attempts[-1]):
+                    statuses[rollout_id] = tables.lose(rollout_id)
+            for worker_id in over:
+                del tables.leases[worker_id]
+                tables.note_worker(worker_id, "unknown", None)
+            return Expiry(
+                [rollout_id for rollout_id, status in statuses.items() if status == "requeuing"],
+                [rollout_id for rollout_id, status in statuses.items() if status == "failed"],
+                min((deadline - now for deadline in tables.leases.values()), default=None),
+            )
 
-    async def put_worker(self, worker: Worker) -> None:
+    async def put(self, records: Sequence[Record]) -> list[Record]:
         async with self._changing() as tables:
-            tables.workers[worker.worker_id] = worker
+            return [tables.put(record) for record in records]
 
     async def find(self, query: Query) -> PaginatedResult[Any]:
         await trio.lowlevel.checkpoint()
@@ -364,15 +434,22 @@ class DictStore(LightningStore):
 
     async def summarize(self, run_id: str | None = None) -> RunSummary:
         await trio.lowlevel.checkpoint()
-        rollouts = [rollout for rollout in self._tables.rollouts.values() if run_id in (None, rollout.run_id)]
+        tables = self._tables
+        kept = ((rollout, tables.attempts[rollout_id]) for rollout_id, rollout in tables.rollouts.items())
+        found = [(r, attempts) for r, attempts in (*kept, *tables.removed) if run_id in (None, r.run_id)]
         rewards: dict[Any, tuple[int, float]] = {}
-        for rollout in rollouts:
-            attempts = self._tables.attempts[rollout.rollout_id]
+        for rollout, attempts in found:
             reward = attempts[-1].final_reward if attempts else None
             if rollout.status in TERMINAL_ROLLOUT and reward is not None:
                 count, total = rewards.get(rollout.mode, (0, 0.0))
                 rewards[rollout.mode] = (count + 1, total + reward)
-        return RunSummary(Counter(rollout.status for rollout in rollouts), rewards)
+        every = [attempt for _, attempts in found for attempt in attempts]
+        return RunSummary(
+            Counter(rollout.status for rollout, _ in found),
+            rewards,
+            sum((attempt.usage for attempt in every), Usage()),
+            sum(attempt.duration or 0.0 for attempt in every),
+        )
 
     async def statistics(self) -> StoreStatistics:
         return attrs.evolve(await super().statistics(), late_spans=self._tables.late_spans)

@@ -34,6 +34,7 @@ OF_MANY_RUNS = {
     "wait_claimable_waits_for_its_run",
     "rollouts_are_found_by_run",
     "counts_are_by_run_and_whole",
+    "a_key_belongs_to_its_run",
 }
 """Checks that tell runs apart, which a store bound to one run does not."""
 

@@ -114,8 +114,10 @@ def test_a_bad_query_is_refused_before_any_record_is_looked_at(options: dict[str
 
 
 def test_an_unknown_table_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"table='runs'; there are rollouts, attempts, spans, resources, workers"):
-        Query("runs")  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=r"table='datasets'; there are rollouts, attempts, spans, resources, workers, runs"
+    ):
+        Query("datasets")  # type: ignore[arg-type]
 
 
 def test_what_has_no_order_is_not_sorted_by() -> None:
@@ -148,7 +150,9 @@ def test_ids_among_alternatives_do_not_limit_a_query() -> None:
 
 @pytest.mark.parametrize("table", get_args(Table))
 def test_every_table_can_be_sorted_by_an_id(table: Table) -> None:
-    field = {"spans": "span_id", "resources": "resources_id", "workers": "worker_id"}.get(table, "rollout_id")
+    field = {"spans": "span_id", "resources": "resources_id", "workers": "worker_id", "runs": "run_id"}.get(
+        table, "rollout_id"
+    )
 
     assert Query(table, sort_by=field).sort_by == field
 

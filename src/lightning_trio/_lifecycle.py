@@ -13,17 +13,28 @@ TERMINAL_ATTEMPT: Final[frozenset[AttemptStatus]] = frozenset(
 QUEUED: Final[frozenset[RolloutStatus]] = frozenset({"queuing", "requeuing"})
 
 
-def rollout_status_after(status: AttemptStatus, sequence_id: int, config: RolloutConfig) -> RolloutStatus:
-    """Derive a rollout's status from its latest attempt's status and number.
+def rollout_status_after(
+    status: AttemptStatus, sequence_id: int, config: RolloutConfig, *, final: bool = False
+) -> RolloutStatus:
+    """Derive a rollout's status from its latest attempt's status and number; a `final` attempt gets no successor.
 
     >>> rollout_status_after("timeout", 1, RolloutConfig(max_attempts=2, retry_condition=["timeout"]))
     'requeuing'
     """
     if status == "preparing" or status == "running" or status == "succeeded" or status == "cancelled":
         return status
-    if status in config.retry_condition and sequence_id < config.max_attempts:
+    if not final and status in config.retry_condition and sequence_id < config.max_attempts:
         return "requeuing"
     return "failed"
+
+
+def rollout_status_after_loss(lost: int, config: RolloutConfig) -> RolloutStatus:
+    """Derive a rollout's status from how many of its attempts were lost with their runner, the last one included.
+
+    >>> [rollout_status_after_loss(lost, RolloutConfig(max_lost_attempts=2)) for lost in (1, 2)]
+    ['requeuing', 'failed']
+    """
+    return "requeuing" if lost < config.max_lost_attempts else "failed"
 
 
 def retry_delay(sequence_id: int, config: RolloutConfig, random: float) -> float:

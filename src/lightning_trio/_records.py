@@ -90,6 +90,9 @@ class RolloutConfig:
         backoff_max_seconds: the longest wait between two attempts.
         backoff_jitter: the share of the wait that is random, from 0 to 1, so that attempts that failed
             together do not return together.
+        max_lost_attempts: how many attempts may be lost with the runner that ran them before the rollout fails:
+            a task that kills its process must not go from one to the next for ever. They do not count towards
+            `max_attempts`.
 
     >>> RolloutConfig(timeout_seconds=30, max_attempts=3, retry_condition=["timeout"]).max_attempts
     3
@@ -104,6 +107,7 @@ class RolloutConfig:
     backoff_jitter: float = attrs.field(
         default=0.5, kw_only=True, validator=[attrs.validators.ge(0), attrs.validators.le(1)]
     )
+    max_lost_attempts: int = attrs.field(default=3, kw_only=True, validator=_at_least_one)
 
 
 DEFAULT_CONFIG = RolloutConfig()
@@ -138,6 +142,30 @@ class ErrorRecord:
 
 
 @attrs.frozen
+class Usage:
+    """What calls of models took, summed up: tokens, and what they cost where spans say so.
+
+    Source: the attributes ``gen_ai.usage.input_tokens``, ``gen_ai.usage.output_tokens`` and ``gen_ai.usage.cost`` of
+    an attempt's spans; `cost` is in whatever currency these are.
+
+    >>> Usage(10, 2) + Usage(5, 1, 0.5)
+    Usage(input_tokens=15, output_tokens=3, cost=0.5)
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens, self.cost + other.cost
+        )
+
+
+NO_USAGE = Usage()
+
+
+@attrs.frozen
 class Attempt:
     """One execution of a rollout. `sequence_id` counts the rollout's attempts from 1."""
 
@@ -154,6 +182,7 @@ class Attempt:
     final_reward: float | None = None
     duration: float | None = None
     """Seconds the agent ran, by the runner's clock; None while it runs."""
+    usage: Usage = NO_USAGE
 
 
 @attrs.frozen
@@ -170,6 +199,8 @@ class Rollout:
     config: RolloutConfig = DEFAULT_CONFIG
     metadata: Mapping[str, Any] | None = None
     run_id: str | None = None
+    key: str | None = None
+    """Which of its run's tasks this is, see `EnqueueRolloutRequest`."""
 
 
 def _same_rollout(instance: AttemptedRollout, attribute: attrs.Attribute[Attempt], value: Attempt) -> None:
@@ -188,13 +219,18 @@ class AttemptedRollout(Rollout):
 
 @attrs.frozen
 class EnqueueRolloutRequest:
-    """Ask a store for one rollout. `config` None takes the agent's, else the runner's."""
+    """Ask a store for one rollout. `config` None takes the agent's, else the runner's.
+
+    A `key` names the rollout within its run: enqueued a second time, it is the rollout that is there already. So a
+    run that goes on after a crash enqueues what it did before and runs only what is missing.
+    """
 
     input: Any
     mode: RolloutMode | None = attrs.field(default=None, validator=_known_mode)
     resources_id: str | None = None
     config: RolloutConfig | None = None
     metadata: Mapping[str, Any] | None = None
+    key: str | None = None
 
 
 @attrs.frozen
@@ -223,12 +259,20 @@ class AttemptChange:
 
 
 @attrs.frozen
+class RolloutRemoval:
+    """Let go of a finished rollout with its attempts and spans; counts and rewards stay."""
+
+    rollout_id: str
+
+
+@attrs.frozen
 class AttemptOutcome:
     """Report how an attempt ended; a store commits it, its spans and the rollout's status together.
 
     `status` ``"cancelled"`` with `requeue` puts the rollout back into the queue; that attempt does not count
     towards `max_attempts`. `retry_delay` is the wait in seconds before the rollout may be claimed for a further
-    attempt, if it gets one; None where the reporter runs that attempt itself.
+    attempt, if it gets one; None where the reporter runs that attempt itself. With `final` there is no further
+    attempt, whatever the configuration says.
     """
 
     rollout_id: str
@@ -241,6 +285,8 @@ class AttemptOutcome:
     duration: float | None = None
     retry_delay: float | None = 0.0
     requeue: bool = False
+    final: bool = False
+    usage: Usage = NO_USAGE
 
 
 @attrs.frozen
@@ -274,7 +320,11 @@ class CompletedRollout:
 
 @attrs.frozen
 class Worker:
-    """Who takes rollouts from a store, and what it was last seen doing."""
+    """Who takes rollouts from a store, and what it was last seen doing.
+
+    With `lease_seconds` it has its attempts on a lease, which runs out when it was not put into the store anew for
+    that long, by the store's clock; 0 ends it at once, None (no lease) lets it keep its attempts for ever.
+    """
 
     worker_id: str
     status: WorkerStatus = "unknown"
@@ -285,6 +335,71 @@ class Worker:
     last_idle_time: float | None = None
     current_rollout_id: str | None = None
     current_attempt_id: str | None = None
+    lease_seconds: float | None = None
+
+
+@attrs.frozen
+class Expiry:
+    """What `LightningStore.expire` did: the rollouts whose attempt it ended, and when to call it again.
+
+    `next_in` is in seconds; None if nothing at hand can run out.
+    """
+
+    requeued: Sequence[str] = ()
+    failed: Sequence[str] = ()
+    next_in: float | None = None
+
+
+@attrs.frozen
+class DatasetFingerprint:
+    """Tell datasets apart: the number of tasks, and a digest of them where they are kept beyond the process."""
+
+    tasks: int
+    digest: str | None = None
+
+
+RunStatus: TypeAlias = Literal["running", "finished"]
+
+
+@attrs.frozen
+class Run:
+    """One `fit`, as a store keeps it to be resumed. All but the ids may be empty.
+
+    Args:
+        run_id: ``run-…``.
+        name: what the user calls it.
+        agent: the agent's name.
+        algorithm: the algorithm's name.
+        datasets: by mode.
+        status: ``"running"`` until `fit` has returned, also when the process has died since.
+        start_time: when it was begun.
+        end_time: when it finished.
+        elapsed_seconds: how long it was worked on, over all its processes.
+        resources_id: the snapshot it began with.
+        best_resources_id: the best so far.
+        config: other settings it was begun with, to read, not to resume from.
+        state: what the algorithm saved; anything a store can keep.
+        position: how many rounds the algorithm had asked for when it saved its state.
+        history: what the algorithm noted.
+        ended_early: why it ended before all tasks had run, None if it did not.
+    """
+
+    run_id: str
+    name: str | None = None
+    agent: str = ""
+    algorithm: str = ""
+    datasets: Mapping[str, DatasetFingerprint] = attrs.field(factory=dict[str, DatasetFingerprint])
+    status: RunStatus = "running"
+    start_time: float = 0.0
+    end_time: float | None = None
+    elapsed_seconds: float = 0.0
+    resources_id: str | None = None
+    best_resources_id: str | None = None
+    config: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
+    state: Any = None
+    position: int = 0
+    history: Sequence[Mapping[str, Any]] = ()
+    ended_early: str | None = None
 
 
 @attrs.frozen
@@ -307,6 +422,10 @@ class RunSummary:
 
     counts: Mapping[RolloutStatus, int]
     rewards: Mapping[RolloutMode | None, tuple[int, float]]
+    usage: Usage = NO_USAGE
+    """Of all attempts."""
+    agent_seconds: float = 0.0
+    """The durations of all attempts."""
 
     def mean_reward(self, mode: RolloutMode | None) -> float | None:
         """Give the mean final reward of `mode`, None where nothing was rewarded."""

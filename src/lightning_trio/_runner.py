@@ -158,7 +158,7 @@ class Runner:
             nursery.start_soon(engine.commit_all)
             stack.callback(engine.close)
             if self._resources:
-                self._own_snapshot = await self.store.put_resources(None, self._resources)
+                self._own_snapshot = await self.store.add_resources(self._resources)
             self.agent.set_runner(self)
             self._engine = engine
             try:
@@ -217,7 +217,7 @@ class Runner:
             snapshot = self._last_published
             if snapshot is None or snapshot.resources != checked:
                 # The same resources again, as in a loop of steps, are the same snapshot.
-                snapshot = self._last_published = await self.store.put_resources(None, checked)
+                snapshot = self._last_published = await self.store.add_resources(checked)
         engine.bind(mode, self._resources if snapshot is None else snapshot.resources)
         return EnqueueRolloutRequest(task, mode, None if snapshot is None else snapshot.resources_id)
 

@@ -1,6 +1,7 @@
 """Stores: where rollouts, attempts, spans and resources live."""
 
 from ._interface import LightningStore as LightningStore
+from ._interface import Record as Record
 from ._memory import InMemoryLightningStore as InMemoryLightningStore
 from ._query import Condition as Condition
 from ._query import Query as Query

@@ -42,12 +42,15 @@ class Entry:
     config: RolloutConfig | None
     metadata: Mapping[str, Any] | None
     run_id: str | None
+    key: str | None
     status: RolloutStatus
     start_time: float
     end_time: float | None = None
     attempts: list[Attempt] = attrs.field(factory=list[Attempt])
     not_counted: int = 0
-    """Attempts that were given back to the queue; they do not count towards `max_attempts`."""
+    """Attempts that were given back to the queue or lost; they do not count towards `max_attempts`."""
+    lost: int = 0
+    """Attempts whose runner was not heard of any more."""
     spans: Sequence[Span] = ()
     """Of all attempts; a list while they come one by one."""
     place: Place | None = None
@@ -67,6 +70,7 @@ class Entry:
             self.config or DEFAULT_CONFIG,
             self.metadata,
             self.run_id,
+            self.key,
         )
         return AttemptedRollout(*fields, attempt=self.attempts[-1]) if self.attempts else Rollout(*fields)
 

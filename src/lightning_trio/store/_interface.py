@@ -7,12 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import attrs
 import trio
 
 from .._errors import UnknownId
+from .._ids import new_resources_id
 from .._lifecycle import TERMINAL_ROLLOUT
 from .._records import (
     UNSET,
@@ -22,13 +23,16 @@ from .._records import (
     AttemptOutcome,
     AttemptStatus,
     EnqueueRolloutRequest,
+    Expiry,
     PaginatedResult,
     ResourcesUpdate,
     Rollout,
     RolloutChange,
     RolloutConfig,
     RolloutMode,
+    RolloutRemoval,
     RolloutStatus,
+    Run,
     RunSummary,
     StoreStatistics,
     Unset,
@@ -41,6 +45,9 @@ from ._query import Condition, FilterLogic, Query, SortOrder
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
+
+Record = TypeVar("Record", bound=ResourcesUpdate | Worker | Run)
+"""What a store keeps by an id that the caller chose."""
 
 
 class LightningStore(ABC):
@@ -81,7 +88,8 @@ class LightningStore(ABC):
     ) -> list[str]:
         """Put rollouts into the queue and give their ids; ``"cancelled"`` records them without running them.
 
-        A request without `resources_id` gets the latest snapshot's.
+        A request without `resources_id` gets the latest snapshot's. One whose `key` the run has already makes nothing
+        new and gives the id that is there, whatever became of it.
 
         Raises:
             UnknownId: a request names a resources snapshot that the store does not have.
@@ -154,24 +162,33 @@ class LightningStore(ABC):
         """
 
     @abstractmethod
-    async def update(self, changes: Sequence[RolloutChange | AttemptChange]) -> None:
+    async def update(self, changes: Sequence[RolloutChange | AttemptChange | RolloutRemoval]) -> None:
         """Change rollouts and attempts, one after the other, all or none.
 
         Statuses go together: a rollout set to a terminal one ends its latest attempt, an attempt's moves its rollout
-        on as `finish` does. A rollout set to another of ``"queuing"`` and ``"requeuing"`` can be claimed at once.
+        on as `finish` does. A rollout set to another of ``"queuing"`` and ``"requeuing"`` can be claimed at once. A
+        removed rollout is found no more, with its attempts, spans and key; counts and rewards stay.
 
         Raises:
             UnknownId: the store does not have a rollout, attempt or snapshot.
             StaleAttempt: the status of an ended or superseded attempt, or of a terminal rollout, would change.
+            ValueError: a rollout to be removed has not finished.
         """
 
     @abstractmethod
-    async def put_resources(self, resources_id: str | None, resources: NamedResources) -> ResourcesUpdate:
-        """Store a snapshot, which becomes the latest; a known id is replaced by its next version."""
+    async def expire(self) -> Expiry:
+        """End the attempts of workers whose lease has run out (see `Worker`), and requeue their rollouts.
+
+        Such an attempt is ``"unresponsive"``; a rollout that has lost `RolloutConfig.max_lost_attempts` of them fails.
+        Lost attempts do not count towards `max_attempts`. Runners call this when `Expiry.next_in` says so.
+        """
 
     @abstractmethod
-    async def put_worker(self, worker: Worker) -> None:
-        """Store what a worker does, replacing what was known."""
+    async def put(self, records: Sequence[Record]) -> list[Record]:
+        """Store resources snapshots, workers and runs by their id, replacing what was known; give them as stored.
+
+        A snapshot becomes the latest; one whose id is known keeps its `create_time` and gets the next `version`.
+        """
 
     @abstractmethod
     async def find(self, query: Query) -> PaginatedResult[Any]:
@@ -189,6 +206,11 @@ class LightningStore(ABC):
         """Count a run's rollouts and sum up its rewards; None for the whole store."""
 
     # What a store may do better.
+
+    @property
+    def persistent(self) -> bool:
+        """Whether what is stored outlives the process, so that a later one can resume a run."""
+        return False
 
     def holding(self, run_id: str | None = None) -> AbstractContextManager[None]:
         """Keep a run's finished rollouts at least until the block ends, for a store that lets go of old ones."""
@@ -376,11 +398,16 @@ class LightningStore(ABC):
 
     async def add_resources(self, resources: NamedResources) -> ResourcesUpdate:
         """Store a new snapshot, which becomes the latest."""
-        return await self.put_resources(None, check_resources(resources, "add_resources()"))
+        return await self._put_resources(new_resources_id(), check_resources(resources, "add_resources()"))
 
     async def update_resources(self, resources_id: str, resources: NamedResources) -> ResourcesUpdate:
         """Store the next version of a snapshot (the first, if it is new), which becomes the latest."""
-        return await self.put_resources(resources_id, check_resources(resources, "update_resources()"))
+        return await self._put_resources(resources_id, check_resources(resources, "update_resources()"))
+
+    async def _put_resources(self, resources_id: str, resources: NamedResources) -> ResourcesUpdate:
+        now = time.time()
+        [snapshot] = await self.put([ResourcesUpdate(resources_id, now, now, 1, resources)])
+        return snapshot
 
     async def query_resources(
         self,
@@ -466,8 +493,18 @@ class LightningStore(ABC):
         worker = attrs.evolve(worker, last_heartbeat_time=time.time())
         if not isinstance(heartbeat_stats, Unset):
             worker = attrs.evolve(worker, heartbeat_stats=dict(heartbeat_stats))
-        await self.put_worker(worker)
+        await self.put([worker])
         return worker
+
+    async def query_runs(self, *, name: str | None = None, agent: str | None = None) -> PaginatedResult[Run]:
+        """Find runs, in order of their beginning."""
+        conditions = _conditions(name=_one(name), agent=_one(agent))
+        return await self.find(Query("runs", conditions, sort_by="start_time"))
+
+    async def get_run_by_id(self, run_id: str) -> Run | None:
+        """Give a run, None if the store does not have it."""
+        found = await self.find(Query("runs", (Condition("run_id", {run_id}),)))
+        return found[0] if found else None
 
     async def _rollout(self, rollout_id: str) -> Rollout:
         rollout = await self.get_rollout_by_id(rollout_id)

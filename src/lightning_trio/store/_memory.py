@@ -14,8 +14,14 @@ import attrs
 import trio
 
 from .._errors import Evicted, StaleAttempt, UnknownId
-from .._ids import new_attempt_id, new_resources_id
-from .._lifecycle import QUEUED, TERMINAL_ATTEMPT, TERMINAL_ROLLOUT, rollout_status_after
+from .._ids import new_attempt_id
+from .._lifecycle import (
+    QUEUED,
+    TERMINAL_ATTEMPT,
+    TERMINAL_ROLLOUT,
+    rollout_status_after,
+    rollout_status_after_loss,
+)
 from .._records import (
     DEFAULT_CONFIG,
     Attempt,
@@ -24,21 +30,24 @@ from .._records import (
     AttemptOutcome,
     AttemptStatus,
     EnqueueRolloutRequest,
+    ErrorRecord,
+    Expiry,
     PaginatedResult,
     ResourcesUpdate,
     RolloutChange,
     RolloutConfig,
+    RolloutRemoval,
     RolloutStatus,
+    Run,
     RunSummary,
     StoreStatistics,
     Unset,
     Worker,
     WorkerStatus,
 )
-from .._resources import NamedResources
 from .._span import Span
 from ._entry import Entry
-from ._interface import LightningStore
+from ._interface import LightningStore, Record
 from ._query import Query, select
 from ._queue import Queues
 from ._rollout_ids import RolloutIds
@@ -71,6 +80,12 @@ class _Statuses:
             raise StaleAttempt(f"rollout {entry.rollout_id} is {status} and stays so; it cannot become {change.status}")
         self._rollouts[entry.rollout_id] = change.status
 
+    def remove_rollout(self, entry: Entry) -> None:
+        """Refuse to let go of a rollout that has not finished."""
+        status = self._rollouts.get(entry.rollout_id, entry.status)
+        if status not in TERMINAL_ROLLOUT:
+            raise ValueError(f"rollout {entry.rollout_id} is {status}; only finished rollouts can be removed")
+
     def change_attempt(self, entry: Entry, attempt: Attempt, change: AttemptChange) -> None:
         """Refuse a status that is none, and to change one that is terminal or superseded."""
         key = (entry.rollout_id, attempt.attempt_id)
@@ -91,6 +106,11 @@ class _Statuses:
 
 
 _number = operator.attrgetter("number")
+
+
+def lost_error(worker_id: str | None) -> ErrorRecord:
+    """Say why an attempt ended that was lost with its worker."""
+    return ErrorRecord("LeaseExpired", f"its runner {worker_id} was not heard of until its lease ran out", "")
 
 
 class InMemoryLightningStore(LightningStore):
@@ -117,8 +137,13 @@ class InMemoryLightningStore(LightningStore):
         self._resources: dict[str, ResourcesUpdate] = {}
         self._latest_resources: str | None = None
         self._workers: dict[str, Worker] = {}
-        self._at_work: dict[str, int] = {}
-        """How many attempts each worker has not reported yet."""
+        self._runs: dict[str, Run] = {}
+        self._at_work: dict[str, dict[str, Entry]] = {}
+        """The rollouts whose attempts each worker has not reported yet, by attempt."""
+        self._leases: dict[str, float] = {}
+        """When the workers' leases run out, on Trio's clock."""
+        self._keys: dict[tuple[str | None, str], str] = {}
+        """Rollout ids by run and key."""
         self._tallies: dict[str | None, Tally] = {}
         self._total_attempts = 0
         self._total_spans = 0
@@ -135,6 +160,7 @@ class InMemoryLightningStore(LightningStore):
         """Open the store, as any store; nothing needs opening here."""
         # The clock of another `trio.run` has another origin: what waited for it is due now.
         self._queues.release_delayed()
+        self._leases = dict.fromkeys(self._leases, trio.current_time())
         self._is_open = True
         return self
 
@@ -154,14 +180,28 @@ class InMemoryLightningStore(LightningStore):
         status: Literal["queuing", "cancelled"] = "queuing",
     ) -> list[str]:
         await trio.lowlevel.checkpoint()
-        entries = self._new_entries(requests, run_id, status)
+        entries = self._new_entries(self._unknown(requests, run_id), run_id, status)
         if status == "cancelled":
             for entry in entries:
                 self._set_ended(entry)
         else:
             for entry in entries:
                 entry.place = self._queues.put(run_id, entry)
-        return [entry.rollout_id for entry in entries]
+        made = (entry.rollout_id for entry in entries if entry.key is None)
+        return [next(made) if request.key is None else self._keys[run_id, request.key] for request in requests]
+
+    def _unknown(self, requests: Sequence[EnqueueRolloutRequest], run_id: str | None) -> list[EnqueueRolloutRequest]:
+        """Leave out the requests whose key the run has, or that come a second time."""
+        seen: set[str] = set()
+        unknown: list[EnqueueRolloutRequest] = []
+        for request in requests:
+            key = request.key
+            if key is not None:
+                if key in seen or (run_id, key) in self._keys:
+                    continue
+                seen.add(key)
+            unknown.append(request)
+        return unknown
 
     async def start(
         self,
@@ -211,12 +251,16 @@ class InMemoryLightningStore(LightningStore):
                 request.config,
                 None if request.metadata is None else dict(request.metadata),
                 run_id,
+                request.key,
                 status,
                 now,
             )
             for number, request in enumerate(requests, self._total_rollouts)
         ]
-        self._entries.update((entry.rollout_id, entry) for entry in entries)
+        for entry in entries:
+            self._entries[entry.rollout_id] = entry
+            if entry.key is not None:
+                self._keys[run_id, entry.key] = entry.rollout_id
         self._tally(run_id).move(None, status, len(entries))
         self._total_rollouts += len(entries)
         return entries
@@ -234,12 +278,16 @@ class InMemoryLightningStore(LightningStore):
     def _new_attempts(
         self, entries: Iterable[Entry], worker_id: str | None, default_config: RolloutConfig | None
     ) -> list[AttemptedRollout]:
-        started = [self._new_attempt(entry, worker_id, default_config) for entry in entries]
+        started: list[AttemptedRollout] = []
+        at_work = {} if worker_id is None else self._at_work.setdefault(worker_id, {})
+        for entry in entries:
+            attempted = self._new_attempt(entry, worker_id, default_config)
+            at_work[attempted.attempt.attempt_id] = entry
+            started.append(attempted)
         if worker_id is not None:
-            self._at_work[worker_id] = self._at_work.get(worker_id, 0) + len(started)
             if started:
                 self._note_worker(worker_id, "busy", started[-1].attempt)
-            elif not self._at_work[worker_id]:
+            elif not at_work:
                 self._note_worker(worker_id, "idle", None)
         return started
 
@@ -272,7 +320,7 @@ class InMemoryLightningStore(LightningStore):
         statuses: list[RolloutStatus | None] = [
             self._finish(entry, outcome) for entry, outcome in zip(entries, outcomes, strict=True)
         ]
-        for worker_id in [worker_id for worker_id, number in self._at_work.items() if number <= 0]:
+        for worker_id in [worker_id for worker_id, at_work in self._at_work.items() if not at_work]:
             del self._at_work[worker_id]
             self._note_worker(worker_id, "idle", None)
         return statuses
@@ -289,10 +337,12 @@ class InMemoryLightningStore(LightningStore):
     def _finish(self, entry: Entry | None, outcome: AttemptOutcome) -> RolloutStatus | None:
         if entry is None:
             self._late_spans += len(outcome.spans)
+            for at_work in self._at_work.values():
+                at_work.pop(outcome.attempt_id, None)
             return None
         attempt = entry.attempt(outcome.attempt_id)
         if attempt.worker_id in self._at_work:
-            self._at_work[attempt.worker_id] -= 1
+            self._at_work[attempt.worker_id].pop(attempt.attempt_id, None)
         refused = entry.status in TERMINAL_ROLLOUT or attempt.status in TERMINAL_ATTEMPT
         if refused or attempt is not entry.attempts[-1]:
             self._late_spans += len(outcome.spans)
@@ -310,23 +360,27 @@ class InMemoryLightningStore(LightningStore):
             None if outcome.error is None else outcome.error.without_exception(),
             outcome.final_reward,
             outcome.duration,
+            outcome.usage,
         )
+        self._tallies[entry.run_id].attempt(outcome.duration or 0.0, outcome.usage)
         if entry.spans:
             self._total_spans += len(entry.add_spans(attempt.attempt_id, outcome.spans))
             entry.close_spans()
         else:
             entry.spans = tuple(outcome.spans)
             self._total_spans += len(outcome.spans)
-        return self._after_attempt(entry, outcome.status, outcome.retry_delay, outcome.requeue)
-
-    def _after_attempt(self, entry: Entry, status: AttemptStatus, delay: float | None, requeue: bool) -> RolloutStatus:
-        if requeue:
+        if outcome.requeue:
             entry.not_counted += 1
-            new: RolloutStatus = "requeuing"
-            delay = 0.0
-        else:
-            config = entry.config or DEFAULT_CONFIG
-            new = rollout_status_after(status, len(entry.attempts) - entry.not_counted, config)
+            return self._move_on(entry, "requeuing", 0.0)
+        return self._after_attempt(entry, outcome.status, outcome.retry_delay, outcome.final)
+
+    def _after_attempt(self, entry: Entry, status: AttemptStatus, delay: float | None, final: bool) -> RolloutStatus:
+        counted = len(entry.attempts) - entry.not_counted
+        return self._move_on(
+            entry, rollout_status_after(status, counted, entry.config or DEFAULT_CONFIG, final=final), delay
+        )
+
+    def _move_on(self, entry: Entry, new: RolloutStatus, delay: float | None) -> RolloutStatus:
         self._set_status(entry, new)
         if new == "requeuing" and delay is not None:
             entry.place = self._queues.put(entry.run_id, entry, delay)
@@ -360,14 +414,21 @@ class InMemoryLightningStore(LightningStore):
                 watch.done.set()
         self._finished.append(entry.rollout_id)
         while len(self._finished) > self._retain:
-            self._evict(self._finished.popleft())
+            rollout_id = self._finished.popleft()
+            if rollout_id in self._entries:
+                self._evict(rollout_id)
 
     def _evict(self, rollout_id: str) -> None:
         run_id = self._entries[rollout_id].run_id
         if run_id in self._holds:
             self._held.setdefault(run_id, []).append(rollout_id)
         else:
-            del self._entries[rollout_id]
+            self._forget(rollout_id)
+
+    def _forget(self, rollout_id: str) -> None:
+        entry = self._entries.pop(rollout_id)
+        if entry.key is not None:
+            del self._keys[entry.run_id, entry.key]
 
     @contextmanager
     def holding(self, run_id: str | None = None) -> Iterator[None]:
@@ -379,15 +440,46 @@ class InMemoryLightningStore(LightningStore):
             if not self._holds[run_id]:
                 del self._holds[run_id]
                 for rollout_id in self._held.pop(run_id, ()):
-                    del self._entries[rollout_id]
+                    if rollout_id in self._entries:
+                        self._forget(rollout_id)
 
-    async def update(self, changes: Sequence[RolloutChange | AttemptChange]) -> None:
+    async def expire(self) -> Expiry:
+        await trio.lowlevel.checkpoint()
+        now = trio.current_time()
+        requeued: list[str] = []
+        failed: list[str] = []
+        for worker_id in [worker_id for worker_id, deadline in self._leases.items() if deadline <= now]:
+            del self._leases[worker_id]
+            for attempt_id, entry in self._at_work.pop(worker_id, {}).items():
+                if self._lose(entry, attempt_id) == "requeuing":
+                    requeued.append(entry.rollout_id)
+                elif entry.attempts[-1].attempt_id == attempt_id:
+                    failed.append(entry.rollout_id)
+            self._note_worker(worker_id, "unknown", None)
+        return Expiry(requeued, failed, min((deadline - now for deadline in self._leases.values()), default=None))
+
+    def _lose(self, entry: Entry, attempt_id: str) -> RolloutStatus | None:
+        """End an attempt that was lost with its worker, unless it is not the rollout's running one any more."""
+        attempt = entry.attempts[-1]
+        if attempt.attempt_id != attempt_id or attempt.status in TERMINAL_ATTEMPT or entry.status in TERMINAL_ROLLOUT:
+            return None
+        entry.attempts[-1] = attrs.evolve(
+            attempt, status="unresponsive", end_time=time.time(), error=lost_error(attempt.worker_id)
+        )
+        entry.close_spans()
+        entry.not_counted += 1
+        entry.lost += 1
+        return self._move_on(entry, rollout_status_after_loss(entry.lost, entry.config or DEFAULT_CONFIG), 0.0)
+
+    async def update(self, changes: Sequence[RolloutChange | AttemptChange | RolloutRemoval]) -> None:
         await trio.lowlevel.checkpoint()
         # Checked first, each as if those before it had been made, so that all are made or none.
         checking = _Statuses()
         entries = [self._known(change.rollout_id) for change in changes]
         for entry, change in zip(entries, changes, strict=True):
-            if isinstance(change, RolloutChange):
+            if isinstance(change, RolloutRemoval):
+                checking.remove_rollout(entry)
+            elif isinstance(change, RolloutChange):
                 if not isinstance(change.resources_id, Unset):
                     self._check_resources_id(change.resources_id)
                 checking.change_rollout(entry, change)
@@ -395,7 +487,11 @@ class InMemoryLightningStore(LightningStore):
                 checking.change_attempt(entry, entry.attempt(change.attempt_id), change)
         # By entry, not by id: the change before may have evicted it.
         for entry, change in zip(entries, changes, strict=True):
-            if isinstance(change, RolloutChange):
+            if isinstance(change, RolloutRemoval):
+                # Not there where it was evicted meanwhile.
+                if entry.rollout_id in self._entries:
+                    self._forget(entry.rollout_id)
+            elif isinstance(change, RolloutChange):
                 self._change_rollout(entry, change)
             else:
                 self._change_attempt(entry, change)
@@ -430,7 +526,7 @@ class InMemoryLightningStore(LightningStore):
         if "worker_id" in fields or moved:
             self._note_worker_of(attempt)
         if moved:
-            self._after_attempt(entry, attempt.status, 0.0, requeue=False)
+            self._after_attempt(entry, attempt.status, 0.0, final=False)
 
     def _note_worker_of(self, attempt: Attempt) -> None:
         if attempt.worker_id is None:
@@ -486,29 +582,42 @@ class InMemoryLightningStore(LightningStore):
 
     # Resources, workers, queries.
 
-    async def put_resources(self, resources_id: str | None, resources: NamedResources) -> ResourcesUpdate:
+    async def put(self, records: Sequence[Record]) -> list[Record]:
         await trio.lowlevel.checkpoint()
-        resources_id = new_resources_id() if resources_id is None else resources_id
-        now = time.time()
-        before = self._resources.get(resources_id)
-        snapshot = ResourcesUpdate(
-            resources_id,
-            now if before is None else before.create_time,
-            now,
-            1 if before is None else before.version + 1,
-            dict(resources),
+        # One class in, the same class out, which the type checker cannot see.
+        return [cast("Any", self._put(record)) for record in records]
+
+    def _put(self, record: ResourcesUpdate | Worker | Run) -> ResourcesUpdate | Worker | Run:
+        if isinstance(record, Worker):
+            self._put_worker(record)
+        elif isinstance(record, Run):
+            self._runs[record.run_id] = record
+        else:
+            record = self._put_snapshot(record)
+        return record
+
+    def _put_worker(self, worker: Worker) -> None:
+        self._workers[worker.worker_id] = worker
+        if worker.lease_seconds is None:
+            self._leases.pop(worker.worker_id, None)
+        else:
+            self._leases[worker.worker_id] = trio.current_time() + worker.lease_seconds
+
+    def _put_snapshot(self, update: ResourcesUpdate) -> ResourcesUpdate:
+        before = self._resources.get(update.resources_id)
+        snapshot = attrs.evolve(
+            update,
+            create_time=update.create_time if before is None else before.create_time,
+            version=1 if before is None else before.version + 1,
+            resources=dict(update.resources),
         )
-        self._resources[resources_id] = snapshot
-        self._latest_resources = resources_id
+        self._resources[update.resources_id] = snapshot
+        self._latest_resources = update.resources_id
         return snapshot
 
     async def get_latest_resources(self) -> ResourcesUpdate | None:
         await trio.lowlevel.checkpoint()
         return None if self._latest_resources is None else self._resources[self._latest_resources]
-
-    async def put_worker(self, worker: Worker) -> None:
-        await trio.lowlevel.checkpoint()
-        self._workers[worker.worker_id] = worker
 
     def _note_worker(self, worker_id: str, status: WorkerStatus, attempt: Attempt | None) -> None:
         now = time.time()
@@ -532,6 +641,8 @@ class InMemoryLightningStore(LightningStore):
             return self._resources.values()
         if query.table == "workers":
             return self._workers.values()
+        if query.table == "runs":
+            return self._runs.values()
         entries = self._entries_for(query)
         if query.table == "rollouts":
             return (entry.rollout() for entry in entries)

@@ -8,10 +8,10 @@ from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
-from .._records import Attempt, PaginatedResult, ResourcesUpdate, Rollout, Worker
+from .._records import Attempt, PaginatedResult, ResourcesUpdate, Rollout, Run, Worker
 from .._span import Span
 
-Table: TypeAlias = Literal["rollouts", "attempts", "spans", "resources", "workers"]
+Table: TypeAlias = Literal["rollouts", "attempts", "spans", "resources", "workers", "runs"]
 SortOrder: TypeAlias = Literal["asc", "desc"]
 FilterLogic: TypeAlias = Literal["and", "or"]
 
@@ -21,6 +21,7 @@ _FIELDS: Final[Mapping[Table, frozenset[str]]] = {
     "spans": frozenset(attrs.fields_dict(Span)),
     "resources": frozenset(attrs.fields_dict(ResourcesUpdate)),
     "workers": frozenset(attrs.fields_dict(Worker)),
+    "runs": frozenset(attrs.fields_dict(Run)),
 }
 
 

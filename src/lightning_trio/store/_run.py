@@ -13,20 +13,21 @@ from .._records import (
     AttemptedRollout,
     AttemptOutcome,
     EnqueueRolloutRequest,
+    Expiry,
     PaginatedResult,
     ResourcesUpdate,
     RolloutChange,
     RolloutConfig,
     RolloutMode,
+    RolloutRemoval,
     RolloutStatus,
     RunSummary,
     StoreStatistics,
     Unset,
-    Worker,
 )
 from .._resources import NamedResources
 from .._span import Span
-from ._interface import LightningStore
+from ._interface import LightningStore, Record
 from ._query import Query
 
 
@@ -110,10 +111,12 @@ class RunStore(LightningStore):
     async def wait_claimable(self, *, run_id: str | None = None) -> None:
         await self._store.wait_claimable(run_id=self._run_id)
 
-    async def put_resources(self, resources_id: str | None, resources: NamedResources) -> ResourcesUpdate:
-        self._check(UNSET, resources)
-        self._checked.clear()
-        return await self._store.put_resources(resources_id, resources)
+    async def put(self, records: Sequence[Record]) -> list[Record]:
+        for record in records:
+            if isinstance(record, ResourcesUpdate):
+                self._check(UNSET, record.resources)
+                self._checked.clear()
+        return await self._store.put(records)
 
     async def summarize(self, run_id: str | None = None) -> RunSummary:
         return await self._store.summarize(self._run_id)
@@ -122,6 +125,10 @@ class RunStore(LightningStore):
         return self._store.holding(self._run_id)
 
     # The rest knows no runs.
+
+    @property
+    def persistent(self) -> bool:
+        return self._store.persistent
 
     async def statistics(self) -> StoreStatistics:
         return await self._store.statistics()
@@ -132,14 +139,14 @@ class RunStore(LightningStore):
     async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
         return await self._store.finish(outcomes)
 
-    async def update(self, changes: Sequence[RolloutChange | AttemptChange]) -> None:
+    async def expire(self) -> Expiry:
+        return await self._store.expire()
+
+    async def update(self, changes: Sequence[RolloutChange | AttemptChange | RolloutRemoval]) -> None:
         await self._store.update(changes)
 
     async def get_latest_resources(self) -> ResourcesUpdate | None:
         return await self._store.get_latest_resources()
-
-    async def put_worker(self, worker: Worker) -> None:
-        await self._store.put_worker(worker)
 
     async def find(self, query: Query) -> PaginatedResult[Any]:
         return await self._store.find(query)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from .._records import RolloutMode, RolloutStatus, RunSummary
+from .._records import NO_USAGE, RolloutMode, RolloutStatus, RunSummary, Usage
 
 
 @attrs.define(eq=False)
@@ -17,6 +17,8 @@ class Tally:
     rewards: dict[RolloutMode | None, tuple[int, float]] = attrs.field(
         factory=dict["RolloutMode | None", tuple[int, float]]
     )
+    usage: Usage = NO_USAGE
+    agent_seconds: float = 0.0
 
     def move(self, old: RolloutStatus | None, new: RolloutStatus, number: int = 1) -> None:
         """Count `number` rollouts from `old` (None: new ones) to `new`."""
@@ -29,9 +31,16 @@ class Tally:
         count, total = self.rewards.get(mode, (0, 0.0))
         self.rewards[mode] = (count + number, total + value)
 
+    def attempt(self, duration: float, usage: Usage) -> None:
+        """Add what an attempt took."""
+        self.agent_seconds += duration
+        if usage is not NO_USAGE:
+            self.usage += usage
+
     def summary(self) -> RunSummary:
         """Give the counts that are not zero, and the rewards."""
-        return RunSummary({status: n for status, n in self.counts.items() if n}, dict(self.rewards))
+        counts = {status: n for status, n in self.counts.items() if n}
+        return RunSummary(counts, dict(self.rewards), self.usage, self.agent_seconds)
 
     @classmethod
     def total(cls, tallies: Iterable[Tally]) -> Tally:
@@ -42,4 +51,5 @@ class Tally:
                 whole.move(None, status, number)
             for mode, (number, value) in tally.rewards.items():
                 whole.reward(mode, value, number)
+            whole.attempt(tally.agent_seconds, tally.usage)
         return whole

@@ -8,7 +8,18 @@ from contextlib import AbstractAsyncContextManager
 import trio
 
 from ..store import LightningStore
-from ._store_checks import _attempts, _changes, _counts, _familiar, _queries, _queue, _resources, _spans, _waits
+from ._store_checks import (
+    _attempts,
+    _changes,
+    _counts,
+    _familiar,
+    _queries,
+    _queue,
+    _resources,
+    _runs,
+    _spans,
+    _waits,
+)
 from ._store_checks._steps import Check
 
 _DEADLINE_SECONDS = 30.0
@@ -24,6 +35,7 @@ _CHECKS: tuple[Check, ...] = (
     *_queries.CHECKS,
     *_counts.CHECKS,
     *_familiar.CHECKS,
+    *_runs.CHECKS,
 )
 
 
@@ -43,7 +55,7 @@ def store_checks() -> tuple[Check, ...]:
 async def check_store(open_store: Callable[[], AbstractAsyncContextManager[LightningStore]]) -> None:
     """Check that a store keeps the contract of `LightningStore`.
 
-    Runs about 130 small checks, one after the other, and stops at the first broken rule. Takes a few seconds for
+    Runs about 150 small checks, one after the other, and stops at the first broken rule. Takes a few seconds for
     a store in memory, none with `trio.testing.MockClock`.
 
     Args:

@@ -223,7 +223,7 @@ async def lists_handed_out_never_change(store: LightningStore) -> None:
 async def what_the_caller_changes_later_changes_nothing_here(store: LightningStore) -> None:
     metadata: dict[str, Any] = {"fold": 1}
     resources: dict[str, Resource] = {"marker": Marker(1)}
-    await store.put_resources("rs-1", resources)
+    await store.update_resources("rs-1", resources)
     [rollout_id] = await store.enqueue([EnqueueRolloutRequest("a", metadata=metadata)])
     [claimed] = await store.claim(1)
     spans = [span_of(claimed)]

@@ -85,11 +85,11 @@ async def snapshots_come_in_order_of_creation(store: LightningStore) -> None:
 
 async def a_worker_is_kept_and_replaced(store: LightningStore) -> None:
     worker = Worker("worker-1", "idle", {"cpu": 0.5}, 1.0, 2.0, 3.0, 4.0, "ro-1", "at-1")
-    await store.put_worker(worker)
+    await store.put([worker])
     expect_equal(await store.get_worker_by_id("worker-1"), worker, "a worker is kept as it is")
 
     replaced = attrs.evolve(worker, status="busy", heartbeat_stats=None)
-    await store.put_worker(replaced)
+    await store.put([replaced])
     expect_equal(list(await store.query_workers()), [replaced], "a worker's record replaces the one before")
 
 
@@ -125,7 +125,7 @@ async def a_worker_whose_attempt_has_ended_is_not_busy_with_it(store: LightningS
 async def workers_are_filtered_and_paged(store: LightningStore) -> None:
     statuses: list[WorkerStatus] = ["idle", "busy", "unknown", "busy"]
     for number, status in enumerate(statuses):
-        await store.put_worker(Worker(f"worker-{number}", status))
+        await store.put([Worker(f"worker-{number}", status)])
 
     found = await store.query_workers(status_in=["busy"], worker_id_contains="1")
     expect_equal([worker.worker_id for worker in found], ["worker-1"], "filter_logic and: all filters hold")

@@ -1,0 +1,232 @@
+"""Runs: keys that make enqueuing repeatable, leases of workers, removal, and the record of a run."""
+
+from __future__ import annotations
+
+import attrs
+import trio
+
+from ..._errors import UnknownId
+from ..._records import (
+    DatasetFingerprint,
+    EnqueueRolloutRequest,
+    RolloutChange,
+    RolloutConfig,
+    RolloutRemoval,
+    Run,
+    Usage,
+    Worker,
+)
+from ...store import LightningStore
+from ._steps import (
+    SOON,
+    Check,
+    attempts_of,
+    claim_one,
+    expect,
+    expect_equal,
+    finish,
+    ids_of,
+    outcome_of,
+    refused,
+    requests,
+    rollout_of,
+    span_of,
+)
+
+
+def _keyed(*keys: str) -> list[EnqueueRolloutRequest]:
+    return [EnqueueRolloutRequest(f"task {key}", key=key) for key in keys]
+
+
+async def a_known_key_makes_nothing_new(store: LightningStore) -> None:
+    first = await store.enqueue(_keyed("a", "b"), run_id="run-1")
+    again = await store.enqueue(_keyed("b", "c", "a"), run_id="run-1")
+    expect_equal((again[0], again[2]), (first[1], first[0]), "a request whose key is known gets the rollout's id")
+    expect(again[1] not in first, "a new key makes a new rollout")
+    expect_equal(len(await store.claim(10, run_id="run-1")), 3, "a rollout enqueued twice by its key is claimed once")
+    expect_equal((await rollout_of(store, first[0])).key, "a", "a rollout knows its key")
+
+
+async def a_key_within_one_batch_counts_once(store: LightningStore) -> None:
+    first, second, other = await store.enqueue([*_keyed("a", "a"), *requests("no key")], run_id="run-1")
+    expect(first == second != other, "the same key twice in one call is one rollout")
+
+
+async def a_key_belongs_to_its_run(store: LightningStore) -> None:
+    [first] = await store.enqueue(_keyed("a"), run_id="run-1")
+    [second] = await store.enqueue(_keyed("a"), run_id="run-2")
+    [third] = await store.enqueue(_keyed("a"))
+    expect_equal(len({first, second, third}), 3, "the same key in another run is another rollout")
+
+
+async def a_finished_rollout_keeps_its_key(store: LightningStore) -> None:
+    [rollout_id] = await store.enqueue(_keyed("a"), run_id="run-1")
+    [claimed] = await store.claim(1)
+    await finish(store, claimed)
+    expect_equal(await store.enqueue(_keyed("a"), run_id="run-1"), [rollout_id], "a key stays taken when all is done")
+    expect_equal(await store.claim(1), [], "a finished rollout is not run again")
+
+
+async def an_expired_lease_requeues(store: LightningStore) -> None:
+    await store.put([Worker("worker-1", lease_seconds=SOON)])
+    await store.enqueue(requests("a"))
+    [claimed] = await store.claim(1, worker_id="worker-1")
+    await store.add_spans([span_of(claimed)])
+    expiry = await store.expire()
+    expect_equal(list(expiry.requeued), [], "nothing is requeued while the lease lasts")
+    expect(
+        expiry.next_in is not None and 0 < expiry.next_in <= SOON, "expire() says in how many seconds a lease runs out"
+    )
+    await trio.sleep(2 * SOON)
+    expiry = await store.expire()
+    expect_equal(list(expiry.requeued), [claimed.rollout_id], "a rollout whose worker's lease ran out is requeued")
+    [lost] = await attempts_of(store, claimed)
+    expect_equal(lost.status, "unresponsive", "an attempt lost with its worker is unresponsive")
+    expect(lost.end_time is not None and lost.error is not None, "a lost attempt has an end and says why it ended")
+    expect_equal((await rollout_of(store, claimed)).status, "requeuing", "its rollout is requeued")
+    [again] = await store.claim(1, worker_id="worker-2")
+    expect_equal(again.rollout_id, claimed.rollout_id, "a requeued rollout can be claimed by a survivor")
+    expect_equal(await finish(store, claimed), None, "the late report of a lost attempt is refused")
+    expect_equal(await finish(store, again), "succeeded", "the new attempt's report counts, whatever max_attempts says")
+
+
+async def a_renewed_lease_lasts(store: LightningStore) -> None:
+    await store.put([Worker("worker-1", lease_seconds=2 * SOON)])
+    await store.enqueue(requests("a"))
+    [claimed] = await store.claim(1, worker_id="worker-1")
+    for _ in range(3):
+        await trio.sleep(SOON)
+        await store.put([Worker("worker-1", lease_seconds=2 * SOON)])
+    expect_equal(list((await store.expire()).requeued), [], "a worker put into the store anew keeps its attempts")
+    expect_equal(await finish(store, claimed), "succeeded", "its report counts")
+
+
+async def no_lease_never_runs_out(store: LightningStore) -> None:
+    await store.put([Worker("worker-1")])
+    await store.enqueue(requests("a"))
+    [claimed] = await store.claim(1, worker_id="worker-1")
+    expiry = await store.expire()
+    expect_equal((list(expiry.requeued), expiry.next_in), ([], None), "without a lease there is nothing to run out")
+    await store.put([Worker("worker-1", lease_seconds=60.0)])
+    await store.put([Worker("worker-1", lease_seconds=0.0)])
+    expiry = await store.expire()
+    expect_equal(list(expiry.requeued), [claimed.rollout_id], "a lease of 0 seconds ends at once")
+
+
+async def an_idle_workers_lease_ends_quietly(store: LightningStore) -> None:
+    await store.put([Worker("worker-1", lease_seconds=0.0)])
+    expiry = await store.expire()
+    expect_equal((list(expiry.requeued), list(expiry.failed), expiry.next_in), ([], [], None), "it had no attempts")
+    worker = await store.get_worker_by_id("worker-1")
+    expect(worker is not None and worker.status == "unknown", "a worker whose lease ran out is unknown")
+
+
+async def rollouts_that_lose_every_worker_fail(store: LightningStore) -> None:
+    config = RolloutConfig(max_lost_attempts=2)
+    [rollout_id] = await store.enqueue(requests("deadly", config=config), run_id="run-1")
+    for number in (1, 2):
+        await store.put([Worker(f"worker-{number}", lease_seconds=0.0)])
+        expect_equal(len(await store.claim(1, worker_id=f"worker-{number}")), 1, "a requeued rollout is claimed again")
+        expiry = await store.expire()
+    expect_equal(list(expiry.failed), [rollout_id], "a rollout that lost max_lost_attempts attempts fails")
+    expect_equal((await rollout_of(store, rollout_id)).status, "failed", "its status is failed")
+    expect_equal((await store.summarize("run-1")).counts, {"failed": 1}, "it is counted once")
+
+
+async def lost_attempts_leave_the_others_their_number(store: LightningStore) -> None:
+    config = RolloutConfig(max_attempts=2, retry_condition=["failed"])
+    await store.put([Worker("worker-1", lease_seconds=0.0)])
+    await store.enqueue(requests("a", config=config))
+    await store.claim(1, worker_id="worker-1")
+    await store.expire()
+    [second] = await store.claim(1)
+    expect_equal(
+        await finish(store, second, "failed"), "requeuing", "a lost attempt does not count as the first of two"
+    )
+    [third] = await store.claim(1)
+    expect_equal(await finish(store, third, "failed"), "failed", "two attempts that failed are two")
+    expect_equal([a.sequence_id for a in await attempts_of(store, third)], [1, 2, 3], "all attempts are kept")
+
+
+async def a_final_outcome_is_not_retried(store: LightningStore) -> None:
+    config = RolloutConfig(max_attempts=3, retry_condition=["failed"])
+    claimed = await claim_one(store, config=config)
+    expect_equal(
+        await finish(store, claimed, "failed", final=True), "failed", "a final outcome gets no further attempt"
+    )
+
+
+async def removed_rollouts_stay_counted(store: LightningStore) -> None:
+    kept, gone = await store.enqueue(_keyed("kept", "gone"), run_id="run-1")
+    for claimed in await store.claim(2):
+        await store.finish([outcome_of(claimed, spans=[span_of(claimed)], final_reward=2.0, usage=Usage(3, 1, 0.5))])
+    before = await store.summarize("run-1")
+    await store.update([RolloutRemoval(gone)])
+    expect_equal(ids_of(await store.query_rollouts()), [kept], "a removed rollout is found no more")
+    expect_equal(await store.summarize("run-1"), before, "counts, rewards and usage cover removed rollouts")
+    expect_equal(await store.wait_finished([gone]), [], "waiting for a removed rollout returns at once")
+    [again] = await store.enqueue(_keyed("gone"), run_id="run-1")
+    expect(again not in (kept, gone), "the key of a removed rollout is free")
+
+
+async def only_finished_rollouts_can_be_removed(store: LightningStore) -> None:
+    [queued] = await store.enqueue(requests("a"))
+    with refused(ValueError, "a rollout in the queue cannot be removed"):
+        await store.update([RolloutRemoval(queued)])
+    with refused(UnknownId, "an unknown rollout cannot be removed"):
+        await store.update([RolloutRemoval("ro-unknown")])
+    await store.update([RolloutChange(queued, status="cancelled"), RolloutRemoval(queued)])
+    expect_equal(ids_of(await store.query_rollouts()), [], "a rollout cancelled by the change before can be removed")
+
+
+async def usage_and_durations_add_up(store: LightningStore) -> None:
+    config = RolloutConfig(max_attempts=2, retry_condition=["failed"])
+    claimed = await claim_one(store, config=config, run_id="run-1")
+    await finish(store, claimed, "failed", duration=1.5, usage=Usage(10, 2, 0.25))
+    [again] = await store.claim(1)
+    await finish(store, again, duration=2.0, usage=Usage(5, 1, 0.5))
+    summary = await store.summarize("run-1")
+    expect_equal(summary.usage, Usage(15, 3, 0.75), "a run's usage is that of all attempts")
+    expect_equal(summary.agent_seconds, 3.5, "a run's agent_seconds are those of all attempts")
+    expect_equal([a.usage for a in await attempts_of(store, again)][1], Usage(5, 1, 0.5), "an attempt keeps its usage")
+
+
+async def runs_are_kept(store: LightningStore) -> None:
+    run = Run(
+        "run-1",
+        "first",
+        "agent",
+        "Baseline",
+        {"train": DatasetFingerprint(3, "abc")},
+        start_time=1.0,
+        state={"round": 2},
+        history=[{"score": 0.5}],
+    )
+    await store.put([run, Run("run-2", "second", "other", start_time=2.0)])
+    expect_equal(await store.get_run_by_id("run-1"), run, "a run is given back as it was put")
+    expect_equal(await store.get_run_by_id("run-3"), None, "an unknown run is None")
+    finished = attrs.evolve(run, status="finished", end_time=3.0)
+    await store.put([finished])
+    expect_equal(await store.get_run_by_id("run-1"), finished, "putting a run again replaces it")
+    expect_equal([r.run_id for r in await store.query_runs()], ["run-1", "run-2"], "runs are found by their beginning")
+    expect_equal([r.run_id for r in await store.query_runs(name="second")], ["run-2"], "and by name")
+    expect_equal([r.run_id for r in await store.query_runs(agent="agent")], ["run-1"], "and by agent")
+
+
+CHECKS: tuple[Check, ...] = (
+    a_known_key_makes_nothing_new,
+    a_key_within_one_batch_counts_once,
+    a_key_belongs_to_its_run,
+    a_finished_rollout_keeps_its_key,
+    an_expired_lease_requeues,
+    a_renewed_lease_lasts,
+    no_lease_never_runs_out,
+    an_idle_workers_lease_ends_quietly,
+    rollouts_that_lose_every_worker_fail,
+    lost_attempts_leave_the_others_their_number,
+    a_final_outcome_is_not_retried,
+    removed_rollouts_stay_counted,
+    only_finished_rollouts_can_be_removed,
+    usage_and_durations_add_up,
+    runs_are_kept,
+)
