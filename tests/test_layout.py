@@ -21,7 +21,7 @@ LAYERS: list[set[str]] = [
     {"tracing", "_context", "emitter"},
     {"_signature", "_injection", "_agent", "_returns", "_hooks", "store", "llm"},
     {"lanes", "_attempt"},
-    {"_engine", "_stream", "_runner", "algorithms"},
+    {"_datasets", "_engine", "_stream", "_fit", "_runner", "algorithms"},
     {"_trainer"},
     {"testing"},
 ]
