@@ -292,6 +292,17 @@ async def test_max_rollouts_covers_the_whole_run(autojump_clock: MockClock) -> N
         assert result.counts == {"cancelled": 3, "failed": 0, "succeeded": 7}
 
 
+def test_the_trainer_resumes_as_well() -> None:
+    store = InMemoryLightningStore()
+    trainer = agl.Trainer(store=store, run_name="mine")
+    finished = trainer.fit(len, ["a", "bc"])
+
+    assert trainer.fit(len, ["a", "bc"], resume=True) == finished
+    assert [run.name for run in trio.run(store.query_runs)] == ["mine"]
+    with pytest.raises(ResumeError, match="the store has no such run"):
+        trainer.fit(len, ["a", "bc"], resume="run-nowhere")
+
+
 # Choosing.
 
 
