@@ -45,7 +45,11 @@ class OutsideStream:
             stream = self._runner.stream(self._source, resources=self._resources, mode=self._mode)
             async with stream as self._results:
                 self._entered.set()
-                await trio.sleep_forever()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    # Left, the stream refuses to be read.
+                    self._results = None
         finally:
             self._entered.set()
 
@@ -61,6 +65,7 @@ class OutsideStream:
         try:
             return await anext(self._results, None)
         except trio.ClosedResourceError:
+            # Left while this waited.
             return None
 
 
