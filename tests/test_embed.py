@@ -673,6 +673,37 @@ def test_a_source_that_waits_is_cancelled_when_the_stream_is_left() -> None:
     assert cancelled
 
 
+def test_a_source_that_is_cancelled_by_its_own_does_not_hang_the_stream() -> None:
+    async def tasks() -> AsyncGenerator[int]:
+        yield 1
+        raise asyncio.CancelledError
+
+    async def main() -> None:
+        async with embed.open_asyncio(Runner(double)) as r, r.stream(tasks()) as results:
+            async for _ in results:
+                pass
+
+    with pytest.raises(agl.UsageError, match="the tasks of a stream were cancelled"):
+        in_asyncio(main)
+
+
+def test_a_stream_that_outlives_its_runner_says_so() -> None:
+    async def main() -> None:
+        async with embed.open_asyncio(Runner(double)) as r:
+            results = await r.stream([1, 2]).__aenter__()
+            await anext(results)
+        with pytest.raises(agl.RunnerClosed, match="the runner has been closed"):
+            await anext(results)
+        await results.__aexit__(None, None, None)
+
+    in_asyncio(main)
+    with embed.open_blocking(Runner(double)) as b:
+        stream = b.stream([1, 2])
+        next(stream)
+    with pytest.raises(agl.RunnerClosed, match="the runner has been closed"):
+        next(stream)
+
+
 def test_a_result_is_not_lost_to_a_timeout_while_reading() -> None:
     async def agent(task: float) -> float:
         await trio.sleep(0.02)

@@ -51,7 +51,9 @@ class LoopHost:
         try:
             await asyncio.shield(self._ended)
         except asyncio.CancelledError:
-            if not await settle(self._ended):
+            if await settle(self._ended):
+                self._host.join()
+            else:
                 logger.warning("the runner is not closed after %g s; not waiting any longer", CANCEL_SECONDS)
             raise
         self._host.join()

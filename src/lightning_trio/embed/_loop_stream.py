@@ -96,11 +96,14 @@ class LoopStream:
         if isinstance(self._tasks, Iterator):
             answer(read_task(self._tasks))
         else:
-            self._asking = asyncio.ensure_future(_read_async(self._tasks, answer))
+            self._asking = asyncio.ensure_future(self._read(self._tasks, answer))
 
-
-async def _read_async(tasks: AsyncIterator[Any], answer: Answer) -> None:
-    try:
-        answer(outcome.Value(await anext(tasks)))
-    except Exception as exc:
-        answer(outcome.Error(exc))
+    async def _read(self, tasks: AsyncIterator[Any], answer: Answer) -> None:
+        try:
+            answer(outcome.Value(await anext(tasks)))
+        except asyncio.CancelledError:
+            if not self._left:
+                answer(outcome.Error(UsageError("the tasks of a stream were cancelled while it waited for one")))
+            raise
+        except Exception as exc:
+            answer(outcome.Error(exc))
