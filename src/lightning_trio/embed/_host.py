@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 import outcome
 import trio
 
-from .._errors import AgentError, RunnerClosed, UsageError
+from .._errors import AgentError, RolloutCancelled, RunnerClosed, UsageError
 from .._groups import FlatNursery
 from .._runner import Runner
 
@@ -36,9 +36,14 @@ class Job(Generic[T]):
 
     async def run(self) -> None:
         """Run in Trio, to the end, whatever the end is."""
+        # Captured, a cancellation by the host too: the task ends here, and who waits is in another thread. Outside the
+        # scope: an error that meets the caller's cancellation leaves the scope alone, and inside is in a group with it.
+        self.end(await outcome.acapture(self._run))
+
+    async def _run(self) -> T:
         with self.scope:
-            # Captured, a cancellation too: the task ends here, and who waits is in another thread.
-            self.end(await outcome.acapture(self._fn))
+            return await self._fn()
+        raise RolloutCancelled("cancelled by its caller")
 
     def end(self, result: outcome.Outcome[T]) -> None:
         """Give the result to the caller."""

@@ -9,7 +9,8 @@ from typing import Any, Self, TypeAlias
 import outcome
 import trio
 
-from .._errors import RunnerClosed
+from .._errors import RolloutCancelled, RunnerClosed
+from .._groups import sole_exception
 from .._records import CompletedRollout, RolloutMode
 from .._resources import NamedResources
 from .._runner import Runner
@@ -109,6 +110,9 @@ def read_task(tasks: Iterator[Any]) -> outcome.Outcome[Any]:
 
 
 def raise_failure(serving: Job[None]) -> None:
-    """Raise what ended the job that served a stream, if it was not its reader's leaving."""
-    if isinstance(serving.result, outcome.Error) and not isinstance(serving.result.error, RunnerClosed):
-        serving.result.unwrap()
+    """Raise what ended the job that served a stream, if it was neither its reader's leaving nor the runner's."""
+    if isinstance(serving.result, outcome.Error):
+        # In a group of one, where it met the reader's leaving.
+        error = sole_exception(serving.result.error)
+        if not isinstance(error, RolloutCancelled | RunnerClosed):
+            raise error
