@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -497,6 +498,45 @@ def test_one_runner_can_be_opened_again() -> None:
         r.step(1)
 
     assert statuses(runner) == ["succeeded"] * 3
+
+
+def test_a_thread_that_cannot_be_stopped_holds_up_neither_its_request_nor_the_end() -> None:
+    started, release = threading.Event(), threading.Event()
+
+    def agent(task: int) -> None:
+        started.set()
+        release.wait(30)
+
+    runner = Runner(agent)
+
+    async def main() -> None:
+        async with embed.open_asyncio(runner) as r:
+            request = asyncio.create_task(r.step(1))
+            await asyncio.to_thread(started.wait, 10)
+            request.cancel()
+            await asyncio.wait([request])
+            assert r.statistics().abandoned_threads == 1
+
+    in_asyncio(main, seconds=10)
+
+    assert not release.is_set()
+    release.set()
+    assert statuses(runner) == ["cancelled"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
+def test_opening_and_closing_again_and_again_leaves_no_descriptors_behind() -> None:
+    def count() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    async def main() -> int:
+        before = count()
+        for _ in range(20):
+            async with embed.open_asyncio(Runner(double)) as r:
+                await r.step(1)
+        return count() - before
+
+    assert in_asyncio(main) == 0
 
 
 # Mistakes.

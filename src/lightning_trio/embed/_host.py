@@ -10,7 +10,7 @@ import contextvars
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import outcome
 import trio
@@ -30,7 +30,7 @@ class Job(Generic[T]):
 
     def __init__(self, fn: Callable[[], Awaitable[T]], wake: Callable[[], object]) -> None:
         self.result: outcome.Outcome[T] | None = None
-        self.scope = trio.CancelScope()
+        self.scope: trio.CancelScope = trio.CancelScope()
         self._fn = fn
         self._wake = wake
 
@@ -101,7 +101,7 @@ class TrioHost:
             self._refuse(job)
         return job
 
-    def cancel(self, job: Job[T]) -> None:
+    def cancel(self, job: Job[Any]) -> None:
         """Cancel the job, wherever it is; it ends once its rollouts are recorded."""
         self._call_soon(job.scope.cancel)
 
@@ -141,13 +141,13 @@ class TrioHost:
                 finally:
                     self._accepting = False
 
-    def _start(self, job: Job[T], context: contextvars.Context) -> None:
+    def _start(self, job: Job[Any], context: contextvars.Context) -> None:
         if self._accepting and self._nursery is not None:
             context.run(self._nursery.start_soon, job.run)
         else:
             self._refuse(job)
 
-    def _refuse(self, job: Job[T]) -> None:
+    def _refuse(self, job: Job[Any]) -> None:
         closed = RunnerClosed("the runner has been closed; use it inside the `with` block that opens it")
         closed.__cause__ = self.error
         job.end(outcome.Error(closed))

@@ -89,7 +89,7 @@ class LoopCall(Generic[T]):
     def __init__(self, owner: LoopHost, host: TrioHost, fn: Callable[[], Awaitable[T]]) -> None:
         self._host = host
         self._done = asyncio.get_running_loop().create_future()
-        self.job = host.submit(Job(fn, lambda: owner.post(_resolve, self._done)))
+        self.job: Job[T] = host.submit(Job(fn, lambda: owner.post(_resolve, self._done)))
 
     async def wait(self) -> T:
         """Give what came of it; cancelling the caller cancels the job and waits until that is recorded."""
