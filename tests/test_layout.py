@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     {"_signature", "_injection", "_agent", "_returns", "_hooks", "store", "llm"},
     {"lanes", "_attempt"},
     {"_datasets", "_lease", "_resume", "_audit", "_engine", "_stream", "_fit", "_runner", "algorithms"},
-    {"_trainer"},
+    {"_trainer", "embed"},
     {"testing"},
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}

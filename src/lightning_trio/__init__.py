@@ -3,6 +3,7 @@
 Users write ``import lightning_trio as agl``.
 """
 
+from . import embed as embed
 from . import emitter as emitter
 from . import semconv as semconv
 from ._agent import FunctionalLitAgent as FunctionalLitAgent
