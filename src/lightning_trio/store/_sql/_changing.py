@@ -93,6 +93,7 @@ def _remove(transaction: Transaction, standing: Standing) -> None:
     last = standing.attempt_number
     attempts = (last - standing.attempts, last)
     transaction.execute("DELETE FROM spans WHERE attempt_number BETWEEN ? AND ?", attempts)
+    transaction.execute("DELETE FROM traces WHERE number BETWEEN ? AND ?", attempts)
     transaction.execute("DELETE FROM attempts WHERE number BETWEEN ? AND ?", attempts)
     transaction.execute("DELETE FROM payloads WHERE number = ?", (standing.number,))
     transaction.execute("DELETE FROM rollouts WHERE number = ?", (standing.number,))

@@ -11,7 +11,7 @@ import attrs
 import msgspec
 
 from ..._errors import NotStorable, PayloadTooLarge
-from ..._records import DatasetFingerprint, ErrorRecord, RolloutConfig, Run
+from ..._records import DEFAULT_CONFIG, DatasetFingerprint, ErrorRecord, RolloutConfig, Run
 from ..._resources import NamedResources
 from ..._span import (
     _NO_RESOURCE,
@@ -37,8 +37,11 @@ NO_LIMIT: Final = 1 << 62
 
 @lru_cache(256)
 def encode_config(config: RolloutConfig) -> str:
-    """Give a configuration's text."""
-    return encode(attrs.asdict(config, recurse=False), "config", NO_LIMIT)
+    """Give a configuration's text, without what is as it is by default: every rollout has one."""
+    fields = attrs.asdict(config, recurse=False)
+    return encode(
+        {name: value for name, value in fields.items() if value != getattr(DEFAULT_CONFIG, name)}, "config", NO_LIMIT
+    )
 
 
 @lru_cache(256)

@@ -282,9 +282,9 @@ def _spans(transaction: Transaction, ids: Scramble, query: Query) -> list[Span]:
             "a.rollout_number": "int",
             "a.attempt_id": "text",
             "a.streamed": "int",
-            "a.spans": "text",
+            "t.spans": "text",
         },
-        "FROM v JOIN attempts a ON a.number = v.number",
+        "FROM v JOIN attempts a ON a.number = v.number LEFT JOIN traces t ON t.number = v.number",
     )
     streamed: dict[int, list[str]] = {}
     for number, _, body in sorted(

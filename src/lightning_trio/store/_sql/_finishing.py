@@ -9,10 +9,11 @@ import attrs
 
 from ..._errors import UnknownId
 from ..._lifecycle import TERMINAL_ATTEMPT, rollout_status_after
-from ..._records import AttemptOutcome, AttemptStatus, RolloutStatus, Usage
+from ..._records import NO_USAGE, AttemptOutcome, AttemptStatus, RolloutStatus, Usage
 from ..._span import Span
 from .._rollout_ids import Scramble
-from ._codec import encode_error, encode_spans
+from ._codec import NO_LIMIT, encode_error, encode_spans
+from ._schema import TRACE
 from ._standing import READY, Standing, load_standings, number_of, was_there, write_standings
 from ._transaction import Columns, Transaction
 from ._workers import note_idle
@@ -64,7 +65,6 @@ _ENDED: Final[Columns] = {
     "output_tokens": "int",
     "cost": "real",
     "error": "text",
-    "spans": "text",
 }
 
 
@@ -78,6 +78,7 @@ def finish(
         transaction, [standings.get(number_of(ids, each.outcome.rollout_id)) for each in reports if each.spans]
     )
     rows: list[tuple[Any, ...]] = []
+    traces: list[tuple[int, str]] = []
     workers: set[str] = set()
     results: list[list[RolloutStatus | None]] = []
     touched: dict[int, Standing] = {}
@@ -92,7 +93,10 @@ def finish(
                 _count_late(transaction, ids, standing, outcome.rollout_id, len(outcome.spans))
                 statuses.append(None)
                 continue
-            rows.append(_ended_row(transaction, standing, each, known_spans.get(standing.attempt_number)))
+            text = _count_spans(transaction, standing, each, known_spans.get(standing.attempt_number))
+            if text is not None:
+                traces.append((standing.attempt_number, text))
+            rows.append(_ended_row(transaction, standing, each))
             touched[standing.number] = standing
             statuses.append(_move_on(transaction, standing, outcome))
         results.append(statuses)
@@ -102,6 +106,10 @@ def finish(
             _ENDED, rows, f"UPDATE attempts SET {assignments} FROM v WHERE attempts.number = v.number"
         )
         write_standings(transaction, list(touched.values()))
+    if traces:
+        transaction.with_rows(
+            TRACE, traces, "INSERT INTO traces (number, spans) SELECT number, spans FROM v WHERE number IS NOT NULL"
+        )
     note_idle(transaction, workers)
     return results
 
@@ -147,7 +155,7 @@ def _count_late(
     if standing is None and not was_there(transaction, ids, rollout_id):
         raise UnknownId(f"Rollout {rollout_id} not found")
     if spans:
-        transaction.effects.add("" if standing is None else standing.run_id, "late_spans", spans)
+        transaction.effects.count("" if standing is None else standing.run_id, "late_spans", spans)
 
 
 def _known_spans(transaction: Transaction, standings: Sequence[Standing | None]) -> Mapping[int, set[str]]:
@@ -166,23 +174,27 @@ def _known_spans(transaction: Transaction, standings: Sequence[Standing | None])
     return known
 
 
-def _ended_row(
+def _count_spans(
     transaction: Transaction, standing: Standing, each: EncodedOutcome, known: set[str] | None
-) -> tuple[Any, ...]:
-    outcome, text = each.outcome, each.spans
-    spans: Sequence[Span] = outcome.spans
+) -> str | None:
+    """Give the text of the spans that came with an outcome, without those that came before it."""
+    spans, text = each.outcome.spans, each.spans
     if known and spans:
         # Numbered where they have no number yet, as `add_spans` does.
         spans = number_spans(spans, known, standing)
-        text = encode_spans(spans, 1 << 62) if spans else None
-    usage = outcome.usage
-    effects = transaction.effects
+        text = encode_spans(spans, NO_LIMIT) if spans else None
     if spans:
-        effects.add(standing.run_id, "spans", len(spans))
+        transaction.effects.count(standing.run_id, "spans", len(spans))
+    return text
+
+
+def _ended_row(transaction: Transaction, standing: Standing, each: EncodedOutcome) -> tuple[Any, ...]:
+    outcome = each.outcome
+    usage = outcome.usage
     if outcome.duration:
-        effects.add(standing.run_id, "seconds", 0, outcome.duration)
-    if usage.input_tokens or usage.output_tokens or usage.cost:
-        add_usage(transaction, standing.run_id, usage)
+        transaction.effects.sum_up(standing.run_id, "seconds", outcome.duration)
+    if usage is not NO_USAGE:
+        _add_usage(transaction, standing.run_id, usage)
     standing.attempt_status = outcome.status
     standing.final_reward = outcome.final_reward
     return (
@@ -195,16 +207,15 @@ def _ended_row(
         usage.output_tokens,
         usage.cost,
         each.error,
-        text,
     )
 
 
-def add_usage(transaction: Transaction, run_id: str, usage: Usage) -> None:
+def _add_usage(transaction: Transaction, run_id: str, usage: Usage) -> None:
     """Count what calls of models took."""
     effects = transaction.effects
-    effects.add(run_id, "input_tokens", usage.input_tokens)
-    effects.add(run_id, "output_tokens", usage.output_tokens)
-    effects.add(run_id, "cost", 0, usage.cost)
+    effects.count(run_id, "input_tokens", usage.input_tokens)
+    effects.count(run_id, "output_tokens", usage.output_tokens)
+    effects.sum_up(run_id, "cost", usage.cost)
 
 
 def number_spans(spans: Sequence[Span], known: set[str], standing: Standing) -> list[Span]:
@@ -265,10 +276,10 @@ def add_spans(transaction: Transaction, ids: Scramble, calls: Sequence[Sequence[
                 continue
             alive[standing.number] = standing
             for new in number_spans([span], known.setdefault(standing.attempt_number, set()), standing):
-                body = each.body if new is span else encode_spans([new], 1 << 62)
+                body = each.body if new is span else encode_spans([new], NO_LIMIT)
                 rows.append((standing.attempt_number, new.span_id, body))
                 standing.streamed = (standing.streamed or 0) + 1
-                transaction.effects.add(standing.run_id, "spans", 1)
+                transaction.effects.count(standing.run_id, "spans", 1)
                 added.append(new)
         results.append(added)
     _insert_spans(transaction, rows)

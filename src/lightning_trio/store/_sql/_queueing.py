@@ -22,6 +22,7 @@ from ._schema import ATTEMPTS_PER_ROLLOUT, INLINE_BYTES, ROLLOUT
 from ._standing import (
     READY,
     ROLLOUT_RECORD,
+    STATUS,
     Standing,
     attempt_number,
     end_attempts,
@@ -233,7 +234,7 @@ def _insert(
                 text,
             )
         )
-        transaction.effects.add(new.run_id, f"status:{status}", 1)
+        transaction.effects.count(new.run_id, STATUS[status], 1)
     columns = ", ".join(ROLLOUT)
     transaction.with_rows(
         ROLLOUT, rows, f"INSERT INTO rollouts ({columns}) SELECT {columns} FROM v WHERE number IS NOT NULL"
@@ -277,7 +278,7 @@ def _insert_attempts(transaction: Transaction, started: Sequence[_Started]) -> N
                 attempt.start_time,
             )
         )
-        transaction.effects.add(run_id, "attempts", 1)
+        transaction.effects.count(run_id, "attempts", 1)
     transaction.with_rows(
         _NEW_ATTEMPT,
         rows,
@@ -375,9 +376,8 @@ def _claim(transaction: Transaction, ids: Scramble, call: Claim) -> list[Attempt
         fields = rollout_fields(ids, row)
         number, run_id, attempts = row[0], row[8], row[10] + 1
         config = row[6] or call.default_config
-        effects = transaction.effects
-        effects.add(run_id, f"status:{row[5]}", -1)
-        effects.add(run_id, "status:preparing", 1)
+        transaction.effects.count(run_id, STATUS[row[5]], -1)
+        transaction.effects.count(run_id, STATUS["preparing"], 1)
         fields["status"] = "preparing"
         if config is not None:
             fields["config"] = decode_config(config)

@@ -54,9 +54,12 @@ ATTEMPT: Final[Columns] = {
     "last_sequence_id": "int",
     "metadata": "text",
     "error": "text",
-    "spans": "text",
 }
-"""`spans` has those that came with the outcome; `streamed` counts those that came before, in a table of their own."""
+"""`streamed` counts the spans that came before the outcome."""
+
+TRACE: Final[Columns] = {"number": "int", "spans": "text"}
+"""The spans that came with an attempt's outcome, all in one text; in a table of their own, which only grows, since a
+row that grows has its neighbours moved."""
 
 SPAN: Final[Columns] = {
     "number": "int",
@@ -106,6 +109,7 @@ def _create(transaction: Transaction) -> None:
     table("rollouts", ROLLOUT)
     table("payloads", {"number": "int", "input": "text"})
     table("attempts", ATTEMPT)
+    table("traces", TRACE)
     table("spans", SPAN)
     table("resources", RESOURCES)
     table("workers", WORKER)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import attrs
 
@@ -28,6 +28,9 @@ from ._values import decode
 
 READY: Final = 0.0
 """The `available_at` of what can be claimed at once, whatever the clock does."""
+
+STATUS: Final[Mapping[RolloutStatus, str]] = {status: f"status:{status}" for status in get_args(RolloutStatus)}
+"""The names of counts by status."""
 
 _ROLLOUT_PART: Final[Columns] = {
     "r.number": "int",
@@ -107,14 +110,16 @@ class Standing:
         if status == self.status:
             return
         effects = transaction.effects
-        effects.add(self.run_id, f"status:{self.status}", -1)
-        effects.add(self.run_id, f"status:{status}", 1)
+        effects.count(self.run_id, STATUS[self.status], -1)
+        effects.count(self.run_id, STATUS[status], 1)
         self.status = status
         if self.ended:
             self.end_time = transaction.now()
             effects.ended.append(self.rollout_id)
             if self.final_reward is not None:
-                effects.add(self.run_id, f"reward:{self.mode or ''}", 1, self.final_reward)
+                name = f"reward:{self.mode or ''}"
+                effects.count(self.run_id, name, 1)
+                effects.sum_up(self.run_id, name, self.final_reward)
 
 
 def attempt_number(rollout_number: int, sequence_id: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import attrs
 
@@ -18,32 +18,32 @@ _AT_ONCE: Final = 512
 """The most rows in one statement. SQLite takes 32,766 values."""
 
 
-class Growth(NamedTuple):
-    """What a count of a run has grown by."""
-
-    number: int
-    amount: float
-
-
 @attrs.define(eq=False)
 class Effects:
     """What a transaction means beyond its own rows: counts to add up, and whom to wake once it is committed."""
 
-    tallies: dict[tuple[str, str], Growth] = attrs.field(factory=dict[tuple[str, str], Growth])
+    numbers: dict[tuple[str, str], int] = attrs.field(factory=dict[tuple[str, str], int])
+    """By how much counts of runs have grown, by run and name."""
+    amounts: dict[tuple[str, str], float] = attrs.field(factory=dict[tuple[str, str], float])
+    """By how much their sums have."""
     ended: list[str] = attrs.field(factory=list[str])
     """Rollouts that are in a terminal status now."""
     queued: bool = False
     """Whether something can be claimed now, or at a time that was not known before."""
 
-    def add(self, run_id: str, name: str, number: int, amount: float = 0.0) -> None:
+    def count(self, run_id: str, name: str, number: int) -> None:
         """Let a count of a run grow."""
         key = (run_id, name)
-        before = self.tallies.get(key)
-        self.tallies[key] = Growth(number, amount) if before is None else Growth(before[0] + number, before[1] + amount)
+        self.numbers[key] = self.numbers.get(key, 0) + number
+
+    def sum_up(self, run_id: str, name: str, amount: float) -> None:
+        """Let a sum of a run grow."""
+        key = (run_id, name)
+        self.amounts[key] = self.amounts.get(key, 0.0) + amount
 
     def copy(self) -> Effects:
         """Give a copy, to go back to."""
-        return Effects(dict(self.tallies), list(self.ended), self.queued)
+        return Effects(dict(self.numbers), dict(self.amounts), list(self.ended), self.queued)
 
 
 class Transaction(ABC):
