@@ -15,7 +15,7 @@ import lightning_trio
 PACKAGE = Path(lightning_trio.__file__).parent
 
 LAYERS: list[set[str]] = [
-    {"semconv", "_collector", "_errors", "_groups", "_ids", "_version"},
+    {"semconv", "_collector", "_errors", "_groups", "_ids", "_keys", "_version"},
     {"_records", "_resources", "_span"},
     {"_lifecycle", "_attributes", "_rewards", "_usage", "_trace_tree"},
     {"tracing", "_context", "emitter"},

@@ -10,6 +10,8 @@
     │   ├── MissingPlaceholder (also KeyError)
     │   ├── NestedTrioRun (also RuntimeError)
     │   ├── NoActiveRollout (also RuntimeError)
+    │   ├── NotStorable (also TypeError, ValueError)
+    │   │   └── PayloadTooLarge
     │   ├── ResourceError (also ValueError)
     │   ├── ResumeError (also ValueError)
     │   ├── RunnerClosed (also RuntimeError)
@@ -22,6 +24,11 @@
     └── StoreError (what was asked of a store does not fit what it holds)
         ├── Evicted (also LookupError)
         ├── StaleAttempt
+        ├── StoreClosed (also RuntimeError)
+        ├── StoreFormatError (also ValueError)
+        ├── StoreUnavailable (also OSError)
+        │   ├── StoreFull
+        │   └── StoreLocked (also TimeoutError)
         └── UnknownId (also ValueError, LookupError)
 
 ``AttemptAbandoned`` stands outside: it is a ``BaseException``, see there.
@@ -62,6 +69,14 @@ class NestedTrioRun(UsageError, RuntimeError):
 
 class NoActiveRollout(UsageError, RuntimeError):
     """Something that acts on the current rollout was called outside of any."""
+
+
+class NotStorable(UsageError, TypeError, ValueError):
+    """A task, resource or other value cannot be kept beyond the process; the message has the path to what cannot."""
+
+
+class PayloadTooLarge(NotStorable):
+    """A value takes more bytes than its store keeps in one piece."""
 
 
 class ResourceError(UsageError, ValueError):
@@ -110,6 +125,26 @@ class Evicted(StoreError, LookupError):
 
 class StaleAttempt(StoreError):
     """A report came for an attempt that has already ended or been superseded."""
+
+
+class StoreClosed(StoreError, RuntimeError):
+    """A store was used outside ``async with store``, or opened twice."""
+
+
+class StoreFormatError(StoreError, ValueError):
+    """What stands where a store should be is none, is damaged, or was made by a newer version."""
+
+
+class StoreUnavailable(StoreError, OSError):
+    """A store's file or server cannot be opened, read or written."""
+
+
+class StoreFull(StoreUnavailable):
+    """There is no room left for a store to grow; what was committed is kept."""
+
+
+class StoreLocked(StoreUnavailable, TimeoutError):
+    """Another process kept a store to itself for too long."""
 
 
 class UnknownId(StoreError, ValueError, LookupError):
