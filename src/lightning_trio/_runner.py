@@ -34,7 +34,7 @@ from ._resources import NamedResources, check_resources
 from ._stream import RolloutStream, Tasks
 from .algorithms import Algorithm, Baseline
 from .lanes import AsyncioLane
-from .store import InMemoryLightningStore, LightningStore
+from .store import InMemoryLightningStore, LightningStore, SqliteLightningStore
 from .tracing import Tracer
 
 T = TypeVar("T")
@@ -46,7 +46,8 @@ class Runner:
     Args:
         agent: what `@rollout` made, a `LitAgent`, or a plain function.
         resources: what the agent is given, by name.
-        store: where rollouts and spans are kept; in memory by default.
+        store: where rollouts and spans are kept; by default in ``runs/{run_name}.db``, or in memory where the runs
+            have no name.
         algorithm: what `fit` runs; `Baseline` by default.
         max_concurrency: how many attempts may run at a time.
         config: deadlines and retries of rollouts that have none of their own (the agent's win over these).
@@ -85,7 +86,7 @@ class Runner:
             raise UsageError(f"max_rollouts={max_rollouts!r}; give how many rollouts to start, None for all")
         self.agent: LitAgent[Any] = as_agent(agent)
         self.store: LightningStore = (
-            InMemoryLightningStore() if store is None else _checked("store", store, LightningStore)
+            default_store(run_name) if store is None else _checked("store", store, LightningStore)
         )
         self.algorithm: Algorithm = Baseline() if algorithm is None else _checked("algorithm", algorithm, Algorithm)
         self.tracer: Tracer = Tracer() if tracer is None else _checked("tracer", tracer, Tracer)
@@ -312,6 +313,15 @@ class Runner:
             self._worker_id,
         )
         return await Fit(engine, self.store, settings, datasets).run(resumption)
+
+
+def default_store(run_name: str | None) -> LightningStore:
+    """Give the store of runs that were given none: a file for runs with a name, the memory for others.
+
+    Raises:
+        ValueError: the name cannot be a file's.
+    """
+    return InMemoryLightningStore() if run_name is None else SqliteLightningStore.of_run(run_name)
 
 
 def _checked(name: str, value: object, kind: type[T]) -> T:

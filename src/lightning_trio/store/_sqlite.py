@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn, TypeVar, get_args
+from typing import Any, Final, Literal, NoReturn, Self, TypeVar, get_args
 
 import msgspec
 import trio
@@ -76,8 +76,18 @@ class SqliteLightningStore(SqlLightningStore):
         self.path = Path(path)
         self._synchronous = synchronous
         self._busy_seconds = busy_seconds
+        self._makes_folder = False
         self._watched: SqliteConnection | None = None
         self._seen = 0
+
+    @classmethod
+    def of_run(cls, name: str, folder: str | os.PathLike[str] = "runs") -> Self:
+        """Give the store of a named run, ``runs/{name}.db``; the folder is made when it is opened."""
+        if not name or name.startswith(".") or any(character in name for character in '/\\:*?"<>|\0'):
+            raise ValueError(f"run_name={name!r} cannot be the name of a file; use letters, digits, spaces, - and _")
+        store = cls(Path(folder) / f"{name}.db")
+        store._makes_folder = True
+        return store
 
     def __repr__(self) -> str:
         return f"SqliteLightningStore({str(self.path)!r})"
@@ -110,6 +120,8 @@ class SqliteLightningStore(SqlLightningStore):
         return SqliteConnection(self.path, self._busy_seconds)
 
     def _open_writer(self) -> Connection:
+        if self._makes_folder:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         check_file(self.path)
         connection = self._connect()
         try:
@@ -120,6 +132,7 @@ class SqliteLightningStore(SqlLightningStore):
         return connection
 
     def _prepare(self, connection: SqliteConnection) -> None:
+        check_owner(connection, self.path)
         [mode] = connection.run("PRAGMA journal_mode = WAL")
         if mode[0] != "wal":
             raise StoreUnavailable(
@@ -309,7 +322,7 @@ def check_file(path: Path) -> None:
 
     Raises:
         StoreUnavailable: the folder is not there, or the path is a folder.
-        StoreFormatError: the file is no store, or one of a newer version.
+        StoreFormatError: the file is no SQLite file.
     """
     folder = path.parent
     if not folder.is_dir():
@@ -322,41 +335,37 @@ def check_file(path: Path) -> None:
         return
     try:
         with path.open("rb") as file:
-            header = file.read(100)
+            header = file.read(len(_MAGIC))
     except OSError as exc:
         raise StoreUnavailable(f"{path} cannot be read: {exc.strerror}; look at its permissions") from exc
-    if header:
-        _check_header(path, header)
-
-
-def _check_header(path: Path, header: bytes) -> None:
-    if not header.startswith(_MAGIC):
+    if header and not header.startswith(_MAGIC):
         raise StoreFormatError(
             f"{path} is no SQLite file (it begins with {header[:16]!r}); give the path of a store, or of no file yet"
         )
-    version = int.from_bytes(header[60:64], "big")
-    if int.from_bytes(header[68:72], "big") != _APPLICATION_ID:
-        raise StoreFormatError(
-            f"{path} is a SQLite file of another program{_tables(path)}; give the path of a store, or of no file yet"
-        )
+
+
+def check_owner(connection: SqliteConnection, path: Path) -> None:
+    """Refuse a SQLite file that is not ours, or is newer than we are, before anything in it is changed.
+
+    Asked of SQLite, not read off the file: what a process that was killed wrote last stands in its log.
+
+    Raises:
+        StoreFormatError: saying whose it is.
+    """
+    [[owner]] = connection.run("PRAGMA application_id")
+    if owner != _APPLICATION_ID:
+        tables = [name for [name] in connection.run("SELECT name FROM sqlite_master WHERE type = 'table' LIMIT 5")]
+        if owner or tables:
+            named = f" with the tables {', '.join(tables)}" if tables else ""
+            raise StoreFormatError(
+                f"{path} is a SQLite file of another program{named}; give the path of a store, or of no file yet"
+            )
+    [[version]] = connection.run("PRAGMA user_version")
     if version > len(MIGRATIONS):
         raise StoreFormatError(
             f"{path} was made by a newer version of lightning_trio: its schema is {version}, this one knows "
             f"{len(MIGRATIONS)}; upgrade with: pip install -U lightning-trio"
         )
-
-
-def _tables(path: Path) -> str:
-    with suppress(sqlite3.Error):
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1.0)
-        try:
-            names = [
-                name for [name] in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' LIMIT 5")
-            ]
-        finally:
-            connection.close()
-        return f" with the tables {', '.join(names)}" if names else ""
-    return ""
 
 
 if sqlite3.sqlite_version_info < (3, 35):  # pragma: no cover
