@@ -30,7 +30,7 @@ from ._resources import NamedResources
 from ._returns import record_return
 from ._rewards import find_final_reward
 from ._span import Link
-from .lanes import AsyncioLane, WorkerThread, run_in_thread, run_natively
+from .lanes import AsyncioLane, StillRunning, run_in_thread, run_natively
 from .tracing import Tracer
 from .tracing._current import CURRENT
 from .tracing._recorder import AttemptRecorder
@@ -69,7 +69,7 @@ class EndedAttempt:
     rollout: AttemptedRollout
     outcome: AttemptOutcome
     stop: BaseException | None
-    abandoned: WorkerThread | None
+    abandoned: StillRunning | None
 
     def refuse(self) -> None:
         """Take back what the attempt came to, since its rollout had been ended through the store meanwhile."""
@@ -99,7 +99,7 @@ class _Progress:
     error: BaseException | None = None
     stop: BaseException | None = None
     stopped: bool = False
-    abandoned: WorkerThread | None = None
+    abandoned: StillRunning | None = None
 
     def fail(self, exc: BaseException) -> None:
         """Take in an exception: split off what must go on up, keep the rest as the attempt's error."""
@@ -225,12 +225,12 @@ def _call_in_lane(
     arguments = bound.arguments(recorder) if bound.live else bound.fixed
     if bound.lane == "trio":
         return run_natively(bound.name, bound.fn, task, arguments)
+
+    def abandon(call: StillRunning) -> None:
+        progress.abandoned = call
+
     if bound.lane == "asyncio":
-        return shared.asyncio_lane.run(bound.fn, task, arguments)
-
-    def abandon(thread: WorkerThread) -> None:
-        progress.abandoned = thread
-
+        return shared.asyncio_lane.run(bound.fn, task, arguments, abandon)
     return run_in_thread(bound.fn, task, arguments, abandon)
 
 
@@ -278,5 +278,5 @@ def _error(progress: _Progress, config: RolloutConfig, duration: float) -> Error
     else:
         exception = AttemptTimedOut(f"stopped at its deadline after {config.timeout_seconds:g} s")
     if progress.abandoned is not None:
-        exception.add_note("Its thread could not be stopped and was abandoned.")
+        exception.add_note(f"Its {progress.abandoned.kind} could not be stopped and was abandoned.")
     return ErrorRecord.from_exception(exception)

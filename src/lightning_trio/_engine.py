@@ -333,10 +333,11 @@ class Engine:
             rollout_id = ended.rollout.rollout_id
             self._abandoned.add(rollout_id)
             logger.warning(
-                "rollout %s was %s, but its thread could not be stopped and was abandoned: it keeps its slot until it "
+                "rollout %s was %s, but its %s could not be stopped and was abandoned: it keeps its slot until it "
                 "ends and can record nothing more",
                 rollout_id,
                 {"timeout": "stopped at its deadline"}.get(attempt_status, attempt_status),
+                ended.abandoned.kind,
             )
             ended.abandoned.when_ended(functools.partial(self._abandoned_ended, rollout_id))
 
@@ -345,10 +346,10 @@ class Engine:
         self._slots.release()
 
     def say_abandoned(self) -> None:
-        """Name the threads that outlive the runner."""
+        """Name what outlives the runner."""
         if self._abandoned:
             logger.warning(
-                "the runner is closed, and %d abandoned threads still run (they do not keep the process alive): %s",
+                "the runner is closed, and %d abandoned attempts still run (they do not keep the process alive): %s",
                 len(self._abandoned),
                 ", ".join(sorted(self._abandoned)[:20]),
             )

@@ -112,9 +112,10 @@ class UnknownId(StoreError, ValueError, LookupError):
 
 
 class AttemptAbandoned(BaseException):
-    """Raised by every emit in a worker thread whose attempt has been given up.
+    """Raised by every emit in code that goes on running though its attempt has been given up.
 
-    A thread cannot be stopped from outside; this is how it hears that nobody waits for it any more.
+    A thread, or an asyncio agent that blocks its loop, cannot be stopped from outside; this is how it hears that
+    nobody waits for it any more.
     It is a ``BaseException``, like ``trio.Cancelled``, so that an agent's ``except Exception: retry()`` does
     not keep an abandoned thread alive.
     """

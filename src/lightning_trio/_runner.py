@@ -36,7 +36,7 @@ from ._records import (
 from ._resources import NamedResources, check_resources
 from ._stream import RolloutStream, Tasks
 from .algorithms import Algorithm, Baseline, Session
-from .lanes import AsyncioLane
+from .lanes import open_asyncio_lane
 from .store import InMemoryLightningStore, LightningStore
 from .store._run import RunStore
 from .tracing import Tracer
@@ -137,21 +137,20 @@ class Runner:
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[Engine]:
-        asyncio_lane = AsyncioLane()
-        engine = Engine(
-            Surroundings(self.agent, self, self.tracer, self.hooks, asyncio_lane),
-            self.store,
-            self._resources,
-            self.agent.config or self.config,
-            self.max_concurrency,
-            self._worker_id,
-        )
         async with AsyncExitStack() as stack:
             stack.enter_context(calm_collector())
             if not self.store.is_open:
                 await stack.enter_async_context(self.store)
             await stack.enter_async_context(self.tracer.open())
-            stack.push_async_callback(asyncio_lane.aclose)
+            asyncio_lane = await stack.enter_async_context(open_asyncio_lane())
+            engine = Engine(
+                Surroundings(self.agent, self, self.tracer, self.hooks, asyncio_lane),
+                self.store,
+                self._resources,
+                self.agent.config or self.config,
+                self.max_concurrency,
+                self._worker_id,
+            )
             stack.callback(self._keep_statistics, engine)
             stack.callback(engine.say_abandoned)
             nursery = await stack.enter_async_context(FlatNursery())

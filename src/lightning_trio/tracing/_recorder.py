@@ -170,7 +170,9 @@ class AttemptRecorder:
         self.tracer.count_late_span()
         what = f"attempt {self.rollout.attempt.attempt_id} of rollout {self.rollout.rollout_id}"
         if self.abandoned:
-            raise AttemptAbandoned(f"{what} was given up at its deadline or cancelled; this thread should end")
+            raise AttemptAbandoned(
+                f"{what} was given up at its deadline or cancelled; what still runs of it should end"
+            )
         raise NoActiveRollout(
             f"{what} has ended, and this code still runs in its context; end what a rollout starts before it "
             "returns, in a nursery of its own"
