@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"_records", "_resources", "_span"},
     {"_lifecycle", "_attributes", "_rewards", "_trace_tree"},
     {"tracing", "_context", "emitter"},
-    {"_signature", "_injection", "_agent", "_returns", "_hooks", "store", "llm"},
+    {"_signature", "_injection", "_packing", "_agent", "_returns", "_hooks", "store", "llm"},
     {"lanes", "_attempt"},
     {"_engine", "_stream", "_runner", "algorithms"},
     {"_trainer"},

@@ -17,7 +17,8 @@
     │   ├── AttemptTimedOut (also TimeoutError)
     │   ├── InvalidReturn (also TypeError)
     │   ├── InvalidReward (also ValueError)
-    │   └── RolloutCancelled
+    │   ├── RolloutCancelled
+    │   └── WorkerDied
     └── StoreError (what was asked of a store does not fit what it holds)
         ├── Evicted (also LookupError)
         ├── StaleAttempt
@@ -93,6 +94,10 @@ class InvalidReward(AgentError, ValueError):
 
 class RolloutCancelled(AgentError):
     """A rollout was cancelled while it ran, from outside or through the store."""
+
+
+class WorkerDied(AgentError):
+    """The worker process that an agent ran in ended before the agent did."""
 
 
 class StoreError(LightningTrioError):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncGenerator, Mapping, Sequence, Sized
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import trio
 
@@ -41,6 +42,9 @@ from .store import InMemoryLightningStore, LightningStore
 from .store._run import RunStore
 from .tracing import Tracer
 
+if TYPE_CHECKING:
+    from .lanes._process import ProcessLane
+
 logger = logging.getLogger("lightning_trio.runner")
 
 T = TypeVar("T")
@@ -60,6 +64,8 @@ class Runner:
         tracer: what records the attempts.
         adapter: what the algorithm turns spans into data with.
         max_rollouts: how many rollouts one `fit` starts at most; the rest count as cancelled.
+        max_processes: how many worker processes an agent with ``runs_in="process"`` gets, and so how many of its
+            attempts run at a time; None for as many as there are processors.
 
     >>> import trio
     >>> async def double(task: int) -> float:
@@ -82,11 +88,14 @@ class Runner:
         tracer: Tracer | None = None,
         adapter: object | None = None,
         max_rollouts: int | None = None,
+        max_processes: int | None = None,
     ) -> None:
         if not isinstance(max_concurrency, int) or max_concurrency < 1:
             raise UsageError(f"max_concurrency={max_concurrency!r}; give how many rollouts may run at a time, from 1")
         if max_rollouts is not None and (not isinstance(max_rollouts, int) or max_rollouts < 0):
             raise UsageError(f"max_rollouts={max_rollouts!r}; give how many rollouts to start, None for all")
+        if max_processes is not None and (not isinstance(max_processes, int) or max_processes < 1):
+            raise UsageError(f"max_processes={max_processes!r}; give how many worker processes there may be, from 1")
         self.agent: LitAgent[Any] = as_agent(agent)
         self.store: LightningStore = (
             InMemoryLightningStore() if store is None else _checked("store", store, LightningStore)
@@ -97,6 +106,10 @@ class Runner:
             _checked("hooks", hook, Hook) for hook in ([hooks] if isinstance(hooks, Hook) else hooks)
         )
         self.adapter = adapter
+        self.max_processes = max_processes
+        if self.agent.runs_in == "process":
+            # A slot is taken before a rollout is claimed, so that nobody waits for a worker on the agent's time.
+            max_concurrency = min(max_concurrency, max_processes or os.cpu_count() or 1)
         self.max_concurrency = max_concurrency
         self.max_rollouts = max_rollouts
         self.config: RolloutConfig = _checked("config", config, RolloutConfig)
@@ -143,8 +156,14 @@ class Runner:
                 await stack.enter_async_context(self.store)
             await stack.enter_async_context(self.tracer.open())
             asyncio_lane = await stack.enter_async_context(open_asyncio_lane())
+            process_lane: ProcessLane | None = None
+            if self.agent.runs_in == "process":
+                # The extra `process` is optional, and so is the import of all that goes with it.
+                from .lanes._process import open_process_lane
+
+                process_lane = await stack.enter_async_context(open_process_lane(self.tracer.instruments_openai))
             engine = Engine(
-                Surroundings(self.agent, self, self.tracer, self.hooks, asyncio_lane),
+                Surroundings(self.agent, self, self.tracer, self.hooks, asyncio_lane, process_lane),
                 self.store,
                 self._resources,
                 self.agent.config or self.config,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 
 class StillRunning(Protocol):
@@ -12,10 +12,8 @@ class StillRunning(Protocol):
     It holds its runner's slot until it really ends.
     """
 
-    @property
-    def kind(self) -> str:
-        """What it is, in a word for messages: ``"thread"``, ``"asyncio call"``."""
-        ...
+    kind: ClassVar[str]
+    """What it is, in a word for messages: ``"thread"``, ``"asyncio call"``."""
 
     def when_ended(self, fn: Callable[[], None]) -> None:
         """Call `fn` in Trio's thread when it has ended, at once if it has."""

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import outcome
 import trio
@@ -51,7 +51,7 @@ def names_of(tasks: Iterable[asyncio.Task[Any]]) -> str:
 class AsyncioCall:
     """One call from Trio to a loop."""
 
-    kind = "asyncio call"
+    kind: ClassVar[str] = "asyncio call"
 
     __slots__ = (
         "__weakref__",
