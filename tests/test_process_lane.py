@@ -12,7 +12,7 @@ from pathlib import Path
 import process_agents as agents
 import pytest
 import trio
-from programs import run_program
+from programs import Ended, run_program, started
 
 import lightning_trio as agl
 from lightning_trio import RolloutConfig, Runner
@@ -251,6 +251,7 @@ async def test_a_worker_that_dies_while_it_is_idle_is_replaced() -> None:
     async with Runner(agents.pid, max_processes=1) as runner:
         pid = agl.get_object_value((await runner.step(1)).spans[1])["pid"]
         os.kill(pid, signal.SIGKILL)
+        await trio.sleep(0.5)
         done = await runner.step(2)
 
     assert agl.get_object_value(done.spans[1])["pid"] != pid
@@ -263,7 +264,7 @@ async def test_at_its_deadline_a_worker_is_killed_and_what_it_recorded_is_kept(t
     file = tmp_path / "pid"
     with trio.fail_after(20):
         async with Runner(agents.hangs, config=limit(), max_processes=1) as runner:
-            with pytest.raises(agl.AttemptTimedOut, match="stopped at its deadline after 0.3 s"):
+            with pytest.raises(agl.AttemptTimedOut, match=r"stopped at its deadline after 0\.3 s"):
                 await runner.step(str(file))
             assert not is_alive(int(file.read_text(encoding="utf-8")))
             assert (await runner.step(None)).final_reward == 1.0
@@ -308,7 +309,7 @@ async def test_a_silent_worker_is_unresponsive_and_one_that_records_is_not() -> 
     async with Runner(agents.emits_slowly, config=config) as runner:
         assert (await runner.step(0.2)).final_reward == 1.0
     async with Runner(agents.sleeps, config=config) as runner:
-        with pytest.raises(agl.AttemptTimedOut, match="recorded nothing for 0.8 s"):
+        with pytest.raises(agl.AttemptTimedOut, match=r"recorded nothing for 0\.8 s"):
             await runner.step(60.0)
 
 
@@ -360,7 +361,7 @@ def test_a_resource_that_cannot_be_pickled_is_named() -> None:
 
 async def test_a_task_that_cannot_be_pickled_fails_its_attempt() -> None:
     async with Runner(agents.hangs) as runner:
-        with pytest.raises(agl.UnsupportedLane, match="the task <unlocked _thread.lock.*cannot be sent"):
+        with pytest.raises(agl.UnsupportedLane, match=r"the task <unlocked _thread\.lock.*cannot be sent"):
             await runner.step(threading.Lock())
 
 
@@ -396,34 +397,65 @@ def test_an_agent_of_an_interactive_session_is_refused() -> None:
 
 
 SCRIPT = """
-import signal, sys, time
 import trio, lightning_trio as agl
 
 @agl.rollout(runs_in="process")
 def agent(task):
-    time.sleep(task)
     return 1.0
 
 def main():
-    print(trio.run(agl.Runner(agent).fit, [{seconds}]).counts["succeeded"])
+    print(trio.run(agl.Runner(agent).fit, [1]).counts["succeeded"])
 
 {start}
 """
 
 
-def run_script(path: Path, seconds: float, start: str) -> str:
+def run_script(path: Path, start: str) -> Ended:
     file = path / "script.py"
-    file.write_text(SCRIPT.format(seconds=seconds, start=start), encoding="utf-8")
-    return f"import runpy, sys; sys.argv = [{str(file)!r}]; import subprocess; sys.exit(subprocess.run([sys.executable, {str(file)!r}]).returncode)"
+    file.write_text(SCRIPT.format(start=start), encoding="utf-8")
+    return run_program(
+        f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, {str(file)!r}]))", timeout=30
+    )
 
 
 def test_an_agent_of_the_main_script_is_found(tmp_path: Path) -> None:
-    ended = run_program(run_script(tmp_path, 0.0, 'if __name__ == "__main__":\n    main()'), timeout=30)
+    ended = run_script(tmp_path, 'if __name__ == "__main__":\n    main()')
 
     assert (ended.code, ended.out) == (0, "1\n"), ended.err
 
 
 def test_a_main_script_without_a_guard_is_told(tmp_path: Path) -> None:
-    ended = run_program(run_script(tmp_path, 0.0, "main()"), timeout=30)
+    ended = run_script(tmp_path, "main()")
 
+    assert ended.out == "0\n"
     assert 'belongs below if __name__ == "__main__":' in ended.err
+
+
+def test_a_ctrl_c_in_a_terminal_leaves_no_traceback_of_a_worker() -> None:
+    """It reaches all processes of the group; a worker that is starting must not answer it either."""
+    with started(
+        f"""
+        import sys, trio, lightning_trio as agl
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import process_agents
+
+        async def main():
+            async with agl.Runner(process_agents.sleeps, max_processes=3) as runner, trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(runner.step, 60.0)
+                print("ready", flush=True)
+                await trio.sleep_forever()
+
+        try:
+            trio.run(main)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        """
+    ) as program:
+        assert program.stdout is not None
+        program.stdout.readline()
+        time.sleep(0.15)
+        os.killpg(program.pid, signal.SIGINT)
+        _, err = program.communicate(timeout=20)
+
+    assert (program.returncode, err) == (130, "")

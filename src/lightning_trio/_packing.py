@@ -8,7 +8,7 @@ import pickle
 import sys
 from collections.abc import Iterator, Mapping
 from types import FunctionType, MethodType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from ._errors import UnsupportedLane
 from ._injection import BoundAgent
@@ -128,7 +128,7 @@ def _parts(packed: PackedAgent) -> Iterator[tuple[str, str, object]]:
     owner = fn.__self__ if isinstance(fn, MethodType) else None
     if owner is not None:
         hint = "Make it where it is used, or leave it out in __getstate__"
-        state: Mapping[str, object] = owner.__getstate__()
+        state = cast("Mapping[str, object]", owner.__getstate__())
         for name, value in state.items():
             yield f"its attribute self.{name} ({type(value).__name__})", hint, value
         yield (

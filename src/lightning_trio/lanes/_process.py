@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -11,13 +12,14 @@ import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
-from .._errors import AgentError, UnsupportedLane, WorkerDied
+from .._errors import AgentError, UnsupportedLane, UsageError, WorkerDied
 from .._groups import FlatNursery, split_stop
 from .._injection import BoundAgent
 from .._span import Span
@@ -25,10 +27,14 @@ from ..tracing._recorder import AttemptRecorder
 from ._worker import RemoteError, WorkerCall, WorkerReport, journal_path, prepare_worker, read_frames, run_in_worker
 
 if TYPE_CHECKING:
-    import trio_parallel
+    import trio_parallel  # type: ignore[import-untyped]
 
 _GRACE_SECONDS = 1.0
 """How long an idle worker may take to exit before it is killed."""
+
+
+# Any async context manager will do, see trio_parallel.run_sync; what limits workers is the runner's slots.
+_UNLIMITED: Any = nullcontext()
 
 
 class WorkerTraceback(Exception):
@@ -95,7 +101,7 @@ class ProcessLane:
         recorder.remote_activity = partial(self._journal_size, worker.pid)
         try:
             report: WorkerReport = pickle.loads(
-                await worker.context.run_sync(run_in_worker, data, kill_on_cancel=True, limiter=nullcontext())
+                await worker.context.run_sync(run_in_worker, data, kill_on_cancel=True, limiter=_UNLIMITED)
             )
         except trio_parallel.BrokenWorkerError as exc:
             self._recover(worker, recorder)
@@ -150,7 +156,7 @@ class ProcessLane:
         # a Ctrl-C before it can ignore one would print a traceback.
         await trio.to_thread.run_sync(_hold_back_interrupts)
         try:
-            worker.pid = await worker.context.run_sync(os.getpid, kill_on_cancel=True, limiter=nullcontext())
+            worker.pid = await worker.context.run_sync(os.getpid, kill_on_cancel=True, limiter=_UNLIMITED)
         except trio_parallel.BrokenWorkerError as exc:
             raise WorkerDied(
                 f"the worker process for the agent {agent} died while it started: {_describe_end(exc)}. It runs the "
@@ -195,6 +201,8 @@ class ProcessLane:
 
 def _hold_back_interrupts() -> None:
     if hasattr(signal, "pthread_sigmask"):
+        # Starting multiprocessing's own helper process would lift the mask again.
+        resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
@@ -233,7 +241,17 @@ def _short(value: object) -> str:
 
 @asynccontextmanager
 async def open_process_lane(instrument_openai: bool) -> AsyncGenerator[ProcessLane]:
-    """Give a process lane; at the end its workers are ended, and killed if they do not."""
+    """Give a process lane; at the end its workers are ended, and killed if they do not.
+
+    Raises:
+        UsageError: in a worker process that is running the main program's file to find the agent there.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # The mark that multiprocessing itself goes by.
+        raise UsageError(
+            "this worker process runs the main program's file to find the agent in it, and comes upon the start of a "
+            'runner there, which belongs below if __name__ == "__main__":'
+        )
     async with FlatNursery() as nursery:
         lane = ProcessLane(nursery, instrument_openai)
         try:

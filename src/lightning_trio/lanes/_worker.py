@@ -11,11 +11,12 @@ import io
 import os
 import pickle
 import signal
+import threading
 import traceback
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple, SupportsIndex
+from typing import NamedTuple
 
 import trio
 from opentelemetry import context as otel_context
@@ -100,9 +101,7 @@ def run_in_worker(data: bytes) -> bytes:
             sequence_id = recorder.next_sequence_id()
     except BaseException as exc:
         error = _to_remote(exc)
-    finally:
-        journal.close()
-    return pickle.dumps(WorkerReport(value, error, journal.frames(), sequence_id), pickle.HIGHEST_PROTOCOL)
+    return pickle.dumps(WorkerReport(value, error, journal.close(), sequence_id), pickle.HIGHEST_PROTOCOL)
 
 
 @functools.lru_cache(maxsize=64)
@@ -167,42 +166,38 @@ def journal_path(directory: str, pid: int) -> Path:
 class Journal(list[Span]):
     """The spans of one attempt, each pickled when it is added and written to a file, if there is one.
 
-    A kill leaves what was written. A frame is a span; before the first stands the attempt's id.
+    A kill leaves what was written: the attempt's id, then a frame for each span. Spans come from any thread.
     """
 
     def __init__(self, file: int, attempt_id: str) -> None:
         super().__init__()
         self._file = file
-        self._attempt_id = attempt_id
+        self._header = pickle.dumps(attempt_id)
         self._frames: list[bytes] = []
+        self._lock = threading.Lock()
 
     def append(self, span: Span, /) -> None:
         """Add a span."""
-        super().append(span)
         frame = pickle.dumps(span, pickle.HIGHEST_PROTOCOL)
-        if self._file >= 0:
-            if not self._frames:
-                os.ftruncate(self._file, 0)
-                frame = pickle.dumps(self._attempt_id) + frame
-            os.write(self._file, frame)
-        self._frames.append(frame)
+        with self._lock:
+            super().append(span)
+            if self._file >= 0:
+                if not self._frames:
+                    os.ftruncate(self._file, 0)
+                    os.write(self._file, self._header)
+                os.write(self._file, frame)
+            self._frames.append(frame)
 
     def extend(self, spans: Iterable[Span], /) -> None:
         """Add spans."""
         for span in spans:
             self.append(span)
 
-    def insert(self, index: SupportsIndex, span: Span, /) -> None:
-        """Refuse: frames stand in the order they were written."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Write no more: the file is the next attempt's."""
-        self._file = -1
-
-    def frames(self) -> bytes:
-        """Give the frames for `read_frames`."""
-        return b"".join(self._frames) if self._frames else b""
+    def close(self) -> bytes:
+        """Write no more, for the file is the next attempt's, and give what was written."""
+        with self._lock:
+            self._file = -1
+            return b"".join((self._header, *self._frames)) if self._frames else b""
 
 
 def read_frames(data: bytes, attempt_id: str) -> list[Span]:
