@@ -625,30 +625,6 @@ async def test_a_blocked_call_of_to_thread_holds_up_neither_others_nor_the_end(g
     assert result.counts == {"cancelled": 0, "failed": 40, "succeeded": 2}
 
 
-async def test_run_in_executor_belongs_to_the_rollout_with_its_context_carried() -> None:
-    errors: list[str] = []
-
-    def emit_bare() -> None:
-        try:
-            agl.emit_message("lost")
-        except agl.NoActiveRollout as exc:
-            errors.append(str(exc))
-
-    @agl.rollout(runs_in="asyncio")
-    async def agent(task: int) -> None:
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, agl.carry_context(agl.emit_message), "default executor")
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            await loop.run_in_executor(pool, agl.carry_context(agl.emit_message), "own executor")
-        await loop.run_in_executor(None, emit_bare)
-
-    async with Runner(agent) as runner:
-        done = await runner.step(1)
-
-    assert [agl.get_message_value(span) for span in done.spans[1:]] == ["default executor", "own executor"]
-    assert "agl.carry_context(fn)" in errors[0]
-
-
 async def test_a_class_may_choose_the_lane() -> None:
     class Agent(agl.LitAgent[int]):
         runs_in = "asyncio"

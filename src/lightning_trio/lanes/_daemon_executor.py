@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,7 @@ T = TypeVar("T")
 
 
 class DaemonExecutor(ThreadPoolExecutor):
-    """Run each call in a thread of Trio's cache: at once, and without keeping the process from exiting.
+    """Run each call in a thread of Trio's cache: at once, in its caller's context, and not waited for at exit.
 
     asyncio's own executor has as few as six threads, so a few agents whose blocked calls were cancelled would hold
     all others up, and the interpreter waits for its threads when it exits. asyncio accepts subclasses of
@@ -23,7 +24,7 @@ class DaemonExecutor(ThreadPoolExecutor):
     """
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Call the function in a thread."""
+        """Call the function in a thread, with the rollout of the calling task."""
         future: Future[T] = Future()
 
         def deliver(result: outcome.Outcome[T]) -> None:
@@ -33,7 +34,7 @@ class DaemonExecutor(ThreadPoolExecutor):
                 future.set_result(result.unwrap())
 
         future.set_running_or_notify_cancel()
-        trio.lowlevel.start_thread_soon(functools.partial(fn, *args, **kwargs), deliver)
+        trio.lowlevel.start_thread_soon(functools.partial(contextvars.copy_context().run, fn, *args, **kwargs), deliver)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
