@@ -100,7 +100,7 @@ class ProcessLane:
         data = self._pack(recorder, bound)
         recorder.remote_activity = partial(self._journal_size, worker.pid)
         try:
-            report: WorkerReport = pickle.loads(
+            report = WorkerReport.decode(
                 await worker.context.run_sync(run_in_worker, data, kill_on_cancel=True, limiter=_UNLIMITED)
             )
         except trio_parallel.BrokenWorkerError as exc:
@@ -122,7 +122,7 @@ class ProcessLane:
             bound.packed, recorder.rollout, recorder.trace_id, recorder.root_id, recorder.next_sequence_id()
         )
         try:
-            return pickle.dumps(call, pickle.HIGHEST_PROTOCOL)
+            return call.encode()
         except Exception as exc:
             raise UnsupportedLane(
                 f"the task {_short(recorder.rollout.input)} cannot be sent to a worker process: {exc}. Give tasks that "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import functools
 import io
+import operator
 import os
 import pickle
 import signal
@@ -18,13 +19,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import attrs
 import trio
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from .._errors import AgentError
 from .._packing import PackedAgent, unpack_agent
-from .._records import AttemptedRollout
+from .._records import Attempt, AttemptedRollout, RolloutConfig
 from .._returns import record_return
 from .._rewards import is_number
 from .._signature import is_async_function
@@ -32,6 +34,13 @@ from .._span import Span
 from ..tracing import Tracer
 from ..tracing._current import CURRENT
 from ..tracing._recorder import AttemptRecorder
+
+_ATTEMPT_FIELDS = tuple(field.name for field in attrs.fields(Attempt))
+_ROLLOUT_FIELDS = tuple(
+    field.name for field in attrs.fields(AttemptedRollout) if field.name not in ("attempt", "config")
+)
+_attempt_values = operator.attrgetter(*_ATTEMPT_FIELDS)
+_rollout_values = operator.attrgetter(*_ROLLOUT_FIELDS)
 
 
 class WorkerCall(NamedTuple):
@@ -42,6 +51,34 @@ class WorkerCall(NamedTuple):
     trace_id: str
     root_id: str
     sequence_id: int
+
+    def encode(self) -> bytes:
+        """Pickle it; the records go as the values of their fields, which takes a fifth of the time."""
+        packed, rollout, *ids = self
+        values = (packed, _dump_config(rollout.config), _rollout_values(rollout), _attempt_values(rollout.attempt), ids)
+        return pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
+
+    @classmethod
+    def decode(cls, data: bytes) -> WorkerCall:
+        """Read what `encode` made."""
+        packed, config, rollout_values, attempt_values, ids = pickle.loads(data)
+        attempt = Attempt(**dict(zip(_ATTEMPT_FIELDS, attempt_values, strict=True)))
+        fields = dict(zip(_ROLLOUT_FIELDS, rollout_values, strict=True))
+        return cls(packed, AttemptedRollout(**fields, config=_load_config(config), attempt=attempt), *ids)
+
+
+# Most rollouts of a runner share one configuration.
+
+
+@functools.lru_cache(maxsize=64)
+def _dump_config(config: RolloutConfig) -> bytes:
+    return pickle.dumps(config)
+
+
+@functools.lru_cache(maxsize=64)
+def _load_config(data: bytes) -> RolloutConfig:
+    config: RolloutConfig = pickle.loads(data)
+    return config
 
 
 class RemoteError(NamedTuple):
@@ -60,6 +97,15 @@ class WorkerReport(NamedTuple):
     error: RemoteError | None
     frames: bytes
     sequence_id: int
+
+    def encode(self) -> bytes:
+        """Pickle it."""
+        return pickle.dumps(tuple(self), pickle.HIGHEST_PROTOCOL)
+
+    @classmethod
+    def decode(cls, data: bytes) -> WorkerReport:
+        """Read what `encode` made."""
+        return cls(*pickle.loads(data))
 
 
 _process_lifetime = ExitStack()
@@ -86,7 +132,7 @@ def prepare_worker(directory: str, instrument_openai: bool) -> None:
 
 def run_in_worker(data: bytes) -> bytes:
     """Run one attempt and give its report."""
-    call: WorkerCall = pickle.loads(data)
+    call = WorkerCall.decode(data)
     journal = Journal(_journal_file, call.rollout.attempt.attempt_id)
     sequence_id, value, error = call.sequence_id, None, None
     try:
@@ -101,7 +147,7 @@ def run_in_worker(data: bytes) -> bytes:
             sequence_id = recorder.next_sequence_id()
     except BaseException as exc:
         error = _to_remote(exc)
-    return pickle.dumps(WorkerReport(value, error, journal.close(), sequence_id), pickle.HIGHEST_PROTOCOL)
+    return WorkerReport(value, error, journal.close(), sequence_id).encode()
 
 
 @functools.lru_cache(maxsize=64)
@@ -172,7 +218,7 @@ class Journal(list[Span]):
     def __init__(self, file: int, attempt_id: str) -> None:
         super().__init__()
         self._file = file
-        self._header = pickle.dumps(attempt_id)
+        self._attempt_id = attempt_id
         self._frames: list[bytes] = []
         self._lock = threading.Lock()
 
@@ -184,7 +230,7 @@ class Journal(list[Span]):
             if self._file >= 0:
                 if not self._frames:
                     os.ftruncate(self._file, 0)
-                    os.write(self._file, self._header)
+                    os.write(self._file, pickle.dumps(self._attempt_id))
                 os.write(self._file, frame)
             self._frames.append(frame)
 
@@ -197,7 +243,7 @@ class Journal(list[Span]):
         """Write no more, for the file is the next attempt's, and give what was written."""
         with self._lock:
             self._file = -1
-            return b"".join((self._header, *self._frames)) if self._frames else b""
+            return b"".join((pickle.dumps(self._attempt_id), *self._frames)) if self._frames else b""
 
 
 def read_frames(data: bytes, attempt_id: str) -> list[Span]:
