@@ -294,6 +294,7 @@ async def test_an_abandoned_thread_keeps_its_slot_until_it_ends(gate: threading.
         assert blocked.cancelled_caught
         assert done.status == "succeeded"
         assert runner.statistics().abandoned_threads == 0
+        assert runner.statistics().late_results == 1
 
 
 async def test_leaving_the_runner_does_not_wait_for_abandoned_threads(gate: threading.Event) -> None:

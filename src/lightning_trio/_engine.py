@@ -82,6 +82,7 @@ class Engine:
         self._running = 0
         self._retrying = 0
         self._abandoned: set[str] = set()
+        self._late_results = 0
         self._attempts = 0
         self._by_status: dict[AttemptStatus, int] = {}
 
@@ -98,6 +99,7 @@ class Engine:
             attempts=self._attempts,
             abandoned_threads=len(self._abandoned),
             max_concurrency=self._max_concurrency,
+            late_results=self._late_results,
         )
 
     # Agents and resources.
@@ -343,6 +345,7 @@ class Engine:
 
     def _abandoned_ended(self, rollout_id: str) -> None:
         self._abandoned.discard(rollout_id)
+        self._late_results += 1
         self._slots.release()
 
     def say_abandoned(self) -> None:

@@ -92,6 +92,12 @@ class AsyncioCall:
         recorder = self.context.get(CURRENT)
         return "?" if recorder is None else f"rollout {recorder.rollout.rollout_id} ({recorder.agent_name})"
 
+    @property
+    def filename(self) -> str | None:
+        """The file the agent's function stands in."""
+        code = getattr(self._call[0], "__code__", None)
+        return None if code is None else code.co_filename
+
     # In Trio's thread.
 
     def submit(self, bridge: AsyncioBridge) -> None:

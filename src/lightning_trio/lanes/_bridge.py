@@ -96,12 +96,15 @@ class AsyncioBridge:
         """Say in words what the loop's thread is doing: whose call, which line."""
         task = None if self._loop.is_closed() else asyncio.current_task(self._loop)
         calls = [*self.calls, *self.abandoned]
-        running = next((call for call in calls if task is not None and call.owns(task)), None)
-        who = f"the agent of {running}" if running is not None else "no agent's task"
+        call = next((call for call in calls if task is not None and call.owns(task)), None)
+        who = "no agent's task" if call is None else f"the agent of {call}"
         frame = sys._current_frames().get(self.thread.ident or 0)
         if frame is None:
             return who
-        [line] = traceback.extract_stack(frame)[-1:]
+        lines = traceback.extract_stack(frame)
+        # The agent's own line says more than that of the library it called.
+        own = [line for line in lines if call is not None and line.filename == call.filename]
+        line = (own or lines)[-1]
         return f"{who}, in {line.name} at {line.filename}:{line.lineno}: {line.line}"
 
     def _hand_out(self) -> None:
