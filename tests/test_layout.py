@@ -81,7 +81,19 @@ def test_every_export_is_there_and_public() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["openai", "opentelemetry.sdk", "starlette", "hypercorn", "xllamacpp", "jinja2", "httpx", "asyncio"]
+    "module",
+    [
+        "openai",
+        "opentelemetry.sdk",
+        "starlette",
+        "hypercorn",
+        "xllamacpp",
+        "jinja2",
+        "httpx",
+        "asyncio",
+        "trio_parallel",
+        "multiprocessing",
+    ],
 )
 def test_import_pulls_in_nothing_that_is_not_needed_yet(module: str) -> None:
     program = f"import sys, lightning_trio; sys.exit({module!r} in sys.modules)"
