@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+from programs import interrupt_program
 
 import lightning_trio as agl
 from lightning_trio import RolloutConfig, Runner
@@ -585,7 +586,29 @@ async def test_leaving_the_runner_does_not_wait_for_a_blocked_loop(
         result = await Runner(agent, config=limit()).fit([1])
 
     assert result.counts["failed"] == 1
-    assert "did not stop within 2 s and is left behind" in caplog.text
+    assert "did not stop within 0.2 s and is left behind" in caplog.text
+
+
+def test_ctrl_c_ends_a_program_whose_asyncio_agent_blocks_the_loop() -> None:
+    ended = interrupt_program(
+        """
+        import sys, time, trio, lightning_trio as agl
+
+        @agl.rollout(runs_in="asyncio")
+        async def agent(task):
+            print("ready", flush=True)
+            time.sleep(60)
+
+        try:
+            trio.run(agl.Runner(agent).fit, [1])
+        except KeyboardInterrupt:
+            sys.exit(130)
+        """
+    )
+
+    assert ended.code == 130, ended.err
+    assert ended.seconds < 5
+    assert "Traceback" not in ended.err
 
 
 async def test_an_agent_that_swallows_its_cancellation_is_given_up(

@@ -40,6 +40,9 @@ _CLEAN_UP_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0
 """How long closing waits for the loops."""
 
+_CLOSE_STUCK_SECONDS = 0.2
+"""The same where every loop has a call it did not let go of."""
+
 
 class AsyncioLane:
     """Run async functions on an asyncio loop that starts with the first call."""
@@ -159,7 +162,9 @@ class AsyncioLane:
         self._watching.cancel()
         for bridge in self._bridges:
             bridge.stop()
-        with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+        # A loop that did not let go of a call has been waited for already.
+        seconds = _CLOSE_SECONDS if any(not bridge.abandoned for bridge in self._bridges) else _CLOSE_STUCK_SECONDS
+        with trio.move_on_after(seconds, shield=True):
             for bridge in self._bridges:
                 await bridge.ended.wait()
                 # Saying so was the last thing the thread did: this waits for microseconds.
@@ -169,7 +174,7 @@ class AsyncioLane:
                 logger.warning(
                     "the asyncio loop of the agents did not stop within %g s and is left behind (it does not keep the "
                     "process alive); it runs %s",
-                    _CLOSE_SECONDS,
+                    seconds,
                     bridge.where(),
                 )
         self._bridges.clear()

@@ -25,6 +25,9 @@ from ._daemon_executor import DaemonExecutor
 
 logger = logging.getLogger("lightning_trio.lanes")
 
+_AT_ONCE = 256
+"""The most callers to wake up in one go; Trio's loop serves other tasks in between."""
+
 
 class AsyncioBridge:
     """An asyncio loop in a thread of its own; it runs from here on until `stop`, or until it dies.
@@ -109,15 +112,21 @@ class AsyncioBridge:
 
     def _hand_out(self) -> None:
         self._will_report = False
-        while self._reports:
+        for _ in range(_AT_ONCE):
+            if not self._reports:
+                return
             call, result = self._reports.popleft()
             call.finish(result)
+        self._report_soon()
 
     # In the loop's thread.
 
     def report(self, call: AsyncioCall, result: outcome.Outcome[Any]) -> None:
         """Tell Trio how a call ended."""
         self._reports.append((call, result))
+        self._report_soon()
+
+    def _report_soon(self) -> None:
         if not self._will_report:
             self._will_report = True
             # Where Trio ended without waiting for the loop, nobody is left to be told.
