@@ -575,6 +575,34 @@ async def test_a_rollout_the_blocked_loop_has_not_started_ends_at_its_own_deadli
     assert ran == [0]
 
 
+async def test_a_loop_blocked_for_long_gets_no_new_rollouts_and_still_ends_those_it_has(
+    gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_trio.lanes._asyncio._REPLACE_SECONDS", 0.3)
+    results: list[agl.CompletedRollout] = []
+
+    @agl.rollout(runs_in="asyncio")
+    async def agent(task: int) -> float:
+        if task == 0:
+            gate.wait(20)
+        await asyncio.sleep(0.01)
+        return float(task)
+
+    async def collect(task: int) -> None:
+        results.append(await runner.step(task))
+
+    with trio.fail_after(15):
+        async with Runner(agent) as runner, trio.open_nursery() as nursery:
+            nursery.start_soon(collect, 0)
+            await trio.sleep(0.1)
+            await collect(1)
+            assert len(side_threads()) == 2
+            gate.set()
+
+    assert [done.final_reward for done in results] == [1.0, 0.0]
+    assert not side_threads()
+
+
 async def test_leaving_the_runner_does_not_wait_for_a_blocked_loop(
     gate: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:

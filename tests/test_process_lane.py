@@ -304,6 +304,17 @@ async def test_leaving_the_runner_does_not_wait_for_an_agent(tmp_path: Path) -> 
     assert time.monotonic() - begin < 10
 
 
+async def test_nothing_is_left_in_the_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    async with Runner(agents.dies, max_processes=1) as runner:
+        await runner.step("lives")
+        with pytest.raises(agl.WorkerDied):
+            await runner.step("os._exit")
+        assert list(tmp_path.iterdir())
+
+    assert not list(tmp_path.iterdir())
+
+
 async def test_a_silent_worker_is_unresponsive_and_one_that_records_is_not() -> None:
     config = RolloutConfig(unresponsive_seconds=0.8)
     async with Runner(agents.emits_slowly, config=config) as runner:

@@ -228,11 +228,18 @@ class Journal(list[Span]):
         with self._lock:
             super().append(span)
             if self._file >= 0:
-                if not self._frames:
-                    os.ftruncate(self._file, 0)
-                    os.write(self._file, pickle.dumps(self._attempt_id))
-                os.write(self._file, frame)
+                self._write(frame)
             self._frames.append(frame)
+
+    def _write(self, frame: bytes) -> None:
+        try:
+            if not self._frames:
+                os.ftruncate(self._file, 0)
+                os.write(self._file, pickle.dumps(self._attempt_id))
+            os.write(self._file, frame)
+        except OSError:
+            # A full disk is no fault of the agent's, and the spans travel with the result.
+            self._file = -1
 
     def extend(self, spans: Iterable[Span], /) -> None:
         """Add spans."""
