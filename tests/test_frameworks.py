@@ -169,3 +169,30 @@ async def test_a_langgraph_agent_is_cancelled_at_its_deadline() -> None:
                     await runner.step("Oslo")
 
                 assert runner.statistics().abandoned_threads == 0
+
+
+async def test_aiohttp_and_anyio_leave_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
+    aiohttp = pytest.importorskip("aiohttp")
+    import anyio
+
+    @agl.rollout(runs_in="asyncio")
+    async def agent(task: int, llm: agl.LLM) -> float:
+        request = {"model": llm.model, "messages": [{"role": "user", "content": f"weather in {task}"}]}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{llm.endpoint}/chat/completions", json=request) as response,
+        ):
+            arguments = (await response.json())["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"]
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.sleep, 0.01)
+        await anyio.to_thread.run_sync(agl.emit_message, arguments)
+        return 1.0
+
+    with trio.fail_after(60):
+        async with open_scripted_llm(answer, latency=0.01) as server:
+            resources = {"llm": agl.LLM(endpoint=server.base_url, model="scripted")}
+            async with Runner(agent, resources=resources) as runner, runner.stream(range(50)) as results:
+                texts = {done.rollout.input: agl.get_message_value(done.spans[1]) async for done in results}
+
+    assert texts == {task: json.dumps({"city": str(task)}) for task in range(50)}
+    assert not [record for record in caplog.records if record.name == "lightning_trio.lanes"]

@@ -149,7 +149,7 @@ async def run_attempt(
             if shared.hooks:
                 await _opening_hooks(shared, rollout)
                 started = trio.current_time()
-            if shared.process_lane is not None:
+            if shared.process_lane is not None and isinstance(bound, BoundAgent):
                 # The start of a worker process is none of the agent's time.
                 progress.worker = await shared.process_lane.take(shared.agent.name)
                 started = trio.current_time()
