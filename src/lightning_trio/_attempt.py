@@ -23,6 +23,7 @@ from ._records import (
     AttemptStatus,
     CompletedRollout,
     ErrorRecord,
+    Lane,
     RolloutConfig,
     RolloutStatus,
 )
@@ -91,9 +92,20 @@ class EndedAttempt:
 
 
 @attrs.define(eq=False)
-class _Progress:
-    """How an attempt goes, filled in on the way."""
+class Progress:
+    """How an attempt goes, filled in on the way; what looks at running attempts looks here."""
 
+    rollout: AttemptedRollout
+    lane: Lane | None
+    started: float
+    """On Trio's clock."""
+    recorder: AttemptRecorder | None = None
+    scope: trio.CancelScope | None = None
+    """What its deadline stands on."""
+    task: trio.lowlevel.Task | None = None
+    """The task that a native agent runs in, and how many of its nurseries are not the agent's."""
+    nurseries: int = 0
+    thread: WorkerThread | None = None
     timed_out: bool = False
     unresponsive: bool = False
     error: BaseException | None = None
@@ -125,6 +137,7 @@ async def run_attempt(
     resources: NamedResources,
     bound: BoundAgent | Exception,
     host: Link | None,
+    progress: Progress,
 ) -> EndedAttempt:
     """Run one attempt to its end, whatever the end is; raises nothing.
 
@@ -134,21 +147,22 @@ async def run_attempt(
         resources: what the agent is given.
         bound: the agent with its arguments, or the error that tells why there are none.
         host: a link to the host program's span that this was started in.
+        progress: where to note how it goes.
     """
-    recorder = AttemptRecorder(shared.tracer, rollout, resources, shared.agent.name, host)
-    progress = _Progress()
+    recorder = progress.recorder = AttemptRecorder(shared.tracer, rollout, resources, shared.agent.name, host)
     token = CURRENT.set(recorder)
     otel_token = otel_context.attach(recorder.context())
-    started = trio.current_time()
+    started = progress.started
     value: object = None
     try:
         try:
             if shared.hooks:
                 await _opening_hooks(shared, rollout)
-                started = trio.current_time()
+                started = progress.started = trio.current_time()
             # The boundary stands outside the scope: a child that fails while the deadline cancels it leaves
             # the scope as its error alone, and inside as a group with Cancelled in it.
             with trio.CancelScope(deadline=started + (rollout.config.timeout_seconds or math.inf)) as scope:
+                progress.scope = scope
                 value = await _call(shared, recorder, bound, progress, scope)
             if scope.cancelled_caught:
                 progress.timed_out = True
@@ -185,7 +199,7 @@ def _call(
     shared: Surroundings,
     recorder: AttemptRecorder,
     bound: BoundAgent | Exception,
-    progress: _Progress,
+    progress: Progress,
     scope: trio.CancelScope,
 ) -> Awaitable[Any]:
     if isinstance(bound, Exception):
@@ -200,7 +214,7 @@ async def _call_watched(
     shared: Surroundings,
     recorder: AttemptRecorder,
     bound: BoundAgent,
-    progress: _Progress,
+    progress: Progress,
     scope: trio.CancelScope,
     limit: float,
 ) -> Any:
@@ -219,11 +233,13 @@ async def _call_watched(
 
 
 def _call_in_lane(
-    shared: Surroundings, recorder: AttemptRecorder, bound: BoundAgent, progress: _Progress
+    shared: Surroundings, recorder: AttemptRecorder, bound: BoundAgent, progress: Progress
 ) -> Awaitable[Any]:
     task = recorder.rollout.input
     arguments = bound.arguments(recorder) if bound.live else bound.fixed
     if bound.lane == "trio":
+        progress.task = trio.lowlevel.current_task()
+        progress.nurseries = len(progress.task.child_nurseries)
         return run_natively(bound.name, bound.fn, task, arguments)
     if bound.lane == "asyncio":
         return shared.asyncio_lane.run(bound.fn, task, arguments)
@@ -231,10 +247,11 @@ def _call_in_lane(
     def abandon(thread: WorkerThread) -> None:
         progress.abandoned = thread
 
-    return run_in_thread(bound.fn, task, arguments, abandon)
+    progress.thread = WorkerThread()
+    return run_in_thread(bound.fn, task, arguments, progress.thread, abandon)
 
 
-async def _watch(recorder: AttemptRecorder, limit: float, progress: _Progress, scope: trio.CancelScope) -> None:
+async def _watch(recorder: AttemptRecorder, limit: float, progress: Progress, scope: trio.CancelScope) -> None:
     """Stop the attempt when it has recorded nothing for `limit` seconds, to a tenth of it."""
     seen, silent = recorder.activity, 0
     # An event for every span would cost each of them more than this look now and then.
@@ -252,7 +269,7 @@ async def _opening_hooks(shared: Surroundings, rollout: AttemptedRollout) -> Non
 
 
 async def _closing_hook(
-    progress: _Progress, name: Any, shared: Surroundings, rollout: AttemptedRollout, **more: Any
+    progress: Progress, name: Any, shared: Surroundings, rollout: AttemptedRollout, **more: Any
 ) -> None:
     """Call the hooks for the end; those of a cancelled attempt get a little time of their own."""
     stopped = progress.stopped
@@ -266,7 +283,7 @@ async def _closing_hook(
             progress.fail(exc)
 
 
-def _error(progress: _Progress, config: RolloutConfig, duration: float) -> ErrorRecord:
+def _error(progress: Progress, config: RolloutConfig, duration: float) -> ErrorRecord:
     exception = progress.error
     if exception is not None:
         if config.timeout_seconds is not None and duration >= config.timeout_seconds:

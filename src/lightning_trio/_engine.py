@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import random
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -17,7 +18,8 @@ import attrs
 import trio
 
 from ._agent import bind_agent
-from ._attempt import EndedAttempt, Surroundings, run_attempt
+from ._attempt import EndedAttempt, Progress, Surroundings, run_attempt
+from ._describe import describe
 from ._errors import LightningTrioError, RunnerClosed, StaleAttempt
 from ._injection import BoundAgent
 from ._lifecycle import TERMINAL_ROLLOUT, retry_delay
@@ -32,6 +34,7 @@ from ._records import (
     RunnerStatistics,
 )
 from ._resources import NamedResources
+from ._running import RunningAttempt, look_at_running
 from ._span import Link
 from .store import LightningStore
 from .tracing._recorder import host_link
@@ -79,7 +82,10 @@ class Engine:
         self._calls: set[trio.CancelScope] = set()
         self._failed = False
         self._random = random.Random()
-        self._running = 0
+        self._live: dict[str, Progress] = {}
+        """The attempts that run, the oldest first."""
+        self._clock = trio.lowlevel.current_clock()
+        self._thread = threading.get_ident()
         self._retrying = 0
         self._abandoned: set[str] = set()
         self._attempts = 0
@@ -89,7 +95,7 @@ class Engine:
         """Count what runs, waits and is done."""
         by_status = self._by_status
         return RunnerStatistics(
-            running=self._running,
+            running=len(self._live),
             retrying=self._retrying,
             succeeded=by_status.get("succeeded", 0),
             failed=by_status.get("failed", 0),
@@ -98,6 +104,18 @@ class Engine:
             attempts=self._attempts,
             abandoned_threads=len(self._abandoned),
             max_concurrency=self._max_concurrency,
+        )
+
+    def running(self, limit: int | None = None) -> list[RunningAttempt]:
+        """Look at the attempts that run, the oldest first; from any thread, and from a signal handler."""
+        return look_at_running(self._live, self._clock.current_time(), self._thread, limit)
+
+    def describe(self, limit: int) -> str:
+        """Say what runs, in lines for a terminal; as `running`."""
+        ages = [progress.started for progress in list(self._live.values())[-1:]]
+        youngest = self._clock.current_time() - ages[0] if ages else None
+        return describe(
+            self._shared.agent.name, self.statistics(), self._store.queued_nowait(), self.running(limit), youngest
         )
 
     # Agents and resources.
@@ -255,11 +273,13 @@ class Engine:
         return rollout
 
     async def _run(self, rollout: AttemptedRollout, resources: NamedResources, host: Link | None) -> EndedAttempt:
-        self._running += 1
         self._attempts += 1
         bound = self._bind(rollout.mode, resources)
-        ended = await run_attempt(self._shared, rollout, resources, bound, host)
-        self._running -= 1
+        lane = bound.lane if isinstance(bound, BoundAgent) else None
+        attempt_id = rollout.attempt.attempt_id
+        progress = self._live[attempt_id] = Progress(rollout, lane, trio.current_time())
+        ended = await run_attempt(self._shared, rollout, resources, bound, host, progress)
+        del self._live[attempt_id]
         outcome = ended.outcome
         if outcome.status != "succeeded" and outcome.status != "cancelled":
             delay = retry_delay(rollout.attempt.sequence_id, rollout.config, self._random.random())

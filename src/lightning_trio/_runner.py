@@ -13,6 +13,7 @@ import trio
 from ._agent import LitAgent, as_agent
 from ._attempt import Surroundings
 from ._collector import calm_collector
+from ._describe import summary
 from ._engine import Engine
 from ._errors import DatasetError, RunnerClosed, UsageError
 from ._groups import FlatNursery
@@ -34,6 +35,8 @@ from ._records import (
     Unset,
 )
 from ._resources import NamedResources, check_resources
+from ._running import RunningAttempt
+from ._signals import DESCRIBING
 from ._stream import RolloutStream, Tasks
 from .algorithms import Algorithm, Baseline, Session
 from .lanes import AsyncioLane
@@ -112,6 +115,29 @@ class Runner:
         """Count what runs, waits and is done since the runner was opened last; zeros before."""
         return self._statistics if self._engine is None else self._engine.statistics()
 
+    def running(self, limit: int | None = None) -> list[RunningAttempt]:
+        """Look at the attempts that run, the oldest first: their ages, last spans, and where their tasks stand.
+
+        May be called from any thread.
+
+        Args:
+            limit: how many to look at; None for all.
+        """
+        return [] if self._engine is None else self._engine.running(limit)
+
+    def describe(self, *, limit: int = 20) -> str:
+        """Say what the runner does, in lines for a terminal: numbers, then the attempts that run, the oldest first.
+
+        ``kill -USR1`` prints this for all open runners of a program, also while an agent keeps Trio from running.
+        May be called from any thread.
+
+        Args:
+            limit: how many attempts to show.
+        """
+        if self._engine is None:
+            return f"{summary(self.agent.name, self._statistics, None)}; it is closed"
+        return self._engine.describe(limit)
+
     # Opening and closing.
 
     # Protected: a Ctrl-C is raised in the agent's code or where we wait, never halfway through our own.
@@ -161,6 +187,7 @@ class Runner:
                 self._own_snapshot = await self.store.add_resources(self._resources)
             self.agent.set_runner(self)
             self._engine = engine
+            stack.enter_context(DESCRIBING.joined(self.describe))
             try:
                 yield engine
             finally:

@@ -121,6 +121,9 @@ class RunStore(LightningStore):
     async def summarize(self, run_id: str | None = None) -> RunSummary:
         return await self._store.summarize(self._run_id)
 
+    def queued_nowait(self) -> int | None:
+        return self._store.queued_nowait()
+
     def holding(self, run_id: str | None = None) -> AbstractContextManager[None]:
         return self._store.holding(self._run_id)
 
