@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence, Sized
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -13,17 +12,16 @@ import trio
 from ._agent import LitAgent, as_agent
 from ._attempt import Surroundings
 from ._collector import calm_collector
+from ._datasets import Datasets, check_dataset
 from ._describe import summary
 from ._engine import Engine
 from ._errors import DatasetError, RunnerClosed, UsageError
+from ._fit import Fit, FitSettings
 from ._groups import FlatNursery
 from ._hooks import Hook
-from ._ids import new_run_id, random_bits
-from ._lifecycle import TERMINAL_ROLLOUT
+from ._ids import random_bits
 from ._records import (
     DEFAULT_CONFIG,
-    UNSET,
-    AttemptedRollout,
     CompletedRollout,
     EnqueueRolloutRequest,
     FitResult,
@@ -31,20 +29,15 @@ from ._records import (
     RolloutConfig,
     RolloutMode,
     RunnerStatistics,
-    RunSummary,
-    Unset,
 )
 from ._resources import NamedResources, check_resources
 from ._running import RunningAttempt
 from ._signals import DESCRIBING
 from ._stream import RolloutStream, Tasks
-from .algorithms import Algorithm, Baseline, Session
+from .algorithms import Algorithm, Baseline
 from .lanes import AsyncioLane
 from .store import InMemoryLightningStore, LightningStore
-from .store._run import RunStore
 from .tracing import Tracer
-
-logger = logging.getLogger("lightning_trio.runner")
 
 T = TypeVar("T")
 
@@ -311,109 +304,17 @@ class Runner:
             raise DatasetError("fit() got no dataset; write: trio.run(runner.fit, [task, …])")
         check_dataset("train_dataset", train_dataset)
         check_dataset("val_dataset", val_dataset)
+        datasets = Datasets(train_dataset, val_dataset)
         if self._engine is not None:
-            return await self._fit(self._engine, train_dataset, val_dataset)
+            return await self._fit(self._engine, datasets)
         async with self:
-            return await self._fit(self._opened("await runner.fit(train_dataset)"), train_dataset, val_dataset)
+            return await self._fit(self._opened("await runner.fit(train_dataset)"), datasets)
 
-    async def _fit(
-        self, engine: Engine, train_dataset: Sequence[Any] | None, val_dataset: Sequence[Any] | None
-    ) -> FitResult:
-        modes: list[RolloutMode] = []
-        if train_dataset is not None:
-            modes.append("train")
-        if val_dataset is not None:
-            modes.append("val")
-
-        def check(mode: RolloutMode | None | Unset, resources: NamedResources) -> None:
-            if not isinstance(mode, Unset):
-                engine.bind(mode, resources)
-                return
-            for each in modes:
-                engine.bind(each, resources)
-
-        # Baseline runs both datasets with what there is; another algorithm may publish what the agent needs.
-        if self._own_snapshot is not None or isinstance(self.algorithm, Baseline):
-            snapshot = self._own_snapshot or await self.store.get_latest_resources()
-            check(UNSET, {} if snapshot is None else snapshot.resources)
-        run_id = new_run_id()
-        store = RunStore(self.store, run_id, check, self.max_rollouts)
-        session = Session(run_id, store, self._own_snapshot, self.max_concurrency)
-        try:
-            async with FlatNursery() as nursery:
-                nursery.start_soon(engine.work, run_id)
-                await self._run_algorithm(session, train_dataset, val_dataset)
-                await session.wait_all()
-                nursery.cancel_scope.cancel()
-        except KeyboardInterrupt:
-            await self._say_interrupted(run_id)
-            raise
-        return await self._result(session)
-
-    async def _run_algorithm(
-        self, session: Session, train_dataset: Sequence[Any] | None, val_dataset: Sequence[Any] | None
-    ) -> None:
-        algorithm = self.algorithm
-        token = algorithm.enter_session(session)
-        if self.adapter is not None:
-            algorithm.set_adapter(self.adapter)
-        try:
-            if algorithm.is_async():
-                await _run_unprotected(algorithm, train_dataset, val_dataset)
-            else:
-
-                def run_in_thread() -> object:
-                    return algorithm.run(train_dataset=train_dataset, val_dataset=val_dataset)
-
-                await trio.to_thread.run_sync(run_in_thread, abandon_on_cancel=True)
-        finally:
-            algorithm.leave_session(token)
-
-    async def _result(self, session: Session) -> FitResult:
-        summary = await session.store.summarize()
-        await self._say_failures(session, summary)
-        best = session.best
-        return FitResult(
-            run_id=session.run_id,
-            resources=self._resources if best is None else best.resources,
-            resources_id=None if best is None else best.resources_id,
-            counts={status: summary.counts.get(status, 0) for status in sorted(TERMINAL_ROLLOUT)},
-            mean_reward={"train": summary.mean_reward("train"), "val": summary.mean_reward("val")},
-            history=session.history,
+    async def _fit(self, engine: Engine, datasets: Datasets) -> FitResult:
+        settings = FitSettings(
+            self.algorithm, self.adapter, self._resources, self._own_snapshot, self.max_concurrency, self.max_rollouts
         )
-
-    async def _say_failures(self, session: Session, summary: RunSummary) -> None:
-        failed = summary.counts.get("failed", 0)
-        if not failed:
-            return
-        first = await session.store.query_rollouts(status_in=["failed"], run_id_in=[session.run_id], limit=1)
-        rollout = first[0] if first else None
-        error = rollout.attempt.error if isinstance(rollout, AttemptedRollout) else None
-        logger.warning(
-            "%d of %d rollouts of %s failed%s; store.query_rollouts(status_in=['failed']) gives them all",
-            failed,
-            sum(summary.counts.values()),
-            session.run_id,
-            "" if error is None else f", the first with {error.type}: {error.message}",
-        )
-
-    async def _say_interrupted(self, run_id: str) -> None:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 1.0):
-            counts = (await self.store.summarize(run_id)).counts
-            done = sum(number for status, number in counts.items() if status in TERMINAL_ROLLOUT)
-            logger.warning(
-                "interrupted: %d rollouts of %s are done and kept, %d are not",
-                done,
-                run_id,
-                sum(counts.values()) - done,
-            )
-
-
-@trio.lowlevel.disable_ki_protection
-async def _run_unprotected(
-    algorithm: Algorithm, train_dataset: Sequence[Any] | None, val_dataset: Sequence[Any] | None
-) -> None:
-    await algorithm.run(train_dataset=train_dataset, val_dataset=val_dataset)
+        return await Fit(engine, self.store, settings, datasets).run()
 
 
 def _checked(name: str, value: object, kind: type[T]) -> T:
@@ -421,22 +322,3 @@ def _checked(name: str, value: object, kind: type[T]) -> T:
         return value
     hint = f"; did you mean {value.__name__}()?" if isinstance(value, type) and issubclass(value, kind) else ""
     raise UsageError(f"{name} takes a {kind.__name__}, not {value!r}{hint}")
-
-
-def check_dataset(name: str, dataset: object) -> None:
-    """Refuse what cannot be gone through by index, and what is empty.
-
-    Raises:
-        DatasetError: showing what to write instead.
-    """
-    if dataset is None:
-        return
-    if isinstance(dataset, str | bytes | Mapping | set | frozenset):
-        raise DatasetError(f"{name} is a {type(dataset).__name__}; a dataset is a list of tasks: [task, …]")
-    if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
-        raise DatasetError(
-            f"{name} is a {type(dataset).__name__}, which has no length; make it a list, or, for tasks that come as "
-            "they go: async with runner, runner.stream(tasks) as results: async for done in results: …"
-        )
-    if len(dataset) == 0:
-        raise DatasetError(f"{name} is empty; give at least one task, or None to leave it out")

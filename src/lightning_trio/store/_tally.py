@@ -39,7 +39,7 @@ class Tally:
 
     def summary(self) -> RunSummary:
         """Give the counts that are not zero, and the rewards."""
-        counts = {status: n for status, n in self.counts.items() if n}
+        counts: dict[RolloutStatus, int] = {status: n for status, n in self.counts.items() if n}
         return RunSummary(counts, dict(self.rewards), self.usage, self.agent_seconds)
 
     @classmethod

@@ -1,0 +1,53 @@
+"""Datasets: sequences of tasks, checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any
+
+import attrs
+
+from ._errors import DatasetError
+from ._records import RolloutMode
+
+
+@attrs.frozen
+class Datasets:
+    """What one `fit` goes through."""
+
+    train: Sequence[Any] | None
+    val: Sequence[Any] | None
+
+    @property
+    def modes(self) -> Sequence[RolloutMode]:
+        """The modes there are tasks for."""
+        modes: list[RolloutMode] = []
+        if self.train is not None:
+            modes.append("train")
+        if self.val is not None:
+            modes.append("val")
+        return modes
+
+    @property
+    def size(self) -> int:
+        """How many tasks there are."""
+        return sum(len(tasks) for tasks in (self.train, self.val) if tasks is not None)
+
+
+def check_dataset(name: str, dataset: object) -> None:
+    """Refuse what cannot be gone through by index, and what is empty.
+
+    Raises:
+        DatasetError: showing what to write instead.
+    """
+    if dataset is None:
+        return
+    if isinstance(dataset, str | bytes | Mapping | set | frozenset):
+        raise DatasetError(f"{name} is a {type(dataset).__name__}; a dataset is a list of tasks: [task, …]")
+    if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
+        raise DatasetError(
+            f"{name} is a {type(dataset).__name__}, which has no length; make it a list, or, for tasks that come as "
+            "they go: async with runner, runner.stream(tasks) as results: async for done in results: …"
+        )
+    if len(dataset) == 0:
+        raise DatasetError(f"{name} is empty; give at least one task, or None to leave it out")
