@@ -17,6 +17,7 @@ from ._errors import AttemptTimedOut, RolloutCancelled
 from ._groups import split_stop
 from ._hooks import Hook, call_hooks
 from ._injection import BoundAgent
+from ._lifecycle import Allowance
 from ._records import (
     AttemptedRollout,
     AttemptOutcome,
@@ -99,6 +100,8 @@ class Progress:
     lane: Lane | None
     started: float
     """On Trio's clock."""
+    allowance: Allowance | None = None
+    """How long it may run; None leaves that to `timeout_seconds` alone."""
     recorder: AttemptRecorder | None = None
     scope: trio.CancelScope | None = None
     """What its deadline stands on."""
@@ -112,6 +115,14 @@ class Progress:
     stop: BaseException | None = None
     stopped: bool = False
     abandoned: WorkerThread | None = None
+
+    @property
+    def limit(self) -> float:
+        """How many seconds it may run; 0 if it must not begin."""
+        if self.allowance is not None:
+            return self.allowance.seconds
+        seconds = self.rollout.config.timeout_seconds
+        return math.inf if seconds is None else seconds
 
     def fail(self, exc: BaseException) -> None:
         """Take in an exception: split off what must go on up, keep the rest as the attempt's error."""
@@ -161,10 +172,11 @@ async def run_attempt(
                 started = progress.started = trio.current_time()
             # The boundary stands outside the scope: a child that fails while the deadline cancels it leaves
             # the scope as its error alone, and inside as a group with Cancelled in it.
-            with trio.CancelScope(deadline=started + (rollout.config.timeout_seconds or math.inf)) as scope:
+            with trio.CancelScope(deadline=started + progress.limit) as scope:
                 progress.scope = scope
-                value = await _call(shared, recorder, bound, progress, scope)
-            if scope.cancelled_caught:
+                if progress.limit > 0:
+                    value = await _call(shared, recorder, bound, progress, scope)
+            if scope.cancelled_caught or progress.limit <= 0:
                 progress.timed_out = True
             else:
                 record_return(recorder, value)
@@ -286,12 +298,14 @@ async def _closing_hook(
 def _error(progress: Progress, config: RolloutConfig, duration: float) -> ErrorRecord:
     exception = progress.error
     if exception is not None:
-        if config.timeout_seconds is not None and duration >= config.timeout_seconds:
+        if duration >= progress.limit:
             exception.add_note("The attempt's deadline had passed when this was raised.")
     elif progress.stopped:
         exception = RolloutCancelled("cancelled while it ran")
     elif progress.unresponsive:
         exception = AttemptTimedOut(f"stopped, for it recorded nothing for {config.unresponsive_seconds:g} s")
+    elif progress.allowance is not None:
+        exception = AttemptTimedOut(progress.allowance.reason)
     else:
         exception = AttemptTimedOut(f"stopped at its deadline after {config.timeout_seconds:g} s")
     if progress.abandoned is not None:

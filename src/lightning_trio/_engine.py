@@ -22,8 +22,9 @@ from ._attempt import EndedAttempt, Progress, Surroundings, run_attempt
 from ._describe import describe
 from ._errors import LightningTrioError, RunnerClosed, StaleAttempt
 from ._injection import BoundAgent
-from ._lifecycle import TERMINAL_ROLLOUT, retry_delay
+from ._lifecycle import TERMINAL_ROLLOUT, allowance, is_final, retry_delay
 from ._records import (
+    Attempt,
     AttemptedRollout,
     AttemptStatus,
     CompletedRollout,
@@ -199,12 +200,22 @@ class Engine:
 
     @trio.lowlevel.enable_ki_protection
     async def _run_claimed(self, rollout: AttemptedRollout, resources: NamedResources, host: Link | None) -> None:
-        ended = await self._run(rollout, resources, host)
+        ended = await self._run(rollout, resources, host, await self._spent(rollout))
         if ended.outcome.status == "cancelled":
             ended.outcome = attrs.evolve(ended.outcome, requeue=True)
         self._commit_soon(ended, None)
         if ended.stop is not None:
             raise ended.stop
+
+    async def _spent(self, rollout: AttemptedRollout) -> float:
+        """How many seconds ago the rollout's first attempt began, asked only where it matters."""
+        if rollout.config.total_timeout_seconds is None or rollout.attempt.sequence_id == 1:
+            return 0.0
+        # A claimed rollout must not be lost to a cancellation here.
+        attempts: Sequence[Attempt] = []
+        with trio.CancelScope(shield=True):
+            attempts = await self._store.query_attempts(rollout.rollout_id)
+        return max(rollout.attempt.start_time - attempts[0].start_time, 0.0)
 
     # One rollout for a caller who waits for it.
 
@@ -238,8 +249,9 @@ class Engine:
         [rollout] = started
         resources = (await self._snapshots(started))[rollout.resources_id]
         host = host_link()
+        began = trio.current_time()
         while True:
-            ended = await self._run(rollout, resources, host)
+            ended = await self._run(rollout, resources, host, trio.current_time() - began)
             delay = ended.outcome.retry_delay or 0.0
             ended.outcome = attrs.evolve(ended.outcome, retry_delay=None)
             status = await self._commit(ended)
@@ -272,18 +284,27 @@ class Engine:
             self._retrying -= 1
         return rollout
 
-    async def _run(self, rollout: AttemptedRollout, resources: NamedResources, host: Link | None) -> EndedAttempt:
+    async def _run(
+        self, rollout: AttemptedRollout, resources: NamedResources, host: Link | None, spent: float
+    ) -> EndedAttempt:
+        """Run an attempt that begins `spent` seconds after the rollout's first one."""
         self._attempts += 1
+        attempt, config = rollout.attempt, rollout.config
         bound = self._bind(rollout.mode, resources)
-        lane = bound.lane if isinstance(bound, BoundAgent) else None
-        attempt_id = rollout.attempt.attempt_id
-        progress = self._live[attempt_id] = Progress(rollout, lane, trio.current_time())
+        progress = Progress(rollout, bound.lane if isinstance(bound, BoundAgent) else None, trio.current_time())
+        if config.queue_timeout_seconds is not None or config.total_timeout_seconds is not None:
+            waited = attempt.start_time - rollout.start_time
+            progress.allowance = allowance(config, attempt.sequence_id, waited, spent)
+        self._live[attempt.attempt_id] = progress
         ended = await run_attempt(self._shared, rollout, resources, bound, host, progress)
-        del self._live[attempt_id]
+        del self._live[attempt.attempt_id]
         outcome = ended.outcome
         if outcome.status != "succeeded" and outcome.status != "cancelled":
-            delay = retry_delay(rollout.attempt.sequence_id, rollout.config, self._random.random())
-            ended.outcome = attrs.evolve(outcome, retry_delay=delay)
+            delay = retry_delay(attempt.sequence_id, config, self._random.random())
+            spent += trio.current_time() - progress.started + delay
+            final = progress.timed_out and progress.allowance is not None and progress.allowance.final
+            final = final or is_final(outcome.status, outcome.error, config, spent)
+            ended.outcome = attrs.evolve(outcome, retry_delay=delay, final=final)
         return ended
 
     # Committing.

@@ -16,6 +16,7 @@ from ._datasets import Datasets, check_dataset
 from ._describe import summary
 from ._engine import Engine
 from ._errors import DatasetError, RunnerClosed, UsageError
+from ._exception_names import missing_name
 from ._fit import Fit, FitSettings
 from ._groups import FlatNursery
 from ._hooks import Hook
@@ -84,6 +85,9 @@ class Runner:
         if max_rollouts is not None and (not isinstance(max_rollouts, int) or max_rollouts < 0):
             raise UsageError(f"max_rollouts={max_rollouts!r}; give how many rollouts to start, None for all")
         self.agent: LitAgent[Any] = as_agent(agent)
+        for name, each in (("config", config), ("the agent's config", self.agent.config)):
+            if isinstance(each, RolloutConfig) and (missing := missing_name(each.retry_exceptions)) is not None:
+                raise UsageError(f"{name} has retry_exceptions=[{missing!r}], and its module has nothing of that name")
         self.store: LightningStore = (
             InMemoryLightningStore() if store is None else _checked("store", store, LightningStore)
         )
