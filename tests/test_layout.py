@@ -17,11 +17,11 @@ PACKAGE = Path(lightning_trio.__file__).parent
 LAYERS: list[set[str]] = [
     {"semconv", "_collector", "_errors", "_exception_names", "_groups", "_ids", "_signals", "_version"},
     {"_records", "_resources", "_span"},
-    {"_lifecycle", "_attributes", "_rewards", "_trace_tree"},
+    {"_lifecycle", "_attributes", "_rewards", "_usage", "_trace_tree"},
     {"tracing", "_context", "emitter"},
     {"_signature", "_injection", "_agent", "_returns", "_hooks", "store", "llm"},
     {"lanes", "_attempt", "_running", "_describe"},
-    {"_datasets", "_engine", "_stream", "_fit", "_runner", "algorithms"},
+    {"_datasets", "_lease", "_resume", "_audit", "_engine", "_stream", "_fit", "_runner", "algorithms"},
     {"_trainer"},
     {"testing"},
 ]

@@ -11,6 +11,7 @@
     │   ├── NestedTrioRun (also RuntimeError)
     │   ├── NoActiveRollout (also RuntimeError)
     │   ├── ResourceError (also ValueError)
+    │   ├── ResumeError (also ValueError)
     │   ├── RunnerClosed (also RuntimeError)
     │   └── UnsupportedLane (also ValueError)
     ├── AgentError (the agent's)
@@ -65,6 +66,10 @@ class NoActiveRollout(UsageError, RuntimeError):
 
 class ResourceError(UsageError, ValueError):
     """A resource is missing, of an unknown type, or badly made."""
+
+
+class ResumeError(UsageError, ValueError):
+    """A run cannot be resumed as asked: it is another agent's or dataset's, unknown, or still being worked on."""
 
 
 class RunnerClosed(UsageError, RuntimeError):
