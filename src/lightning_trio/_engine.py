@@ -11,7 +11,7 @@ import functools
 import logging
 import random
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import attrs
@@ -21,6 +21,7 @@ from ._agent import bind_agent
 from ._attempt import EndedAttempt, Progress, Surroundings, run_attempt
 from ._describe import describe
 from ._errors import LightningTrioError, RunnerClosed, StaleAttempt
+from ._groups import FlatNursery
 from ._injection import BoundAgent
 from ._lifecycle import TERMINAL_ROLLOUT, allowance, is_final, retry_delay
 from ._records import (
@@ -37,6 +38,7 @@ from ._records import (
 from ._resources import NamedResources
 from ._running import RunningAttempt, look_at_running
 from ._span import Link
+from ._stopping import Stop
 from .store import LightningStore
 from .tracing._recorder import host_link
 
@@ -68,6 +70,7 @@ class Engine:
         default_config: RolloutConfig,
         max_concurrency: int,
         worker_id: str,
+        grace_seconds: float,
     ) -> None:
         self._shared = shared
         self._store = store
@@ -79,12 +82,18 @@ class Engine:
         self._bound: dict[tuple[RolloutMode | None, int], tuple[NamedResources, BoundAgent | Exception]] = {}
         self._uncommitted: list[tuple[EndedAttempt, _Waiting | None]] = []
         self._ended = trio.Event()
+        self._idle = trio.Event()
+        """Set when nothing is left to commit; made anew by whoever waits for that."""
+        self._committing = False
         self._closing = False
         self._calls: set[trio.CancelScope] = set()
         self._failed = False
         self._random = random.Random()
         self._live: dict[str, Progress] = {}
         """The attempts that run, the oldest first."""
+        self.stop = Stop(grace_seconds, lambda: len(self._live))
+        self._on_failure: dict[str | None, Callable[[], None]] = {}
+        """Whom to tell of failed rollouts, by run."""
         self._clock = trio.lowlevel.current_clock()
         self._thread = threading.get_ident()
         self._retrying = 0
@@ -161,11 +170,17 @@ class Engine:
 
     @trio.lowlevel.enable_ki_protection
     async def work(self, run_id: str | None) -> None:
-        """Claim and run the queue's rollouts until cancelled; then wait for none, requeue what runs."""
+        """Claim and run the queue's rollouts until cancelled; then wait for none, requeue what runs.
+
+        Raises:
+            KeyboardInterrupt, Terminated: stopped by a signal, after the grace period; see `Stop`.
+        """
         host = host_link()
-        with self._call():
-            async with trio.open_nursery() as nursery:
-                await self._work(run_id, host, nursery)
+        with self._call(), self.stop.working() as work:
+            # Flat, for a Ctrl-C that is raised in an agent's code is to leave it plain.
+            async with FlatNursery() as nursery:
+                with work.claiming(nursery.cancel_scope):
+                    await self._work(run_id, host, nursery)
 
     async def _work(self, run_id: str | None, host: Link | None, nursery: trio.Nursery) -> None:
         while True:
@@ -339,10 +354,31 @@ class Engine:
                     if self._closing:
                         scope.deadline = min(scope.deadline, trio.current_time() + _LAST_COMMIT_SECONDS)
                     batch, self._uncommitted = self._uncommitted, []
+                    self._committing = True
                     await self._commit_batch(batch)
+                    self._committing = False
                     batch = []
+                    if not self._uncommitted:
+                        self._idle.set()
         finally:
+            self._idle.set()
             self._give_up([*batch, *self._uncommitted])
+
+    async def wait_committed(self) -> None:
+        """Wait until all attempts that have ended are committed, or cannot be."""
+        while (self._uncommitted or self._committing) and not self._failed:
+            if self._idle.is_set():
+                self._idle = trio.Event()
+            await self._idle.wait()
+
+    @contextmanager
+    def telling_failures(self, run_id: str, fn: Callable[[], None]) -> Iterator[None]:
+        """Call `fn` whenever a rollout of the run has failed for good."""
+        self._on_failure[run_id] = fn
+        try:
+            yield
+        finally:
+            del self._on_failure[run_id]
 
     async def _commit_batch(self, batch: Sequence[tuple[EndedAttempt, _Waiting | None]]) -> None:
         statuses = await self._store.finish([ended.outcome for ended, _ in batch])
@@ -365,6 +401,8 @@ class Engine:
         self._by_status[attempt_status] = self._by_status.get(attempt_status, 0) + 1
         if status is not None:
             self._shared.tracer.finish_attempt(ended.outcome.spans)
+        if status == "failed" and (tell := self._on_failure.get(ended.rollout.run_id)) is not None:
+            tell()
         if waiting is not None:
             waiting.status = status
             waiting.committed.set()

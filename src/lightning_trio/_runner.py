@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
@@ -17,6 +18,7 @@ from ._describe import summary
 from ._engine import Engine
 from ._errors import DatasetError, RunnerClosed, UsageError
 from ._exception_names import missing_name
+from ._failures import check_max_failures
 from ._fit import Fit, FitSettings, Resumption
 from ._groups import FlatNursery
 from ._hooks import Hook
@@ -35,6 +37,7 @@ from ._records import (
 from ._resources import NamedResources, check_resources
 from ._running import RunningAttempt
 from ._signals import DESCRIBING
+from ._stopping import STOPPING
 from ._stream import RolloutStream, Tasks
 from .algorithms import Algorithm, Baseline
 from .lanes import AsyncioLane
@@ -58,6 +61,9 @@ class Runner:
         tracer: what records the attempts.
         adapter: what the algorithm turns spans into data with.
         max_rollouts: how many rollouts one `fit` starts at most; the rest count as cancelled.
+        max_failures: how many rollouts of one `fit` may fail, as an int, or which share of its tasks, as a float
+            between 0 and 1; with one more it ends early, and what is left counts as cancelled.
+        grace_seconds: how long attempts may run on after a first Ctrl-C or SIGTERM.
         run_name: what to call the runs of `fit`, to tell them apart in a store.
 
     >>> import trio
@@ -81,12 +87,17 @@ class Runner:
         tracer: Tracer | None = None,
         adapter: object | None = None,
         max_rollouts: int | None = None,
+        max_failures: float | None = None,
+        grace_seconds: float = 5.0,
         run_name: str | None = None,
     ) -> None:
         if not isinstance(max_concurrency, int) or max_concurrency < 1:
             raise UsageError(f"max_concurrency={max_concurrency!r}; give how many rollouts may run at a time, from 1")
         if max_rollouts is not None and (not isinstance(max_rollouts, int) or max_rollouts < 0):
             raise UsageError(f"max_rollouts={max_rollouts!r}; give how many rollouts to start, None for all")
+        check_max_failures(max_failures)
+        if not isinstance(grace_seconds, int | float) or not 0 <= grace_seconds < math.inf:
+            raise UsageError(f"grace_seconds={grace_seconds!r}; give how long attempts may run on, 0 to stop at once")
         self.agent: LitAgent[Any] = as_agent(agent)
         for name, each in (("config", config), ("the agent's config", self.agent.config)):
             if isinstance(each, RolloutConfig) and (missing := missing_name(each.retry_exceptions)) is not None:
@@ -102,6 +113,8 @@ class Runner:
         self.adapter = adapter
         self.max_concurrency = max_concurrency
         self.max_rollouts = max_rollouts
+        self.max_failures = max_failures
+        self.grace_seconds = grace_seconds
         self.run_name = run_name
         self.config: RolloutConfig = _checked("config", config, RolloutConfig)
         self._resources = check_resources({} if resources is None else resources, "Runner(resources=…)")
@@ -172,6 +185,7 @@ class Runner:
             self.agent.config or self.config,
             self.max_concurrency,
             self._worker_id,
+            self.grace_seconds,
         )
         async with AsyncExitStack() as stack:
             stack.enter_context(calm_collector())
@@ -190,6 +204,7 @@ class Runner:
             self.agent.set_runner(self)
             self._engine = engine
             stack.enter_context(DESCRIBING.joined(self.describe))
+            stack.enter_context(STOPPING.joined(engine.stop))
             try:
                 yield engine
             finally:
@@ -339,6 +354,7 @@ class Runner:
             self._own_snapshot,
             self.max_concurrency,
             self.max_rollouts,
+            self.max_failures,
             self.run_name,
             self._worker_id,
         )
