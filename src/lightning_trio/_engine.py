@@ -102,6 +102,10 @@ class Engine:
         self._attempts = 0
         self._by_status: dict[AttemptStatus, int] = {}
 
+    def is_busy(self) -> bool:
+        """Tell whether attempts run."""
+        return bool(self._live)
+
     def statistics(self) -> RunnerStatistics:
         """Count what runs, waits and is done."""
         by_status = self._by_status

@@ -196,7 +196,6 @@ class Runner:
             if not self.store.is_open:
                 await stack.enter_async_context(self.store)
             await stack.enter_async_context(self.tracer.open())
-            await stack.enter_async_context(open_lease(self.store, self._worker_id))
             asyncio_lane = await stack.enter_async_context(open_asyncio_lane())
             process_lane: ProcessLane | None = None
             if self.agent.runs_in == "process":
@@ -213,6 +212,7 @@ class Runner:
                 self._worker_id,
                 self.grace_seconds,
             )
+            await stack.enter_async_context(open_lease(self.store, self._worker_id, engine.is_busy))
             stack.callback(self._keep_statistics, engine)
             stack.callback(engine.say_abandoned)
             nursery = await stack.enter_async_context(FlatNursery())
