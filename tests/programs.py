@@ -62,9 +62,11 @@ def interrupt_program(source: str, *signals: int, between: float = 0.3, timeout:
         # Killed, it ends its output, and so the wait for a line that does not come.
         watchdog = threading.Timer(timeout, program.kill)
         watchdog.start()
-        line = program.stdout.readline()
+        ready = any(line == "ready\n" for line in iter(program.stdout.readline, ""))
         watchdog.cancel()
-        assert line == "ready\n", program.communicate()[1]
+        if not ready:
+            program.kill()
+            raise AssertionError(program.communicate()[1])
         # Most programs are idle when they are interrupted; one test is about those that are not.
         time.sleep(0.2)
         begin = time.monotonic()
