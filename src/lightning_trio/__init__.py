@@ -3,6 +3,7 @@
 Users write ``import lightning_trio as agl``.
 """
 
+from . import embed as embed
 from . import emitter as emitter
 from . import semconv as semconv
 from ._agent import FunctionalLitAgent as FunctionalLitAgent
@@ -38,15 +39,23 @@ from ._errors import LightningTrioError as LightningTrioError
 from ._errors import MissingPlaceholder as MissingPlaceholder
 from ._errors import NestedTrioRun as NestedTrioRun
 from ._errors import NoActiveRollout as NoActiveRollout
+from ._errors import NotStorable as NotStorable
+from ._errors import PayloadTooLarge as PayloadTooLarge
 from ._errors import ResourceError as ResourceError
 from ._errors import ResumeError as ResumeError
 from ._errors import RolloutCancelled as RolloutCancelled
 from ._errors import RunnerClosed as RunnerClosed
 from ._errors import StaleAttempt as StaleAttempt
+from ._errors import StoreClosed as StoreClosed
 from ._errors import StoreError as StoreError
+from ._errors import StoreFormatError as StoreFormatError
+from ._errors import StoreFull as StoreFull
+from ._errors import StoreLocked as StoreLocked
+from ._errors import StoreUnavailable as StoreUnavailable
 from ._errors import UnknownId as UnknownId
 from ._errors import UnsupportedLane as UnsupportedLane
 from ._errors import UsageError as UsageError
+from ._errors import WorkerDied as WorkerDied
 from ._hooks import Hook as Hook
 from ._records import UNSET as UNSET
 from ._records import Attempt as Attempt
@@ -117,6 +126,7 @@ from .emitter import reward as reward
 from .llm import open_local_llm as open_local_llm
 from .store import InMemoryLightningStore as InMemoryLightningStore
 from .store import LightningStore as LightningStore
+from .store import SqliteLightningStore as SqliteLightningStore
 from .tracing import ExporterStatistics as ExporterStatistics
 from .tracing import Tracer as Tracer
 from .tracing import TracerStatistics as TracerStatistics

@@ -33,7 +33,7 @@ from ._returns import record_return
 from ._rewards import find_final_reward
 from ._span import Link
 from ._usage import sum_usage
-from .lanes import AsyncioLane, WorkerThread, run_in_thread, run_natively
+from .lanes import AsyncioLane, StillRunning, WorkerThread, run_in_thread, run_natively
 from .tracing import Tracer
 from .tracing._current import CURRENT
 from .tracing._recorder import AttemptRecorder
@@ -41,6 +41,7 @@ from .tracing._recorder import AttemptRecorder
 if TYPE_CHECKING:
     from ._agent import LitAgent
     from ._runner import Runner
+    from .lanes._process import ProcessLane, Worker
 
 logger = logging.getLogger("lightning_trio.attempt")
 
@@ -60,6 +61,7 @@ class Surroundings:
     tracer: Tracer
     hooks: Sequence[Hook]
     asyncio_lane: AsyncioLane
+    process_lane: ProcessLane | None
 
 
 @attrs.define(eq=False)
@@ -72,7 +74,7 @@ class EndedAttempt:
     rollout: AttemptedRollout
     outcome: AttemptOutcome
     stop: BaseException | None
-    abandoned: WorkerThread | None
+    abandoned: StillRunning | None
 
     def refuse(self) -> None:
         """Take back what the attempt came to, since its rollout had been ended through the store meanwhile."""
@@ -116,7 +118,8 @@ class Progress:
     error: BaseException | None = None
     stop: BaseException | None = None
     stopped: bool = False
-    abandoned: WorkerThread | None = None
+    abandoned: StillRunning | None = None
+    worker: Worker | None = None
 
     @property
     def limit(self) -> float:
@@ -172,6 +175,10 @@ async def run_attempt(
             if shared.hooks:
                 await _opening_hooks(shared, rollout)
                 started = progress.started = trio.current_time()
+            if shared.process_lane is not None and isinstance(bound, BoundAgent) and progress.limit > 0:
+                # The start of a worker process is none of the agent's time.
+                progress.worker = await shared.process_lane.take(shared.agent.name)
+                started = progress.started = trio.current_time()
             # The boundary stands outside the scope: a child that fails while the deadline cancels it leaves
             # the scope as its error alone, and inside as a group with Cancelled in it.
             with trio.CancelScope(deadline=started + progress.limit) as scope:
@@ -186,6 +193,8 @@ async def run_attempt(
                 record_return(recorder, value)
         except BaseException as exc:
             progress.fail(exc)
+        if progress.worker is not None and shared.process_lane is not None:
+            shared.process_lane.put_back(progress.worker)
         duration = trio.current_time() - started
         if shared.hooks:
             await _closing_hook(progress, "on_trace_end", shared, rollout, tracer=shared.tracer)
@@ -258,23 +267,28 @@ def _call_in_lane(
         progress.task = trio.lowlevel.current_task()
         progress.nurseries = len(progress.task.child_nurseries)
         return run_natively(bound.name, bound.fn, task, arguments)
+    if bound.lane == "process":
+        assert shared.process_lane is not None
+        assert progress.worker is not None
+        return shared.process_lane.run(progress.worker, recorder, bound)
+
+    def abandon(call: StillRunning) -> None:
+        progress.abandoned = call
+
     if bound.lane == "asyncio":
-        return shared.asyncio_lane.run(bound.fn, task, arguments)
-
-    def abandon(thread: WorkerThread) -> None:
-        progress.abandoned = thread
-
+        return shared.asyncio_lane.run(bound.fn, task, arguments, abandon)
     progress.thread = WorkerThread()
     return run_in_thread(bound.fn, task, arguments, progress.thread, abandon)
 
 
 async def _watch(recorder: AttemptRecorder, limit: float, progress: Progress, scope: trio.CancelScope) -> None:
     """Stop the attempt when it has recorded nothing for `limit` seconds, to a tenth of it."""
-    seen, silent = recorder.activity, 0
+    seen, silent = recorder.count_activity(), 0
     # An event for every span would cost each of them more than this look now and then.
     while silent < _LOOKS:
         await trio.sleep(limit / _LOOKS)
-        seen, silent = recorder.activity, silent + 1 if seen == recorder.activity else 0
+        now = recorder.count_activity()
+        seen, silent = now, silent + 1 if seen == now else 0
     progress.unresponsive = True
     scope.cancel()
 
@@ -314,5 +328,5 @@ def _error(progress: Progress, config: RolloutConfig, duration: float) -> ErrorR
     else:
         exception = AttemptTimedOut(f"stopped at its deadline after {config.timeout_seconds:g} s")
     if progress.abandoned is not None:
-        exception.add_note("Its thread could not be stopped and was abandoned.")
+        exception.add_note(f"Its {progress.abandoned.kind} could not be stopped and was abandoned.")
     return ErrorRecord.from_exception(exception)

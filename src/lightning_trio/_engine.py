@@ -44,7 +44,7 @@ from .tracing._recorder import host_link
 
 logger = logging.getLogger("lightning_trio.runner")
 
-_CLAIM_AT_ONCE = 128
+_CLAIM_AT_ONCE = 256
 """The most rollouts to claim in one go; the loop serves other tasks in between."""
 
 _LAST_COMMIT_SECONDS = 30.0
@@ -98,6 +98,7 @@ class Engine:
         self._thread = threading.get_ident()
         self._retrying = 0
         self._abandoned: set[str] = set()
+        self._late_results = 0
         self._attempts = 0
         self._by_status: dict[AttemptStatus, int] = {}
 
@@ -114,6 +115,7 @@ class Engine:
             attempts=self._attempts,
             abandoned_threads=len(self._abandoned),
             max_concurrency=self._max_concurrency,
+            late_results=self._late_results,
         )
 
     def running(self, limit: int | None = None) -> list[RunningAttempt]:
@@ -186,8 +188,10 @@ class Engine:
     async def _work(self, run_id: str | None, host: Link | None, nursery: trio.Nursery) -> None:
         while True:
             await self._store.wait_claimable(run_id=run_id)
-            await self._slots.acquire()
-            held = 1 + self._take_slots(_CLAIM_AT_ONCE - 1)
+            # Without a checkpoint where there is a slot: the store claims while what was claimed before begins to run.
+            if not (held := self._take_slots(_CLAIM_AT_ONCE)):
+                await self._slots.acquire()
+                held = 1 + self._take_slots(_CLAIM_AT_ONCE - 1)
             claimed: list[AttemptedRollout] = []
             try:
                 claimed = await self._store.claim(
@@ -413,22 +417,24 @@ class Engine:
             rollout_id = ended.rollout.rollout_id
             self._abandoned.add(rollout_id)
             logger.warning(
-                "rollout %s was %s, but its thread could not be stopped and was abandoned: it keeps its slot until it "
+                "rollout %s was %s, but its %s could not be stopped and was abandoned: it keeps its slot until it "
                 "ends and can record nothing more",
                 rollout_id,
                 {"timeout": "stopped at its deadline"}.get(attempt_status, attempt_status),
+                ended.abandoned.kind,
             )
             ended.abandoned.when_ended(functools.partial(self._abandoned_ended, rollout_id))
 
     def _abandoned_ended(self, rollout_id: str) -> None:
         self._abandoned.discard(rollout_id)
+        self._late_results += 1
         self._slots.release()
 
     def say_abandoned(self) -> None:
-        """Name the threads that outlive the runner."""
+        """Name what outlives the runner."""
         if self._abandoned:
             logger.warning(
-                "the runner is closed, and %d abandoned threads still run (they do not keep the process alive): %s",
+                "the runner is closed, and %d abandoned attempts still run (they do not keep the process alive): %s",
                 len(self._abandoned),
                 ", ".join(sorted(self._abandoned)[:20]),
             )

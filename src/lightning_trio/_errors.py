@@ -10,6 +10,8 @@
     │   ├── MissingPlaceholder (also KeyError)
     │   ├── NestedTrioRun (also RuntimeError)
     │   ├── NoActiveRollout (also RuntimeError)
+    │   ├── NotStorable (also TypeError, ValueError)
+    │   │   └── PayloadTooLarge
     │   ├── ResourceError (also ValueError)
     │   ├── ResumeError (also ValueError)
     │   ├── RunnerClosed (also RuntimeError)
@@ -18,10 +20,16 @@
     │   ├── AttemptTimedOut (also TimeoutError)
     │   ├── InvalidReturn (also TypeError)
     │   ├── InvalidReward (also ValueError)
-    │   └── RolloutCancelled
+    │   ├── RolloutCancelled
+    │   └── WorkerDied
     └── StoreError (what was asked of a store does not fit what it holds)
         ├── Evicted (also LookupError)
         ├── StaleAttempt
+        ├── StoreClosed (also RuntimeError)
+        ├── StoreFormatError (also ValueError)
+        ├── StoreUnavailable (also OSError)
+        │   ├── StoreFull
+        │   └── StoreLocked (also TimeoutError)
         └── UnknownId (also ValueError, LookupError)
 
 ``AttemptAbandoned`` stands outside: it is a ``BaseException``, see there.
@@ -64,6 +72,14 @@ class NoActiveRollout(UsageError, RuntimeError):
     """Something that acts on the current rollout was called outside of any."""
 
 
+class NotStorable(UsageError, TypeError, ValueError):
+    """A task, resource or other value cannot be kept beyond the process; the message has the path to what cannot."""
+
+
+class PayloadTooLarge(NotStorable):
+    """A value takes more bytes than its store keeps in one piece."""
+
+
 class ResourceError(UsageError, ValueError):
     """A resource is missing, of an unknown type, or badly made."""
 
@@ -100,6 +116,10 @@ class RolloutCancelled(AgentError):
     """A rollout was cancelled while it ran, from outside or through the store."""
 
 
+class WorkerDied(AgentError):
+    """The worker process that an agent ran in ended before the agent did."""
+
+
 class StoreError(LightningTrioError):
     """What was asked of a store does not fit what it holds."""
 
@@ -112,14 +132,35 @@ class StaleAttempt(StoreError):
     """A report came for an attempt that has already ended or been superseded."""
 
 
+class StoreClosed(StoreError, RuntimeError):
+    """A store was used outside ``async with store``, or opened twice."""
+
+
+class StoreFormatError(StoreError, ValueError):
+    """What stands where a store should be is none, is damaged, or was made by a newer version."""
+
+
+class StoreUnavailable(StoreError, OSError):
+    """A store's file or server cannot be opened, read or written."""
+
+
+class StoreFull(StoreUnavailable):
+    """There is no room left for a store to grow; what was committed is kept."""
+
+
+class StoreLocked(StoreUnavailable, TimeoutError):
+    """Another process kept a store to itself for too long."""
+
+
 class UnknownId(StoreError, ValueError, LookupError):
     """A change names a rollout, attempt or resources snapshot that the store does not have."""
 
 
 class AttemptAbandoned(BaseException):
-    """Raised by every emit in a worker thread whose attempt has been given up.
+    """Raised by every emit in code that goes on running though its attempt has been given up.
 
-    A thread cannot be stopped from outside; this is how it hears that nobody waits for it any more.
+    A thread, or an asyncio agent that blocks its loop, cannot be stopped from outside; this is how it hears that
+    nobody waits for it any more.
     It is a ``BaseException``, like ``trio.Cancelled``, so that an agent's ``except Exception: retry()`` does
     not keep an abandoned thread alive.
     """

@@ -71,6 +71,13 @@ class UnknownResource(Resource, resource_type="unknown"):
 
 
 @attrs.frozen
+class LostKey:
+    """Stand for an api key that was given as a value in another process; `token` is what was stored in its place."""
+
+    token: str
+
+
+@attrs.frozen
 class LLM(Resource, resource_type="llm"):
     """Name a model behind an OpenAI-compatible endpoint.
 
@@ -88,7 +95,7 @@ class LLM(Resource, resource_type="llm"):
 
     endpoint: str
     model: str
-    _api_key: str | None = attrs.field(default=None, repr=False, alias="api_key")
+    _api_key: str | LostKey | None = attrs.field(default=None, repr=False, alias="api_key")
     sampling_parameters: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
     api_key_env: str | None = attrs.field(default=None, kw_only=True)
 
@@ -102,6 +109,13 @@ class LLM(Resource, resource_type="llm"):
     @property
     def api_key(self) -> str | None:
         """The key: as given, else read from `api_key_env`, else None with a warning if one was meant."""
+        if isinstance(self._api_key, LostKey):
+            warnings.warn(
+                f"LLM {self.model!r} was given its api_key as a value in another process, and no store keeps one, so "
+                'its api_key is None here; write LLM(…, api_key_env="…") to have it read where the agent runs',
+                stacklevel=2,
+            )
+            return None
         if self._api_key is not None or self.api_key_env is None:
             return self._api_key
         key = os.environ.get(self.api_key_env)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import trio
 
 from .._errors import AgentError
+from ._abandoned import StillRunning
 
 
 @attrs.define(eq=False)
@@ -20,6 +21,7 @@ class WorkerThread:
     What really limits threads are the runner's slots; Trio's own limiter has 40 places for the whole process.
     """
 
+    kind: ClassVar[str] = "thread"
     runs: bool = attrs.field(default=False, init=False)
     ident: int | None = attrs.field(default=None, init=False)
     """The thread's id, once the call has begun in it."""
@@ -49,7 +51,7 @@ async def run_in_thread(
     task: Any,
     arguments: Mapping[str, Any],
     thread: WorkerThread,
-    abandon: Callable[[WorkerThread], None],
+    abandon: Callable[[StillRunning], None],
 ) -> Any:
     """Call the function in a thread; on cancellation go on without it and hand it to `abandon`."""
     try:

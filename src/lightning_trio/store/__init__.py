@@ -7,3 +7,4 @@ from ._query import Condition as Condition
 from ._query import Query as Query
 from ._query import Table as Table
 from ._query import select as select
+from ._sqlite import SqliteLightningStore as SqliteLightningStore

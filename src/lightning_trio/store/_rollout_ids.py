@@ -2,34 +2,56 @@
 
 from __future__ import annotations
 
+import attrs
+
 from .._ids import random_bits
+
+_MASK = (1 << 48) - 1
+
+
+@attrs.frozen
+class Scramble:
+    """Turn numbers into ids that look random, and back, so that no table from one to the other is needed.
+
+    The map is affine modulo 2**48, which is one-to-one because the factor is odd.
+    """
+
+    factor: int = attrs.field(factory=lambda: random_bits(48) | 1)
+    offset: int = attrs.field(factory=lambda: random_bits(48))
+    _inverse: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_inverse", pow(self.factor, -1, 1 << 48))
+
+    def rollout_id(self, number: int) -> str:
+        """Give the id of a rollout's number."""
+        return f"ro-{(number * self.factor + self.offset) & _MASK:012x}"
+
+    def number(self, rollout_id: str) -> int | None:
+        """Give the number of an id, None if no number has it."""
+        try:
+            scrambled = int(rollout_id.removeprefix("ro-"), 16)
+        except ValueError:
+            return None
+        # Other spellings of the same number, such as capital digits, are none of ours.
+        if rollout_id != f"ro-{scrambled & _MASK:012x}":
+            return None
+        return (scrambled - self.offset) * self._inverse & _MASK
 
 
 class RolloutIds:
-    """Mint ids that look random and tell whether this store made them, so that none need be remembered.
-
-    The counter is scrambled by an affine map modulo 2**48, which is one-to-one because the factor is odd.
-    """
-
-    _MASK = (1 << 48) - 1
+    """Mint ids and tell whether this store made them, so that none need be remembered."""
 
     def __init__(self) -> None:
         self._count = 0
-        self._factor = random_bits(48) | 1
-        self._inverse = pow(self._factor, -1, 1 << 48)
-        self._offset = random_bits(48)
+        self._scramble = Scramble()
 
     def new(self) -> str:
         """Mint the next id."""
         self._count += 1
-        return f"ro-{(self._count * self._factor + self._offset) & self._MASK:012x}"
+        return self._scramble.rollout_id(self._count)
 
     def minted(self, rollout_id: str) -> bool:
         """Tell whether `rollout_id` is one of ours."""
-        try:
-            scrambled = int(rollout_id.removeprefix("ro-"), 16)
-        except ValueError:
-            return False
-        count = (scrambled - self._offset) * self._inverse & self._MASK
-        # Other spellings of the same number, such as capital digits, are none of ours.
-        return 0 < count <= self._count and rollout_id == f"ro-{scrambled & self._MASK:012x}"
+        number = self._scramble.number(rollout_id)
+        return number is not None and 0 < number <= self._count

@@ -1,0 +1,469 @@
+"""Putting rollouts into the queue and taking them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+import attrs
+
+from ..._errors import StaleAttempt, StoreError, UnknownId
+from ..._records import (
+    DEFAULT_CONFIG,
+    Attempt,
+    AttemptedRollout,
+    EnqueueRolloutRequest,
+    RolloutMode,
+    RolloutStatus,
+)
+from .._rollout_ids import Scramble
+from ._codec import decode_config, encode_config
+from ._schema import ATTEMPTS_PER_ROLLOUT, INLINE_BYTES, ROLLOUT
+from ._standing import (
+    READY,
+    ROLLOUT_RECORD,
+    STATUS,
+    Standing,
+    attempt_number,
+    end_attempts,
+    load_standings,
+    missing,
+    new_attempt,
+    number_of,
+    rollout_fields,
+    write_standings,
+)
+from ._transaction import Columns, Transaction
+from ._values import decode, encode
+from ._workers import note_busy, note_idle
+
+
+@attrs.frozen
+class EncodedRequest:
+    """A request for a rollout whose values are texts."""
+
+    input: str
+    mode: RolloutMode | None
+    resources_id: str | None
+    config: str | None
+    metadata: str | None
+    key: str | None
+
+
+def encode_request(request: EnqueueRolloutRequest, limit: int) -> EncodedRequest:
+    """Encode a request.
+
+    Raises:
+        NotStorable, PayloadTooLarge: see `encode`.
+    """
+    metadata = request.metadata
+    return EncodedRequest(
+        encode(request.input, "task", limit),
+        request.mode,
+        request.resources_id,
+        None if request.config is None else encode_config(request.config),
+        None if metadata is None else encode(dict(metadata), "metadata", limit),
+        request.key,
+    )
+
+
+@attrs.frozen
+class Enqueue:
+    """Arguments of `enqueue`; `run_id` is empty for None."""
+
+    requests: Sequence[EncodedRequest]
+    run_id: str
+    status: Literal["queuing", "cancelled"]
+
+
+@attrs.frozen
+class Start:
+    """Arguments of `start`."""
+
+    rollouts: Sequence[EncodedRequest | str]
+    run_id: str
+    worker_id: str | None
+    default_config: str | None
+
+
+@attrs.frozen
+class Claim:
+    """Arguments of `claim`."""
+
+    limit: int
+    run_id: str | None
+    worker_id: str | None
+    default_config: str | None
+
+
+@attrs.define(eq=False)
+class _New:
+    """A rollout about to be made."""
+
+    number: int
+    rollout_id: str
+    request: EncodedRequest
+    run_id: str
+    resources_id: str | None
+    config: str | None
+
+
+class _Started(NamedTuple):
+    """A rollout whose new attempt is to be written."""
+
+    number: int
+    run_id: str
+    rollout: AttemptedRollout
+
+
+def enqueue(transaction: Transaction, ids: Scramble, calls: Sequence[Enqueue]) -> list[list[str]]:
+    """Put rollouts into the queue, or record them as cancelled; see `LightningStore.enqueue`."""
+    known = _known_keys(transaction, ids, calls)
+    results: list[list[str]] = []
+    made: dict[Literal["queuing", "cancelled"], list[_New]] = {"queuing": [], "cancelled": []}
+    wanted: list[tuple[Enqueue, EncodedRequest]] = []
+    for call in calls:
+        for request in call.requests:
+            if request.key is None or (call.run_id, request.key) not in known:
+                wanted.append((call, request))
+                if request.key is not None:
+                    known[call.run_id, request.key] = ""
+    new = iter(_number(transaction, ids, [(request, call.run_id) for call, request in wanted]))
+    for call in calls:
+        rollout_ids: list[str] = []
+        for request in call.requests:
+            rollout_id = "" if request.key is None else known[call.run_id, request.key]
+            if not rollout_id:
+                each = next(new)
+                rollout_id = each.rollout_id
+                made[call.status].append(each)
+                if request.key is not None:
+                    known[call.run_id, request.key] = rollout_id
+            rollout_ids.append(rollout_id)
+        results.append(rollout_ids)
+    _insert(transaction, made["queuing"], "queuing", READY)
+    _insert(transaction, made["cancelled"], "cancelled", None)
+    transaction.effects.ended += [each.rollout_id for each in made["cancelled"]]
+    return results
+
+
+def _known_keys(transaction: Transaction, ids: Scramble, calls: Sequence[Enqueue]) -> dict[tuple[str, str], str]:
+    keyed = list(
+        dict.fromkeys(
+            (call.run_id, request.key) for call in calls for request in call.requests if request.key is not None
+        )
+    )
+    if not keyed:
+        return {}
+    rows = transaction.select_with_rows(
+        {"run_id": "text", "key": "text"},
+        keyed,
+        {"r.run_id": "text", "r.key": "text", "r.number": "int"},
+        # The index covers keys that are there, and only a query that says so may use it.
+        "FROM v JOIN rollouts r ON r.run_id = v.run_id AND r.key = v.key WHERE r.key IS NOT NULL",
+    )
+    return {(run_id, key): ids.rollout_id(number) for run_id, key, number in rows}
+
+
+def _number(transaction: Transaction, ids: Scramble, wanted: Sequence[tuple[EncodedRequest, str]]) -> list[_New]:
+    """Give new rollouts their numbers and resources."""
+    if not wanted:
+        return []
+    _check_resources(transaction, {request.resources_id for request, _ in wanted})
+    latest: str | None = None
+    if any(request.resources_id is None for request, _ in wanted):
+        latest = transaction.value("resources_id", "text", "FROM resources ORDER BY stored DESC LIMIT 1")
+    first = transaction.take_numbers("rollouts", len(wanted))
+    return [
+        _New(number, ids.rollout_id(number), request, run_id, request.resources_id or latest, request.config)
+        for number, (request, run_id) in enumerate(wanted, first)
+    ]
+
+
+def _check_resources(transaction: Transaction, resources_ids: Iterable[str | None]) -> None:
+    for resources_id in resources_ids:
+        if resources_id is not None:
+            check_resources_id(transaction, resources_id)
+
+
+def check_resources_id(transaction: Transaction, resources_id: str) -> None:
+    """Refuse a snapshot that is not there.
+
+    Raises:
+        UnknownId: it is not.
+    """
+    if transaction.value("version", "int", "FROM resources WHERE resources_id = ?", (resources_id,)) is None:
+        raise UnknownId(f"Resources {resources_id} not found; add_resources() gives an id")
+
+
+def _insert(
+    transaction: Transaction,
+    made: Sequence[_New],
+    status: RolloutStatus,
+    available_at: float | None,
+    attempts: int = 0,
+) -> None:
+    if not made:
+        return
+    now = transaction.now()
+    end_time = now if status == "cancelled" else None
+    rows: list[tuple[Any, ...]] = []
+    large: list[tuple[int, str]] = []
+    for new in made:
+        request = new.request
+        text: str | None = request.input
+        if len(request.input) > INLINE_BYTES:
+            large.append((new.number, request.input))
+            text = None
+        rows.append(
+            (
+                new.number,
+                new.run_id,
+                request.key,
+                request.mode,
+                status,
+                new.resources_id,
+                available_at,
+                now,
+                end_time,
+                attempts,
+                0,
+                0,
+                new.config,
+                request.metadata,
+                text,
+            )
+        )
+        transaction.effects.count(new.run_id, STATUS[status], 1)
+    columns = ", ".join(ROLLOUT)
+    transaction.with_rows(
+        ROLLOUT, rows, f"INSERT INTO rollouts ({columns}) SELECT {columns} FROM v WHERE number IS NOT NULL"
+    )
+    if large:
+        transaction.with_rows(
+            {"number": "int", "input": "text"},
+            large,
+            "INSERT INTO payloads (number, input) SELECT number, input FROM v WHERE number IS NOT NULL",
+        )
+    if available_at is not None:
+        transaction.effects.queued = True
+
+
+_NEW_ATTEMPT: Final[Columns] = {
+    "number": "int",
+    "rollout_number": "int",
+    "attempt_id": "text",
+    "sequence_id": "int",
+    "worker_id": "text",
+    "start_time": "real",
+}
+
+
+def _insert_attempts(transaction: Transaction, started: Sequence[_Started]) -> None:
+    rows: list[tuple[Any, ...]] = []
+    for number, run_id, rollout in started:
+        attempt = rollout.attempt
+        sequence_id = attempt.sequence_id
+        if sequence_id >= ATTEMPTS_PER_ROLLOUT:
+            raise StoreError(
+                f"rollout {rollout.rollout_id} has had {sequence_id - 1:,} attempts, the most there can be"
+            )
+        rows.append(
+            (
+                attempt_number(number, sequence_id),
+                number,
+                attempt.attempt_id,
+                sequence_id,
+                attempt.worker_id,
+                attempt.start_time,
+            )
+        )
+        transaction.effects.count(run_id, "attempts", 1)
+    transaction.with_rows(
+        _NEW_ATTEMPT,
+        rows,
+        "INSERT INTO attempts (number, rollout_number, attempt_id, sequence_id, status, worker_id, start_time, "
+        "input_tokens, output_tokens, cost, streamed, last_sequence_id) SELECT number, rollout_number, attempt_id, "
+        "sequence_id, 'preparing', worker_id, start_time, 0, 0, 0, 0, 0 FROM v WHERE number IS NOT NULL",
+    )
+
+
+def start(transaction: Transaction, ids: Scramble, calls: Sequence[Start]) -> list[list[AttemptedRollout]]:
+    """Start attempts past the queue; see `LightningStore.start`."""
+    standings = load_standings(
+        transaction, ids, [number_of(ids, r) for call in calls for r in call.rollouts if isinstance(r, str)]
+    )
+    new = _number(
+        transaction, ids, [(r, call.run_id) for call in calls for r in call.rollouts if not isinstance(r, str)]
+    )
+    fresh = iter(new)
+    started: list[_Started] = []
+    results: list[list[AttemptedRollout]] = []
+    workers: dict[str, Attempt] = {}
+    for call in calls:
+        rollouts: list[AttemptedRollout] = []
+        now = transaction.now()
+        for each in call.rollouts:
+            if isinstance(each, str):
+                standing = standings.get(number_of(ids, each))
+                if standing is None:
+                    raise missing(transaction, ids, each)
+                rollouts.append(_restart(transaction, ids, standing, call, now))
+            else:
+                made = next(fresh)
+                made.config = made.config or call.default_config
+                rollouts.append(_first_attempt(made, call.worker_id, now))
+                started.append(_Started(made.number, made.run_id, rollouts[-1]))
+        results.append(rollouts)
+        if call.worker_id is not None and rollouts:
+            workers[call.worker_id] = rollouts[-1].attempt
+    _insert(transaction, new, "preparing", None, 1)
+    _insert_attempts(transaction, started)
+    for worker_id, attempt in workers.items():
+        note_busy(transaction, worker_id, attempt)
+    return results
+
+
+def _first_attempt(new: _New, worker_id: str | None, now: float) -> AttemptedRollout:
+    request = new.request
+    return AttemptedRollout(
+        new.rollout_id,
+        decode(request.input),
+        now,
+        None,
+        request.mode,
+        new.resources_id,
+        "preparing",
+        DEFAULT_CONFIG if new.config is None else decode_config(new.config),
+        None if request.metadata is None else decode(request.metadata),
+        new.run_id or None,
+        request.key,
+        attempt=new_attempt(new.rollout_id, 1, worker_id, now),
+    )
+
+
+def _restart(transaction: Transaction, ids: Scramble, standing: Standing, call: Start, now: float) -> AttemptedRollout:
+    if standing.ended:
+        raise StaleAttempt(f"rollout {standing.rollout_id} is {standing.status}; enqueue its task again instead")
+    if standing.at_work:
+        # Superseded while it ran, an attempt can no longer report.
+        end_attempts(transaction, [(standing, "unresponsive", None)])
+    standing.attempts += 1
+    standing.config_text = standing.config_text or call.default_config
+    standing.set_status(transaction, "preparing")
+    attempt = new_attempt(standing.rollout_id, standing.attempts, call.worker_id, now)
+    standing.attempt_id, standing.attempt_status = attempt.attempt_id, "preparing"
+    standing.final_reward, standing.worker_id = None, call.worker_id
+    [row] = transaction.select(ROLLOUT_RECORD, "FROM rollouts r WHERE r.number = ?", (standing.number,))
+    fields = {**rollout_fields(ids, row), "status": "preparing", "config": standing.config}
+    rollout = AttemptedRollout(**fields, attempt=attempt)
+    _insert_attempts(transaction, [_Started(standing.number, standing.run_id, rollout)])
+    write_standings(transaction, [standing])
+    return rollout
+
+
+class Claimed(NamedTuple):
+    """What a claim got, and whether there was more."""
+
+    rollouts: list[AttemptedRollout]
+    more: bool
+
+
+def claim(transaction: Transaction, ids: Scramble, calls: Sequence[Claim]) -> list[Claimed]:
+    """Take rollouts off the queue; see `LightningStore.claim`."""
+    return [_claim(transaction, ids, call) for call in calls]
+
+
+def _claim(transaction: Transaction, ids: Scramble, call: Claim) -> Claimed:
+    found = _candidates(transaction, call.run_id, call.limit + 1) if call.limit > 0 else []
+    rows = found[: call.limit]
+    now = transaction.now()
+    started: list[_Started] = []
+    updates: list[tuple[int, int, str | None]] = []
+    for row in rows:
+        fields = rollout_fields(ids, row)
+        number, run_id, attempts = row[0], row[8], row[10] + 1
+        config = row[6] or call.default_config
+        transaction.effects.count(run_id, STATUS[row[5]], -1)
+        transaction.effects.count(run_id, STATUS["preparing"], 1)
+        fields["status"] = "preparing"
+        if config is not None:
+            fields["config"] = decode_config(config)
+        attempt = new_attempt(fields["rollout_id"], attempts, call.worker_id, now)
+        started.append(_Started(number, run_id, AttemptedRollout(**fields, attempt=attempt)))
+        updates.append((number, attempts, config))
+    if started:
+        _supersede(transaction, started)
+        _insert_attempts(transaction, started)
+        transaction.with_rows(
+            {"number": "int", "attempts": "int", "config": "text"},
+            updates,
+            "UPDATE rollouts SET status = 'preparing', available_at = NULL, attempts = v.attempts, config = v.config "
+            "FROM v WHERE rollouts.number = v.number",
+        )
+    if call.worker_id is not None:
+        if started:
+            note_busy(transaction, call.worker_id, started[-1].rollout.attempt)
+        else:
+            note_idle(transaction, [call.worker_id])
+    return Claimed([rollout for _, _, rollout in started], len(found) > len(rows))
+
+
+def _supersede(transaction: Transaction, started: Sequence[_Started]) -> None:
+    """End attempts that still ran when somebody put their rollout back into the queue."""
+    before = [
+        (attempt_number(number, rollout.attempt.sequence_id - 1),)
+        for number, _, rollout in started
+        if rollout.attempt.sequence_id > 1
+    ]
+    if before:
+        transaction.with_rows(
+            {"number": "int"},
+            before,
+            f"UPDATE attempts SET status = 'unresponsive', end_time = {transaction.now()!r} FROM v "
+            "WHERE attempts.number = v.number AND attempts.end_time IS NULL",
+        )
+
+
+def _candidates(transaction: Transaction, run_id: str | None, limit: int) -> list[list[Any]]:
+    """Read the oldest rollouts that can be claimed, and keep them from other writers."""
+    if run_id is not None:
+        return _candidates_of(transaction, run_id, limit)
+    rows = [row for each in queued_runs(transaction) for row in _candidates_of(transaction, each, limit)]
+    return sorted(rows)[:limit]
+
+
+def _candidates_of(transaction: Transaction, run_id: str, limit: int) -> list[list[Any]]:
+    rows = _queued(transaction, "available_at = 0", "number", (run_id,), limit)
+    # Retries whose time has come: few, and behind what has waited for longer.
+    due = _queued(
+        transaction, "available_at > 0 AND available_at <= ?", "available_at", (run_id, transaction.now()), limit
+    )
+    return sorted(rows + due)[:limit] if due else rows
+
+
+def _queued(
+    transaction: Transaction, condition: str, order: str, parameters: Sequence[Any], limit: int
+) -> list[list[Any]]:
+    return transaction.select(
+        ROLLOUT_RECORD,
+        "FROM rollouts r WHERE r.number IN (SELECT number FROM rollouts "
+        f"WHERE run_id = ? AND {condition} ORDER BY {order} LIMIT ?{transaction.dialect.skip_locked}) "
+        "ORDER BY r.number",
+        (*parameters, limit),
+    )
+
+
+def queued_runs(transaction: Transaction) -> list[str]:
+    """Name the runs that have something in the queue, by going from one to the next in its index."""
+    return [
+        row[0]
+        for row in transaction.select_with(
+            "WITH RECURSIVE runs(run_id) AS (SELECT min(run_id) FROM rollouts WHERE available_at IS NOT NULL UNION ALL "
+            "SELECT (SELECT min(r.run_id) FROM rollouts r WHERE r.available_at IS NOT NULL AND r.run_id > runs.run_id) "
+            "FROM runs WHERE runs.run_id IS NOT NULL)",
+            {"run_id": "text"},
+            "FROM runs WHERE run_id IS NOT NULL",
+            (),
+        )
+    ]

@@ -1,0 +1,157 @@
+"""The tables, and how they come from one version to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+from ..._ids import random_bits
+from ..._version import __version__
+from ._transaction import Columns, Transaction
+
+ATTEMPTS_PER_ROLLOUT: Final = 1 << 20
+"""An attempt's number is its rollout's times this plus its `sequence_id`, so that both are found without an index."""
+
+INLINE_BYTES: Final = 2000
+"""The longest task that is kept in its rollout's row, which is rewritten as it goes from status to status."""
+
+ROLLOUT: Final[Columns] = {
+    "number": "int",
+    "run_id": "text",
+    "key": "text",
+    "mode": "text",
+    "status": "text",
+    "resources_id": "text",
+    "available_at": "real",
+    "start_time": "real",
+    "end_time": "real",
+    "attempts": "int",
+    "not_counted": "int",
+    "lost": "int",
+    "config": "text",
+    "metadata": "text",
+    "input": "text",
+}
+"""`run_id` is empty for None, so that keys are unique there as well. `available_at` is NULL outside the queue, 0 for
+what can be claimed, else the time from which on it can."""
+
+ATTEMPT: Final[Columns] = {
+    "number": "int",
+    "rollout_number": "int",
+    "attempt_id": "text",
+    "sequence_id": "int",
+    "status": "text",
+    "worker_id": "text",
+    "start_time": "real",
+    "end_time": "real",
+    "last_heartbeat_time": "real",
+    "duration": "real",
+    "final_reward": "real",
+    "input_tokens": "int",
+    "output_tokens": "int",
+    "cost": "real",
+    "streamed": "int",
+    "last_sequence_id": "int",
+    "metadata": "text",
+    "error": "text",
+}
+"""`streamed` counts the spans that came before the outcome."""
+
+TRACE: Final[Columns] = {"number": "int", "spans": "text"}
+"""The spans that came with an attempt's outcome, all in one text; in a table of their own, which only grows, since a
+row that grows has its neighbours moved."""
+
+SPAN: Final[Columns] = {
+    "number": "int",
+    "attempt_number": "int",
+    "span_id": "text",
+    "body": "text",
+}
+
+RESOURCES: Final[Columns] = {
+    "number": "int",
+    "resources_id": "text",
+    "version": "int",
+    "create_time": "real",
+    "update_time": "real",
+    "stored": "int",
+    "body": "text",
+}
+
+WORKER: Final[Columns] = {
+    "number": "int",
+    "worker_id": "text",
+    "status": "text",
+    "last_heartbeat_time": "real",
+    "last_dequeue_time": "real",
+    "last_busy_time": "real",
+    "last_idle_time": "real",
+    "current_rollout_id": "text",
+    "current_attempt_id": "text",
+    "lease_seconds": "real",
+    "lease_until": "real",
+    "heartbeat_stats": "text",
+}
+
+RUN: Final[Columns] = {"number": "int", "run_id": "text", "name": "text", "agent": "text", "body": "text"}
+
+Migration: TypeAlias = Callable[[Transaction], None]
+
+
+def _create(transaction: Transaction) -> None:
+    kinds = transaction.dialect.types
+
+    def table(name: str, columns: Columns) -> None:
+        fields = [f"{column} {kinds[kind]}" for column, kind in columns.items()]
+        fields[0] += " PRIMARY KEY"
+        transaction.execute(f"CREATE TABLE {name} ({', '.join(fields)})")
+
+    table("rollouts", ROLLOUT)
+    table("payloads", {"number": "int", "input": "text"})
+    table("attempts", ATTEMPT)
+    table("traces", TRACE)
+    table("spans", SPAN)
+    table("resources", RESOURCES)
+    table("workers", WORKER)
+    table("runs", RUN)
+    text, integer, real = kinds["text"], kinds["int"], kinds["real"]
+    narrow = transaction.dialect.narrow
+    for statement in (
+        f"CREATE TABLE meta (name {text} PRIMARY KEY, value {text}){narrow}",
+        f"CREATE TABLE counters (name {text} PRIMARY KEY, value {integer}){narrow}",
+        # Several shards a count, where several writers would wait for one row.
+        f"CREATE TABLE tallies (run_id {text}, name {text}, shard {integer}, number {integer}, amount {real}, "
+        f"PRIMARY KEY (run_id, name, shard)){narrow}",
+        "CREATE INDEX queue ON rollouts (run_id, available_at, number) WHERE available_at IS NOT NULL",
+        "CREATE UNIQUE INDEX keys ON rollouts (run_id, key) WHERE key IS NOT NULL",
+        "CREATE INDEX at_work ON attempts (worker_id) WHERE end_time IS NULL",
+        "CREATE UNIQUE INDEX spans_of_attempts ON spans (attempt_number, span_id)",
+        "CREATE UNIQUE INDEX resources_by_id ON resources (resources_id)",
+        "CREATE INDEX resources_stored ON resources (stored)",
+        "CREATE UNIQUE INDEX workers_by_id ON workers (worker_id)",
+        "CREATE INDEX leases ON workers (lease_until) WHERE lease_until IS NOT NULL",
+        "CREATE UNIQUE INDEX runs_by_id ON runs (run_id)",
+    ):
+        transaction.execute(statement)
+    for name in ("rollouts", "spans", "resources", "workers", "runs", "stored"):
+        transaction.execute("INSERT INTO counters (name, value) VALUES (?, 0)", (name,))
+    meta = {
+        "created_by": f"lightning_trio {__version__}",
+        "id_factor": str(random_bits(48) | 1),
+        "id_offset": str(random_bits(48)),
+    }
+    for name, value in meta.items():
+        transaction.execute("INSERT INTO meta (name, value) VALUES (?, ?)", (name, value))
+
+
+MIGRATIONS: Final[Sequence[Migration]] = (_create,)
+"""Each takes a store from the version that is its index to the next. Append, never change one that was released."""
+
+VERSION: Final = len(MIGRATIONS)
+
+
+def migrate(transaction: Transaction, version: int, migrations: Sequence[Migration] = MIGRATIONS) -> int:
+    """Bring the tables from `version` up to date, and give the version they have then."""
+    for migration in migrations[version:]:
+        migration(transaction)
+    return len(migrations)

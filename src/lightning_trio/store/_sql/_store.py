@@ -1,0 +1,281 @@
+"""A store over a SQL database: its primitives as calls of operations."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeVar
+
+import trio
+
+from ..._errors import StoreClosed
+from ..._records import (
+    AttemptChange,
+    AttemptedRollout,
+    AttemptOutcome,
+    EnqueueRolloutRequest,
+    Expiry,
+    PaginatedResult,
+    ResourcesUpdate,
+    RolloutChange,
+    RolloutConfig,
+    RolloutRemoval,
+    RolloutStatus,
+    RunSummary,
+    StoreStatistics,
+)
+from ..._span import Span
+from .._interface import LightningStore, Record
+from .._query import Query
+from .._rollout_ids import Scramble
+from . import _changing, _counting, _finding, _finishing, _keeping, _queueing, _workers
+from ._codec import encode_config
+from ._group_commit import GroupCommit, Operation
+from ._readers import Readers
+from ._transaction import Connection, Effects
+from ._waiting import Waiter, Wakeups
+
+T = TypeVar("T")
+
+MAX_PAYLOAD_BYTES: Final = 64 * 1024 * 1024
+
+
+class SqlLightningStore(LightningStore):
+    """What the stores over SQL databases have in common."""
+
+    def __init__(self, max_payload_bytes: int) -> None:
+        if not isinstance(max_payload_bytes, int) or max_payload_bytes < 1:
+            raise ValueError(
+                f"max_payload_bytes={max_payload_bytes!r}; give how many bytes a task, a snapshot or the spans of an "
+                "attempt may take"
+            )
+        self._limit = max_payload_bytes
+        self._writer: GroupCommit | None = None
+        self._opening = False
+        self._readers: Readers | None = None
+        self._wakeups: Wakeups | None = None
+        self._ids = Scramble()
+        self._plenty: set[str | None] = set()
+        """Runs of which the last claim has left some."""
+        self._token: trio.lowlevel.TrioToken | None = None
+
+    # What a database does in its own way.
+
+    @abstractmethod
+    def _open_writer(self) -> Connection:
+        """Open a connection that writes, and bring the schema up to date; called in a thread."""
+
+    @abstractmethod
+    def _open_reader(self) -> Connection:
+        """Open a connection that reads; called in a thread."""
+
+    @abstractmethod
+    async def _wait_foreign(self) -> None:
+        """Return when another process may have committed something."""
+
+    @property
+    @abstractmethod
+    def _where(self) -> str:
+        """Say which store this is, for errors."""
+
+    # Opening and closing.
+
+    @property
+    def is_open(self) -> bool:
+        return self._writer is not None
+
+    @property
+    def persistent(self) -> bool:
+        return True
+
+    async def __aenter__(self) -> Self:
+        """Open the store; a store can be opened again after it was closed.
+
+        Raises:
+            StoreUnavailable: there is no place for it, or no access to it.
+            StoreFormatError: what is there is no store, or one of a newer version.
+            StoreClosed: it is open already.
+        """
+        if self._writer is not None or self._opening:
+            raise StoreClosed(f"{self._where} is open already; one `async with store:` is enough")
+        self._opening = True
+        try:
+            writer = GroupCommit(self._open_first, self._committed)
+            await writer.open()
+        finally:
+            self._opening = False
+        self._token = trio.lowlevel.current_trio_token()
+        self._readers = Readers(self._open_reader)
+        self._wakeups = Wakeups(self._wait_foreign)
+        self._writer = writer
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Wait for what was submitted, and close the store."""
+        writer, self._writer = self._writer, None
+        readers, self._readers = self._readers, None
+        if writer is None:
+            return
+        if readers is not None:
+            readers.close()
+        await writer.aclose()
+
+    def _open_first(self) -> Connection:
+        connection = self._open_writer()
+        try:
+            rows = connection.select(
+                {"name": "text", "value": "text"}, "FROM meta WHERE name IN ('id_factor', 'id_offset')"
+            )
+        except BaseException:
+            connection.close()
+            raise
+        meta = {name: int(value) for name, value in rows}
+        self._ids = connection.ids = Scramble(meta["id_factor"], meta["id_offset"])
+        return connection
+
+    def _committed(self, effects: Effects) -> None:
+        wakeups = self._wakeups
+        if wakeups is None:
+            return
+        for rollout_id in effects.ended:
+            wakeups.ended(rollout_id)
+        if effects.queued:
+            wakeups.queued()
+
+    def _check_open(self) -> None:
+        if self._writer is None:
+            raise StoreClosed(f"{self._where} is not open; write: async with store: …")
+        if trio.lowlevel.current_trio_token() is not self._token:
+            raise StoreClosed(f"{self._where} was opened in another trio.run; open it in this one: async with store: …")
+
+    async def _write(self, operation: Operation[T], argument: Any) -> T:
+        self._check_open()
+        assert self._writer is not None
+        result: T = await self._writer.call(operation, argument)
+        return result
+
+    async def _read(self, fn: Callable[..., T], *args: Any) -> T:
+        self._check_open()
+        assert self._readers is not None
+        return await self._readers.read(lambda connection: fn(connection, *args))
+
+    # The primitives.
+
+    async def enqueue(
+        self,
+        requests: Sequence[EnqueueRolloutRequest],
+        *,
+        run_id: str | None = None,
+        status: Literal["queuing", "cancelled"] = "queuing",
+    ) -> list[str]:
+        encoded = [_queueing.encode_request(request, self._limit) for request in requests]
+        return await self._write(_queueing.enqueue, _queueing.Enqueue(encoded, _stored(run_id), status))
+
+    async def start(
+        self,
+        rollouts: Sequence[EnqueueRolloutRequest | str],
+        *,
+        run_id: str | None = None,
+        worker_id: str | None = None,
+        default_config: RolloutConfig | None = None,
+    ) -> list[AttemptedRollout]:
+        encoded = [each if isinstance(each, str) else _queueing.encode_request(each, self._limit) for each in rollouts]
+        argument = _queueing.Start(encoded, _stored(run_id), worker_id, _config(default_config))
+        return await self._write(_queueing.start, argument)
+
+    async def claim(
+        self,
+        limit: int,
+        *,
+        run_id: str | None = None,
+        worker_id: str | None = None,
+        default_config: RolloutConfig | None = None,
+    ) -> list[AttemptedRollout]:
+        argument = _queueing.Claim(limit, run_id, worker_id, _config(default_config))
+        claimed = await self._write(_queueing.claim, argument)
+        if claimed.more:
+            self._plenty.add(run_id)
+        return claimed.rollouts
+
+    async def wait_claimable(self, *, run_id: str | None = None) -> None:
+        self._check_open()
+        if run_id in self._plenty:
+            # There was, just now: rather claim in vain once than look each time.
+            self._plenty.discard(run_id)
+            await trio.lowlevel.checkpoint()
+            return
+        wakeups = self._wakeups
+        assert wakeups is not None
+        waiter = Waiter()
+        wakeups.add(waiter)
+        try:
+            while True:
+                queued = await self._read(_finding.look_at_queue, run_id)
+                if queued.ready:
+                    return
+                await wakeups.wait(waiter, queued.due_in)
+        finally:
+            wakeups.remove(waiter)
+
+    async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
+        encoded = [_finishing.encode_span(span, self._limit) for span in spans]
+        return await self._write(_finishing.add_spans, encoded)
+
+    async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
+        encoded = [_finishing.encode_outcome(outcome, self._limit) for outcome in outcomes]
+        return await self._write(_finishing.finish, encoded)
+
+    async def update(self, changes: Sequence[RolloutChange | AttemptChange | RolloutRemoval]) -> None:
+        encoded = [_changing.encode_change(change, self._limit) for change in changes]
+        await self._write(_changing.update, encoded)
+
+    async def expire(self) -> Expiry:
+        return await self._write(_workers.expire, None)
+
+    async def put(self, records: Sequence[Record]) -> list[Record]:
+        encoded = [_keeping.encode_record(record, self._limit) for record in records]
+        return await self._write(_keeping.put, encoded)
+
+    async def find(self, query: Query) -> PaginatedResult[Any]:
+        return await self._read(_finding.find, self._ids, query)
+
+    async def wait_finished(self, rollout_ids: Collection[str], *, count: int | None = None) -> list[str]:
+        self._check_open()
+        wakeups = self._wakeups
+        assert wakeups is not None
+        pending = set(rollout_ids)
+        wanted = len(pending) if count is None else min(count, len(pending))
+        waiter = Waiter(pending, len(pending) - wanted)
+        wakeups.add(waiter)
+        try:
+            while True:
+                wakeups.keep_pending(waiter, await self._read(_finding.unfinished, self._ids, tuple(pending)))
+                if len(pending) <= waiter.enough or wanted <= 0:
+                    return [rollout_id for rollout_id in rollout_ids if rollout_id in pending]
+                await wakeups.wait(waiter)
+        finally:
+            wakeups.remove(waiter)
+
+    async def summarize(self, run_id: str | None = None) -> RunSummary:
+        return await self._read(_counting.summarize, run_id)
+
+    # Done better than over the primitives.
+
+    async def statistics(self) -> StoreStatistics:
+        return await self._read(_counting.statistics, type(self).__name__)
+
+    async def get_latest_resources(self) -> ResourcesUpdate | None:
+        return await self._read(_finding.latest_resources)
+
+
+def _stored(run_id: str | None) -> str:
+    if run_id == "":
+        raise ValueError("run_id='' is empty; give the run a name, or None for no run")
+    return run_id or ""
+
+
+def _config(config: RolloutConfig | None) -> str | None:
+    return None if config is None else encode_config(config)

@@ -1,0 +1,339 @@
+"""Values of users as JSON text that gives back what went in, or an error that says where it does not.
+
+What JSON has comes as itself. Other things come as an object with one key that begins with ``$`` (a user's own key of
+that kind is escaped), so that a tuple comes back as a tuple and NaN as NaN. Subclasses of str, int, float, list and
+dict that compare equal to the plain value come back as the plain value.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import datetime
+import enum
+import math
+import sys
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PurePath
+from typing import Any, Final
+
+import attrs
+import msgspec
+
+from ..._errors import NotStorable, PayloadTooLarge
+from ..._keys import key_for_token, token_for_key
+from ..._resources import LLM, LostKey, Resource, UnknownResource, resource_class
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+@attrs.frozen
+class UnknownObject:
+    """Stand for a stored object whose class this process has not defined; `type` is ``module:name``."""
+
+    type: str
+    fields: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
+
+
+def encode(value: Any, name: str, limit: int) -> str:
+    """Give JSON text that `decode` turns back into what `value` is.
+
+    Args:
+        value: what to keep.
+        name: how to call it in an error.
+        limit: the most bytes it may take.
+
+    Raises:
+        NotStorable: something in it cannot be kept; the message has the path to it.
+        PayloadTooLarge: it takes more than `limit` bytes.
+    """
+    encoded = _encode_plain(value)
+    if encoded is None:
+        try:
+            encoded = _encode(_tagged(value, name))
+        except RecursionError:
+            raise NotStorable(f"{name} contains itself or is nested too deeply to be stored") from None
+    if len(encoded) > limit:
+        raise PayloadTooLarge(
+            f"{name} takes {len(encoded):,} bytes, the store's limit is {limit:,}; keep large data in files and put "
+            "their paths into it, or raise the limit with max_payload_bytes=…"
+        )
+    return encoded.decode()
+
+
+def _encode_plain(value: Any) -> bytes | None:
+    """Encode what JSON has; None if something would not come back as it is."""
+    kind = type(value)
+    if kind is str or kind is int or value is None or kind is bool:
+        with contextlib.suppress(UnicodeEncodeError):
+            return _encode(value)
+        return None
+    try:
+        encoded = _encode(value)
+        # msgspec writes a tuple like a list, NaN as null, a date as text: comparing is quicker than looking for them.
+        same = _decode(encoded) == value and b'"$' not in encoded
+    except Exception:
+        # An object that cannot be encoded or compared, whatever it raises; `_tagged` says where it is.
+        return None
+    # Arrays compare elementwise, and what they give is no bool.
+    return encoded if same is True else None
+
+
+def decode(text: str) -> Any:
+    """Give back what `encode` was given."""
+    value = _decode(text)
+    return _untagged(value) if '"$' in text else value
+
+
+# Into tags.
+
+
+def _tagged(value: Any, path: str) -> Any:
+    kind = type(value)
+    if value is None or kind is bool or kind is int:
+        return value
+    if kind is str:
+        return _text(value, path)
+    if kind is float:
+        return value if math.isfinite(value) else {"$float": repr(value)}
+    if kind is list:
+        return _items(value, path)
+    if kind is dict:
+        return _mapping(value, path)
+    tag = _TAGS.get(kind)
+    if tag is not None:
+        return {tag: _WRITERS[tag](value, path)}
+    if isinstance(value, Resource):
+        return {"$resource": _resource(value, path)}
+    if isinstance(value, enum.Enum):
+        return {"$enum": [_type_name(kind, path), value.name]}
+    if (fields := _fields_of(value)) is not None:
+        return {"$object": [_type_name(kind, path), {name: _tagged(v, f"{path}.{name}") for name, v in fields}]}
+    if isinstance(value, str):
+        return _text(str.__str__(value), path)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return _tagged(float(value), path)
+    if isinstance(value, list):
+        return _items(value, path)
+    if isinstance(value, Mapping):
+        return _mapping(value, path)
+    raise NotStorable(
+        f"{path}: object of type {kind.__module__}.{kind.__qualname__} cannot be stored; a store keeps what JSON has, "
+        "tuples, sets, bytes, dates, enums, dataclasses, attrs classes, msgspec structs and pydantic models. Put a "
+        "path, bytes or a plain value in its place, or use InMemoryLightningStore, which keeps any object"
+    )
+
+
+def _text(value: str, path: str) -> Any:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return {"$surrogates": base64.b64encode(value.encode("utf-16-le", "surrogatepass")).decode()}
+    return value
+
+
+def _items(values: Iterable[Any], path: str) -> list[Any]:
+    return [_tagged(value, f"{path}[{index}]") for index, value in enumerate(values)]
+
+
+def _mapping(value: Mapping[Any, Any], path: str) -> Any:
+    if all(type(key) is str and not key.startswith("$") for key in value):
+        with contextlib.suppress(UnicodeEncodeError):
+            for key in value:
+                key.encode()
+            return {key: _tagged(inner, f"{path}[{key!r}]") for key, inner in value.items()}
+    return {
+        "$dict": [[_tagged(key, f"{path} key {key!r}"), _tagged(v, f"{path}[{key!r}]")] for key, v in value.items()]
+    }
+
+
+def _tuple(value: tuple[Any, ...], path: str) -> list[Any]:
+    return _items(value, path)
+
+
+def _members(value: Iterable[Any], path: str) -> list[Any]:
+    return [_tagged(member, f"{path} member {member!r}") for member in value]
+
+
+_TAGS: Final[Mapping[type, str]] = {
+    tuple: "$tuple",
+    set: "$set",
+    frozenset: "$frozenset",
+    bytes: "$bytes",
+    complex: "$complex",
+    datetime.datetime: "$datetime",
+    datetime.date: "$date",
+    datetime.time: "$time",
+    datetime.timedelta: "$timedelta",
+    uuid.UUID: "$uuid",
+    Decimal: "$decimal",
+    Fraction: "$fraction",
+}
+
+_WRITERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
+    "$tuple": _tuple,
+    "$set": _members,
+    "$frozenset": _members,
+    "$bytes": lambda value, path: base64.b64encode(value).decode(),
+    "$complex": lambda value, path: [_tagged(value.real, path), _tagged(value.imag, path)],
+    "$datetime": lambda value, path: value.isoformat(),
+    "$date": lambda value, path: value.isoformat(),
+    "$time": lambda value, path: value.isoformat(),
+    "$timedelta": lambda value, path: [value.days, value.seconds, value.microseconds],
+    "$uuid": lambda value, path: str(value),
+    "$decimal": lambda value, path: str(value),
+    "$fraction": lambda value, path: str(value),
+}
+
+
+def _type_name(kind: type, path: str) -> str:
+    if "<locals>" in kind.__qualname__:
+        raise NotStorable(
+            f"{path}: the class {kind.__qualname__} is defined inside a function, so that another process could not "
+            "find it; define it at the top of its module"
+        )
+    module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__
+    return f"{module}:{kind.__qualname__}"
+
+
+def _fields_of(value: Any) -> list[tuple[str, Any]] | None:
+    """Give the fields of an object that is made of fields, None if it is not."""
+    kind = type(value)
+    if isinstance(value, PurePath):
+        return [("path", str(value))]
+    if attrs.has(kind):
+        return [(field.name, getattr(value, field.name)) for field in attrs.fields(kind)]
+    if dataclasses.is_dataclass(kind):
+        return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(kind)]
+    if isinstance(value, msgspec.Struct):
+        return [(name, getattr(value, name)) for name in value.__struct_fields__]
+    if isinstance(value, tuple) and hasattr(kind, "_fields"):
+        return list(zip(kind._fields, value, strict=True))
+    if hasattr(kind, "model_fields") and hasattr(kind, "model_construct"):
+        return list(value.__dict__.items())
+    return None
+
+
+def _resource(value: Resource, path: str) -> list[Any]:
+    if isinstance(value, UnknownResource):
+        # As it was found, for a process that knows it.
+        return [value.stored_type, dict(value.fields)]
+    kind = type(value)
+    fields: dict[str, Any] = {}
+    for field in attrs.fields(kind) if attrs.has(kind) else ():
+        inner = getattr(value, field.name)
+        if isinstance(value, LLM) and field.name == "_api_key":
+            # Never the key itself: only a name for it that this process understands.
+            if inner is not None:
+                fields["$key"] = inner.token if isinstance(inner, LostKey) else token_for_key(inner)
+            continue
+        fields[field.name] = _tagged(inner, f"{path}.{field.name}")
+    return [value.resource_type, fields]
+
+
+# And back.
+
+
+def _untagged(value: Any) -> Any:
+    if type(value) is list:
+        return [_untagged(inner) for inner in value]
+    if type(value) is not dict:
+        return value
+    if len(value) == 1:
+        [(tag, inner)] = value.items()
+        reader = _READERS.get(tag)
+        if reader is not None:
+            return reader(inner)
+    return {key: _untagged(inner) for key, inner in value.items()}
+
+
+def _read_object(stored: list[Any]) -> Any:
+    name, raw = stored
+    fields = {key: _untagged(inner) for key, inner in raw.items()}
+    kind = _loaded_class(name)
+    if kind is None:
+        return UnknownObject(name, fields)
+    if issubclass(kind, PurePath):
+        return kind(fields["path"])
+    if hasattr(kind, "model_construct"):
+        return kind.model_construct(**fields)
+    if issubclass(kind, msgspec.Struct | tuple):
+        return kind(**fields)
+    # As it was: neither converters nor `__post_init__` run a second time.
+    made = object.__new__(kind)
+    for field, inner in fields.items():
+        object.__setattr__(made, field, inner)
+    return made
+
+
+def _read_enum(stored: list[str]) -> Any:
+    name, member = stored
+    kind = _loaded_class(name)
+    if kind is None or not issubclass(kind, enum.Enum) or member not in kind.__members__:
+        return UnknownObject(name, {"name": member})
+    return kind[member]
+
+
+def _loaded_class(name: str) -> type[Any] | None:
+    """Find a class among the modules that are loaded: what a file names must not decide what is imported."""
+    module, _, qualified = name.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in qualified.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, type):
+        return None
+    made_of_fields = (
+        attrs.has(found)
+        or dataclasses.is_dataclass(found)
+        or issubclass(found, msgspec.Struct | enum.Enum | PurePath)
+        or (issubclass(found, tuple) and hasattr(found, "_fields"))
+        or (hasattr(found, "model_fields") and hasattr(found, "model_construct"))
+    )
+    return found if made_of_fields else None
+
+
+def _read_resource(stored: list[Any]) -> Resource:
+    name, raw = stored
+    kind = resource_class(name)
+    if kind is UnknownResource:
+        return UnknownResource(name, raw)
+    token = raw.pop("$key", None)
+    fields = {key: _untagged(inner) for key, inner in raw.items()}
+    if token is not None:
+        key = key_for_token(token)
+        fields["_api_key"] = LostKey(token) if key is None else key
+    known = {field.name for field in attrs.fields(kind)}
+    if not known >= fields.keys():
+        # Made by another version of the class.
+        return UnknownResource(name, raw)
+    aliases = {field.name: field.alias for field in attrs.fields(kind)}
+    return kind(**{str(aliases[field]): inner for field, inner in fields.items()})
+
+
+_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "$tuple": lambda stored: tuple(map(_untagged, stored)),
+    "$set": lambda stored: set(map(_untagged, stored)),
+    "$frozenset": lambda stored: frozenset(map(_untagged, stored)),
+    "$bytes": base64.b64decode,
+    "$complex": lambda stored: complex(*map(_untagged, stored)),
+    "$datetime": datetime.datetime.fromisoformat,
+    "$date": datetime.date.fromisoformat,
+    "$time": datetime.time.fromisoformat,
+    "$timedelta": lambda stored: datetime.timedelta(*stored),
+    "$uuid": uuid.UUID,
+    "$decimal": Decimal,
+    "$fraction": Fraction,
+    "$float": float,
+    "$surrogates": lambda stored: base64.b64decode(stored).decode("utf-16-le", "surrogatepass"),
+    "$dict": lambda stored: {_untagged(key): _untagged(inner) for key, inner in stored},
+    "$object": _read_object,
+    "$enum": _read_enum,
+    "$resource": _read_resource,
+}

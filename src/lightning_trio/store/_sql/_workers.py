@@ -1,0 +1,163 @@
+"""Workers: what they are noted to do, and the attempts that are lost with them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from ..._lifecycle import rollout_status_after_loss
+from ..._records import Attempt, Expiry, Worker
+from .._memory import lost_error
+from .._rollout_ids import Scramble
+from ._codec import encode_error
+from ._schema import WORKER
+from ._standing import READY, end_attempts, load_standings, write_standings
+from ._transaction import Transaction
+from ._values import encode
+
+_RECORDED: Final = (
+    "status",
+    "last_heartbeat_time",
+    "last_dequeue_time",
+    "last_busy_time",
+    "last_idle_time",
+    "current_rollout_id",
+    "current_attempt_id",
+    "lease_seconds",
+    "lease_until",
+    "heartbeat_stats",
+)
+
+
+def encode_stats(worker: Worker, limit: int) -> str | None:
+    """Encode what a worker says of itself.
+
+    Raises:
+        NotStorable, PayloadTooLarge: see `encode`.
+    """
+    stats = worker.heartbeat_stats
+    return None if stats is None else encode(dict(stats), "heartbeat_stats", limit)
+
+
+def put_worker(transaction: Transaction, worker: Worker, stats: str | None) -> None:
+    """Store a worker's record, and let its lease begin anew."""
+    lease = worker.lease_seconds
+    values = (
+        worker.status,
+        worker.last_heartbeat_time,
+        worker.last_dequeue_time,
+        worker.last_busy_time,
+        worker.last_idle_time,
+        worker.current_rollout_id,
+        worker.current_attempt_id,
+        lease,
+        None if lease is None else transaction.now() + lease,
+        stats,
+    )
+    fields = ", ".join(f"{name} = ?" for name in _RECORDED)
+    if not transaction.execute(f"UPDATE workers SET {fields} WHERE worker_id = ?", (*values, worker.worker_id)):
+        columns = ", ".join(WORKER)
+        transaction.execute(
+            f"INSERT INTO workers ({columns}) VALUES ({', '.join('?' for _ in WORKER)})",
+            (transaction.take_numbers("workers", 1), worker.worker_id, *values),
+        )
+
+
+def note_busy(transaction: Transaction, worker_id: str, attempt: Attempt) -> None:
+    """Note that a worker has an attempt to run."""
+    now = transaction.now()
+    changed = transaction.execute(
+        "UPDATE workers SET status = 'busy', last_dequeue_time = ?, last_busy_time = ?, current_rollout_id = ?, "
+        "current_attempt_id = ? WHERE worker_id = ?",
+        (now, now, attempt.rollout_id, attempt.attempt_id, worker_id),
+    )
+    if not changed:
+        put_worker(
+            transaction,
+            Worker(
+                worker_id,
+                "busy",
+                last_dequeue_time=now,
+                last_busy_time=now,
+                current_rollout_id=attempt.rollout_id,
+                current_attempt_id=attempt.attempt_id,
+            ),
+            None,
+        )
+
+
+def note_idle(transaction: Transaction, worker_ids: Collection[str]) -> None:
+    """Note that workers do nothing, those that do have nothing at work."""
+    now = transaction.now()
+    for worker_id in worker_ids:
+        changed = transaction.execute(
+            "UPDATE workers SET status = 'idle', last_idle_time = ?, current_rollout_id = NULL, "
+            "current_attempt_id = NULL WHERE worker_id = ? AND NOT EXISTS "
+            "(SELECT 1 FROM attempts a WHERE a.worker_id = workers.worker_id AND a.end_time IS NULL)",
+            (now, worker_id),
+        )
+        if not changed and not _known(transaction, worker_id):
+            put_worker(transaction, Worker(worker_id, "idle", last_idle_time=now), None)
+
+
+def set_idle(transaction: Transaction, worker_id: str) -> None:
+    """Note that a worker does nothing any more."""
+    _set(transaction, worker_id, "idle")
+
+
+def set_unknown(transaction: Transaction, worker_id: str) -> None:
+    """Note that nobody knows what a worker does."""
+    _set(transaction, worker_id, "unknown")
+
+
+def _set(transaction: Transaction, worker_id: str, status: str) -> None:
+    if not _known(transaction, worker_id):
+        put_worker(transaction, Worker(worker_id), None)
+    idle = transaction.now() if status == "idle" else None
+    transaction.execute(
+        "UPDATE workers SET status = ?, last_idle_time = coalesce(?, last_idle_time), current_rollout_id = NULL, "
+        "current_attempt_id = NULL WHERE worker_id = ?",
+        (status, idle, worker_id),
+    )
+
+
+def _known(transaction: Transaction, worker_id: str) -> bool:
+    return transaction.value("number", "int", "FROM workers WHERE worker_id = ?", (worker_id,)) is not None
+
+
+def expire(transaction: Transaction, ids: Scramble, calls: Sequence[None]) -> list[Expiry]:
+    """End the attempts of workers whose lease has run out; see `LightningStore.expire`."""
+    return [_expire(transaction, ids) for _ in calls]
+
+
+def _expire(transaction: Transaction, ids: Scramble) -> Expiry:
+    now = transaction.now()
+    requeued: list[str] = []
+    failed: list[str] = []
+    gone = transaction.select(
+        {"worker_id": "text"},
+        "FROM workers WHERE lease_until IS NOT NULL AND lease_until <= ? ORDER BY number"
+        f"{transaction.dialect.for_update}",
+        (now,),
+    )
+    for [worker_id] in gone:
+        numbers = transaction.select(
+            {"rollout_number": "int"},
+            "FROM attempts WHERE worker_id = ? AND end_time IS NULL ORDER BY number",
+            (worker_id,),
+        )
+        standings = load_standings(transaction, ids, [number for [number] in numbers])
+        lost = [s for s in standings.values() if s.at_work and s.worker_id == worker_id and not s.ended]
+        error = encode_error(lost_error(worker_id))
+        end_attempts(transaction, [(standing, "unresponsive", error) for standing in lost])
+        for standing in lost:
+            standing.not_counted += 1
+            standing.lost += 1
+            status = rollout_status_after_loss(standing.lost, standing.config)
+            standing.set_status(transaction, status, READY if status == "requeuing" else None)
+            (requeued if status == "requeuing" else failed).append(standing.rollout_id)
+        write_standings(transaction, lost)
+        transaction.execute("UPDATE workers SET lease_until = NULL WHERE worker_id = ?", (worker_id,))
+        set_unknown(transaction, worker_id)
+    next_at = transaction.value("min(lease_until)", "real", "FROM workers WHERE lease_until IS NOT NULL")
+    return Expiry(requeued, failed, None if next_at is None else max(next_at - now, 0.0))
