@@ -13,13 +13,15 @@
     │   ├── NotStorable (also TypeError, ValueError)
     │   │   └── PayloadTooLarge
     │   ├── ResourceError (also ValueError)
+    │   ├── ResumeError (also ValueError)
     │   ├── RunnerClosed (also RuntimeError)
     │   └── UnsupportedLane (also ValueError)
     ├── AgentError (the agent's)
     │   ├── AttemptTimedOut (also TimeoutError)
     │   ├── InvalidReturn (also TypeError)
     │   ├── InvalidReward (also ValueError)
-    │   └── RolloutCancelled
+    │   ├── RolloutCancelled
+    │   └── WorkerDied
     └── StoreError (what was asked of a store does not fit what it holds)
         ├── Evicted (also LookupError)
         ├── StaleAttempt
@@ -82,6 +84,10 @@ class ResourceError(UsageError, ValueError):
     """A resource is missing, of an unknown type, or badly made."""
 
 
+class ResumeError(UsageError, ValueError):
+    """A run cannot be resumed as asked: it is another agent's or dataset's, unknown, or still being worked on."""
+
+
 class RunnerClosed(UsageError, RuntimeError):
     """A runner was used outside ``async with runner``."""
 
@@ -108,6 +114,10 @@ class InvalidReward(AgentError, ValueError):
 
 class RolloutCancelled(AgentError):
     """A rollout was cancelled while it ran, from outside or through the store."""
+
+
+class WorkerDied(AgentError):
+    """The worker process that an agent ran in ended before the agent did."""
 
 
 class StoreError(LightningTrioError):
@@ -147,9 +157,10 @@ class UnknownId(StoreError, ValueError, LookupError):
 
 
 class AttemptAbandoned(BaseException):
-    """Raised by every emit in a worker thread whose attempt has been given up.
+    """Raised by every emit in code that goes on running though its attempt has been given up.
 
-    A thread cannot be stopped from outside; this is how it hears that nobody waits for it any more.
+    A thread, or an asyncio agent that blocks its loop, cannot be stopped from outside; this is how it hears that
+    nobody waits for it any more.
     It is a ``BaseException``, like ``trio.Cancelled``, so that an agent's ``except Exception: retry()`` does
     not keep an abandoned thread alive.
     """

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import trio
 
@@ -15,10 +16,11 @@ from ._collector import calm_collector
 from ._datasets import Datasets, check_dataset
 from ._engine import Engine
 from ._errors import DatasetError, RunnerClosed, UsageError
-from ._fit import Fit, FitSettings
+from ._fit import Fit, FitSettings, Resumption
 from ._groups import FlatNursery
 from ._hooks import Hook
 from ._ids import random_bits
+from ._lease import open_lease
 from ._records import (
     DEFAULT_CONFIG,
     CompletedRollout,
@@ -32,9 +34,12 @@ from ._records import (
 from ._resources import NamedResources, check_resources
 from ._stream import RolloutStream, Tasks
 from .algorithms import Algorithm, Baseline
-from .lanes import AsyncioLane
-from .store import InMemoryLightningStore, LightningStore
+from .lanes import open_asyncio_lane
+from .store import InMemoryLightningStore, LightningStore, SqliteLightningStore
 from .tracing import Tracer
+
+if TYPE_CHECKING:
+    from .lanes._process import ProcessLane
 
 T = TypeVar("T")
 
@@ -45,7 +50,8 @@ class Runner:
     Args:
         agent: what `@rollout` made, a `LitAgent`, or a plain function.
         resources: what the agent is given, by name.
-        store: where rollouts and spans are kept; in memory by default.
+        store: where rollouts and spans are kept; by default in ``runs/{run_name}.db``, or in memory where the runs
+            have no name.
         algorithm: what `fit` runs; `Baseline` by default.
         max_concurrency: how many attempts may run at a time.
         config: deadlines and retries of rollouts that have none of their own (the agent's win over these).
@@ -53,6 +59,9 @@ class Runner:
         tracer: what records the attempts.
         adapter: what the algorithm turns spans into data with.
         max_rollouts: how many rollouts one `fit` starts at most; the rest count as cancelled.
+        run_name: what to call the runs of `fit`, to tell them apart in a store.
+        max_processes: how many worker processes an agent with ``runs_in="process"`` gets, and so how many of its
+            attempts run at a time; None for as many as there are processors.
 
     >>> import trio
     >>> async def double(task: int) -> float:
@@ -75,14 +84,18 @@ class Runner:
         tracer: Tracer | None = None,
         adapter: object | None = None,
         max_rollouts: int | None = None,
+        run_name: str | None = None,
+        max_processes: int | None = None,
     ) -> None:
         if not isinstance(max_concurrency, int) or max_concurrency < 1:
             raise UsageError(f"max_concurrency={max_concurrency!r}; give how many rollouts may run at a time, from 1")
         if max_rollouts is not None and (not isinstance(max_rollouts, int) or max_rollouts < 0):
             raise UsageError(f"max_rollouts={max_rollouts!r}; give how many rollouts to start, None for all")
+        if max_processes is not None and (not isinstance(max_processes, int) or max_processes < 1):
+            raise UsageError(f"max_processes={max_processes!r}; give how many worker processes there may be, from 1")
         self.agent: LitAgent[Any] = as_agent(agent)
         self.store: LightningStore = (
-            InMemoryLightningStore() if store is None else _checked("store", store, LightningStore)
+            default_store(run_name) if store is None else _checked("store", store, LightningStore)
         )
         self.algorithm: Algorithm = Baseline() if algorithm is None else _checked("algorithm", algorithm, Algorithm)
         self.tracer: Tracer = Tracer() if tracer is None else _checked("tracer", tracer, Tracer)
@@ -90,8 +103,13 @@ class Runner:
             _checked("hooks", hook, Hook) for hook in ([hooks] if isinstance(hooks, Hook) else hooks)
         )
         self.adapter = adapter
+        self.max_processes = max_processes
+        if self.agent.runs_in == "process":
+            # A slot is taken before a rollout is claimed, so that nobody waits for a worker on the agent's time.
+            max_concurrency = min(max_concurrency, max_processes or os.cpu_count() or 1)
         self.max_concurrency = max_concurrency
         self.max_rollouts = max_rollouts
+        self.run_name = run_name
         self.config: RolloutConfig = _checked("config", config, RolloutConfig)
         self._resources = check_resources({} if resources is None else resources, "Runner(resources=…)")
         self._worker_id = f"runner-{random_bits(48):012x}"
@@ -130,21 +148,27 @@ class Runner:
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[Engine]:
-        asyncio_lane = AsyncioLane()
-        engine = Engine(
-            Surroundings(self.agent, self, self.tracer, self.hooks, asyncio_lane),
-            self.store,
-            self._resources,
-            self.agent.config or self.config,
-            self.max_concurrency,
-            self._worker_id,
-        )
         async with AsyncExitStack() as stack:
             stack.enter_context(calm_collector())
             if not self.store.is_open:
                 await stack.enter_async_context(self.store)
             await stack.enter_async_context(self.tracer.open())
-            stack.push_async_callback(asyncio_lane.aclose)
+            await stack.enter_async_context(open_lease(self.store, self._worker_id))
+            asyncio_lane = await stack.enter_async_context(open_asyncio_lane())
+            process_lane: ProcessLane | None = None
+            if self.agent.runs_in == "process":
+                # The extra `process` is optional, and so is the import of all that goes with it.
+                from .lanes._process import open_process_lane
+
+                process_lane = await stack.enter_async_context(open_process_lane(self.tracer.instruments_openai))
+            engine = Engine(
+                Surroundings(self.agent, self, self.tracer, self.hooks, asyncio_lane, process_lane),
+                self.store,
+                self._resources,
+                self.agent.config or self.config,
+                self.max_concurrency,
+                self._worker_id,
+            )
             stack.callback(self._keep_statistics, engine)
             stack.callback(engine.say_abandoned)
             nursery = await stack.enter_async_context(FlatNursery())
@@ -258,7 +282,12 @@ class Runner:
 
     @trio.lowlevel.enable_ki_protection
     async def fit(
-        self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None
+        self,
+        train_dataset: Sequence[Any] | None = None,
+        val_dataset: Sequence[Any] | None = None,
+        *,
+        resume: bool | str = False,
+        force_resume: bool = False,
     ) -> FitResult:
         """Run the algorithm over the datasets and give what it came to, as ``trio.run(runner.fit, train, val)``.
 
@@ -268,26 +297,49 @@ class Runner:
         Args:
             train_dataset: tasks, as a list or anything with ``len()`` and ``[index]``.
             val_dataset: the same, held out.
+            resume: True goes on with the latest unfinished run of this agent and these datasets that the store has:
+                what finished is kept, what ran is run again, counts and times cover the whole run. A run that has
+                finished gives its result; where there is none, one begins. A run's id goes on with that one.
+            force_resume: go on even with a run of another agent or dataset.
 
         Raises:
             DatasetError: a dataset is empty, or a generator (see `stream`).
             AgentSignatureError: a parameter of the agent cannot be supplied; nothing has run then.
+            ResumeError: the run to resume is another agent's or dataset's, unknown, or being worked on.
         """
         if train_dataset is None and val_dataset is None and isinstance(self.algorithm, Baseline):
             raise DatasetError("fit() got no dataset; write: trio.run(runner.fit, [task, …])")
         check_dataset("train_dataset", train_dataset)
         check_dataset("val_dataset", val_dataset)
         datasets = Datasets(train_dataset, val_dataset)
+        resumption = Resumption(resume, force_resume)
         if self._engine is not None:
-            return await self._fit(self._engine, datasets)
+            return await self._fit(self._engine, datasets, resumption)
         async with self:
-            return await self._fit(self._opened("await runner.fit(train_dataset)"), datasets)
+            return await self._fit(self._opened("await runner.fit(train_dataset)"), datasets, resumption)
 
-    async def _fit(self, engine: Engine, datasets: Datasets) -> FitResult:
+    async def _fit(self, engine: Engine, datasets: Datasets, resumption: Resumption) -> FitResult:
         settings = FitSettings(
-            self.algorithm, self.adapter, self._resources, self._own_snapshot, self.max_concurrency, self.max_rollouts
+            self.agent.name,
+            self.algorithm,
+            self.adapter,
+            self._resources,
+            self._own_snapshot,
+            self.max_concurrency,
+            self.max_rollouts,
+            self.run_name,
+            self._worker_id,
         )
-        return await Fit(engine, self.store, settings, datasets).run()
+        return await Fit(engine, self.store, settings, datasets).run(resumption)
+
+
+def default_store(run_name: str | None) -> LightningStore:
+    """Give the store of runs that were given none: a file for runs with a name, the memory for others.
+
+    Raises:
+        ValueError: the name cannot be a file's.
+    """
+    return InMemoryLightningStore() if run_name is None else SqliteLightningStore.of_run(run_name)
 
 
 def _checked(name: str, value: object, kind: type[T]) -> T:
