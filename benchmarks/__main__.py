@@ -16,7 +16,21 @@ from rich.console import Console
 
 import lightning_trio
 
-from . import breakdown, embedding, emitting, importing, lanes, latency, memory, noop, plot, scaling, sleeping, threads
+from . import (
+    breakdown,
+    embedding,
+    emitting,
+    importing,
+    lanes,
+    latency,
+    memory,
+    noop,
+    plot,
+    scaling,
+    sleeping,
+    stores,
+    threads,
+)
 from ._measurement import Layer, Measurement, layer_table, measurement_table
 
 SUBJECTS: Mapping[str, Callable[[bool], list[Measurement]]] = {
@@ -31,6 +45,7 @@ SUBJECTS: Mapping[str, Callable[[bool], list[Measurement]]] = {
     "lanes": lanes.measure,
     "emitting": emitting.measure,
     "embedding": embedding.measure,
+    "stores": stores.measure,
 }
 
 

@@ -56,7 +56,6 @@ class GroupCommit:
         self._token = trio.lowlevel.current_trio_token()
         self._opened = trio.Event()
         self._failure: BaseException | None = None
-        self._ended = trio.Event()
         self._thread = threading.Thread(target=self._run, name="lightning_trio store", daemon=True)
 
     async def open(self) -> None:
@@ -74,9 +73,9 @@ class GroupCommit:
     async def aclose(self) -> None:
         """Wait until what was submitted is committed and the thread has ended."""
         self._calls.put(None)
-        with trio.move_on_after(_LAST_SECONDS, shield=True):
-            await self._ended.wait()
-            self._thread.join()
+        with trio.CancelScope(shield=True):
+            # Not by an event: the run that it was opened in may be over.
+            await trio.to_thread.run_sync(self._thread.join, _LAST_SECONDS)
 
     async def call(self, operation: Operation[T], argument: Any) -> T:
         """Run an operation and wait for its commit.
@@ -107,7 +106,6 @@ class GroupCommit:
                     self._commit(connection, calls)
         finally:
             connection.close()
-            self._tell(self._ended.set)
 
     def _take(self) -> tuple[list[_Call], bool]:
         """Take all calls that wait, at least one."""

@@ -65,8 +65,10 @@ SPAN: Final[Columns] = {
     "number": "int",
     "attempt_number": "int",
     "span_id": "text",
+    "sequence_id": "int",
     "body": "text",
 }
+"""Spans that came before the outcome. `sequence_id` is the number a span was given; its body may have none."""
 
 RESOURCES: Final[Columns] = {
     "number": "int",
@@ -147,10 +149,8 @@ def _create(transaction: Transaction) -> None:
 MIGRATIONS: Final[Sequence[Migration]] = (_create,)
 """Each takes a store from the version that is its index to the next. Append, never change one that was released."""
 
-VERSION: Final = len(MIGRATIONS)
 
-
-def migrate(transaction: Transaction, version: int, migrations: Sequence[Migration] = MIGRATIONS) -> int:
+def migrate(transaction: Transaction, version: int, migrations: Sequence[Migration]) -> int:
     """Bring the tables from `version` up to date, and give the version they have then."""
     for migration in migrations[version:]:
         migration(transaction)
