@@ -134,6 +134,7 @@ class GroupCommit:
                 connection.effects = Effects()
                 self._run_each(connection, calls)
             add_tallies(connection, connection.shard)
+            connection.effects.after_others = connection.others_committed()
             connection.commit()
         except BaseException as exc:
             connection.rollback()

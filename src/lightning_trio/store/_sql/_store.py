@@ -56,6 +56,7 @@ class SqlLightningStore(LightningStore):
         self._readers: Readers | None = None
         self._wakeups: Wakeups | None = None
         self._ids = Scramble()
+        self._commits = 0
         self._plenty: set[str | None] = set()
         """Runs of which the last claim has left some."""
         self._token: trio.lowlevel.TrioToken | None = None
@@ -137,6 +138,7 @@ class SqlLightningStore(LightningStore):
         return connection
 
     def _committed(self, effects: Effects) -> None:
+        self._commits += 1
         wakeups = self._wakeups
         if wakeups is None:
             return
@@ -144,6 +146,8 @@ class SqlLightningStore(LightningStore):
             wakeups.ended(rollout_id)
         if effects.queued:
             wakeups.queued()
+        if effects.after_others:
+            wakeups.others_committed()
 
     def _check_open(self) -> None:
         if self._writer is None:

@@ -30,6 +30,8 @@ class Effects:
     """Rollouts that are in a terminal status now."""
     queued: bool = False
     """Whether something can be claimed now, or at a time that was not known before."""
+    after_others: bool = False
+    """Whether others have committed something since this connection did last."""
 
     def count(self, run_id: str, name: str, number: int) -> None:
         """Let a count of a run grow."""
@@ -129,6 +131,10 @@ class Connection(Transaction):
     @abstractmethod
     def rollback(self) -> None:
         """Undo the transaction, if there is one."""
+
+    def others_committed(self) -> bool:
+        """Tell whether others have committed something since this was asked last, where that is known without delay."""
+        return False
 
     @abstractmethod
     def interrupt(self) -> None:
