@@ -257,9 +257,10 @@ class SqlLightningStore(LightningStore):
         try:
             while True:
                 wakeups.keep_pending(waiter, await self._read(_finding.unfinished, self._ids, tuple(pending)))
+                if len(pending) > waiter.enough and wanted > 0:
+                    await wakeups.wait(waiter)
                 if len(pending) <= waiter.enough or wanted <= 0:
                     return [rollout_id for rollout_id in rollout_ids if rollout_id in pending]
-                await wakeups.wait(waiter)
         finally:
             wakeups.remove(waiter)
 
