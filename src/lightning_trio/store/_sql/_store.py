@@ -29,7 +29,7 @@ from ..._span import Span
 from .._interface import LightningStore, Record
 from .._query import Query
 from .._rollout_ids import Scramble
-from . import _changing, _counting, _finding, _finishing, _keeping, _queueing, _workers
+from . import _changing, _counting, _finding, _finishing, _keeping, _queueing, _streaming, _workers
 from ._codec import encode_config
 from ._group_commit import GroupCommit, Operation
 from ._readers import Readers
@@ -225,8 +225,8 @@ class SqlLightningStore(LightningStore):
             wakeups.remove(waiter)
 
     async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
-        encoded = [_finishing.encode_span(span, self._limit) for span in spans]
-        return await self._write(_finishing.add_spans, encoded)
+        encoded = [_streaming.encode_span(span, self._limit) for span in spans]
+        return await self._write(_streaming.add_spans, encoded)
 
     async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
         encoded = [_finishing.encode_outcome(outcome, self._limit) for outcome in outcomes]

@@ -33,7 +33,6 @@ from ._steps import (
     span_of,
 )
 
-
 LEASE = 8 * SOON
 """Seconds of a lease that is to last: longer than a few calls take on a busy machine."""
 
