@@ -131,12 +131,15 @@ class GroupCommit:
             except Exception:
                 # One of them is wrong: the others must not suffer for it.
                 connection.rollback()
+                connection.known_spans.clear()
                 connection.effects = Effects()
                 self._run_each(connection, calls)
             add_tallies(connection, connection.shard)
+            connection.effects.after_others = connection.others_committed()
             connection.commit()
         except BaseException as exc:
             connection.rollback()
+            connection.known_spans.clear()
             for call in calls:
                 call.result = outcome.Error(_copy(exc))
             connection.effects = Effects()
@@ -166,6 +169,7 @@ class GroupCommit:
                 raise
             except Exception as exc:
                 connection.execute("ROLLBACK TO one")
+                connection.known_spans.clear()
                 connection.effects = before
                 call.result = outcome.Error(exc)
             else:

@@ -10,6 +10,7 @@ import attrs
 
 from .._rollout_ids import Scramble
 from ._dialect import Dialect, Kind
+from ._known_spans import KnownSpans
 
 Columns = Mapping[str, Kind]
 """Names and kinds of columns, in order."""
@@ -30,6 +31,8 @@ class Effects:
     """Rollouts that are in a terminal status now."""
     queued: bool = False
     """Whether something can be claimed now, or at a time that was not known before."""
+    after_others: bool = False
+    """Whether others have committed something since this connection did last."""
 
     def count(self, run_id: str, name: str, number: int) -> None:
         """Let a count of a run grow."""
@@ -53,6 +56,7 @@ class Transaction(ABC):
 
     def __init__(self) -> None:
         self.effects = Effects()
+        self.known_spans = KnownSpans()
         self.ids = Scramble()
 
     @abstractmethod
@@ -93,12 +97,13 @@ class Transaction(ABC):
             self.execute(f"WITH v({', '.join(columns)}) AS ({values}) {statement}", chunk)
 
     def select_with_rows(
-        self, given: Columns, rows: Sequence[Sequence[Any]], columns: Columns, rest: str
+        self, given: Columns, rows: Sequence[Sequence[Any]], columns: Columns, rest: str, more: str = ""
     ) -> list[list[Any]]:
-        """Give the rows of ``SELECT columns rest``, where ``v`` is a table of `rows`."""
+        """Give the rows of ``SELECT columns rest``, where ``v`` is a table of `rows`, and `more` defines others."""
         found: list[list[Any]] = []
         for chunk, values in self._as_tables(given, rows):
-            found += self.select_with(f"WITH v({', '.join(given)}) AS ({values})", columns, rest, chunk)
+            tables = f"WITH RECURSIVE v({', '.join(given)}) AS ({values})"
+            found += self.select_with(f"{tables}, {more}" if more else tables, columns, rest, chunk)
         return found
 
     def _as_tables(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> Iterable[tuple[list[Any], str]]:
@@ -129,6 +134,10 @@ class Connection(Transaction):
     @abstractmethod
     def rollback(self) -> None:
         """Undo the transaction, if there is one."""
+
+    def others_committed(self) -> bool:
+        """Tell whether others have committed something since this was asked last, where that is known without delay."""
+        return False
 
     @abstractmethod
     def interrupt(self) -> None:
