@@ -441,12 +441,11 @@ async def test_those_who_wait_are_told_when_the_store_is_closed(path: Path) -> N
             await fn()
         told.append(str(fn))
 
-    async with trio.open_nursery() as nursery:
-        async with SqliteLightningStore(path) as store:
-            [rollout_id] = await store.enqueue([EnqueueRolloutRequest("task")], run_id="run-1")
-            nursery.start_soon(wait, partial(store.wait_claimable, run_id="run-2"))
-            nursery.start_soon(wait, partial(store.wait_finished, [rollout_id]))
-            await trio.sleep(SOON)
+    async with trio.open_nursery() as nursery, SqliteLightningStore(path) as store:
+        [rollout_id] = await store.enqueue([EnqueueRolloutRequest("task")], run_id="run-1")
+        nursery.start_soon(wait, partial(store.wait_claimable, run_id="run-2"))
+        nursery.start_soon(wait, partial(store.wait_finished, [rollout_id]))
+        await trio.sleep(SOON)
 
     assert len(told) == 2
 
