@@ -17,12 +17,12 @@ PACKAGE = Path(lightning_trio.__file__).parent
 LAYERS: list[set[str]] = [
     {"semconv", "_collector", "_errors", "_groups", "_ids", "_keys", "_version"},
     {"_records", "_resources", "_span"},
-    {"_lifecycle", "_attributes", "_rewards", "_trace_tree"},
+    {"_lifecycle", "_attributes", "_rewards", "_usage", "_trace_tree"},
     {"tracing", "_context", "emitter"},
     {"_signature", "_injection", "_agent", "_returns", "_hooks", "store", "llm"},
     {"lanes", "_attempt"},
-    {"_datasets", "_engine", "_stream", "_fit", "_runner", "algorithms"},
-    {"_trainer"},
+    {"_datasets", "_lease", "_resume", "_audit", "_engine", "_stream", "_fit", "_runner", "algorithms"},
+    {"_trainer", "embed"},
     {"testing"},
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -35,6 +35,7 @@ OF_MANY_RUNS = {
     "rollouts_are_found_by_run",
     "counts_are_by_run_and_whole",
     "a_key_belongs_to_its_run",
+    "old_rollouts_are_pruned",
 }
 """Checks that tell runs apart, which a store bound to one run does not."""
 

@@ -3,6 +3,7 @@
 Users write ``import lightning_trio as agl``.
 """
 
+from . import embed as embed
 from . import emitter as emitter
 from . import semconv as semconv
 from ._agent import FunctionalLitAgent as FunctionalLitAgent
@@ -20,6 +21,8 @@ from ._attributes import make_link_attributes as make_link_attributes
 from ._attributes import make_tag_attributes as make_tag_attributes
 from ._attributes import query_linked_spans as query_linked_spans
 from ._attributes import unflatten_attributes as unflatten_attributes
+from ._audit import Audit as Audit
+from ._audit import audit as audit
 from ._context import carry_context as carry_context
 from ._context import current_resources as current_resources
 from ._context import current_rollout as current_rollout
@@ -39,6 +42,7 @@ from ._errors import NoActiveRollout as NoActiveRollout
 from ._errors import NotStorable as NotStorable
 from ._errors import PayloadTooLarge as PayloadTooLarge
 from ._errors import ResourceError as ResourceError
+from ._errors import ResumeError as ResumeError
 from ._errors import RolloutCancelled as RolloutCancelled
 from ._errors import RunnerClosed as RunnerClosed
 from ._errors import StaleAttempt as StaleAttempt

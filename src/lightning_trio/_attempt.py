@@ -30,6 +30,7 @@ from ._resources import NamedResources
 from ._returns import record_return
 from ._rewards import find_final_reward
 from ._span import Link
+from ._usage import sum_usage
 from .lanes import AsyncioLane, WorkerThread, run_in_thread, run_natively
 from .tracing import Tracer
 from .tracing._current import CURRENT
@@ -85,6 +86,7 @@ class EndedAttempt:
             error=outcome.error,
             final_reward=outcome.final_reward,
             duration=outcome.duration,
+            usage=outcome.usage,
         )
         rollout = attrs.evolve(self.rollout, status=status, end_time=outcome.end_time, attempt=attempt)
         return CompletedRollout(rollout, attempt, outcome.spans)
@@ -177,6 +179,7 @@ async def run_attempt(
         error,
         find_final_reward(spans),
         duration,
+        usage=sum_usage(spans),
     )
     return EndedAttempt(rollout, report, progress.stop, progress.abandoned)
 

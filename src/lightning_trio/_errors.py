@@ -13,6 +13,7 @@
     │   ├── NotStorable (also TypeError, ValueError)
     │   │   └── PayloadTooLarge
     │   ├── ResourceError (also ValueError)
+    │   ├── ResumeError (also ValueError)
     │   ├── RunnerClosed (also RuntimeError)
     │   └── UnsupportedLane (also ValueError)
     ├── AgentError (the agent's)
@@ -80,6 +81,10 @@ class PayloadTooLarge(NotStorable):
 
 class ResourceError(UsageError, ValueError):
     """A resource is missing, of an unknown type, or badly made."""
+
+
+class ResumeError(UsageError, ValueError):
+    """A run cannot be resumed as asked: it is another agent's or dataset's, unknown, or still being worked on."""
 
 
 class RunnerClosed(UsageError, RuntimeError):

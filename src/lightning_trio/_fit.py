@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -10,23 +13,34 @@ import trio
 
 from ._datasets import Datasets
 from ._engine import Engine
+from ._errors import ResumeError
 from ._groups import FlatNursery
 from ._ids import new_run_id
+from ._lease import describe_worker, end_leases, is_alive, is_of_dead_process
 from ._lifecycle import TERMINAL_ROLLOUT
 from ._records import (
     AttemptedRollout,
     FitResult,
     ResourcesUpdate,
     RolloutMode,
+    Run,
     RunSummary,
     Unset,
 )
 from ._resources import NamedResources
+from ._resume import choose_run
 from .algorithms import Algorithm, Baseline, Session
 from .store import LightningStore
 from .store._run import RunStore
 
 logger = logging.getLogger("lightning_trio.runner")
+
+
+_RECORD_SECONDS = 10.0
+"""How often a run notes how long it has been worked on."""
+
+_LAST_RECORD_SECONDS = 2.0
+"""How long noting it may take when the run is cancelled."""
 
 
 @attrs.frozen
@@ -36,12 +50,23 @@ class FitSettings:
     `own` is the snapshot of the runner's own resources, None where it has none.
     """
 
+    agent_name: str
     algorithm: Algorithm
     adapter: object | None
     resources: NamedResources
     own: ResourcesUpdate | None
     max_concurrency: int
     max_rollouts: int | None
+    run_name: str | None
+    worker_id: str
+
+
+@attrs.frozen
+class Resumption:
+    """Whether to go on with a run that is in the store: any, one by its id, or even one that differs."""
+
+    resume: bool | str = False
+    force: bool = False
 
 
 class Fit:
@@ -53,23 +78,107 @@ class Fit:
         self._settings = settings
         self._datasets = datasets
 
-    async def run(self) -> FitResult:
+    async def run(self, resumption: Resumption) -> FitResult:
         """Run to the end and give what it came to."""
-        settings = self._settings
         await self._check_resources()
-        run_id = new_run_id()
-        store = RunStore(self._store, run_id, self._check, settings.max_rollouts)
-        session = Session(run_id, store, settings.own, settings.max_concurrency)
+        run = await self._begin(resumption)
+        if run.status == "finished":
+            logger.info("%s has finished before; this is its result", run.run_id)
+            return await self._result(run)
+        return await self._work(run)
+
+    # Beginning.
+
+    async def _begin(self, resumption: Resumption) -> Run:
+        """Make a run, or take one up again."""
+        settings = self._settings
+        wanted = Run(
+            new_run_id(),
+            settings.run_name,
+            settings.agent_name,
+            settings.algorithm.name,
+            self._datasets.fingerprints(digest=self._store.persistent),
+            start_time=time.time(),
+            resources_id=None if settings.own is None else settings.own.resources_id,
+            config={"max_concurrency": settings.max_concurrency, "max_rollouts": settings.max_rollouts},
+            worker_id=settings.worker_id,
+        )
+        if resumption.resume is False:
+            await self._store.put([wanted])
+            return wanted
+        runs = await self._store.query_runs()
+        found = choose_run(runs, wanted, resumption.resume, force=resumption.force)
+        if found is None:
+            logger.info("there is no run to resume; %s begins", wanted.run_id)
+            await self._store.put([wanted])
+            return wanted
+        return found if found.status == "finished" else await self._take_up(found)
+
+    async def _take_up(self, run: Run) -> Run:
+        workers = await self._store.query_workers()
+        driver = next((worker for worker in workers if worker.worker_id == run.worker_id), None)
+        mine = self._settings.worker_id
+        if driver is not None and driver.worker_id != mine and is_alive(driver, time.time()):
+            raise ResumeError(
+                f"{run.run_id} is being worked on by {describe_worker(driver, time.time())}. Let it end, or, if it was "
+                f"cut off, wait until its lease of {driver.lease_seconds:.0f} s runs out"
+            )
+        # Of those on other machines nothing is known until their leases run out.
+        await end_leases(
+            self._store, [worker for worker in workers if worker.worker_id != mine and is_of_dead_process(worker)]
+        )
+        counts = (await self._store.summarize(run.run_id)).counts
+        done = sum(number for status, number in counts.items() if status in TERMINAL_ROLLOUT)
+        logger.info("%s goes on: %d rollouts are done, %d begun are not", run.run_id, done, sum(counts.values()) - done)
+        run = attrs.evolve(run, worker_id=mine)
+        await self._store.put([run])
+        return run
+
+    async def _initial(self, run: Run) -> ResourcesUpdate | None:
+        """Give the snapshot the run begins with; a resumed run's has the id it had."""
+        own = self._settings.own
+        if own is None or run.resources_id in (None, own.resources_id):
+            return own
+        before = await self._store.get_resources_by_id(run.resources_id)
+        if before is not None and repr(before.resources) != repr(own.resources):
+            logger.warning(
+                "%s began with other resources; what is done stays, what is left runs with today's", run.run_id
+            )
+        return await self._store.update_resources(run.resources_id, own.resources)
+
+    # Working.
+
+    async def _work(self, run: Run) -> FitResult:
+        settings = self._settings
+        store = RunStore(self._store, run.run_id, self._check, settings.max_rollouts)
+        session = Session(run, store, await self._initial(run), settings.max_concurrency)
+        begun = trio.current_time()
+
+        def elapsed() -> float:
+            return run.elapsed_seconds + trio.current_time() - begun
+
         try:
             async with FlatNursery() as nursery:
-                nursery.start_soon(self._engine.work, run_id)
+                nursery.start_soon(self._engine.work, run.run_id)
+                nursery.start_soon(_note_time, session, elapsed)
                 await self._run_algorithm(session)
                 await session.wait_all()
                 nursery.cancel_scope.cancel()
-        except KeyboardInterrupt:
-            await self._say_interrupted(run_id)
+        except BaseException as exc:
+            with trio.move_on_after(_LAST_RECORD_SECONDS, shield=True), suppress(Exception):
+                await session.record(elapsed_seconds=elapsed())
+                if isinstance(exc, KeyboardInterrupt):
+                    await self._say_interrupted(run.run_id)
             raise
-        return await self._result(session)
+        best = session.best
+        run = await session.record(
+            status="finished",
+            end_time=time.time(),
+            elapsed_seconds=elapsed(),
+            best_resources_id=None if best is None else best.resources_id,
+            history=session.history,
+        )
+        return await self._result(run, best)
 
     async def _check_resources(self) -> None:
         # Baseline runs both datasets with what there is; another algorithm may publish what the agent needs.
@@ -102,44 +211,57 @@ class Fit:
         finally:
             algorithm.leave_session(token)
 
-    async def _result(self, session: Session) -> FitResult:
-        summary = await session.store.summarize()
-        await self._say_failures(session, summary)
-        best = session.best
+    # Ending.
+
+    async def _result(self, run: Run, best: ResourcesUpdate | None = None) -> FitResult:
+        summary = await self._store.summarize(run.run_id)
+        await self._say_failures(run, summary)
+        if best is None and run.best_resources_id is not None:
+            best = await self._store.get_resources_by_id(run.best_resources_id)
         return FitResult(
-            run_id=session.run_id,
+            run_id=run.run_id,
             resources=self._settings.resources if best is None else best.resources,
             resources_id=None if best is None else best.resources_id,
             counts={status: summary.counts.get(status, 0) for status in sorted(TERMINAL_ROLLOUT)},
             mean_reward={"train": summary.mean_reward("train"), "val": summary.mean_reward("val")},
-            history=session.history,
+            history=run.history,
+            usage=summary.usage,
+            agent_seconds=summary.agent_seconds,
+            duration=run.elapsed_seconds,
+            ended_early=run.ended_early,
         )
 
-    async def _say_failures(self, session: Session, summary: RunSummary) -> None:
+    async def _say_failures(self, run: Run, summary: RunSummary) -> None:
         failed = summary.counts.get("failed", 0)
         if not failed:
             return
-        first = await session.store.query_rollouts(status_in=["failed"], run_id_in=[session.run_id], limit=1)
+        first = await self._store.query_rollouts(status_in=["failed"], run_id_in=[run.run_id], limit=1)
         rollout = first[0] if first else None
         error = rollout.attempt.error if isinstance(rollout, AttemptedRollout) else None
         logger.warning(
             "%d of %d rollouts of %s failed%s; store.query_rollouts(status_in=['failed']) gives them all",
             failed,
             sum(summary.counts.values()),
-            session.run_id,
+            run.run_id,
             "" if error is None else f", the first with {error.type}: {error.message}",
         )
 
     async def _say_interrupted(self, run_id: str) -> None:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 1.0):
-            counts = (await self._store.summarize(run_id)).counts
-            done = sum(number for status, number in counts.items() if status in TERMINAL_ROLLOUT)
-            logger.warning(
-                "interrupted: %d rollouts of %s are done and kept, %d are not",
-                done,
-                run_id,
-                sum(counts.values()) - done,
-            )
+        counts = (await self._store.summarize(run_id)).counts
+        done = sum(number for status, number in counts.items() if status in TERMINAL_ROLLOUT)
+        logger.warning(
+            "interrupted: %d rollouts of %s are done and kept, %d are not%s",
+            done,
+            run_id,
+            sum(counts.values()) - done,
+            "; fit(…, resume=True) goes on from here" if self._store.persistent else "",
+        )
+
+
+async def _note_time(session: Session, elapsed: Callable[[], float]) -> None:
+    while True:
+        await trio.sleep(_RECORD_SECONDS)
+        await session.record(elapsed_seconds=elapsed())
 
 
 @trio.lowlevel.disable_ki_protection

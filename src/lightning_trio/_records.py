@@ -379,9 +379,10 @@ class Run:
         best_resources_id: the best so far.
         config: other settings it was begun with, to read, not to resume from.
         state: what the algorithm saved; anything a store can keep.
-        position: how many rounds the algorithm had asked for when it saved its state.
+        position: how often the algorithm had asked for what when it saved its state.
         history: what the algorithm noted.
         ended_early: why it ended before all tasks had run, None if it did not.
+        worker_id: whose `fit` it is.
     """
 
     run_id: str
@@ -397,9 +398,10 @@ class Run:
     best_resources_id: str | None = None
     config: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
     state: Any = None
-    position: int = 0
+    position: Mapping[str, int] = attrs.field(factory=dict[str, int])
     history: Sequence[Mapping[str, Any]] = ()
     ended_early: str | None = None
+    worker_id: str | None = None
 
 
 @attrs.frozen
@@ -439,7 +441,8 @@ class FitResult:
 
     `counts` maps terminal statuses to numbers that add up to the rollouts asked for; `resources` and
     `resources_id` are the best the algorithm found; `mean_reward` has the keys ``"train"`` and ``"val"``, each
-    None where nothing was rewarded; `history` is what the algorithm noted on the way.
+    None where nothing was rewarded; `history` is what the algorithm noted on the way. `usage` and `agent_seconds` are
+    those of all attempts, `duration` the seconds the run was worked on; a resumed run's cover the whole run.
     """
 
     run_id: str
@@ -448,6 +451,11 @@ class FitResult:
     counts: Mapping[str, int]
     mean_reward: Mapping[str, float | None]
     history: Sequence[Mapping[str, Any]] = ()
+    usage: Usage = NO_USAGE
+    agent_seconds: float = 0.0
+    duration: float = 0.0
+    ended_early: str | None = None
+    """Why the run ended before all tasks had run, None if it did not."""
 
 
 @attrs.frozen

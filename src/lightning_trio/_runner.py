@@ -15,10 +15,11 @@ from ._collector import calm_collector
 from ._datasets import Datasets, check_dataset
 from ._engine import Engine
 from ._errors import DatasetError, RunnerClosed, UsageError
-from ._fit import Fit, FitSettings
+from ._fit import Fit, FitSettings, Resumption
 from ._groups import FlatNursery
 from ._hooks import Hook
 from ._ids import random_bits
+from ._lease import open_lease
 from ._records import (
     DEFAULT_CONFIG,
     CompletedRollout,
@@ -53,6 +54,7 @@ class Runner:
         tracer: what records the attempts.
         adapter: what the algorithm turns spans into data with.
         max_rollouts: how many rollouts one `fit` starts at most; the rest count as cancelled.
+        run_name: what to call the runs of `fit`, to tell them apart in a store.
 
     >>> import trio
     >>> async def double(task: int) -> float:
@@ -75,6 +77,7 @@ class Runner:
         tracer: Tracer | None = None,
         adapter: object | None = None,
         max_rollouts: int | None = None,
+        run_name: str | None = None,
     ) -> None:
         if not isinstance(max_concurrency, int) or max_concurrency < 1:
             raise UsageError(f"max_concurrency={max_concurrency!r}; give how many rollouts may run at a time, from 1")
@@ -92,6 +95,7 @@ class Runner:
         self.adapter = adapter
         self.max_concurrency = max_concurrency
         self.max_rollouts = max_rollouts
+        self.run_name = run_name
         self.config: RolloutConfig = _checked("config", config, RolloutConfig)
         self._resources = check_resources({} if resources is None else resources, "Runner(resources=…)")
         self._worker_id = f"runner-{random_bits(48):012x}"
@@ -144,6 +148,7 @@ class Runner:
             if not self.store.is_open:
                 await stack.enter_async_context(self.store)
             await stack.enter_async_context(self.tracer.open())
+            await stack.enter_async_context(open_lease(self.store, self._worker_id))
             stack.push_async_callback(asyncio_lane.aclose)
             stack.callback(self._keep_statistics, engine)
             stack.callback(engine.say_abandoned)
@@ -258,7 +263,12 @@ class Runner:
 
     @trio.lowlevel.enable_ki_protection
     async def fit(
-        self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None
+        self,
+        train_dataset: Sequence[Any] | None = None,
+        val_dataset: Sequence[Any] | None = None,
+        *,
+        resume: bool | str = False,
+        force_resume: bool = False,
     ) -> FitResult:
         """Run the algorithm over the datasets and give what it came to, as ``trio.run(runner.fit, train, val)``.
 
@@ -268,26 +278,40 @@ class Runner:
         Args:
             train_dataset: tasks, as a list or anything with ``len()`` and ``[index]``.
             val_dataset: the same, held out.
+            resume: True goes on with the latest unfinished run of this agent and these datasets that the store has:
+                what finished is kept, what ran is run again, counts and times cover the whole run. A run that has
+                finished gives its result; where there is none, one begins. A run's id goes on with that one.
+            force_resume: go on even with a run of another agent or dataset.
 
         Raises:
             DatasetError: a dataset is empty, or a generator (see `stream`).
             AgentSignatureError: a parameter of the agent cannot be supplied; nothing has run then.
+            ResumeError: the run to resume is another agent's or dataset's, unknown, or being worked on.
         """
         if train_dataset is None and val_dataset is None and isinstance(self.algorithm, Baseline):
             raise DatasetError("fit() got no dataset; write: trio.run(runner.fit, [task, …])")
         check_dataset("train_dataset", train_dataset)
         check_dataset("val_dataset", val_dataset)
         datasets = Datasets(train_dataset, val_dataset)
+        resumption = Resumption(resume, force_resume)
         if self._engine is not None:
-            return await self._fit(self._engine, datasets)
+            return await self._fit(self._engine, datasets, resumption)
         async with self:
-            return await self._fit(self._opened("await runner.fit(train_dataset)"), datasets)
+            return await self._fit(self._opened("await runner.fit(train_dataset)"), datasets, resumption)
 
-    async def _fit(self, engine: Engine, datasets: Datasets) -> FitResult:
+    async def _fit(self, engine: Engine, datasets: Datasets, resumption: Resumption) -> FitResult:
         settings = FitSettings(
-            self.algorithm, self.adapter, self._resources, self._own_snapshot, self.max_concurrency, self.max_rollouts
+            self.agent.name,
+            self.algorithm,
+            self.adapter,
+            self._resources,
+            self._own_snapshot,
+            self.max_concurrency,
+            self.max_rollouts,
+            self.run_name,
+            self._worker_id,
         )
-        return await Fit(engine, self.store, settings, datasets).run()
+        return await Fit(engine, self.store, settings, datasets).run(resumption)
 
 
 def _checked(name: str, value: object, kind: type[T]) -> T:

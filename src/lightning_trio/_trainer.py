@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,7 @@ class Trainer:
         tracer: what records the attempts.
         hooks: one hook or several.
         store: where rollouts and spans are kept; in memory by default.
+        run_name: what to call the runs of `fit`, to tell them apart in a store.
         strategy, port, daemon: accepted for Agent-lightning 0.3 and ignored with a warning: everything runs in
             this process.
 
@@ -57,6 +59,7 @@ class Trainer:
         tracer: Any = None,
         hooks: Hook | Sequence[Hook] | None = None,
         store: Any = None,
+        run_name: str | None = None,
         strategy: object = None,
         port: int | None = None,
         daemon: bool | None = None,
@@ -77,6 +80,7 @@ class Trainer:
         self.hooks: tuple[Hook, ...] = (hooks,) if isinstance(hooks, Hook) else tuple(hooks or ())
         self.n_runners = n_runners
         self.max_rollouts = max_rollouts
+        self.run_name = run_name
         self.initial_resources = initial_resources
 
     def fit(
@@ -85,16 +89,26 @@ class Trainer:
         train_dataset: Sequence[Any] | None = None,
         *,
         val_dataset: Sequence[Any] | None = None,
+        resume: bool | str = False,
+        force_resume: bool = False,
     ) -> FitResult:
         """Run the algorithm over the datasets and give what it came to.
 
         Works in a plain program and inside a running asyncio loop, such as a notebook's, which waits meanwhile.
 
+        Args:
+            agent: what `@rollout` made, a `LitAgent`, or a plain function.
+            train_dataset: tasks, as a list or anything with ``len()`` and ``[index]``.
+            val_dataset: the same, held out.
+            resume: go on with an unfinished run of the store, see `Runner.fit`.
+            force_resume: even with one of another agent or dataset.
+
         Raises:
             NestedTrioRun: Trio runs already; the message shows what to await instead.
             Exception: see `Runner.fit`.
         """
-        return self._fit(agent, train_dataset, val_dataset, self.algorithm)
+        resumption = {"resume": resume, "force_resume": force_resume}
+        return self._fit(agent, train_dataset, val_dataset, self.algorithm, resumption)
 
     def dev(
         self,
@@ -113,7 +127,7 @@ class Trainer:
             raise TypeError(
                 f"dev() takes a FastAlgorithm such as Baseline, not {type(algorithm).__name__}; use fit() for it"
             )
-        return self._fit(agent, train_dataset, val_dataset, algorithm)
+        return self._fit(agent, train_dataset, val_dataset, algorithm, {})
 
     def _fit(
         self,
@@ -121,6 +135,7 @@ class Trainer:
         train_dataset: Sequence[Any] | None,
         val_dataset: Sequence[Any] | None,
         algorithm: Algorithm | None,
+        resumption: Mapping[str, Any],
     ) -> FitResult:
         if _in_trio():
             raise NestedTrioRun(
@@ -141,9 +156,10 @@ class Trainer:
             tracer=self.tracer,
             adapter=self.adapter,
             max_rollouts=self.max_rollouts,
+            run_name=self.run_name,
             **options,
         )
-        return trio.run(runner.fit, train_dataset, val_dataset)
+        return trio.run(functools.partial(runner.fit, train_dataset, val_dataset, **resumption))
 
 
 def _in_trio() -> bool:

@@ -47,6 +47,11 @@ class Algorithm:
         return inspect.iscoroutinefunction(self.run)
 
     @property
+    def name(self) -> str:
+        """What the algorithm is called in the record of a run."""
+        return type(self).__name__
+
+    @property
     def session(self) -> Session:
         """The run that is going on.
 
@@ -116,6 +121,11 @@ class FunctionalAlgorithm(Algorithm, Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._fn(*args, **kwargs)
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return str(getattr(self._fn, "__name__", type(self._fn).__name__))
 
     def is_async(self) -> bool:
         """Tell whether the function is async."""

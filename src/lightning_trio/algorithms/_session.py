@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+import hashlib
+import zlib
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
+import attrs
+
+from .._datasets import encoded_task
 from .._errors import UsageError
 from .._lifecycle import TERMINAL_ROLLOUT
 from .._records import (
@@ -17,8 +23,9 @@ from .._records import (
     Rollout,
     RolloutMode,
     RolloutStatus,
+    Run,
 )
-from .._resources import NamedResources
+from .._resources import NamedResources, check_resources
 from .._span import Span
 from ..store import Condition, LightningStore, Query
 
@@ -35,15 +42,16 @@ class Session:
         initial_resources: the resources the run began with.
     """
 
-    def __init__(
-        self, run_id: str, store: LightningStore, initial: ResourcesUpdate | None, max_concurrency: int
-    ) -> None:
-        self.run_id = run_id
+    def __init__(self, run: Run, store: LightningStore, initial: ResourcesUpdate | None, max_concurrency: int) -> None:
+        self.run_id = run.run_id
         self.store = store
         self.initial_resources: NamedResources = {} if initial is None else initial.resources
+        self._record = run
         self._best = initial
         self._history: list[Mapping[str, Any]] = []
         self._window = max(_WINDOW_AT_LEAST, 4 * max_concurrency)
+        self._rounds: Counter[str] = Counter()
+        self._published: set[str] = set()
 
     @property
     def best(self) -> ResourcesUpdate | None:
@@ -58,11 +66,54 @@ class Session:
     async def publish(self, resources: NamedResources) -> ResourcesUpdate:
         """Store a snapshot to run rollouts with.
 
+        A resumed run that publishes the same again gets the id it had, and with it the rollouts that are done.
+
         Raises:
             ResourceError: a value is no resource.
             AgentSignatureError: the run's agent cannot be supplied from it.
         """
-        return await self.store.add_resources(resources)
+        checked = check_resources(resources, "publish()")
+        digest = hashlib.sha256(f"{self.run_id} {sorted(checked.items())!r}".encode(errors="backslashreplace"))
+        resources_id = f"rs-{digest.hexdigest()[:12]}"
+        if resources_id in self._published:
+            return await self.store.add_resources(checked)
+        self._published.add(resources_id)
+        return await self.store.update_resources(resources_id, checked)
+
+    async def save_state(self, state: Any) -> None:
+        """Keep `state` with the run, so that a resumed run's `load_state` gives it back.
+
+        History, the best resources and what was run so far belong to it: after `load_state` all are as they were here.
+        An algorithm needs this only if it cannot decide everything again as it did the first time, for instance
+        because it asks a model for candidates. One that can is simply run again, and the rollouts that are done are
+        found done.
+
+        Args:
+            state: anything a store can keep, such as a mapping of strings to numbers.
+        """
+        await self.record(
+            state=state,
+            position=dict(self._rounds),
+            history=self.history,
+            best_resources_id=None if self._best is None else self._best.resources_id,
+        )
+
+    async def load_state(self) -> Any:
+        """Give what `save_state` kept last and go on from there; None in a run that has saved nothing."""
+        record = self._record
+        if record.state is None:
+            return None
+        self._rounds = Counter(record.position)
+        self._history = list(record.history)
+        if record.best_resources_id is not None:
+            self._best = await self.store.get_resources_by_id(record.best_resources_id)
+        return record.state
+
+    async def record(self, **changes: Any) -> Run:
+        """Change fields of the run's record in the store; for runners."""
+        self._record = attrs.evolve(self._record, **changes)
+        await self.store.put([self._record])
+        return self._record
 
     def declare_best(self, snapshot: ResourcesUpdate) -> None:
         """Make `snapshot` the outcome of the run so far."""
@@ -128,13 +179,27 @@ class Session:
         resources_id = None if snapshot is None else snapshot.resources_id
         step = self._window // 2
         unfinished: list[str] = []
-        for chunk in _chunks(tasks, step):
-            requests = [EnqueueRolloutRequest(task, mode, resources_id, None, metadata) for task in chunk]
+        key = self._next_keys(mode, resources_id)
+        for start, chunk in _chunks(tasks, step):
+            requests = [
+                EnqueueRolloutRequest(task, mode, resources_id, None, metadata, key(index, task))
+                for index, task in enumerate(chunk, start)
+            ]
             enqueued = await self.store.enqueue(requests)
             before = unfinished + enqueued
             unfinished = await self.store.wait_finished(before, count=len(before) - step)
             yield enqueued, _without(before, unfinished)
         yield [], _without(unfinished, await self.store.wait_finished(unfinished))
+
+    def _next_keys(self, mode: RolloutMode | None, resources_id: str | None) -> Callable[[int, Any], str]:
+        """Name the rollouts of one round: what they run with, which round of these it is, and the task."""
+        what = f"{mode or '-'}/{resources_id or '-'}"
+        prefix = f"{what}/{self._rounds[what]}"
+        self._rounds[what] += 1
+        if not self.store.persistent:
+            return lambda index, task: f"{prefix}/{index}"
+        # With the task itself in it, a round that is not decided as it was gets new rollouts, not another's results.
+        return lambda index, task: f"{prefix}/{index}/{zlib.crc32(encoded_task(task)):08x}"
 
     async def _completed(self, rollout_ids: Collection[str]) -> list[CompletedRollout]:
         rollouts = await self.store.query_rollouts(rollout_id_in=rollout_ids)
@@ -169,7 +234,7 @@ def _as_completed(rollout: Rollout, spans: Mapping[tuple[str, str], Sequence[Spa
     return CompletedRollout(rollout, attempt, tuple(spans.get((rollout.rollout_id, attempt.attempt_id), ())))
 
 
-def _chunks(tasks: Sequence[Any], size: int) -> Iterator[list[Any]]:
+def _chunks(tasks: Sequence[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
     # By index and not by slice: 0.3's datasets have __len__ and __getitem__ for integers.
     for start in range(0, len(tasks), size):
-        yield [tasks[index] for index in range(start, min(start + size, len(tasks)))]
+        yield start, [tasks[index] for index in range(start, min(start + size, len(tasks)))]

@@ -50,6 +50,9 @@ Record = TypeVar("Record", bound=ResourcesUpdate | Worker | Run)
 """What a store keeps by an id that the caller chose."""
 
 
+_PRUNE_AT_ONCE = 1000
+
+
 class LightningStore(ABC):
     """Keep rollouts, attempts, spans, resources snapshots and workers.
 
@@ -466,6 +469,32 @@ class LightningStore(ABC):
         await self.update([AttemptChange(rollout_id, attempt_id, status, worker_id, last_heartbeat_time, metadata)])
         attempts = await self.query_attempts(rollout_id)
         return next(attempt for attempt in attempts if attempt.attempt_id == attempt_id)
+
+    async def prune(self, *, run_id: str | None = None, older_than_seconds: float = 0.0) -> int:
+        """Let go of finished rollouts with their attempts and spans, and give how many they were.
+
+        Counts, rewards and usage stay. What a resumed run would find done is gone as well, so prune runs that have
+        finished. `vacuum` gives the room back.
+
+        Args:
+            run_id: only this run's; None for all.
+            older_than_seconds: only those that finished this long ago.
+        """
+        before = time.time() - older_than_seconds
+        must = [Condition("status", TERMINAL_ROLLOUT)]
+        if run_id is not None:
+            must.append(Condition("run_id", {run_id}))
+        removed = kept = 0
+        while found := await self.find(Query("rollouts", must, limit=_PRUNE_AT_ONCE, offset=kept)):
+            old = [rollout for rollout in found if (rollout.end_time or 0.0) <= before]
+            await self.update([RolloutRemoval(rollout.rollout_id) for rollout in old])
+            removed += len(old)
+            kept += len(found) - len(old)
+        return removed
+
+    async def vacuum(self) -> None:
+        """Give room back that removed rollouts have left, where a store keeps it."""
+        await trio.lowlevel.checkpoint()
 
     async def query_workers(
         self,

@@ -124,7 +124,13 @@ class RunStore(LightningStore):
     def holding(self, run_id: str | None = None) -> AbstractContextManager[None]:
         return self._store.holding(self._run_id)
 
+    async def prune(self, *, run_id: str | None = None, older_than_seconds: float = 0.0) -> int:
+        return await self._store.prune(run_id=self._run_id, older_than_seconds=older_than_seconds)
+
     # The rest knows no runs.
+
+    async def vacuum(self) -> None:
+        await self._store.vacuum()
 
     @property
     def persistent(self) -> bool:

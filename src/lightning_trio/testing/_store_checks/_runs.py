@@ -179,6 +179,19 @@ async def only_finished_rollouts_can_be_removed(store: LightningStore) -> None:
     expect_equal(ids_of(await store.query_rollouts()), [], "a rollout cancelled by the change before can be removed")
 
 
+async def old_rollouts_are_pruned(store: LightningStore) -> None:
+    for run_id in ("run-1", "run-2"):
+        await store.enqueue(requests("a", "b"), run_id=run_id)
+        for claimed in (await store.claim(2, run_id=run_id))[:1]:
+            await finish(store, claimed, spans=[span_of(claimed)])
+    expect_equal(await store.prune(run_id="run-1", older_than_seconds=3600), 0, "younger rollouts are kept")
+    expect_equal(await store.prune(run_id="run-1"), 1, "prune() gives the number of rollouts it let go of")
+    await store.vacuum()
+    expect_equal(len(await store.query_rollouts(run_id_in=["run-1"])), 1, "what has not finished is kept")
+    expect_equal(len(await store.query_rollouts(run_id_in=["run-2"])), 2, "other runs' rollouts are kept")
+    expect_equal((await store.summarize("run-1")).counts.get("succeeded"), 1, "counts cover pruned rollouts")
+
+
 async def usage_and_durations_add_up(store: LightningStore) -> None:
     config = RolloutConfig(max_attempts=2, retry_condition=["failed"])
     claimed = await claim_one(store, config=config, run_id="run-1")
@@ -227,6 +240,7 @@ CHECKS: tuple[Check, ...] = (
     a_final_outcome_is_not_retried,
     removed_rollouts_stay_counted,
     only_finished_rollouts_can_be_removed,
+    old_rollouts_are_pruned,
     usage_and_durations_add_up,
     runs_are_kept,
 )

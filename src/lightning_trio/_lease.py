@@ -1,0 +1,123 @@
+"""A runner's lease on its attempts: renewed by one task, which also ends those of runners that have died."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from ._groups import FlatNursery
+from ._records import Worker
+from .store import LightningStore
+
+logger = logging.getLogger("lightning_trio.runner")
+
+LEASE_SECONDS = 30.0
+"""How long a runner may be silent before its rollouts go to another."""
+
+_RENEWALS = 3
+"""How often a lease is renewed in its time: two renewals may fail or come late."""
+
+_LAST_SECONDS = 5.0
+"""How long ending the lease may take when the runner is cancelled."""
+
+
+@asynccontextmanager
+async def open_lease(store: LightningStore, worker_id: str, *, seconds: float = LEASE_SECONDS) -> AsyncGenerator[None]:
+    """Hold `worker_id`'s attempts on a lease until the block ends.
+
+    One task renews it, whatever the number of attempts, and calls `LightningStore.expire` when a lease, its own or
+    another runner's, may have run out.
+    """
+    await store.put([_alive(worker_id, seconds)])
+    try:
+        async with FlatNursery() as nursery:
+            nursery.start_soon(_renew, store, worker_id, seconds)
+            try:
+                yield
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        with trio.move_on_after(_LAST_SECONDS, shield=True):
+            await store.put([attrs.evolve(_alive(worker_id, None), status="idle", last_idle_time=time.time())])
+
+
+async def _renew(store: LightningStore, worker_id: str, seconds: float) -> None:
+    due = trio.current_time()
+    while True:
+        if trio.current_time() >= due:
+            known = await store.get_worker_by_id(worker_id)
+            await store.put([_alive(worker_id, seconds, known)])
+            due = trio.current_time() + seconds / _RENEWALS
+        expiry = await store.expire()
+        if expiry.requeued or expiry.failed:
+            logger.warning(
+                "a runner has died or been cut off: %d of its rollouts go back to the queue, %d have failed for losing "
+                "too many runners",
+                len(expiry.requeued),
+                len(expiry.failed),
+            )
+        wait = due - trio.current_time()
+        await trio.sleep(max(0.0, wait if expiry.next_in is None else min(wait, expiry.next_in)))
+
+
+def _alive(worker_id: str, seconds: float | None, known: Worker | None = None) -> Worker:
+    return attrs.evolve(
+        known or Worker(worker_id, status="idle"),
+        heartbeat_stats={"host": socket.gethostname(), "process": os.getpid()},
+        last_heartbeat_time=time.time(),
+        lease_seconds=seconds,
+    )
+
+
+def is_alive(worker: Worker, now: float) -> bool:
+    """Tell whether a worker's lease lasts and, if it is of this machine, its process does.
+
+    Args:
+        worker: as its runner put it last.
+        now: Unix time in seconds.
+    """
+    if worker.lease_seconds is None or worker.last_heartbeat_time is None:
+        return False
+    if worker.last_heartbeat_time + worker.lease_seconds <= now:
+        return False
+    return not is_of_dead_process(worker)
+
+
+def is_of_dead_process(worker: Worker) -> bool:
+    """Tell whether a worker's process ran on this machine and is gone."""
+    process = (worker.heartbeat_stats or {}).get("process")
+    if not isinstance(process, int) or (worker.heartbeat_stats or {}).get("host") != socket.gethostname():
+        return False
+    if os.name != "posix":
+        # Elsewhere os.kill would kill.
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        # It is there and belongs to somebody else.
+        return False
+    return False
+
+
+def describe_worker(worker: Worker, now: float) -> str:
+    """Say who a worker is and when it was heard of."""
+    stats = worker.heartbeat_stats or {}
+    age = "never" if worker.last_heartbeat_time is None else f"{now - worker.last_heartbeat_time:.0f} s ago"
+    return f"{worker.worker_id} (process {stats.get('process')} on {stats.get('host')}, heard of {age})"
+
+
+async def end_leases(store: LightningStore, workers: Iterable[Worker]) -> None:
+    """Give the rollouts of workers that are known to be dead back to the queue at once."""
+    over = [attrs.evolve(worker, lease_seconds=0.0) for worker in workers]
+    if over:
+        await store.put(over)
+        await store.expire()

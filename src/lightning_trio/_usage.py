@@ -1,0 +1,43 @@
+"""What calls of models took, read off spans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from . import semconv
+from ._records import NO_USAGE, Usage
+from ._span import Span
+
+_TOTALS = frozenset({semconv.INVOKE_AGENT, "create_agent", "execute_tool"})
+"""Operations whose spans repeat what the calls below them took."""
+
+
+def sum_usage(spans: Iterable[Span]) -> Usage:
+    """Sum up the tokens and costs of spans of model calls.
+
+    >>> call = Span.from_attributes(
+    ...     attributes={"gen_ai.usage.input_tokens": 7, "gen_ai.usage.output_tokens": 2}
+    ... )
+    >>> sum_usage([call, call])
+    Usage(input_tokens=14, output_tokens=4, cost=0.0)
+    """
+    usage = NO_USAGE
+    for span in spans:
+        attributes = span.attributes
+        if (
+            semconv.GEN_AI_USAGE_INPUT_TOKENS in attributes
+            or semconv.GEN_AI_USAGE_OUTPUT_TOKENS in attributes
+            or semconv.GEN_AI_USAGE_COST in attributes
+        ) and attributes.get(semconv.GEN_AI_OPERATION_NAME) not in _TOTALS:
+            usage += Usage(
+                int(_number(attributes.get(semconv.GEN_AI_USAGE_INPUT_TOKENS))),
+                int(_number(attributes.get(semconv.GEN_AI_USAGE_OUTPUT_TOKENS))),
+                _number(attributes.get(semconv.GEN_AI_USAGE_COST)),
+            )
+    return usage
+
+
+def _number(value: Any) -> float:
+    # Attributes come from anybody's library, or from an agent.
+    return value if isinstance(value, int | float) and value == value and abs(value) != float("inf") else 0

@@ -1,0 +1,9 @@
+"""Runners inside programs that are no Trio programs: asyncio services, plain scripts, notebooks.
+
+A Trio service needs none of this: ``async with runner: await runner.step(task)``.
+"""
+
+from ._asyncio import AsyncioRunner as AsyncioRunner
+from ._asyncio import open_asyncio as open_asyncio
+from ._blocking import BlockingRunner as BlockingRunner
+from ._blocking import open_blocking as open_blocking

@@ -1,0 +1,133 @@
+"""A runner in an asyncio program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import trio
+
+from .._errors import RunnerClosed, UsageError
+from .._records import CompletedRollout, FitResult, RolloutMode, RunnerStatistics
+from .._resources import NamedResources
+from .._runner import Runner
+from .._stream import Tasks
+from ._host import check_runner
+
+if TYPE_CHECKING:
+    from ._loop import LoopHost
+    from ._loop_stream import LoopStream
+
+
+def open_asyncio(runner: Runner) -> AsyncioRunner:
+    """Open a runner in an asyncio program, as ``async with embed.open_asyncio(runner) as r: await r.step(task)``.
+
+    The runner lives in one Trio thread from the start of the block to its end. Leaving the block, also by an error or
+    a cancellation, cancels what runs, waits until that is recorded, closes the runner and ends the thread; calls that
+    still wait raise `RunnerClosed`.
+
+    Args:
+        runner: what to open. The block raises what it could not be opened for, or what it failed with.
+
+    >>> import asyncio
+    >>> async def double(task: int) -> float:
+    ...     return task * 2.0
+    >>> async def main() -> float | None:
+    ...     async with open_asyncio(Runner(double)) as r:
+    ...         return (await r.step(21)).final_reward
+    >>> asyncio.run(main())
+    42.0
+    """
+    return AsyncioRunner(check_runner(runner, "open_asyncio"))
+
+
+class AsyncioRunner:
+    """A runner's calls, to be awaited on the event loop that opened it; made by `open_asyncio`."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._host: LoopHost | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._host is not None:
+            raise UsageError("this runner is open already; one `async with embed.open_asyncio(runner) as r:` is enough")
+        if trio.lowlevel.in_trio_run():
+            raise UsageError("open_asyncio is for asyncio, and Trio runs here; write: async with runner: …")
+        # asyncio takes 20 ms to import, and Trio's programs do without it.
+        from ._loop import LoopHost
+
+        host = LoopHost(self._runner)
+        await host.wait_opened()
+        self._host = host
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        assert self._host is not None
+        host, self._host = self._host, None
+        await host.aclose()
+
+    def _opened(self, call: str) -> LoopHost:
+        if self._host is None:
+            raise RunnerClosed(f"the runner is not open; write: async with embed.open_asyncio(runner) as r: {call}")
+        return self._host
+
+    async def step(
+        self, task: Any, *, resources: NamedResources | None = None, mode: RolloutMode | None = None
+    ) -> CompletedRollout:
+        """Run one task and give what came of it, as `Runner.step` does.
+
+        The agent sees the caller's context variables; its trace is its own and links to the span the caller is in.
+
+        Args:
+            task: the input.
+            resources: what to run with instead of the runner's own.
+            mode: ``"train"``, ``"val"`` or ``"test"``.
+
+        Raises:
+            Exception: what the agent raised in its last attempt, after it is recorded (an `AgentError` for what would
+                end the loop, such as SystemExit).
+            RunnerClosed: outside the block, or when it is left meanwhile.
+            UsageError: called on another event loop.
+
+        When the caller is cancelled, the rollout is stopped and recorded as cancelled before the cancellation goes on;
+        an agent that takes more than 5 s to stop is not waited for.
+        """
+        host = self._opened("await r.step(task)")
+        return await host.start(partial(self._runner.step, task, resources=resources, mode=mode)).wait()
+
+    def stream(
+        self, tasks: Tasks, *, resources: NamedResources | None = None, mode: RolloutMode | None = None
+    ) -> LoopStream:
+        """Run the tasks of a sync or async iterable, as ``async with r.stream(tasks) as results:``.
+
+        ``async for done in results:`` gives each `CompletedRollout` as it finishes; failures come as data, too.
+        The tasks are read on the caller's event loop, no further ahead than `max_concurrency` rollouts that run or
+        wait to be read. Leaving the block cancels what runs.
+
+        Args:
+            tasks: the inputs; may be endless.
+            resources: what to run with instead of the runner's own.
+            mode: ``"train"``, ``"val"`` or ``"test"``.
+        """
+        host = self._opened("async with r.stream(tasks) as results: …")
+        from ._loop_stream import LoopStream
+
+        return LoopStream(host, self._runner, tasks, resources, mode)
+
+    async def fit(
+        self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None
+    ) -> FitResult:
+        """Run the algorithm over the datasets and give what it came to, as `Runner.fit` does.
+
+        When the caller is cancelled, finished rollouts are kept and those that run go back to the queue.
+        """
+        host = self._opened("await r.fit(train_dataset)")
+        return await host.start(partial(self._runner.fit, train_dataset, val_dataset)).wait()
+
+    def statistics(self) -> RunnerStatistics:
+        """Count what runs, waits and is done."""
+        return self._runner.statistics()

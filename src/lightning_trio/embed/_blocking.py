@@ -1,0 +1,220 @@
+"""A runner in blocking code: scripts, notebooks, the threads of a server."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import trio
+
+from .._errors import DatasetError, NestedTrioRun, RunnerClosed, UsageError
+from .._records import CompletedRollout, FitResult, RolloutMode, RunnerStatistics
+from .._resources import NamedResources
+from .._runner import Runner
+from ._host import CANCEL_SECONDS, Job, TrioHost, check_runner
+from ._streaming import Answer, OutsideStream, raise_failure, read_task
+
+logger = logging.getLogger("lightning_trio.embed")
+
+T = TypeVar("T")
+
+
+def open_blocking(runner: Runner) -> BlockingRunner:
+    """Open a runner in blocking code, as ``with embed.open_blocking(runner) as r: r.step(task)``.
+
+    The runner lives in one Trio thread from the start of the block to its end, and several threads may use it at
+    once. It works in a notebook, too, whose event loop waits during each call. Leaving the block cancels what runs,
+    waits until that is recorded, closes the runner and ends the thread.
+
+    Args:
+        runner: what to open. The block raises what it could not be opened for, or what it failed with.
+
+    >>> async def double(task: int) -> float:
+    ...     return task * 2.0
+    >>> with open_blocking(Runner(double)) as r:
+    ...     r.step(21).final_reward
+    42.0
+    """
+    return BlockingRunner(check_runner(runner, "open_blocking"))
+
+
+class BlockingRunner:
+    """A runner's calls, blocking the calling thread; made by `open_blocking`."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._host: TrioHost | None = None
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Self:
+        if self._host is not None:
+            raise UsageError("this runner is open already; one `with embed.open_blocking(runner) as r:` is enough")
+        _check_no_trio()
+        opened, ended = threading.Event(), threading.Event()
+
+        def end() -> None:
+            ended.set()
+            opened.set()
+
+        host = TrioHost(self._runner, opened.set, end)
+        try:
+            opened.wait()
+        except BaseException:
+            _close(host, ended)
+            raise
+        if ended.is_set():
+            _close(host, ended)
+        self._host, self._ended = host, ended
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        assert self._host is not None
+        host, self._host = self._host, None
+        _close(host, self._ended)
+
+    def _opened(self, call: str) -> TrioHost:
+        _check_no_trio()
+        if self._host is None:
+            raise RunnerClosed(f"the runner is not open; write: with embed.open_blocking(runner) as r: {call}")
+        return self._host
+
+    def step(
+        self, task: Any, *, resources: NamedResources | None = None, mode: RolloutMode | None = None
+    ) -> CompletedRollout:
+        """Run one task and give what came of it, as `Runner.step` does.
+
+        Args:
+            task: the input.
+            resources: what to run with instead of the runner's own.
+            mode: ``"train"``, ``"val"`` or ``"test"``.
+
+        Raises:
+            Exception: what the agent raised in its last attempt, after it is recorded (an `AgentError` for what would
+                end the program, such as SystemExit).
+            RunnerClosed: outside the block, or when it is left meanwhile.
+            NestedTrioRun: Trio runs in this thread.
+            KeyboardInterrupt: on Ctrl-C, once the rollout is recorded as cancelled; on a second one at once.
+        """
+        host = self._opened("r.step(task)")
+        return _wait(host, partial(self._runner.step, task, resources=resources, mode=mode))
+
+    def stream(
+        self, tasks: Iterable[Any], *, resources: NamedResources | None = None, mode: RolloutMode | None = None
+    ) -> Generator[CompletedRollout]:
+        """Run the tasks of an iterable, as ``for done in r.stream(tasks):``.
+
+        Gives each `CompletedRollout` as it finishes; failures come as data, too. The tasks are read in the thread that
+        reads the results, no further ahead than `max_concurrency` rollouts that run or wait to be read. Leaving the
+        loop early, or closing what this returns, cancels what runs.
+
+        Args:
+            tasks: the inputs; may be endless.
+            resources: what to run with instead of the runner's own.
+            mode: ``"train"``, ``"val"`` or ``"test"``.
+        """
+        host = self._opened("for done in r.stream(tasks): …")
+        if not isinstance(tasks, Iterable):
+            raise DatasetError(
+                f"stream() takes an iterable of tasks, not {tasks!r}; embed.open_asyncio takes async ones, too"
+            )
+        return _read_stream(host, self._runner, iter(tasks), resources, mode)
+
+    def fit(self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None) -> FitResult:
+        """Run the algorithm over the datasets and give what it came to, as `Runner.fit` does.
+
+        On Ctrl-C finished rollouts are kept and those that run go back to the queue.
+        """
+        host = self._opened("r.fit(train_dataset)")
+        return _wait(host, partial(self._runner.fit, train_dataset, val_dataset))
+
+    def statistics(self) -> RunnerStatistics:
+        """Count what runs, waits and is done."""
+        return self._runner.statistics()
+
+
+def _check_no_trio() -> None:
+    if trio.lowlevel.in_trio_run():
+        raise NestedTrioRun(
+            "a blocking runner would stop Trio, which runs in this thread; write: async with runner: "
+            "await runner.step(task)"
+        )
+
+
+def _close(host: TrioHost, ended: threading.Event) -> None:
+    host.close()
+    ended.wait()
+    host.join()
+    if host.error is not None:
+        raise host.error
+
+
+def _wait(host: TrioHost, fn: Callable[[], Awaitable[T]]) -> T:
+    caller = _Caller(host)
+    return caller.wait(caller.start(fn))
+
+
+class _Caller:
+    """A thread that waits for jobs, and does meanwhile what it is asked to."""
+
+    def __init__(self, host: TrioHost) -> None:
+        self._host = host
+        self._asked: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+
+    def ask(self, fn: Callable[[], object]) -> None:
+        """Have the thread call `fn` when it waits next; to be called from any thread."""
+        self._asked.put(fn)
+
+    def start(self, fn: Callable[[], Awaitable[T]]) -> Job[T]:
+        return self._host.submit(Job(fn, lambda: self.ask(_wake)))
+
+    def wait(self, job: Job[T]) -> T:
+        """Give what came of the job; a Ctrl-C cancels it and goes on once that is recorded."""
+        try:
+            while job.result is None:
+                self._asked.get()()
+        except BaseException:
+            self.cancel(job)
+            raise
+        return job.result.unwrap()
+
+    def cancel(self, job: Job[Any]) -> None:
+        """Cancel the job and wait until it has ended, but not for ever."""
+        self._host.cancel(job)
+        if trio.lowlevel.in_trio_run():
+            # The garbage collector closes a forgotten stream in any thread, perhaps in the one to be waited for.
+            return
+        deadline = time.monotonic() + CANCEL_SECONDS
+        while job.result is None and (left := deadline - time.monotonic()) > 0:
+            with suppress(queue.Empty):
+                self._asked.get(timeout=left)
+        if job.result is None:
+            logger.warning("a rollout that was cancelled still runs after %g s; not waiting for it", CANCEL_SECONDS)
+
+
+def _wake() -> None:
+    """Do nothing: being called is what the waiting thread needs to look at its job again."""
+
+
+def _read_stream(
+    host: TrioHost, runner: Runner, tasks: Iterator[Any], resources: NamedResources | None, mode: RolloutMode | None
+) -> Generator[CompletedRollout]:
+    caller = _Caller(host)
+
+    def ask(answer: Answer) -> None:
+        caller.ask(lambda: answer(read_task(tasks)))
+
+    stream = OutsideStream(runner, ask, resources, mode)
+    serving = caller.start(stream.serve)
+    try:
+        while (completed := caller.wait(caller.start(stream.read))) is not None:
+            yield completed
+    finally:
+        caller.cancel(serving)
+    raise_failure(serving)

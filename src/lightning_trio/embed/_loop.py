@@ -1,0 +1,125 @@
+"""The asyncio side of a host: waiting on an event loop for what Trio's thread does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+from .._errors import UsageError
+from .._runner import Runner
+from ._host import CANCEL_SECONDS, Job, TrioHost
+
+logger = logging.getLogger("lightning_trio.embed")
+
+T = TypeVar("T")
+
+
+class LoopHost:
+    """A host and the event loop that it was opened on. To be made and used on that loop."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._opened = self._loop.create_future()
+        self._ended = self._loop.create_future()
+        self._host = TrioHost(
+            runner,
+            lambda: self.post(_resolve, self._opened),
+            lambda: self.post(_resolve, self._ended, self._opened),
+        )
+
+    def post(self, fn: Callable[..., object], *args: Any) -> None:
+        """Call `fn` on the loop, from any thread; on a loop that is closed nobody waits any more."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(fn, *args)
+
+    async def wait_opened(self) -> None:
+        """Wait until the runner is open; raise what it could not be opened for."""
+        try:
+            await asyncio.shield(self._opened)
+        except asyncio.CancelledError:
+            await self.aclose()
+            raise
+        if self._ended.done():
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Cancel what runs, wait for its commits and for the thread; raise what the runner failed with."""
+        self._host.close()
+        try:
+            await asyncio.shield(self._ended)
+        except asyncio.CancelledError:
+            if await settle(self._ended):
+                self._host.join()
+            else:
+                logger.warning("the runner is not closed after %g s; not waiting any longer", CANCEL_SECONDS)
+            raise
+        self._host.join()
+        if self._host.error is not None:
+            raise self._host.error
+
+    def check_loop(self) -> None:
+        """Refuse calls from elsewhere.
+
+        Raises:
+            UsageError: saying what to use there.
+        """
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is not self._loop:
+            raise UsageError(
+                "this runner was opened on another event loop, or none runs here; call it on its own, for example by "
+                "asyncio.run_coroutine_threadsafe(r.step(task), loop). What threads can share is opened by: "
+                "with embed.open_blocking(runner) as r: r.step(task)"
+            )
+
+    def start(self, fn: Callable[[], Awaitable[T]]) -> LoopCall[T]:
+        """Start a job in the calling task's context."""
+        self.check_loop()
+        return LoopCall(self, self._host, fn)
+
+
+class LoopCall(Generic[T]):
+    """A job whose result is awaited on the loop."""
+
+    def __init__(self, owner: LoopHost, host: TrioHost, fn: Callable[[], Awaitable[T]]) -> None:
+        self._host = host
+        self._done = asyncio.get_running_loop().create_future()
+        self.job: Job[T] = host.submit(Job(fn, lambda: owner.post(_resolve, self._done)))
+
+    async def wait(self) -> T:
+        """Give what came of it; cancelling the caller cancels the job and waits until that is recorded."""
+        try:
+            await asyncio.shield(self._done)
+        except asyncio.CancelledError:
+            await self.cancel()
+            raise
+        assert self.job.result is not None
+        return self.job.result.unwrap()
+
+    async def cancel(self) -> None:
+        """Cancel the job and wait until it has ended, for which its rollouts must be recorded."""
+        self._host.cancel(self.job)
+        if not await settle(self._done):
+            logger.warning("a rollout that was cancelled still runs after %g s; not waiting for it", CANCEL_SECONDS)
+
+
+async def settle(future: asyncio.Future[Any]) -> bool:
+    """Wait for the future through all cancellations, but not for ever; tell whether it is done."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + CANCEL_SECONDS
+    while not future.done() and (left := deadline - loop.time()) > 0:
+        # AnyIO's scopes cancel again and again until their task has ended.
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([future], timeout=left)
+    return future.done()
+
+
+def _resolve(*futures: asyncio.Future[None]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)

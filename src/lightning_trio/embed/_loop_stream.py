@@ -1,0 +1,109 @@
+"""A stream whose tasks and results are read on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import outcome
+
+from .._errors import DatasetError, UsageError
+from .._records import CompletedRollout, RolloutMode
+from .._resources import NamedResources
+from .._runner import Runner
+from .._stream import Tasks
+from ._loop import LoopCall, LoopHost, settle
+from ._streaming import Answer, OutsideStream, raise_failure, read_task
+
+
+class LoopStream:
+    """Results as they finish; made by `AsyncioRunner.stream`, to be entered with ``async with``."""
+
+    def __init__(
+        self, host: LoopHost, runner: Runner, tasks: Tasks, resources: NamedResources | None, mode: RolloutMode | None
+    ) -> None:
+        if not isinstance(tasks, Iterable | AsyncIterable):
+            raise DatasetError(f"stream() takes an iterable or async iterable of tasks, not {tasks!r}")
+        self._tasks = aiter(tasks) if isinstance(tasks, AsyncIterable) else iter(tasks)
+        self._host = host
+        self._stream = OutsideStream(runner, lambda answer: host.post(self._ask, answer), resources, mode)
+        self._serving: LoopCall[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._left = False
+        self._unread: list[CompletedRollout] = []
+
+    async def __aenter__(self) -> Self:
+        if self._serving is not None:
+            raise UsageError("a stream is entered once; call r.stream(tasks) again for another pass")
+        self._serving = self._host.start(self._stream.serve)
+        try:
+            await self._host.start(self._stream.wait_entered).wait()
+        except BaseException:
+            await self._leave(self._serving)
+            raise
+        if self._serving.job.result is not None:
+            await self._leave(self._serving)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        assert self._serving is not None
+        await self._leave(self._serving)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> CompletedRollout:
+        if self._serving is None:
+            raise UsageError(
+                "a stream was read without being entered; write: async with r.stream(tasks) as results: "
+                "async for done in results: …"
+            )
+        if self._unread:
+            return self._unread.pop()
+        reading = self._host.start(self._stream.read)
+        try:
+            completed = await reading.wait()
+        except asyncio.CancelledError:
+            # It may have been on its way already; the next call gives it.
+            if isinstance(reading.job.result, outcome.Value) and reading.job.result.value is not None:
+                self._unread.append(reading.job.result.value)
+            raise
+        if completed is None:
+            await self._leave(self._serving)
+            raise StopAsyncIteration
+        return completed
+
+    async def _leave(self, serving: LoopCall[None]) -> None:
+        """Cancel what runs and wait for its records; raise what the tasks could not be read for."""
+        if self._left:
+            return
+        self._left = True
+        if self._asking is not None:
+            self._asking.cancel()
+            await settle(self._asking)
+        await serving.cancel()
+        raise_failure(serving.job)
+
+    # Tasks, read on the loop.
+
+    def _ask(self, answer: Answer) -> None:
+        if self._left:
+            return
+        if isinstance(self._tasks, Iterator):
+            answer(read_task(self._tasks))
+        else:
+            self._asking = asyncio.ensure_future(self._read(self._tasks, answer))
+
+    async def _read(self, tasks: AsyncIterator[Any], answer: Answer) -> None:
+        try:
+            answer(outcome.Value(await anext(tasks)))
+        except asyncio.CancelledError:
+            if not self._left:
+                answer(outcome.Error(UsageError("the tasks of a stream were cancelled while it waited for one")))
+            raise
+        except Exception as exc:
+            answer(outcome.Error(exc))

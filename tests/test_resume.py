@@ -1,0 +1,400 @@
+"""A run that was cut off goes on: what finished is kept, what ran is run again, counts cover the whole."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import lightning_trio as agl
+from lightning_trio import (
+    Algorithm,
+    DatasetFingerprint,
+    InMemoryLightningStore,
+    PromptTemplate,
+    ResumeError,
+    Run,
+    Runner,
+    Worker,
+    audit,
+)
+from lightning_trio._lease import LEASE_SECONDS, is_alive, is_of_dead_process
+from lightning_trio._resume import choose_run
+
+TASKS = list(range(10))
+
+
+class Agent:
+    """Counts its calls, and takes a second from the task `slow_from` on."""
+
+    def __init__(self, slow_from: int = 1000) -> None:
+        self.slow_from = slow_from
+        self.calls: list[int] = []
+
+    async def __call__(self, task: int) -> float:
+        self.calls.append(task)
+        await trio.sleep(100.0 if task >= self.slow_from else 0.01)
+        return float(task)
+
+
+async def cut_off(store: agl.LightningStore, seconds: float = 1.0, **options: Any) -> Agent:
+    """Begin a run and cancel it when the first five of its tasks are done."""
+    agent = Agent(slow_from=5)
+    with trio.move_on_after(seconds):
+        await Runner(agl.rollout(name="agent")(agent), store=store, max_concurrency=2, **options).fit(TASKS)
+    return agent
+
+
+def runner_of(agent: Agent, store: agl.LightningStore, **options: Any) -> Runner:
+    return Runner(agl.rollout(name="agent")(agent), store=store, **options)
+
+
+async def test_a_resumed_run_runs_only_what_is_missing(autojump_clock: MockClock) -> None:
+    async with InMemoryLightningStore() as store:
+        first = await cut_off(store)
+        second = Agent()
+
+        result = await runner_of(second, store).fit(TASKS, resume=True)
+
+        assert sorted(first.calls) == [0, 1, 2, 3, 4, 5, 6]
+        assert sorted(second.calls) == [5, 6, 7, 8, 9]
+        assert result.counts == {"cancelled": 0, "failed": 0, "succeeded": 10}
+        assert result.mean_reward["train"] == 4.5
+        assert (await audit(store)).clean
+
+
+async def test_times_cover_the_whole_run(autojump_clock: MockClock) -> None:
+    async with InMemoryLightningStore() as store:
+        await cut_off(store, seconds=7.0)
+
+        result = await runner_of(Agent(), store).fit(TASKS, resume=True)
+
+        assert result.duration == pytest.approx(7.0, abs=0.5)
+        assert result.agent_seconds > 0.1
+
+
+async def test_a_finished_run_gives_its_result_again(autojump_clock: MockClock) -> None:
+    async with InMemoryLightningStore() as store:
+        finished = await runner_of(Agent(), store).fit(TASKS)
+        again = Agent()
+
+        result = await runner_of(again, store).fit(TASKS, resume=True)
+
+        assert not again.calls
+        assert result == finished
+
+
+async def test_where_there_is_nothing_to_resume_a_run_begins(autojump_clock: MockClock) -> None:
+    agent = Agent()
+
+    result = await runner_of(agent, InMemoryLightningStore()).fit(TASKS, resume=True)
+
+    assert len(agent.calls) == 10
+    assert result.counts["succeeded"] == 10
+
+
+async def test_without_resume_a_new_run_begins_and_the_old_one_stays_unfinished(autojump_clock: MockClock) -> None:
+    async with InMemoryLightningStore() as store:
+        await cut_off(store)
+        agent = Agent()
+
+        await runner_of(agent, store).fit(TASKS)
+
+        assert len(agent.calls) == 10
+        assert [run.status for run in await store.query_runs()] == ["running", "finished"]
+
+
+async def test_a_run_is_resumed_by_its_id(autojump_clock: MockClock) -> None:
+    async with InMemoryLightningStore() as store:
+        await cut_off(store)
+        await cut_off(store)
+        [first, second] = await store.query_runs()
+
+        result = await runner_of(Agent(), store).fit(TASKS, resume=first.run_id)
+
+        assert result.run_id == first.run_id
+        assert [run.status for run in await store.query_runs()] == ["finished", "running"]
+        assert second.run_id != first.run_id
+
+
+async def test_an_unknown_run_is_refused() -> None:
+    with pytest.raises(ResumeError, match="resume='run-nowhere': the store has no such run; the latest it has: none"):
+        await runner_of(Agent(), InMemoryLightningStore()).fit(TASKS, resume="run-nowhere")
+
+
+async def test_another_dataset_is_refused_naming_the_difference_and_the_way_to_force_it(
+    autojump_clock: MockClock,
+) -> None:
+    async with InMemoryLightningStore() as store:
+        await cut_off(store)
+        [run] = await store.query_runs()
+
+        with pytest.raises(ResumeError) as caught:
+            await runner_of(Agent(), store).fit([*TASKS, 10], resume=True)
+
+        assert "its train dataset had 10 tasks, and this one has 11 tasks" in str(caught.value)
+        assert f'fit(…, resume="{run.run_id}", force_resume=True)' in str(caught.value)
+
+
+async def test_another_agent_is_refused(autojump_clock: MockClock) -> None:
+    async def other(task: int) -> float:
+        return 0.0
+
+    async with InMemoryLightningStore() as store:
+        await cut_off(store)
+
+        with pytest.raises(ResumeError, match="it was begun with the agent 'agent', and this one is 'other'"):
+            await Runner(other, store=store).fit(TASKS, resume=True)
+
+
+async def test_force_goes_on_all_the_same(autojump_clock: MockClock) -> None:
+    async with InMemoryLightningStore() as store:
+        await cut_off(store)
+        agent = Agent()
+
+        result = await runner_of(agent, store).fit([*TASKS, 10], resume=True, force_resume=True)
+
+        assert sorted(agent.calls) == [5, 6, 7, 8, 9, 10]
+        assert result.counts["succeeded"] == 11
+
+
+async def test_runs_of_another_name_are_left_alone(autojump_clock: MockClock) -> None:
+    async with InMemoryLightningStore() as store:
+        await cut_off(store, run_name="first")
+        agent = Agent()
+
+        result = await runner_of(agent, store, run_name="second").fit(TASKS, resume=True)
+
+        assert len(agent.calls) == 10
+        assert result.run_id != (await store.query_runs(name="first"))[0].run_id
+
+
+async def test_the_resources_of_a_resumed_run_keep_their_id_and_are_todays(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def agent(task: int, prompt: PromptTemplate) -> float:
+        await trio.sleep(100.0 if task >= 5 and prompt.template == "old" else 0.0)
+        return float(prompt.template == "new")
+
+    def template(text: str) -> dict[str, PromptTemplate]:
+        return {"prompt": PromptTemplate(text, engine="f-string")}
+
+    async with InMemoryLightningStore() as store:
+        with trio.move_on_after(1):
+            await Runner(agent, store=store, resources=template("old")).fit(TASKS)
+
+        result = await Runner(agent, store=store, resources=template("new")).fit(TASKS, resume=True)
+
+        rollouts = await store.query_rollouts()
+        assert len({rollout.resources_id for rollout in rollouts}) == 1
+        assert result.mean_reward["train"] == 0.5
+        assert "began with other resources" in caplog.text
+
+
+class Rounds(Algorithm):
+    """Three rounds with candidates; can be decided again, so it saves nothing."""
+
+    async def run(self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None) -> None:
+        assert train_dataset is not None
+        for number in range(3):
+            snapshot = await self.session.publish({"prompt": PromptTemplate(str(number), engine="f-string")})
+            done = await self.session.run(train_dataset, mode="train", resources=snapshot)
+            self.session.note(round=number, reward=sum(each.final_reward or 0.0 for each in done))
+            self.session.declare_best(snapshot)
+
+
+class Saving(Algorithm):
+    """As `Rounds`, with its state saved after each round."""
+
+    def __init__(self) -> None:
+        self.begun_with: list[Any] = []
+
+    async def run(self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None) -> None:
+        assert train_dataset is not None
+        state = await self.session.load_state()
+        self.begun_with.append(state)
+        for number in range(0 if state is None else state["next"], 3):
+            snapshot = await self.session.publish({"prompt": PromptTemplate(str(number), engine="f-string")})
+            done = await self.session.run(train_dataset, mode="train", resources=snapshot)
+            self.session.note(round=number, reward=sum(each.final_reward or 0.0 for each in done))
+            self.session.declare_best(snapshot)
+            await self.session.save_state({"next": number + 1})
+
+
+@pytest.mark.parametrize("algorithm", [Rounds, Saving])
+async def test_an_algorithm_goes_on_where_it_stood(algorithm: type[Algorithm], autojump_clock: MockClock) -> None:
+    calls: list[tuple[int, str]] = []
+    slow = True
+
+    @agl.rollout
+    async def agent(task: int, prompt: PromptTemplate) -> float:
+        await trio.sleep(100.0 if slow and prompt.template == "1" and task >= 3 else 0.01)
+        calls.append((task, prompt.template))
+        return float(prompt.template) + task
+
+    async with InMemoryLightningStore() as store:
+        with trio.move_on_after(5):
+            await Runner(agent, store=store, algorithm=algorithm()).fit(range(5))
+        slow = False
+
+        result = await Runner(agent, store=store, algorithm=algorithm()).fit(range(5), resume=True)
+
+        assert sorted(calls) == [(task, str(number)) for task in range(5) for number in range(3)]
+        assert [entry["reward"] for entry in result.history] == [10.0, 15.0, 20.0]
+        assert result.resources["prompt"] == PromptTemplate("2", engine="f-string")
+        assert result.counts == {"cancelled": 0, "failed": 0, "succeeded": 15}
+
+
+async def test_saved_state_is_given_back_and_nothing_in_a_new_run(autojump_clock: MockClock) -> None:
+    slow = True
+
+    @agl.rollout
+    async def agent(task: int, prompt: PromptTemplate) -> float:
+        await trio.sleep(100.0 if slow and prompt.template == "2" else 0.0)
+        return 1.0
+
+    algorithm = Saving()
+    async with InMemoryLightningStore() as store:
+        with trio.move_on_after(5):
+            await Runner(agent, store=store, algorithm=algorithm).fit(range(5))
+        slow = False
+        await Runner(agent, store=store, algorithm=algorithm).fit(range(5), resume=True)
+
+    assert algorithm.begun_with == [None, {"next": 2}]
+
+
+async def test_a_run_that_is_being_worked_on_is_refused(autojump_clock: MockClock) -> None:
+    async with InMemoryLightningStore() as store, trio.open_nursery() as nursery:
+        nursery.start_soon(cut_off, store, 50.0)
+        await trio.sleep(2)
+
+        with pytest.raises(
+            ResumeError, match=r"is being worked on by runner-\w+ \(process \d+ on .+, heard of 0 s ago"
+        ):
+            await runner_of(Agent(), store).fit(TASKS, resume=True)
+
+        nursery.cancel_scope.cancel()
+
+
+async def test_max_rollouts_covers_the_whole_run(autojump_clock: MockClock) -> None:
+    async with InMemoryLightningStore() as store:
+        await cut_off(store, max_rollouts=7)
+        agent = Agent()
+
+        result = await runner_of(agent, store, max_rollouts=7).fit(TASKS, resume=True)
+
+        assert sorted(agent.calls) == [5, 6]
+        assert result.counts == {"cancelled": 3, "failed": 0, "succeeded": 7}
+
+
+def test_the_trainer_resumes_as_well() -> None:
+    store = InMemoryLightningStore()
+    trainer = agl.Trainer(store=store, run_name="mine")
+    finished = trainer.fit(len, ["a", "bc"])
+
+    assert trainer.fit(len, ["a", "bc"], resume=True) == finished
+    assert [run.name for run in trio.run(store.query_runs)] == ["mine"]
+    with pytest.raises(ResumeError, match="the store has no such run"):
+        trainer.fit(len, ["a", "bc"], resume="run-nowhere")
+
+
+# Choosing.
+
+
+def run_of(run_id: str = "run-1", status: Any = "running", **fields: Any) -> Run:
+    fields = {"agent": "agent", "algorithm": "Baseline", "datasets": {"train": DatasetFingerprint(3, "abc")}, **fields}
+    return Run(run_id, status=status, **fields)
+
+
+def test_the_latest_unfinished_run_of_the_same_kind_is_chosen() -> None:
+    runs = [run_of("run-1"), run_of("run-2"), run_of("run-3", agent="other"), run_of("run-4", "finished")]
+
+    chosen = choose_run(runs, run_of("run-5"), True, force=False)
+
+    assert chosen is runs[1]
+
+
+def test_equal_numbers_of_other_tasks_are_told_apart_by_their_digest() -> None:
+    other = run_of("run-1", datasets={"train": DatasetFingerprint(3, "xyz")})
+
+    with pytest.raises(
+        ResumeError, match=r"had 3 tasks \(fingerprint xyz\), and this one has 3 tasks \(fingerprint abc"
+    ):
+        choose_run([other], run_of(), True, force=False)
+
+
+def test_finished_runs_of_another_dataset_do_not_stand_in_the_way() -> None:
+    other = run_of("run-1", "finished", datasets={"train": DatasetFingerprint(9, "xyz")})
+
+    assert choose_run([other], run_of(), True, force=False) is None
+
+
+# Leases.
+
+
+async def test_the_rollouts_of_a_runner_that_has_died_go_to_a_survivor(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with InMemoryLightningStore() as store:
+        await store.put([Worker("dead", lease_seconds=LEASE_SECONDS)])
+        await store.enqueue_rollout(1)
+        claimed = await store.dequeue_rollout("dead")
+        assert claimed is not None
+
+        async with Runner(Agent(), store=store) as runner, trio.open_nursery() as nursery:
+            nursery.start_soon(runner.serve)
+            [done] = await store.wait_for_rollouts([claimed.rollout_id])
+            nursery.cancel_scope.cancel()
+
+        assert done.status == "succeeded"
+        assert trio.current_time() == pytest.approx(LEASE_SECONDS, abs=1.0)
+        assert [a.status for a in await store.query_attempts(claimed.rollout_id)] == ["unresponsive", "succeeded"]
+        assert "a runner has died or been cut off: 1 of its rollouts go back to the queue" in caplog.text
+
+
+async def test_a_runner_that_lives_keeps_its_rollouts_however_long_they_take(autojump_clock: MockClock) -> None:
+    async with InMemoryLightningStore() as store:
+        result = await Runner(Agent(slow_from=0), store=store).fit([1])
+
+        assert result.counts["succeeded"] == 1
+        assert len(await store.query_attempts((await store.query_rollouts())[0].rollout_id)) == 1
+
+
+async def test_a_closed_runner_holds_no_lease(autojump_clock: MockClock) -> None:
+    async with InMemoryLightningStore() as store:
+        await Runner(Agent(), store=store).fit([1])
+
+        [worker] = await store.query_workers()
+        assert (worker.status, worker.lease_seconds) == ("idle", None)
+
+
+def test_a_dead_process_of_this_machine_is_told_from_a_living_one() -> None:
+    import socket
+
+    def worker(process: int, host: str) -> Worker:
+        return Worker(
+            "w", heartbeat_stats={"process": process, "host": host}, last_heartbeat_time=100.0, lease_seconds=30.0
+        )
+
+    here = socket.gethostname()
+    assert is_alive(worker(os.getpid(), here), now=110.0)
+    assert not is_alive(worker(os.getpid(), here), now=140.0)
+    assert is_of_dead_process(worker(2**22 + 1, here))
+    assert not is_of_dead_process(worker(2**22 + 1, "elsewhere"))
+
+
+def test_resuming_is_said_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with InMemoryLightningStore() as store:
+            await cut_off(store)
+            await runner_of(Agent(), store).fit(TASKS, resume=True)
+
+    with caplog.at_level(logging.INFO, "lightning_trio.runner"):
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+
+    assert "goes on: 5 rollouts are done, 5 begun are not" in caplog.text
