@@ -38,7 +38,7 @@ from .tracing._recorder import host_link
 
 logger = logging.getLogger("lightning_trio.runner")
 
-_CLAIM_AT_ONCE = 128
+_CLAIM_AT_ONCE = 256
 """The most rollouts to claim in one go; the loop serves other tasks in between."""
 
 _LAST_COMMIT_SECONDS = 30.0
@@ -151,8 +151,10 @@ class Engine:
     async def _work(self, run_id: str | None, host: Link | None, nursery: trio.Nursery) -> None:
         while True:
             await self._store.wait_claimable(run_id=run_id)
-            await self._slots.acquire()
-            held = 1 + self._take_slots(_CLAIM_AT_ONCE - 1)
+            # Without a checkpoint where there is a slot: the store claims while what was claimed before begins to run.
+            if not (held := self._take_slots(_CLAIM_AT_ONCE)):
+                await self._slots.acquire()
+                held = 1 + self._take_slots(_CLAIM_AT_ONCE - 1)
             claimed: list[AttemptedRollout] = []
             try:
                 claimed = await self._store.claim(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from math import isfinite
 from typing import Any, Final
 
 import attrs
@@ -93,16 +93,40 @@ def _span_row(span: Span) -> tuple[Any, ...]:
         _time(span.start_time),
         _time(span.end_time),
     )
-    if span.kind == "INTERNAL" and not span.events and not span.links and span.resource == _NO_RESOURCE:
-        return row
+    resource = span.resource
+    if span.kind == "INTERNAL" and not span.events and not span.links:
+        # Almost always the same one, and comparing takes longer.
+        if resource is _NO_RESOURCE or resource == _NO_RESOURCE:
+            return row
     events = [(event.name, _attributes(event.attributes, span), _time(event.timestamp)) for event in span.events]
     links = [(_context(link.context), _attributes(link.attributes, span)) for link in span.links]
-    resource = span.resource
     return (*row, span.kind, events, links, [_attributes(resource.attributes, span), resource.schema_url])
 
 
+def with_number(span: Span, sequence_id: int) -> Span:
+    """Give a span with another number."""
+    # Five times as quick as `attrs.evolve`.
+    return Span(
+        span.rollout_id,
+        span.attempt_id,
+        sequence_id,
+        span.trace_id,
+        span.span_id,
+        span.parent_id,
+        span.name,
+        span.status,
+        span.attributes,
+        span.start_time,
+        span.end_time,
+        span.events,
+        span.links,
+        span.kind,
+        span.resource,
+    )
+
+
 def _time(value: float | None) -> float | None:
-    return value if value is None or math.isfinite(value) else None
+    return value if value is None or isfinite(value) else None
 
 
 def _context(context: SpanContext) -> tuple[Any, ...]:
@@ -115,7 +139,7 @@ def _attributes(attributes: Mapping[str, Any], span: Span) -> Any:
         kind = type(value)
         if kind in _PLAIN:
             continue
-        if kind is float and math.isfinite(value):
+        if kind is float and isfinite(value):
             continue
         if kind is list and all(type(each) is str for each in value):
             continue

@@ -10,7 +10,7 @@ from ..._records import Attempt, PaginatedResult, ResourcesUpdate, Usage, Worker
 from ..._span import Span
 from .._query import Condition, Query, select
 from .._rollout_ids import Scramble
-from ._codec import decode_error, decode_resources, decode_run, decode_spans
+from ._codec import decode_error, decode_resources, decode_run, decode_spans, with_number
 from ._queueing import queued_runs
 from ._schema import ATTEMPTS_PER_ROLLOUT, WORKER
 from ._standing import ROLLOUT_RECORD, make_rollout, missing, rollout_fields
@@ -286,23 +286,24 @@ def _spans(transaction: Transaction, ids: Scramble, query: Query) -> list[Span]:
         },
         "FROM v JOIN attempts a ON a.number = v.number LEFT JOIN traces t ON t.number = v.number",
     )
-    streamed: dict[int, list[str]] = {}
-    for number, _, body in sorted(
+    streamed: dict[int, list[tuple[int, str]]] = {}
+    for number, _, sequence_id, body in sorted(
         transaction.select_with_rows(
             {"number": "int"},
             [(row[0],) for row in kept if row[3]],
-            {"s.attempt_number": "int", "s.number": "int", "s.body": "text"},
+            {"s.attempt_number": "int", "s.number": "int", "s.sequence_id": "int", "s.body": "text"},
             "FROM v JOIN spans s ON s.attempt_number = v.number",
         )
     ):
-        streamed.setdefault(number, []).append(body)
+        streamed.setdefault(number, []).append((sequence_id, body))
     found: list[Span] = []
     for number, rollout_number, attempt_id, _, text in sorted(kept):
         if wanted is not None and attempt_id not in wanted:
             continue
         rollout_id = ids.rollout_id(rollout_number)
-        for body in streamed.get(number, ()):
-            found += decode_spans(body, rollout_id, attempt_id)
+        for sequence_id, body in streamed.get(number, ()):
+            [span] = decode_spans(body, rollout_id, attempt_id)
+            found.append(span if span.sequence_id == sequence_id else with_number(span, sequence_id))
         if text is not None:
             found += decode_spans(text, rollout_id, attempt_id)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import attrs
 
@@ -12,8 +12,8 @@ from ..._lifecycle import TERMINAL_ATTEMPT, rollout_status_after
 from ..._records import NO_USAGE, AttemptOutcome, AttemptStatus, RolloutStatus, Usage
 from ..._span import Span
 from .._rollout_ids import Scramble
-from ._codec import NO_LIMIT, encode_error, encode_spans
-from ._schema import TRACE
+from ._codec import NO_LIMIT, encode_error, encode_spans, with_number
+from ._schema import SPAN, TRACE
 from ._standing import READY, Standing, load_standings, number_of, was_there, write_standings
 from ._transaction import Columns, Transaction
 from ._workers import note_idle
@@ -38,9 +38,8 @@ def encode_outcome(outcome: AttemptOutcome, limit: int) -> EncodedOutcome:
     return EncodedOutcome(outcome, spans, encode_error(outcome.error))
 
 
-@attrs.frozen
-class EncodedSpan:
-    """A span and its text, which has the `sequence_id` it came with."""
+class EncodedSpan(NamedTuple):
+    """A span and its text; its number is kept beside it, since it may get another."""
 
     span: Span
     body: str
@@ -52,7 +51,7 @@ def encode_span(span: Span, limit: int) -> EncodedSpan:
     Raises:
         NotStorable, PayloadTooLarge: see `encode_spans`.
     """
-    return EncodedSpan(span, encode_spans([span], limit))
+    return EncodedSpan(span, encode_spans((span,), limit))
 
 
 _ENDED: Final[Columns] = {
@@ -221,17 +220,19 @@ def _add_usage(transaction: Transaction, run_id: str, usage: Usage) -> None:
 def number_spans(spans: Sequence[Span], known: set[str], standing: Standing) -> list[Span]:
     """Leave out the spans that are known, and give the others a number each."""
     new: list[Span] = []
-    last = standing.last_sequence_id or 0
     for span in spans:
-        if span.span_id in known:
-            continue
-        known.add(span.span_id)
-        if span.sequence_id <= 0:
-            span = attrs.evolve(span, sequence_id=last + 1)
-        last = max(last, span.sequence_id)
-        new.append(span)
-    standing.last_sequence_id = last
+        if span.span_id not in known:
+            known.add(span.span_id)
+            new.append(_numbered(span, standing))
     return new
+
+
+def _numbered(span: Span, standing: Standing) -> Span:
+    last = standing.last_sequence_id or 0
+    if span.sequence_id <= 0:
+        span = with_number(span, last + 1)
+    standing.last_sequence_id = max(last, span.sequence_id)
+    return span
 
 
 def _move_on(transaction: Transaction, standing: Standing, outcome: AttemptOutcome) -> RolloutStatus:
@@ -256,71 +257,81 @@ def after_attempt(
 
 def add_spans(transaction: Transaction, ids: Scramble, calls: Sequence[Sequence[EncodedSpan]]) -> list[list[Span]]:
     """Store spans that come one by one; see `LightningStore.add_spans`."""
-    standings = load_standings(
-        transaction, ids, [number_of(ids, each.span.rollout_id) for call in calls for each in call]
-    )
-    known = _known_among(transaction, ids, standings, calls)
-    rows: list[tuple[int, str, str]] = []
+    numbers = {
+        rollout_id: number_of(ids, rollout_id)
+        for rollout_id in {each.span.rollout_id for call in calls for each in call}
+    }
+    by_number = load_standings(transaction, ids, numbers.values())
+    standings = {rollout_id: by_number.get(number) for rollout_id, number in numbers.items()}
+    known = _known_among(transaction, standings, calls)
+    rows: list[tuple[int, str, int, str]] = []
     alive: dict[int, Standing] = {}
     results: list[list[Span]] = []
     for call in calls:
         added: list[Span] = []
-        for each in call:
-            span = each.span
-            standing = standings.get(number_of(ids, span.rollout_id))
-            if standing is not None and span.attempt_id != standing.attempt_id:
-                check_attempt_id(transaction, standing, span.attempt_id)
-            late = standing is None or span.attempt_id != standing.attempt_id
-            if standing is None or late or standing.attempt_status in TERMINAL_ATTEMPT:
+        for span, body in call:
+            standing = standings[span.rollout_id]
+            if standing is None or not _takes_spans(transaction, standing, span):
                 _count_late(transaction, ids, standing, span.rollout_id, 1)
                 continue
-            alive[standing.number] = standing
-            for new in number_spans([span], known.setdefault(standing.attempt_number, set()), standing):
-                body = each.body if new is span else encode_spans([new], NO_LIMIT)
-                rows.append((standing.attempt_number, new.span_id, body))
-                standing.streamed = (standing.streamed or 0) + 1
-                transaction.effects.count(standing.run_id, "spans", 1)
-                added.append(new)
+            number = standing.attempt_number
+            alive[number] = standing
+            if (number, span.span_id) in known:
+                continue
+            known.add((number, span.span_id))
+            new = _numbered(span, standing)
+            rows.append((number, new.span_id, new.sequence_id, body))
+            standing.streamed = (standing.streamed or 0) + 1
+            transaction.effects.count(standing.run_id, "spans", 1)
+            added.append(new)
         results.append(added)
     _insert_spans(transaction, rows)
     _note_alive(transaction, list(alive.values()))
     return results
 
 
+def _takes_spans(transaction: Transaction, standing: Standing, span: Span) -> bool:
+    """Tell whether a span is of the attempt that runs.
+
+    Raises:
+        UnknownId: the rollout has no such attempt.
+    """
+    if span.attempt_id != standing.attempt_id:
+        check_attempt_id(transaction, standing, span.attempt_id)
+        return False
+    return standing.attempt_status not in TERMINAL_ATTEMPT
+
+
 def _known_among(
-    transaction: Transaction,
-    ids: Scramble,
-    standings: Mapping[int, Standing],
-    calls: Sequence[Sequence[EncodedSpan]],
-) -> dict[int, set[str]]:
+    transaction: Transaction, standings: Mapping[str, Standing | None], calls: Sequence[Sequence[EncodedSpan]]
+) -> set[tuple[int, str]]:
     """Read which of the spans are there already."""
     asked: list[tuple[int, str]] = []
     for call in calls:
-        for each in call:
-            standing = standings.get(number_of(ids, each.span.rollout_id))
+        for span, _ in call:
+            standing = standings[span.rollout_id]
             if standing is not None and standing.streamed:
-                asked.append((standing.attempt_number, each.span.span_id))
-    known: dict[int, set[str]] = {}
-    if asked:
-        for number, span_id in transaction.select_with_rows(
-            {"number": "int", "span_id": "text"},
-            asked,
-            {"s.attempt_number": "int", "s.span_id": "text"},
-            "FROM v JOIN spans s ON s.attempt_number = v.number AND s.span_id = v.span_id",
-        ):
-            known.setdefault(number, set()).add(span_id)
-    return known
+                asked.append((standing.attempt_number, span.span_id))
+    if not asked:
+        return set()
+    rows = transaction.select_with_rows(
+        {"number": "int", "span_id": "text"},
+        asked,
+        {"s.attempt_number": "int", "s.span_id": "text"},
+        "FROM v JOIN spans s ON s.attempt_number = v.number AND s.span_id = v.span_id",
+    )
+    return {(number, span_id) for number, span_id in rows}
 
 
-def _insert_spans(transaction: Transaction, rows: Sequence[tuple[int, str, str]]) -> None:
+def _insert_spans(transaction: Transaction, rows: Sequence[tuple[int, str, int, str]]) -> None:
     if not rows:
         return
     first = transaction.take_numbers("spans", len(rows))
+    columns = ", ".join(SPAN)
     transaction.with_rows(
-        {"number": "int", "attempt_number": "int", "span_id": "text", "body": "text"},
+        SPAN,
         [(number, *row) for number, row in enumerate(rows, first)],
-        "INSERT INTO spans (number, attempt_number, span_id, body) SELECT number, attempt_number, span_id, body FROM v "
-        "WHERE number IS NOT NULL",
+        f"INSERT INTO spans ({columns}) SELECT {columns} FROM v WHERE number IS NOT NULL",
     )
 
 

@@ -362,13 +362,21 @@ def _restart(transaction: Transaction, ids: Scramble, standing: Standing, call: 
     return rollout
 
 
-def claim(transaction: Transaction, ids: Scramble, calls: Sequence[Claim]) -> list[list[AttemptedRollout]]:
+class Claimed(NamedTuple):
+    """What a claim got, and whether there was more."""
+
+    rollouts: list[AttemptedRollout]
+    more: bool
+
+
+def claim(transaction: Transaction, ids: Scramble, calls: Sequence[Claim]) -> list[Claimed]:
     """Take rollouts off the queue; see `LightningStore.claim`."""
     return [_claim(transaction, ids, call) for call in calls]
 
 
-def _claim(transaction: Transaction, ids: Scramble, call: Claim) -> list[AttemptedRollout]:
-    rows = _candidates(transaction, call) if call.limit > 0 else []
+def _claim(transaction: Transaction, ids: Scramble, call: Claim) -> Claimed:
+    found = _candidates(transaction, call.run_id, call.limit + 1) if call.limit > 0 else []
+    rows = found[: call.limit]
     now = transaction.now()
     started: list[_Started] = []
     updates: list[tuple[int, int, str | None]] = []
@@ -398,7 +406,7 @@ def _claim(transaction: Transaction, ids: Scramble, call: Claim) -> list[Attempt
             note_busy(transaction, call.worker_id, started[-1].rollout.attempt)
         else:
             note_idle(transaction, [call.worker_id])
-    return [rollout for _, _, rollout in started]
+    return Claimed([rollout for _, _, rollout in started], len(found) > len(rows))
 
 
 def _supersede(transaction: Transaction, started: Sequence[_Started]) -> None:
@@ -417,12 +425,12 @@ def _supersede(transaction: Transaction, started: Sequence[_Started]) -> None:
         )
 
 
-def _candidates(transaction: Transaction, call: Claim) -> list[list[Any]]:
+def _candidates(transaction: Transaction, run_id: str | None, limit: int) -> list[list[Any]]:
     """Read the oldest rollouts that can be claimed, and keep them from other writers."""
-    if call.run_id is not None:
-        return _candidates_of(transaction, call.run_id, call.limit)
-    rows = [row for run_id in queued_runs(transaction) for row in _candidates_of(transaction, run_id, call.limit)]
-    return sorted(rows)[: call.limit]
+    if run_id is not None:
+        return _candidates_of(transaction, run_id, limit)
+    rows = [row for each in queued_runs(transaction) for row in _candidates_of(transaction, each, limit)]
+    return sorted(rows)[:limit]
 
 
 def _candidates_of(transaction: Transaction, run_id: str, limit: int) -> list[list[Any]]:

@@ -65,8 +65,10 @@ SPAN: Final[Columns] = {
     "number": "int",
     "attempt_number": "int",
     "span_id": "text",
+    "sequence_id": "int",
     "body": "text",
 }
+"""Spans that came before the outcome. `sequence_id` is the number a span was given; its body may have none."""
 
 RESOURCES: Final[Columns] = {
     "number": "int",

@@ -56,6 +56,8 @@ class SqlLightningStore(LightningStore):
         self._readers: Readers | None = None
         self._wakeups: Wakeups | None = None
         self._ids = Scramble()
+        self._plenty: set[str | None] = set()
+        """Runs of which the last claim has left some."""
         self._token: trio.lowlevel.TrioToken | None = None
 
     # What a database does in its own way.
@@ -193,10 +195,18 @@ class SqlLightningStore(LightningStore):
         default_config: RolloutConfig | None = None,
     ) -> list[AttemptedRollout]:
         argument = _queueing.Claim(limit, run_id, worker_id, _config(default_config))
-        return await self._write(_queueing.claim, argument)
+        claimed = await self._write(_queueing.claim, argument)
+        if claimed.more:
+            self._plenty.add(run_id)
+        return claimed.rollouts
 
     async def wait_claimable(self, *, run_id: str | None = None) -> None:
         self._check_open()
+        if run_id in self._plenty:
+            # There was, just now: rather claim in vain once than look each time.
+            self._plenty.discard(run_id)
+            await trio.lowlevel.checkpoint()
+            return
         wakeups = self._wakeups
         assert wakeups is not None
         waiter = Waiter()
