@@ -49,6 +49,8 @@ class _Call:
         """Fail with an error that others may get as well."""
         if isinstance(exc, NotBegun) and self.raise_cancel is not None:
             self.result = outcome.capture(self.raise_cancel)
+        elif isinstance(exc, NotBegun):
+            self.result = outcome.Error(StoreUnavailable(*exc.args))
         else:
             self.result = outcome.Error(_copy(exc))
 
