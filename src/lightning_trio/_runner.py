@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
@@ -19,7 +20,7 @@ from ._fit import Fit, FitSettings, Resumption
 from ._groups import FlatNursery
 from ._hooks import Hook
 from ._ids import random_bits
-from ._lease import open_lease
+from ._lease import LEASE_SECONDS, open_lease
 from ._records import (
     DEFAULT_CONFIG,
     CompletedRollout,
@@ -55,6 +56,7 @@ class Runner:
         adapter: what the algorithm turns spans into data with.
         max_rollouts: how many rollouts one `fit` starts at most; the rest count as cancelled.
         run_name: what to call the runs of `fit`, to tell them apart in a store.
+        lease_seconds: how long the runner may be silent before other runners of the store take over what it runs.
 
     >>> import trio
     >>> async def double(task: int) -> float:
@@ -78,11 +80,14 @@ class Runner:
         adapter: object | None = None,
         max_rollouts: int | None = None,
         run_name: str | None = None,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         if not isinstance(max_concurrency, int) or max_concurrency < 1:
             raise UsageError(f"max_concurrency={max_concurrency!r}; give how many rollouts may run at a time, from 1")
         if max_rollouts is not None and (not isinstance(max_rollouts, int) or max_rollouts < 0):
             raise UsageError(f"max_rollouts={max_rollouts!r}; give how many rollouts to start, None for all")
+        if not 0 < lease_seconds < math.inf:
+            raise UsageError(f"lease_seconds={lease_seconds!r}; give seconds, more than 0")
         self.agent: LitAgent[Any] = as_agent(agent)
         self.store: LightningStore = (
             InMemoryLightningStore() if store is None else _checked("store", store, LightningStore)
@@ -96,6 +101,7 @@ class Runner:
         self.max_concurrency = max_concurrency
         self.max_rollouts = max_rollouts
         self.run_name = run_name
+        self.lease_seconds = lease_seconds
         self.config: RolloutConfig = _checked("config", config, RolloutConfig)
         self._resources = check_resources({} if resources is None else resources, "Runner(resources=…)")
         self._worker_id = f"runner-{random_bits(48):012x}"
@@ -148,7 +154,7 @@ class Runner:
             if not self.store.is_open:
                 await stack.enter_async_context(self.store)
             await stack.enter_async_context(self.tracer.open())
-            await stack.enter_async_context(open_lease(self.store, self._worker_id))
+            await stack.enter_async_context(open_lease(self.store, self._worker_id, seconds=self.lease_seconds))
             stack.push_async_callback(asyncio_lane.aclose)
             stack.callback(self._keep_statistics, engine)
             stack.callback(engine.say_abandoned)
