@@ -16,7 +16,7 @@ from rich.console import Console
 
 import lightning_trio
 
-from . import breakdown, embedding, emitting, importing, latency, memory, noop, plot, scaling, sleeping, threads
+from . import breakdown, embedding, emitting, importing, latency, memory, noop, plot, scaling, sleeping, stores, threads
 from ._measurement import Layer, Measurement, layer_table, measurement_table
 
 SUBJECTS: Mapping[str, Callable[[bool], list[Measurement]]] = {
@@ -30,6 +30,7 @@ SUBJECTS: Mapping[str, Callable[[bool], list[Measurement]]] = {
     "threads": threads.measure,
     "emitting": emitting.measure,
     "embedding": embedding.measure,
+    "stores": stores.measure,
 }
 
 

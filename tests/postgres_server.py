@@ -77,6 +77,18 @@ class PostgresServer:
             self._process.wait(timeout=60)
             self._process = None
 
+    def ask_for_passwords(self) -> None:
+        """Let in by TCP only those who know their password."""
+        hba = Path(self._data, "pg_hba.conf")
+        hba.write_text("local all all trust\nhost all all all scram-sha-256\n")
+        self.psql("SELECT pg_reload_conf()")
+        time.sleep(0.2)
+
+    def let_in_all(self) -> None:
+        """Let everybody in from everywhere."""
+        hba = Path(self._data, "pg_hba.conf")
+        hba.write_text("local all all trust\nhost all all all trust\n")
+
     def psql(self, statement: str, *parameters: Any, dsn: str | None = None) -> list[tuple[Any, ...]]:
         """Run a statement as the server's superuser."""
         import psycopg
@@ -156,10 +168,3 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
     finally:
         remove_server(server)
-
-
-@pytest.fixture
-def dsn(postgres: PostgresServer) -> str:
-    """The connection string of a server that has no store yet."""
-    postgres.psql("DROP SCHEMA IF EXISTS lightning_trio CASCADE")
-    return postgres.dsn

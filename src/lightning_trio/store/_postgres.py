@@ -233,7 +233,7 @@ def _migrate(connection: PostgresConnection, schema: str, place: str, version: i
     try:
         if not connection.run("SELECT 1 FROM pg_namespace WHERE nspname = ?", (schema,)).fetchall():
             connection.run(f'CREATE SCHEMA "{quoted}"')
-        new = migrate(connection, version)
+        new = migrate(connection, version, MIGRATIONS)
         connection.run(
             "INSERT INTO meta (name, value) VALUES ('schema_version', ?) ON CONFLICT (name) DO UPDATE SET value = "
             "excluded.value",

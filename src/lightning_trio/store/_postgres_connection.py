@@ -97,7 +97,9 @@ class PostgresConnection(Connection):
     def _as_tables(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> Iterable[tuple[list[Any], str]]:
         # An array a column: one statement, whatever the number of rows.
         if rows:
-            arrays = [_array(column, kind) for column, kind in zip(zip(*rows, strict=True), columns.values(), strict=True)]
+            arrays = [
+                _array(column, kind) for column, kind in zip(zip(*rows, strict=True), columns.values(), strict=True)
+            ]
             casts = ", ".join(f"CAST(? AS {_ARRAYS[kind]})" for kind in columns.values())
             yield arrays, f"SELECT * FROM unnest({casts})"
 
@@ -266,9 +268,7 @@ class PostgresConnection(Connection):
     def _was_committed(self) -> bool:
         """Ask, once the server is back, what has become of a transaction whose commit was not answered."""
         while True:
-            self._wait(
-                "; whether what was being written is committed is not known: look before you write it again"
-            )
+            self._wait("; whether what was being written is committed is not known: look before you write it again")
             try:
                 self._connect()
                 # Waits for the lost transaction to end, if it has not: it has locked the row.

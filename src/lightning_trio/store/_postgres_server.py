@@ -93,8 +93,7 @@ class Server:
             )
         if isinstance(exc, errors.InsufficientPrivilege):
             return StoreUnavailable(
-                f"the role {self.user!r} may not do this in {self.place} ({said}); as its owner: "
-                f"{self._grants()}"
+                f"the role {self.user!r} may not do this in {self.place} ({said}); as its owner: {self._grants()}"
             )
         if isinstance(exc, errors.ReadOnlySqlTransaction):
             return StoreUnavailable(

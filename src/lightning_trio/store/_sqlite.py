@@ -110,7 +110,7 @@ class SqliteLightningStore(SqlLightningStore):
         return SqliteConnection(self.path, self._busy_seconds)
 
     def _open_writer(self) -> Connection:
-        check_file(self.path)
+        check_path(self.path)
         connection = self._connect()
         try:
             connection.retrying(lambda: self._prepare(connection))
@@ -120,6 +120,7 @@ class SqliteLightningStore(SqlLightningStore):
         return connection
 
     def _prepare(self, connection: SqliteConnection) -> None:
+        check_schema(connection, self.path)
         [mode] = connection.run("PRAGMA journal_mode = WAL")
         if mode[0] != "wal":
             raise StoreUnavailable(
@@ -130,9 +131,10 @@ class SqliteLightningStore(SqlLightningStore):
         connection.run("PRAGMA wal_autocheckpoint = 4000")
         connection.begin(write=True)
         try:
-            [[version]] = connection.run("PRAGMA user_version")
+            # Again, now that nobody else can be at it.
+            version = check_schema(connection, self.path)
             if version < len(MIGRATIONS):
-                new = migrate(connection, version)
+                new = migrate(connection, version, MIGRATIONS)
                 connection.run(f"PRAGMA application_id = {_APPLICATION_ID}")
                 connection.run(f"PRAGMA user_version = {new}")
             connection.commit()
@@ -304,12 +306,12 @@ def _as_store_error(exc: sqlite3.Error, path: Path, busy_seconds: float) -> Exce
     return exc
 
 
-def check_file(path: Path) -> None:
-    """Refuse what is not ours before SQLite touches it.
+def check_path(path: Path) -> None:
+    """Refuse what cannot be a store before SQLite touches it.
 
     Raises:
         StoreUnavailable: the folder is not there, or the path is a folder.
-        StoreFormatError: the file is no store, or one of a newer version.
+        StoreFormatError: the file is no SQLite file.
     """
     folder = path.parent
     if not folder.is_dir():
@@ -322,41 +324,39 @@ def check_file(path: Path) -> None:
         return
     try:
         with path.open("rb") as file:
-            header = file.read(100)
+            begins = file.read(len(_MAGIC))
     except OSError as exc:
         raise StoreUnavailable(f"{path} cannot be read: {exc.strerror}; look at its permissions") from exc
-    if header:
-        _check_header(path, header)
+    if begins and begins != _MAGIC:
+        raise StoreFormatError(
+            f"{path} is no SQLite file (it begins with {begins!r}); give the path of a store, or of no file yet"
+        )
 
 
-def _check_header(path: Path, header: bytes) -> None:
-    if not header.startswith(_MAGIC):
-        raise StoreFormatError(
-            f"{path} is no SQLite file (it begins with {header[:16]!r}); give the path of a store, or of no file yet"
-        )
-    version = int.from_bytes(header[60:64], "big")
-    if int.from_bytes(header[68:72], "big") != _APPLICATION_ID:
-        raise StoreFormatError(
-            f"{path} is a SQLite file of another program{_tables(path)}; give the path of a store, or of no file yet"
-        )
+def check_schema(connection: SqliteConnection, path: Path) -> int:
+    """Give the version of the schema, 0 for a new file.
+
+    Asked of SQLite and not read from the file, since after a crash it may be in the log.
+
+    Raises:
+        StoreFormatError: the file is of another program, or of a newer version of this one.
+    """
+    [[application]] = connection.run("PRAGMA application_id")
+    [[version]] = connection.run("PRAGMA user_version")
+    if application != _APPLICATION_ID:
+        tables = [name for [name] in connection.run("SELECT name FROM sqlite_master WHERE type = 'table' LIMIT 5")]
+        if application or version or tables:
+            named = f" with the tables {', '.join(tables)}" if tables else ""
+            raise StoreFormatError(
+                f"{path} is a SQLite file of another program{named}; give the path of a store, or of no file yet"
+            )
+        return 0
     if version > len(MIGRATIONS):
         raise StoreFormatError(
             f"{path} was made by a newer version of lightning_trio: its schema is {version}, this one knows "
             f"{len(MIGRATIONS)}; upgrade with: pip install -U lightning-trio"
         )
-
-
-def _tables(path: Path) -> str:
-    with suppress(sqlite3.Error):
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1.0)
-        try:
-            names = [
-                name for [name] in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' LIMIT 5")
-            ]
-        finally:
-            connection.close()
-        return f" with the tables {', '.join(names)}" if names else ""
-    return ""
+    return int(version)
 
 
 if sqlite3.sqlite_version_info < (3, 35):  # pragma: no cover

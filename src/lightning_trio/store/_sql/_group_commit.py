@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
@@ -98,9 +99,14 @@ class GroupCommit:
         """Wait until what was submitted is committed and the threads have ended."""
         for _ in self._threads:
             self._calls.put(None)
-        with trio.move_on_after(_LAST_SECONDS, shield=True):
-            for thread in self._threads:
-                await thread.wait_ended()
+        with trio.CancelScope(shield=True):
+            # Not by an event: the run that it was opened in may be over.
+            await trio.to_thread.run_sync(self._join)
+
+    def _join(self) -> None:
+        deadline = time.monotonic() + _LAST_SECONDS
+        for thread in self._threads:
+            thread.join(deadline - time.monotonic())
 
     async def call(self, operation: Operation[T], argument: Any) -> T:
         """Run an operation and wait for its commit.
@@ -216,25 +222,23 @@ class GroupCommit:
 
 
 class _Thread:
-    """A thread that says in Trio when it has begun its work and when it has ended."""
+    """A thread that says in Trio when it has begun its work, or could not."""
 
     def __init__(self, run: Callable[[Callable[[], None]], None], token: trio.lowlevel.TrioToken) -> None:
         self.opened = trio.Event()
         self.failure: BaseException | None = None
         self._run = run
         self._token = token
-        self._ended = trio.Event()
         self._thread = threading.Thread(target=self._main, name="lightning_trio store", daemon=True)
 
     def start(self) -> None:
         """Start it."""
         self._thread.start()
 
-    async def wait_ended(self) -> None:
-        """Wait for its end, if it was started."""
+    def join(self, seconds: float) -> None:
+        """Wait for its end, if it was started, for `seconds` at most."""
         if self._thread.ident is not None:
-            await self._ended.wait()
-            self._thread.join()
+            self._thread.join(max(seconds, 0.0))
 
     def _main(self) -> None:
         try:
@@ -242,7 +246,6 @@ class _Thread:
         except BaseException as exc:
             self.failure = exc
         _tell(self._token, self.opened.set)
-        _tell(self._token, self._ended.set)
 
 
 def _tell(token: trio.lowlevel.TrioToken, fn: Callable[[], object]) -> None:

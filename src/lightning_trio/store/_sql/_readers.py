@@ -12,6 +12,7 @@ from ._transaction import Connection, TryAgain
 
 T = TypeVar("T")
 
+
 @attrs.define(eq=False)
 class _Lease:
     """A reader that a thread uses, and whether nobody waits for its answer any more."""

@@ -147,10 +147,8 @@ def _create(transaction: Transaction) -> None:
 MIGRATIONS: Final[Sequence[Migration]] = (_create,)
 """Each takes a store from the version that is its index to the next. Append, never change one that was released."""
 
-VERSION: Final = len(MIGRATIONS)
 
-
-def migrate(transaction: Transaction, version: int, migrations: Sequence[Migration] = MIGRATIONS) -> int:
+def migrate(transaction: Transaction, version: int, migrations: Sequence[Migration]) -> int:
     """Bring the tables from `version` up to date, and give the version they have then."""
     for migration in migrations[version:]:
         migration(transaction)

@@ -88,8 +88,7 @@ def write_notes(transaction: Transaction) -> None:
         names,
         {"w.worker_id": "text"},
         # Locked by a statement of its own: the next one sees what those who had the lock have done.
-        "FROM v JOIN workers w ON w.worker_id = v.worker_id ORDER BY w.worker_id"
-        f"{transaction.dialect.locking('w')}",
+        f"FROM v JOIN workers w ON w.worker_id = v.worker_id ORDER BY w.worker_id{transaction.dialect.locking('w')}",
     )
     if len(known) < len(names):
         for worker_id in sorted({name for [name] in names} - {name for [name] in known}):
