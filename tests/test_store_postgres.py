@@ -146,14 +146,14 @@ async def test_connections_killed_all_the_time_lose_nothing_and_double_nothing(
     with trio.fail_after(120):
         async with store, trio.open_nursery() as nursery:
             await nursery.start(kill)
-            result = await agl.Runner(double, store=store, max_concurrency=50).fit(range(1500))
+            result = await agl.Runner(double, store=store, max_concurrency=50).fit(range(500))
             nursery.cancel_scope.cancel()
     async with store:
         found = await agl.audit(store)
 
-    assert result.counts == {"succeeded": 1500, "failed": 0, "cancelled": 0}
-    assert result.mean_reward["train"] == 1499.0
-    assert found == agl.Audit(1500, [])
+    assert result.counts == {"succeeded": 500, "failed": 0, "cancelled": 0}
+    assert result.mean_reward["train"] == 499.0
+    assert found == agl.Audit(500, [])
 
 
 @pytest.mark.parametrize("mode", [signal.SIGINT, signal.SIGQUIT], ids=["restart", "crash"])
@@ -375,10 +375,13 @@ async def test_a_password_is_in_no_error_and_no_repr(
         await wrong.__aenter__()
     with pytest.raises(StoreUnavailable, match="asks for a password"):
         await without.__aenter__()
-    with pytest.raises(ValueError, match="dsn cannot be read") as unreadable:
-        PostgresLightningStore("postgresql://guest:s3cret/hush@host:port/db")
+    misread = [f"postgresql://guest:s3{separator}cret@host:5432/db" for separator in "/@?"]
+    for misread_dsn in misread:
+        with pytest.raises(ValueError, match="dsn cannot be read") as unreadable:
+            PostgresLightningStore(misread_dsn)
+        assert "s3" not in str(unreadable.value)
 
-    shown = "".join(traceback.format_exception(refused.value)) + "".join(traceback.format_exception(unreadable.value))
+    shown = "".join(traceback.format_exception(refused.value))
     assert "s3cret" not in shown + repr(wrong) + repr(wrong._server) + caplog.text
 
 

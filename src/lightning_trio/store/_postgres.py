@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from .._errors import StoreFormatError, StoreUnavailable
+from .._errors import StoreUnavailable
 from .._ids import random_bits
-from ._sql._schema import MIGRATIONS, migrate
 from ._sql._store import MAX_PAYLOAD_BYTES, SqlLightningStore
 from ._sql._transaction import Connection, TryAgain
 
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
 
 _SHARDS: Final = 64
 """How many rows each count is spread over, so that writers seldom wait for each other's."""
-
-_FORGOTTEN_SECONDS: Final = 86_400.0
-"""How long what a writer that is gone wrote of its last commit is kept."""
 
 
 class PostgresLightningStore(SqlLightningStore):
@@ -87,10 +83,12 @@ class PostgresLightningStore(SqlLightningStore):
         await trio.to_thread.run_sync(self._vacuum, full)
 
     def _vacuum(self, full: bool) -> None:
+        from ._postgres_tables import TABLES
+
         connection = self._connect()
         try:
             connection.open()
-            for table in _TABLES:
+            for table in TABLES:
                 connection.run(f"VACUUM ({'FULL, ' if full else ''}ANALYZE) {table}")
         finally:
             connection.close()
@@ -112,7 +110,9 @@ class PostgresLightningStore(SqlLightningStore):
         try:
             connection.open()
             if not self._prepared:
-                _prepare(connection, self._server.schema, self._where)
+                from ._postgres_tables import prepare
+
+                prepare(connection, self._server.schema, self._where)
                 self._prepared = True
         except TryAgain as exc:
             connection.close()
@@ -150,97 +150,10 @@ class PostgresLightningStore(SqlLightningStore):
                 hints.close()
 
 
-_TABLES: Final = (
-    "rollouts",
-    "payloads",
-    "attempts",
-    "traces",
-    "spans",
-    "resources",
-    "workers",
-    "runs",
-    "tallies",
-    "meta",
-    "commits",
-)
-
-
 def _require_psycopg() -> None:
     try:
         import psycopg  # noqa: F401
     except ImportError as exc:
         raise ImportError(
             f"PostgresLightningStore needs psycopg ({exc}): pip install 'lightning-trio[postgres]'"
-        ) from exc
-
-
-def _prepare(connection: PostgresConnection, schema: str, place: str) -> None:
-    """Make the tables, or bring them up to date; processes that open a store at once do so one after the other.
-
-    Raises:
-        StoreFormatError: what is there is no store, or one of a newer version.
-        StoreUnavailable: the role may not make them.
-    """
-    connection.run("BEGIN")
-    try:
-        version = _version(connection, schema, place)
-        if version < len(MIGRATIONS):
-            connection.run("SELECT pg_advisory_xact_lock(?)", (_LOCK,))
-            # Somebody may have been quicker.
-            version = _version(connection, schema, place)
-        if version < len(MIGRATIONS):
-            _migrate(connection, schema, place, version)
-        connection.run("DELETE FROM commits WHERE since < extract(epoch FROM now()) - ?", (_FORGOTTEN_SECONDS,))
-        connection.run("COMMIT")
-    except BaseException:
-        connection.rollback()
-        raise
-
-
-_LOCK: Final = 0x4C547269
-"""The advisory lock under which tables are made: "LTri"."""
-
-
-def _version(connection: PostgresConnection, schema: str, place: str) -> int:
-    """Read the version of the tables, 0 if there are none."""
-    there = {name for [name] in connection.run("SELECT tablename FROM pg_tables WHERE schemaname = ?", (schema,))}
-    foreign = StoreFormatError(
-        f"{place} has tables of another program: {', '.join(sorted(there)[:5])}; give the store a schema of its own "
-        "with schema=…"
-    )
-    if "meta" not in there:
-        if there.intersection(_TABLES):
-            raise foreign
-        return 0
-    quoted = schema.replace('"', '""')
-    try:
-        rows = connection.run(f"SELECT value FROM \"{quoted}\".meta WHERE name = 'schema_version'").fetchall()
-    except StoreFormatError:
-        raise foreign from None
-    if not rows:
-        raise foreign
-    version = int(rows[0][0])
-    if version > len(MIGRATIONS):
-        raise StoreFormatError(
-            f"{place} was made by a newer version of lightning_trio: its schema is {version}, this one knows "
-            f"{len(MIGRATIONS)}; upgrade with: pip install -U lightning-trio"
-        )
-    return version
-
-
-def _migrate(connection: PostgresConnection, schema: str, place: str, version: int) -> None:
-    quoted = schema.replace('"', '""')
-    try:
-        if not connection.run("SELECT 1 FROM pg_namespace WHERE nspname = ?", (schema,)).fetchall():
-            connection.run(f'CREATE SCHEMA "{quoted}"')
-        new = migrate(connection, version, MIGRATIONS)
-        connection.run(
-            "INSERT INTO meta (name, value) VALUES ('schema_version', ?) ON CONFLICT (name) DO UPDATE SET value = "
-            "excluded.value",
-            (str(new),),
-        )
-    except StoreUnavailable as exc:
-        raise StoreUnavailable(
-            f"the tables of {place} cannot be made ({connection.said(exc)}); let its owner open the store once, or: "
-            "GRANT CREATE ON DATABASE … TO …, and for a schema that is there GRANT USAGE, CREATE ON SCHEMA … TO …"
         ) from exc

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, Final, NoReturn
+from typing import Any, Final, LiteralString, NoReturn
 from zlib import crc32
 
 import psycopg
@@ -34,8 +34,9 @@ _SETTINGS: Final = (
     # grown: no plan may read a whole table where there is an index.
     "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; "
     "SET plan_cache_mode = force_generic_plan; SET jit = off; "
-    # One that lost its client to a network must not keep its locks.
-    "SET idle_in_transaction_session_timeout = '60s'; "
+    # One that has lost its client must not keep its locks; a client that was only slow runs its transaction again.
+    "SET idle_in_transaction_session_timeout = '10s'; SET tcp_user_timeout = '30s'; SET tcp_keepalives_idle = 10; "
+    "SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; "
     "SET statement_timeout = 0; SET lock_timeout = 0; SET standard_conforming_strings = on"
 )
 
@@ -88,6 +89,14 @@ class PostgresConnection(Connection):
         except psycopg.Error as exc:
             self._fail(exc)
 
+    def run_in_schema(self, statement: LiteralString) -> psycopg.Cursor[Any]:
+        """Run a statement in which ``{}`` stands for the schema."""
+        assert self._connection is not None
+        try:
+            return self._connection.execute(sql.SQL(statement).format(sql.Identifier(self._server.schema)))
+        except psycopg.Error as exc:
+            self._fail(exc)
+
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         return self.run(sql, parameters).rowcount
 
@@ -107,15 +116,14 @@ class PostgresConnection(Connection):
         for name in names:
             self.execute(f"CREATE SEQUENCE {name}_numbers")
         self.execute(
-            "CREATE TABLE commits (writer TEXT PRIMARY KEY, token BIGINT, since DOUBLE PRECISION) WITH (fillfactor = 50)"
+            "CREATE TABLE commits (writer TEXT PRIMARY KEY, token BIGINT, since DOUBLE PRECISION) "
+            "WITH (fillfactor = 50)"
         )
         for table in ("tallies", "workers"):
             # Room for the next version of a row beside it, so that no index changes with it.
             self.execute(f"ALTER TABLE {table} SET (fillfactor = 50)")
         for table in ("rollouts", "attempts"):
-            self.execute(
-                f"ALTER TABLE {table} SET (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05)"
-            )
+            self.execute(f"ALTER TABLE {table} SET (autovacuum_vacuum_scale_factor = 0.05)")
 
     def take_numbers(self, name: str, count: int) -> int:
         # A sequence, since a row would keep other writers waiting until this one has committed. The lock is let go of
@@ -175,7 +183,8 @@ class PostgresConnection(Connection):
                 self._fail(exc)
             self._note_failure(exc)
             self._drop()
-            if not self._was_committed():
+            # What was only read has been read.
+            if self._writing and not self._was_committed():
                 raise TryAgain from exc
         self._failing_since = self._cause = None
         if self._writing and (self.effects.queued or self.effects.ended):

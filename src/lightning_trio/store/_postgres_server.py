@@ -154,12 +154,14 @@ def read_dsn(dsn: str, schema: str) -> Server:
     try:
         given = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError:
-        # Its message would quote the string, with the password in it.
+        given = {}
+    if (dsn and not given) or _misread(given):
+        # The message does not quote the string: there may be a password in it, or in what was made of it.
         raise ValueError(
             "the dsn cannot be read as a PostgreSQL connection string; give one such as "
-            "postgresql://user@host:5432/database or 'host=… dbname=… user=…' (special characters of a password in a "
-            "URL are written as %XX)"
-        ) from None
+            "postgresql://user@host:5432/database or 'host=… dbname=… user=…' (in a URL, special characters of a "
+            "password are written as %XX: %2F for /, %40 for @)"
+        )
     known = {**_defaults(), **{name: value for name, value in given.items() if value is not None}}
     user, database = known.get("user", ""), known.get("dbname") or known.get("user", "")
     where = known.get("host") or known.get("hostaddr") or "the local socket"
@@ -173,6 +175,12 @@ def read_dsn(dsn: str, schema: str) -> Server:
         str(database),
         tuple(dict.fromkeys(each for each in (password, quote(password), quote_plus(password)) if each)),
     )
+
+
+def _misread(given: Mapping[str, Any]) -> bool:
+    """Tell whether a part of a password was taken for something else."""
+    port, host, database = (str(given.get(name) or "") for name in ("port", "host", "dbname"))
+    return not port.replace(",", "").isdecimal() if port else "@" in host + database
 
 
 def _defaults() -> dict[str, str]:

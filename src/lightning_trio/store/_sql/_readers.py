@@ -63,7 +63,9 @@ class Readers:
             while True:
                 try:
                     connection.begin(write=False)
-                    return fn(connection)
+                    result = fn(connection)
+                    connection.commit()
+                    return result
                 except TryAgain:
                     connection.rollback()
         finally:
