@@ -16,7 +16,21 @@ from rich.console import Console
 
 import lightning_trio
 
-from . import breakdown, embedding, emitting, importing, latency, memory, noop, plot, scaling, sleeping, stores, threads
+from . import (
+    breakdown,
+    embedding,
+    emitting,
+    importing,
+    lanes,
+    latency,
+    memory,
+    noop,
+    plot,
+    scaling,
+    sleeping,
+    stores,
+    threads,
+)
 from ._measurement import Layer, Measurement, layer_table, measurement_table
 
 SUBJECTS: Mapping[str, Callable[[bool], list[Measurement]]] = {
@@ -28,6 +42,7 @@ SUBJECTS: Mapping[str, Callable[[bool], list[Measurement]]] = {
     "scaling": scaling.measure,
     "importing": importing.measure,
     "threads": threads.measure,
+    "lanes": lanes.measure,
     "emitting": emitting.measure,
     "embedding": embedding.measure,
     "stores": stores.measure,

@@ -153,7 +153,7 @@ def measure_spans(quick: bool) -> list[Measurement]:
             times.median * 1e6,
             "µs",
             target=Target(1e6 / 30_000),
-            note=f"median of {rounds} × {SPANNING_TASKS * each:,}, {1 / times.median:,.0f}/s; each waits for its commit",
+            note=f"median of {rounds} × {SPANNING_TASKS * each:,}, {1 / times.median:,.0f}/s; each awaits its commit",
         )
     ]
 

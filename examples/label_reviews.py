@@ -5,6 +5,10 @@ By default the model is a small one on this machine, with no key and no network 
 
     python examples/label_reviews.py
     python examples/label_reviews.py --base-url https://api.openai.com/v1 --model gpt-4.1-mini
+
+Everything is kept in runs/label_reviews.db. Stop it in the middle, with Ctrl-C or by pulling the plug, and go on with
+
+    python examples/label_reviews.py --resume
 """
 
 from __future__ import annotations
@@ -104,36 +108,42 @@ async def main(arguments: argparse.Namespace) -> None:
         openai.AsyncOpenAI(base_url=llm.endpoint, api_key=llm.api_key or "none") as client,
     ):
         agent = make_agent(client)
-        best: tuple[float, str, agl.FitResult, agl.LightningStore] | None = None
-        for name, text in PROMPTS.items():
-            store = agl.InMemoryLightningStore()
-            runner = agl.Runner(
-                agent,
-                resources={"prompt_template": agl.PromptTemplate(text, engine="f-string"), "llm": llm},
-                store=store,
-                max_concurrency=arguments.concurrency,
-            )
-            started = trio.current_time()
-            result = await runner.fit(train, val)
-            rate = (len(train) + len(val)) / (trio.current_time() - started)
-            rewards = {split: "none" if mean is None else f"{mean:.2f}" for split, mean in result.mean_reward.items()}
-            print(f"{name:>10}: mean reward train {rewards['train']}, val {rewards['val']}; {rate:.1f} rollouts/s")
-            if failed := result.counts["failed"]:
-                [first] = (await store.query_rollouts(status_in=["failed"], limit=1)).items
-                attempt = await store.get_latest_attempt(first.rollout_id)
-                error = attempt.error if attempt else None
-                print(
-                    f"{'':>12}{failed} failed, the first with {error.type if error else 'nothing'}: "
-                    f"{error.message if error else ''}"
+        best: tuple[float, str, agl.FitResult] | None = None
+        arguments.store.parent.mkdir(parents=True, exist_ok=True)
+        async with agl.SqliteLightningStore(arguments.store) as store:
+            for name, text in PROMPTS.items():
+                runner = agl.Runner(
+                    agent,
+                    resources={"prompt_template": agl.PromptTemplate(text, engine="f-string"), "llm": llm},
+                    store=store,
+                    max_concurrency=arguments.concurrency,
+                    run_name=f"label_reviews, {name}",
                 )
-            score = result.mean_reward["train"] or 0.0
-            if best is None or score > best[0]:
-                best = (score, name, result, store)
-        if best is not None:
-            _, name, result, store = best
-            rollouts = await store.query_rollouts(limit=1)
-            print(f"\nBest on the reviews to choose on: {name}. One of its traces ({result.run_id}):")
-            print(agl.format_trace(await store.query_spans(rollouts[0].rollout_id, "latest")))
+                result = await runner.fit(train, val, resume=arguments.resume)
+                await show(name, result, store)
+                score = result.mean_reward["train"] or 0.0
+                if best is None or score > best[0]:
+                    best = (score, name, result)
+            if best is not None:
+                _, name, result = best
+                rollouts = await store.query_rollouts(run_id_in=[result.run_id], limit=1)
+                print(f"\nBest on the reviews to choose on: {name}. One of its traces ({result.run_id}):")
+                print(agl.format_trace(await store.query_spans(rollouts[0].rollout_id, "latest")))
+
+
+async def show(name: str, result: agl.FitResult, store: agl.LightningStore) -> None:
+    """Print what a prompt earned, and why rollouts failed if some did."""
+    rate = sum(result.counts.values()) / result.duration
+    rewards = {split: "none" if mean is None else f"{mean:.2f}" for split, mean in result.mean_reward.items()}
+    print(
+        f"{name:>10}: mean reward train {rewards['train']}, val {rewards['val']}; {rate:.1f} rollouts/s, "
+        f"{result.usage.input_tokens} → {result.usage.output_tokens} tokens"
+    )
+    if failed := result.counts["failed"]:
+        [first] = await store.query_rollouts(status_in=["failed"], run_id_in=[result.run_id], limit=1)
+        attempt = await store.get_latest_attempt(first.rollout_id)
+        error = attempt.error if attempt else None
+        print(f"{'':>12}{failed} failed, the first with {f'{error.type}: {error.message}' if error else 'no error'}")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -142,6 +152,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--base-url", default=os.environ.get("OPENAI_BASE_URL"), help="an OpenAI-compatible server")
     parser.add_argument("--model", default=os.environ.get("OPENAI_MODEL", "gpt-4.1-mini"))
     parser.add_argument("--concurrency", type=int, default=8, help="how many at a time (default 8)")
+    parser.add_argument("--store", type=Path, default=Path("runs/label_reviews.db"), help="where the runs are kept")
+    parser.add_argument("--resume", action="store_true", help="go on with runs that were cut off")
     parser.add_argument("--limit", type=int, default=None, help="use only so many reviews of each split")
     return parser.parse_args(argv)
 

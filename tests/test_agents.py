@@ -535,8 +535,6 @@ def a_plain_agent(task: int) -> None: ...
         (a_plain_agent, "trio", "is a plain function and would block the event loop with runs_in='trio'; leave runs"),
         (a_plain_agent, "asyncio", "would block the event loop with runs_in='asyncio'"),
         (an_async_agent, "thread", "is async and runs_in='thread' takes plain functions; .*runs_in=\"asyncio\""),
-        (an_async_agent, "process", "is async and runs_in='process' takes plain functions"),
-        (a_plain_agent, "process", 'runs_in="process", which this version does not have yet; leave runs_in out'),
         (a_plain_agent, "threads", "has runs_in='threads'; there are trio, thread, asyncio, process"),
     ],
 )

@@ -257,8 +257,8 @@ def test_lanes_that_do_not_fit() -> None:
         agl.rollout(runs_in="thread")(one)
     with pytest.raises(agl.UnsupportedLane, match="there are trio, thread, asyncio, process"):
         agl.rollout(runs_in="gpu")(one)  # type: ignore[call-overload]
-    with pytest.raises(agl.UnsupportedLane, match="does not have yet"):
-        agl.rollout(runs_in="process")(plain)
+    with pytest.raises(agl.UnsupportedLane, match="cannot run in a worker process"):
+        trio.run(agl.Runner(agl.rollout(runs_in="process")(plain)).fit, [1])
 
 
 def test_what_cannot_be_decorated() -> None:

@@ -150,17 +150,28 @@ async def test_threads_of_asyncio_to_thread_carry_the_rollout_on_their_own() -> 
     assert agl.get_message_value(done.spans[1]) == "from asyncio's thread"
 
 
-async def test_run_in_executor_needs_carry_context() -> None:
+async def test_run_in_executor_with_a_pool_needs_carry_context() -> None:
     @agl.rollout(runs_in="asyncio")
     async def agent(task: str) -> None:
         loop = asyncio.get_running_loop()
-        with pytest.raises(agl.NoActiveRollout, match=r"agl\.carry_context"):
-            await loop.run_in_executor(None, agl.emit_message, "lost")
-        await loop.run_in_executor(None, agl.carry_context(agl.emit_message), "carried")
+        with ThreadPoolExecutor(1) as pool:
+            with pytest.raises(agl.NoActiveRollout, match=r"agl\.carry_context"):
+                await loop.run_in_executor(pool, agl.emit_message, "lost")
+            await loop.run_in_executor(pool, agl.carry_context(agl.emit_message), "carried")
 
     done = await run(agent)
 
     assert [agl.get_message_value(span) for span in done.spans] == [None, "carried"]
+
+
+async def test_the_executor_of_the_loop_itself_carries_the_rollout_on_its_own() -> None:
+    @agl.rollout(runs_in="asyncio")
+    async def agent(task: str) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, agl.emit_message, "from the executor")
+
+    done = await run(agent)
+
+    assert agl.get_message_value(done.spans[1]) == "from the executor"
 
 
 async def test_a_task_started_in_a_nursery_outside_the_rollout_keeps_the_callers_rollout() -> None:

@@ -1,7 +1,8 @@
-"""A thousand rollouts at once: no span in a wrong rollout, one trace per attempt, every parent inside it."""
+"""A thousand rollouts at once, in all lanes: no span in a wrong one, one trace an attempt, every parent inside it."""
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextvars
 import random
@@ -9,6 +10,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+import process_agents
 import pytest
 import trio
 from opentelemetry.sdk.trace import TracerProvider
@@ -53,6 +55,28 @@ class Work:
             async with trio.open_nursery() as nursery:
                 for _ in range(children):
                     nursery.start_soon(self.child, task, 0)
+
+    # In asyncio: gathers, task groups, timeouts, threads.
+
+    async def asynchronous(self, task: int) -> float:
+        emit(task, "begin")
+        with agl.operation(name="inner", **{MARK: task}):
+            await asyncio.gather(*(self.coroutine(task) for _ in range(2)))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.coroutine(task))
+            async with asyncio.timeout(60):
+                await self.coroutine(task)
+        await asyncio.to_thread(self.step, task)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, agl.carry_context(emit), task, "carried")
+        emit(task, "end")
+        return float(task)
+
+    async def coroutine(self, task: int) -> None:
+        await asyncio.sleep(random.random() * 0.01)
+        with self.library.start_as_current_span("library", attributes={MARK: task}):
+            await asyncio.sleep(random.random() * 0.01)
+            emit(task, "in a library's span")
 
     # In a thread: more threads, with their context carried.
 
@@ -107,18 +131,22 @@ def expected_names(spans: Sequence[Span]) -> dict[str, int]:
     return dict(counts)
 
 
+ASYNCHRONOUS = {"invoke_agent": 1, "agentlightning.annotation": 9, "agentlightning.operation": 1, "library": 5}
+IN_PROCESS = {"invoke_agent": 1, "agentlightning.annotation": 4, "agentlightning.operation": 1, "library": 2}
 NATIVE = {"invoke_agent": 1, "agentlightning.annotation": 8, "agentlightning.operation": 1, "library": 5}
 THREADED = {"invoke_agent": 1, "agentlightning.annotation": 9, "agentlightning.operation": 1, "library": 5}
 
 
 async def test_through_fit_no_span_is_lost_or_in_a_wrong_rollout() -> None:
-    """Two runners share one store, one Trio program and one tracer: half the rollouts native, half in threads."""
-    work, store = Work(), agl.InMemoryLightningStore()
-    native = Runner(work.native, store=store, tracer=work.tracer, max_concurrency=ROLLOUTS // 2)
-    threaded = Runner(work.threaded, store=store, tracer=work.tracer, max_concurrency=ROLLOUTS // 2)
+    """Four runners, one for each lane, share one store, one Trio program and one tracer; a quarter each."""
+    pytest.importorskip("trio_parallel")
+    work, store, quarter = Work(), agl.InMemoryLightningStore(), ROLLOUTS // 4
+    expected = [NATIVE, THREADED, ASYNCHRONOUS, IN_PROCESS]
+    agents = [work.native, work.threaded, agl.rollout(runs_in="asyncio")(work.asynchronous), process_agents.traced]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(native.fit, range(ROLLOUTS // 2))
-        nursery.start_soon(threaded.fit, range(ROLLOUTS // 2, ROLLOUTS))
+        for number, agent in enumerate(agents):
+            runner = Runner(agent, store=store, tracer=work.tracer, max_concurrency=quarter)
+            nursery.start_soon(runner.fit, range(number * quarter, (number + 1) * quarter))
 
     rollouts = await store.query_rollouts()
     traces: set[str] = set()
@@ -126,7 +154,7 @@ async def test_through_fit_no_span_is_lost_or_in_a_wrong_rollout() -> None:
         spans = await store.query_spans(rollout.rollout_id)
         check(spans, rollout.input)
         traces.add(spans[0].trace_id)
-        assert expected_names(spans) == (NATIVE if rollout.input < ROLLOUTS // 2 else THREADED)
+        assert expected_names(spans) == expected[rollout.input // quarter]
     assert [rollout.status for rollout in rollouts] == ["succeeded"] * ROLLOUTS
     assert len(traces) == ROLLOUTS
     assert work.tracer.statistics().late_spans == 0

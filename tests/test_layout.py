@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"_records", "_resources", "_span"},
     {"_lifecycle", "_attributes", "_rewards", "_usage", "_trace_tree"},
     {"tracing", "_context", "emitter"},
-    {"_signature", "_injection", "_agent", "_returns", "_hooks", "store", "llm"},
+    {"_signature", "_injection", "_packing", "_agent", "_returns", "_hooks", "store", "llm"},
     {"lanes", "_attempt"},
     {"_datasets", "_lease", "_resume", "_audit", "_engine", "_stream", "_fit", "_runner", "algorithms"},
     {"_trainer", "embed"},
@@ -81,7 +81,19 @@ def test_every_export_is_there_and_public() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["openai", "opentelemetry.sdk", "starlette", "hypercorn", "xllamacpp", "jinja2", "httpx", "asyncio"]
+    "module",
+    [
+        "openai",
+        "opentelemetry.sdk",
+        "starlette",
+        "hypercorn",
+        "xllamacpp",
+        "jinja2",
+        "httpx",
+        "asyncio",
+        "trio_parallel",
+        "multiprocessing",
+    ],
 )
 def test_import_pulls_in_nothing_that_is_not_needed_yet(module: str) -> None:
     program = f"import sys, lightning_trio; sys.exit({module!r} in sys.modules)"

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +27,7 @@ from lightning_trio import (
     Worker,
     audit,
 )
+from lightning_trio._datasets import Datasets
 from lightning_trio._lease import LEASE_SECONDS, is_alive, is_of_dead_process
 from lightning_trio._resume import choose_run
 
@@ -398,3 +403,100 @@ def test_resuming_is_said_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
         trio.run(main, clock=MockClock(autojump_threshold=0))
 
     assert "goes on: 5 rollouts are done, 5 begun are not" in caplog.text
+
+
+# Stores that outlive the process.
+
+
+async def test_a_run_with_a_name_is_kept_in_a_file_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    finished = await Runner(len, run_name="nightly").fit(["a", "bc"])
+
+    again = await Runner(len, run_name="nightly").fit(["a", "bc"], resume=True)
+
+    assert (tmp_path / "runs" / "nightly.db").is_file()
+    assert again == finished
+
+
+@pytest.mark.parametrize("name", ["", "a/b", ".hidden", "a:b"])
+def test_a_name_that_cannot_be_a_files_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"run_name=.* cannot be the name of a file; use letters"):
+        Runner(len, run_name=name)
+
+
+KILLED = """
+import os, signal, sys, trio
+import lightning_trio as agl
+
+@agl.rollout(name="agent")
+async def agent(task):
+    if task == 40:
+        os.kill(os.getpid(), signal.SIGKILL)
+    await trio.sleep(0.001)
+    return 1.0
+
+trio.run(agl.Runner(agent, store=agl.SqliteLightningStore(sys.argv[1]), max_concurrency=4).fit, range(100))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
+async def test_a_run_whose_process_was_killed_goes_on_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    killed = await trio.run_process([sys.executable, "-c", KILLED, str(path)], check=False)
+    agent = Agent()
+
+    async with agl.SqliteLightningStore(path) as store:
+        with trio.fail_after(LEASE_SECONDS / 2):
+            result = await runner_of(agent, store).fit(range(100), resume=True)
+        found = await audit(store)
+
+    assert killed.returncode == -9
+    assert 59 < len(agent.calls) < 100
+    assert result.counts == {"cancelled": 0, "failed": 0, "succeeded": 100}
+    assert found.clean, found.problems
+
+
+async def test_another_process_that_lives_is_not_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    living = KILLED.replace("os.kill(os.getpid(), signal.SIGKILL)", "print(flush=True); await trio.sleep(60)")
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(
+            partial(trio.run_process, [sys.executable, "-c", living, str(path)], stdout=subprocess.PIPE, check=False)
+        )
+        await process.stdout.receive_some()
+
+        async with agl.SqliteLightningStore(path) as store:
+            with pytest.raises(ResumeError, match=f"process {process.pid} on "):
+                await runner_of(Agent(), store).fit(range(100), resume=True)
+
+        nursery.cancel_scope.cancel()
+
+
+async def test_datasets_that_differ_in_one_task_are_told_apart(tmp_path: Path) -> None:
+    async with agl.SqliteLightningStore(tmp_path / "runs.db") as store:
+        await store.put([run_of(datasets=Datasets(["a", "b"], None).fingerprints(digest=True))])
+
+        with pytest.raises(ResumeError, match="its train dataset had 2 tasks"):
+            await runner_of(Agent(), store).fit(["a", "c"], resume=True)
+
+
+async def test_rounds_that_are_decided_differently_get_rollouts_of_their_own(tmp_path: Path) -> None:
+    offset = 0
+
+    @agl.algo
+    async def wavering(session: agl.Session, train_dataset: Sequence[int]) -> None:
+        done = await session.run([task + offset for task in train_dataset], mode="train")
+        session.note(rewards=[each.final_reward for each in done])
+        if offset == 0:
+            raise RuntimeError("cut off")
+
+    async with agl.SqliteLightningStore(tmp_path / "runs.db") as store:
+        with pytest.raises(RuntimeError, match="cut off"):
+            await runner_of(Agent(), store, algorithm=wavering).fit([1, 2])
+        offset = 1
+        result = await runner_of(Agent(), store, algorithm=wavering).fit([1, 2], resume=True)
+
+    assert list(result.history) == [{"rewards": [2.0, 3.0]}]
+    assert result.counts["succeeded"] == 4

@@ -495,7 +495,8 @@ async def main():
     async with agl.SqliteLightningStore(sys.argv[1]) as store:
         number = 0
         while True:
-            ids = await store.enqueue([agl.EnqueueRolloutRequest(number + n, key=str(number + n)) for n in range(20)], run_id="run-1")
+            requests = [agl.EnqueueRolloutRequest(number + n, key=str(number + n)) for n in range(20)]
+            await store.enqueue(requests, run_id="run-1")
             claimed = await store.claim(20, run_id="run-1", worker_id="worker-1")
             spans = [[agl.Span.from_attributes(attributes={"n": each.input}, rollout_id=each.rollout_id,
                       attempt_id=each.attempt.attempt_id, sequence_id=1)] for each in claimed]

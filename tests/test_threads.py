@@ -9,9 +9,12 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import trio
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
 from programs import run_program
 
 import lightning_trio as agl
@@ -196,6 +199,61 @@ async def test_a_bare_thread_without_its_context_is_told_how_to_carry_it() -> No
     assert "threading.Thread(target=agl.carry_context(fn))" in str(errors[0])
 
 
+async def test_an_opentelemetry_context_carried_by_hand_reaches_the_rollout() -> None:
+    """As OpenTelemetry's threading instrumentation carries it: its own context, and no other variable."""
+
+    def emit(context: Context) -> None:
+        token = otel_context.attach(context)
+        try:
+            agl.emit_message("carried")
+        finally:
+            otel_context.detach(token)
+
+    def agent(task: int) -> None:
+        thread = threading.Thread(target=emit, args=(otel_context.get_current(),))
+        thread.start()
+        thread.join()
+
+    async with Runner(agent) as runner:
+        done = await runner.step(1)
+
+    assert agl.get_message_value(done.spans[1]) == "carried"
+    assert done.spans[1].parent_id == done.spans[0].span_id
+
+
+@pytest.mark.parametrize("runs_in", ["thread", "asyncio"])
+async def test_opentelemetrys_threading_instrumentation_carries_the_rollout(runs_in: Any) -> None:
+    threading_instrumentation = pytest.importorskip("opentelemetry.instrumentation.threading")
+    instrumentor = threading_instrumentation.ThreadingInstrumentor()
+
+    def work() -> None:
+        thread = threading.Thread(target=agl.emit_message, args=("thread",))
+        thread.start()
+        thread.join()
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            pool.submit(agl.emit_message, "pool").result()
+
+    def plain(task: int) -> None:
+        work()
+
+    async def for_asyncio(task: int) -> None:
+        work()
+        loop = asyncio.get_running_loop()
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            await loop.run_in_executor(pool, agl.emit_message, "executor")
+        await loop.run_in_executor(None, agl.emit_message, "default executor")
+
+    instrumentor.instrument()
+    try:
+        async with Runner(agl.rollout(runs_in=runs_in)(plain if runs_in == "thread" else for_asyncio)) as runner:
+            done = await runner.step(1)
+    finally:
+        instrumentor.uninstrument()
+
+    expected = ["thread", "pool"] if runs_in == "thread" else ["thread", "pool", "executor", "default executor"]
+    assert [agl.get_message_value(span) for span in done.spans[1:]] == expected
+
+
 async def test_a_failure_in_the_thread_is_raised_as_it_is() -> None:
     def agent(task: int) -> None:
         raise KeyError("room")
@@ -236,6 +294,7 @@ async def test_an_abandoned_thread_keeps_its_slot_until_it_ends(gate: threading.
         assert blocked.cancelled_caught
         assert done.status == "succeeded"
         assert runner.statistics().abandoned_threads == 0
+        assert runner.statistics().late_results == 1
 
 
 async def test_leaving_the_runner_does_not_wait_for_abandoned_threads(gate: threading.Event) -> None:
@@ -303,7 +362,7 @@ async def test_an_emit_in_an_abandoned_thread_ends_it(gate: threading.Event) -> 
         await wait_until(lambda: heard)
 
         [rollout] = await runner.store.query_rollouts()
-        assert "was given up at its deadline or cancelled; this thread should end" in str(heard[0])
+        assert "was given up at its deadline or cancelled; what still runs of it should end" in str(heard[0])
         assert len(await runner.store.query_spans(rollout.rollout_id)) == 1
 
 

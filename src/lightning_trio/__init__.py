@@ -55,6 +55,7 @@ from ._errors import StoreUnavailable as StoreUnavailable
 from ._errors import UnknownId as UnknownId
 from ._errors import UnsupportedLane as UnsupportedLane
 from ._errors import UsageError as UsageError
+from ._errors import WorkerDied as WorkerDied
 from ._hooks import Hook as Hook
 from ._records import UNSET as UNSET
 from ._records import Attempt as Attempt

@@ -12,6 +12,7 @@ import attrs
 
 from ._errors import AgentSignatureError
 from ._injection import BoundAgent, bind_function
+from ._packing import pack_agent
 from ._records import Lane, Rollout, RolloutConfig, RolloutMode
 from ._resources import NamedResources
 from ._signature import check_function, is_async_function, resolve_lane
@@ -51,6 +52,10 @@ class LitAgent(Generic[T]):
 
     _trainer_ref: weakref.ref[Trainer] | None = None
     _runner_ref: weakref.ref[Runner] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker process gets the agent as it is, without the runner and the trainer, which stay where they are.
+        return {name: value for name, value in vars(self).items() if name not in ("_trainer_ref", "_runner_ref")}
 
     @property
     def name(self) -> str:
@@ -165,6 +170,10 @@ class FunctionalLitAgent(LitAgent[Any], Generic[P, R]):
     def __repr__(self) -> str:
         return f"<agent {self._name}>"
 
+    def __reduce__(self) -> str:
+        # By name, like the function it was made of.
+        return str(getattr(self, "__qualname__", self._name))
+
     @property
     def name(self) -> str:
         """What the agent is called in spans."""
@@ -218,12 +227,13 @@ def bind_agent(agent: LitAgent[Any], mode: RolloutMode | None, resources: NamedR
 
     Raises:
         AgentSignatureError: the agent has no method for `mode`, or a parameter cannot be supplied.
-        UnsupportedLane: its `runs_in` does not fit.
+        UnsupportedLane: its `runs_in` does not fit, or it cannot be sent to a worker process.
     """
     fn = select_method(agent, mode)
     strip_proxy = agent.strip_proxy if isinstance(agent, FunctionalLitAgent) else False
     lane = resolve_lane(agent.name, fn, agent.runs_in)
-    return attrs.evolve(bind_function(agent.name, fn, resources, strip_proxy), lane=lane)
+    bound = attrs.evolve(bind_function(agent.name, fn, resources, strip_proxy), lane=lane)
+    return attrs.evolve(bound, packed=pack_agent(bound, resources)) if lane == "process" else bound
 
 
 def as_agent(agent: object) -> LitAgent[Any]:

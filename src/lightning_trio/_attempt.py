@@ -31,7 +31,7 @@ from ._returns import record_return
 from ._rewards import find_final_reward
 from ._span import Link
 from ._usage import sum_usage
-from .lanes import AsyncioLane, WorkerThread, run_in_thread, run_natively
+from .lanes import AsyncioLane, StillRunning, run_in_thread, run_natively
 from .tracing import Tracer
 from .tracing._current import CURRENT
 from .tracing._recorder import AttemptRecorder
@@ -39,6 +39,7 @@ from .tracing._recorder import AttemptRecorder
 if TYPE_CHECKING:
     from ._agent import LitAgent
     from ._runner import Runner
+    from .lanes._process import ProcessLane, Worker
 
 logger = logging.getLogger("lightning_trio.attempt")
 
@@ -58,6 +59,7 @@ class Surroundings:
     tracer: Tracer
     hooks: Sequence[Hook]
     asyncio_lane: AsyncioLane
+    process_lane: ProcessLane | None
 
 
 @attrs.define(eq=False)
@@ -70,7 +72,7 @@ class EndedAttempt:
     rollout: AttemptedRollout
     outcome: AttemptOutcome
     stop: BaseException | None
-    abandoned: WorkerThread | None
+    abandoned: StillRunning | None
 
     def refuse(self) -> None:
         """Take back what the attempt came to, since its rollout had been ended through the store meanwhile."""
@@ -101,7 +103,8 @@ class _Progress:
     error: BaseException | None = None
     stop: BaseException | None = None
     stopped: bool = False
-    abandoned: WorkerThread | None = None
+    abandoned: StillRunning | None = None
+    worker: Worker | None = None
 
     def fail(self, exc: BaseException) -> None:
         """Take in an exception: split off what must go on up, keep the rest as the attempt's error."""
@@ -148,6 +151,10 @@ async def run_attempt(
             if shared.hooks:
                 await _opening_hooks(shared, rollout)
                 started = trio.current_time()
+            if shared.process_lane is not None and isinstance(bound, BoundAgent):
+                # The start of a worker process is none of the agent's time.
+                progress.worker = await shared.process_lane.take(shared.agent.name)
+                started = trio.current_time()
             # The boundary stands outside the scope: a child that fails while the deadline cancels it leaves
             # the scope as its error alone, and inside as a group with Cancelled in it.
             with trio.CancelScope(deadline=started + (rollout.config.timeout_seconds or math.inf)) as scope:
@@ -158,6 +165,8 @@ async def run_attempt(
                 record_return(recorder, value)
         except BaseException as exc:
             progress.fail(exc)
+        if progress.worker is not None and shared.process_lane is not None:
+            shared.process_lane.put_back(progress.worker)
         duration = trio.current_time() - started
         if shared.hooks:
             await _closing_hook(progress, "on_trace_end", shared, rollout, tracer=shared.tracer)
@@ -228,22 +237,27 @@ def _call_in_lane(
     arguments = bound.arguments(recorder) if bound.live else bound.fixed
     if bound.lane == "trio":
         return run_natively(bound.name, bound.fn, task, arguments)
+    if bound.lane == "process":
+        assert shared.process_lane is not None
+        assert progress.worker is not None
+        return shared.process_lane.run(progress.worker, recorder, bound)
+
+    def abandon(call: StillRunning) -> None:
+        progress.abandoned = call
+
     if bound.lane == "asyncio":
-        return shared.asyncio_lane.run(bound.fn, task, arguments)
-
-    def abandon(thread: WorkerThread) -> None:
-        progress.abandoned = thread
-
+        return shared.asyncio_lane.run(bound.fn, task, arguments, abandon)
     return run_in_thread(bound.fn, task, arguments, abandon)
 
 
 async def _watch(recorder: AttemptRecorder, limit: float, progress: _Progress, scope: trio.CancelScope) -> None:
     """Stop the attempt when it has recorded nothing for `limit` seconds, to a tenth of it."""
-    seen, silent = recorder.activity, 0
+    seen, silent = recorder.count_activity(), 0
     # An event for every span would cost each of them more than this look now and then.
     while silent < _LOOKS:
         await trio.sleep(limit / _LOOKS)
-        seen, silent = recorder.activity, silent + 1 if seen == recorder.activity else 0
+        now = recorder.count_activity()
+        seen, silent = now, silent + 1 if seen == now else 0
     progress.unresponsive = True
     scope.cancel()
 
@@ -281,5 +295,5 @@ def _error(progress: _Progress, config: RolloutConfig, duration: float) -> Error
     else:
         exception = AttemptTimedOut(f"stopped at its deadline after {config.timeout_seconds:g} s")
     if progress.abandoned is not None:
-        exception.add_note("Its thread could not be stopped and was abandoned.")
+        exception.add_note(f"Its {progress.abandoned.kind} could not be stopped and was abandoned.")
     return ErrorRecord.from_exception(exception)

@@ -53,7 +53,7 @@ def carry_context(fn: Callable[P, T]) -> Callable[P, T]:
     """Bind `fn` to the calling rollout, for threads that an agent starts by itself.
 
     Threads of `trio.to_thread` and `asyncio.to_thread` carry the rollout on their own; a bare
-    `threading.Thread`, a `ThreadPoolExecutor` and asyncio's ``run_in_executor`` do not. The result may be called
+    `threading.Thread`, a `ThreadPoolExecutor` and ``run_in_executor`` with one do not. The result may be called
     many times and from several threads at once.
 
     >>> from concurrent.futures import ThreadPoolExecutor

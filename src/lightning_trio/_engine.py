@@ -82,6 +82,7 @@ class Engine:
         self._running = 0
         self._retrying = 0
         self._abandoned: set[str] = set()
+        self._late_results = 0
         self._attempts = 0
         self._by_status: dict[AttemptStatus, int] = {}
 
@@ -98,6 +99,7 @@ class Engine:
             attempts=self._attempts,
             abandoned_threads=len(self._abandoned),
             max_concurrency=self._max_concurrency,
+            late_results=self._late_results,
         )
 
     # Agents and resources.
@@ -335,22 +337,24 @@ class Engine:
             rollout_id = ended.rollout.rollout_id
             self._abandoned.add(rollout_id)
             logger.warning(
-                "rollout %s was %s, but its thread could not be stopped and was abandoned: it keeps its slot until it "
+                "rollout %s was %s, but its %s could not be stopped and was abandoned: it keeps its slot until it "
                 "ends and can record nothing more",
                 rollout_id,
                 {"timeout": "stopped at its deadline"}.get(attempt_status, attempt_status),
+                ended.abandoned.kind,
             )
             ended.abandoned.when_ended(functools.partial(self._abandoned_ended, rollout_id))
 
     def _abandoned_ended(self, rollout_id: str) -> None:
         self._abandoned.discard(rollout_id)
+        self._late_results += 1
         self._slots.release()
 
     def say_abandoned(self) -> None:
-        """Name the threads that outlive the runner."""
+        """Name what outlives the runner."""
         if self._abandoned:
             logger.warning(
-                "the runner is closed, and %d abandoned threads still run (they do not keep the process alive): %s",
+                "the runner is closed, and %d abandoned attempts still run (they do not keep the process alive): %s",
                 len(self._abandoned),
                 ", ".join(sorted(self._abandoned)[:20]),
             )

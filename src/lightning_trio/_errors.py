@@ -20,7 +20,8 @@
     │   ├── AttemptTimedOut (also TimeoutError)
     │   ├── InvalidReturn (also TypeError)
     │   ├── InvalidReward (also ValueError)
-    │   └── RolloutCancelled
+    │   ├── RolloutCancelled
+    │   └── WorkerDied
     └── StoreError (what was asked of a store does not fit what it holds)
         ├── Evicted (also LookupError)
         ├── StaleAttempt
@@ -115,6 +116,10 @@ class RolloutCancelled(AgentError):
     """A rollout was cancelled while it ran, from outside or through the store."""
 
 
+class WorkerDied(AgentError):
+    """The worker process that an agent ran in ended before the agent did."""
+
+
 class StoreError(LightningTrioError):
     """What was asked of a store does not fit what it holds."""
 
@@ -152,9 +157,10 @@ class UnknownId(StoreError, ValueError, LookupError):
 
 
 class AttemptAbandoned(BaseException):
-    """Raised by every emit in a worker thread whose attempt has been given up.
+    """Raised by every emit in code that goes on running though its attempt has been given up.
 
-    A thread cannot be stopped from outside; this is how it hears that nobody waits for it any more.
+    A thread, or an asyncio agent that blocks its loop, cannot be stopped from outside; this is how it hears that
+    nobody waits for it any more.
     It is a ``BaseException``, like ``trio.Cancelled``, so that an agent's ``except Exception: retry()`` does
     not keep an abandoned thread alive.
     """

@@ -36,6 +36,8 @@ class BoundAgent:
     """Arguments that are the same for all rollouts with this snapshot."""
     live: Mapping[str, tuple[_Live, Any]]
     """Arguments that depend on the attempt."""
+    packed: bytes = attrs.field(default=b"", repr=False)
+    """All this for a worker process, where the agent runs in one."""
 
     def arguments(self, recorder: AttemptRecorder) -> dict[str, Any]:
         """Give the keyword arguments for one attempt."""

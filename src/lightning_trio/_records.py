@@ -460,7 +460,11 @@ class FitResult:
 
 @attrs.frozen
 class RunnerStatistics:
-    """What a runner does now and has done since it was opened; all are numbers of rollouts or attempts."""
+    """What a runner does now and has done since it was opened; all are numbers of rollouts or attempts.
+
+    `abandoned_threads` counts attempts that were given up and still run, in threads or on a blocked asyncio loop;
+    `late_results` those that have ended since, whose results were refused.
+    """
 
     running: int
     retrying: int
@@ -471,6 +475,7 @@ class RunnerStatistics:
     attempts: int
     abandoned_threads: int
     max_concurrency: int
+    late_results: int = 0
 
     @property
     def done(self) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import trio
 
@@ -34,9 +35,12 @@ from ._records import (
 from ._resources import NamedResources, check_resources
 from ._stream import RolloutStream, Tasks
 from .algorithms import Algorithm, Baseline
-from .lanes import AsyncioLane
-from .store import InMemoryLightningStore, LightningStore
+from .lanes import open_asyncio_lane
+from .store import InMemoryLightningStore, LightningStore, SqliteLightningStore
 from .tracing import Tracer
+
+if TYPE_CHECKING:
+    from .lanes._process import ProcessLane
 
 T = TypeVar("T")
 
@@ -47,7 +51,8 @@ class Runner:
     Args:
         agent: what `@rollout` made, a `LitAgent`, or a plain function.
         resources: what the agent is given, by name.
-        store: where rollouts and spans are kept; in memory by default.
+        store: where rollouts and spans are kept; by default in ``runs/{run_name}.db``, or in memory where the runs
+            have no name.
         algorithm: what `fit` runs; `Baseline` by default.
         max_concurrency: how many attempts may run at a time.
         config: deadlines and retries of rollouts that have none of their own (the agent's win over these).
@@ -57,6 +62,8 @@ class Runner:
         max_rollouts: how many rollouts one `fit` starts at most; the rest count as cancelled.
         run_name: what to call the runs of `fit`, to tell them apart in a store.
         lease_seconds: how long the runner may be silent before other runners of the store take over what it runs.
+        max_processes: how many worker processes an agent with ``runs_in="process"`` gets, and so how many of its
+            attempts run at a time; None for as many as there are processors.
 
     >>> import trio
     >>> async def double(task: int) -> float:
@@ -81,6 +88,7 @@ class Runner:
         max_rollouts: int | None = None,
         run_name: str | None = None,
         lease_seconds: float = LEASE_SECONDS,
+        max_processes: int | None = None,
     ) -> None:
         if not isinstance(max_concurrency, int) or max_concurrency < 1:
             raise UsageError(f"max_concurrency={max_concurrency!r}; give how many rollouts may run at a time, from 1")
@@ -88,9 +96,11 @@ class Runner:
             raise UsageError(f"max_rollouts={max_rollouts!r}; give how many rollouts to start, None for all")
         if not 0 < lease_seconds < math.inf:
             raise UsageError(f"lease_seconds={lease_seconds!r}; give seconds, more than 0")
+        if max_processes is not None and (not isinstance(max_processes, int) or max_processes < 1):
+            raise UsageError(f"max_processes={max_processes!r}; give how many worker processes there may be, from 1")
         self.agent: LitAgent[Any] = as_agent(agent)
         self.store: LightningStore = (
-            InMemoryLightningStore() if store is None else _checked("store", store, LightningStore)
+            default_store(run_name) if store is None else _checked("store", store, LightningStore)
         )
         self.algorithm: Algorithm = Baseline() if algorithm is None else _checked("algorithm", algorithm, Algorithm)
         self.tracer: Tracer = Tracer() if tracer is None else _checked("tracer", tracer, Tracer)
@@ -98,6 +108,10 @@ class Runner:
             _checked("hooks", hook, Hook) for hook in ([hooks] if isinstance(hooks, Hook) else hooks)
         )
         self.adapter = adapter
+        self.max_processes = max_processes
+        if self.agent.runs_in == "process":
+            # A slot is taken before a rollout is claimed, so that nobody waits for a worker on the agent's time.
+            max_concurrency = min(max_concurrency, max_processes or os.cpu_count() or 1)
         self.max_concurrency = max_concurrency
         self.max_rollouts = max_rollouts
         self.run_name = run_name
@@ -140,22 +154,27 @@ class Runner:
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[Engine]:
-        asyncio_lane = AsyncioLane()
-        engine = Engine(
-            Surroundings(self.agent, self, self.tracer, self.hooks, asyncio_lane),
-            self.store,
-            self._resources,
-            self.agent.config or self.config,
-            self.max_concurrency,
-            self._worker_id,
-        )
         async with AsyncExitStack() as stack:
             stack.enter_context(calm_collector())
             if not self.store.is_open:
                 await stack.enter_async_context(self.store)
             await stack.enter_async_context(self.tracer.open())
             await stack.enter_async_context(open_lease(self.store, self._worker_id, seconds=self.lease_seconds))
-            stack.push_async_callback(asyncio_lane.aclose)
+            asyncio_lane = await stack.enter_async_context(open_asyncio_lane())
+            process_lane: ProcessLane | None = None
+            if self.agent.runs_in == "process":
+                # The extra `process` is optional, and so is the import of all that goes with it.
+                from .lanes._process import open_process_lane
+
+                process_lane = await stack.enter_async_context(open_process_lane(self.tracer.instruments_openai))
+            engine = Engine(
+                Surroundings(self.agent, self, self.tracer, self.hooks, asyncio_lane, process_lane),
+                self.store,
+                self._resources,
+                self.agent.config or self.config,
+                self.max_concurrency,
+                self._worker_id,
+            )
             stack.callback(self._keep_statistics, engine)
             stack.callback(engine.say_abandoned)
             nursery = await stack.enter_async_context(FlatNursery())
@@ -318,6 +337,15 @@ class Runner:
             self._worker_id,
         )
         return await Fit(engine, self.store, settings, datasets).run(resumption)
+
+
+def default_store(run_name: str | None) -> LightningStore:
+    """Give the store of runs that were given none: a file for runs with a name, the memory for others.
+
+    Raises:
+        ValueError: the name cannot be a file's.
+    """
+    return InMemoryLightningStore() if run_name is None else SqliteLightningStore.of_run(run_name)
 
 
 def _checked(name: str, value: object, kind: type[T]) -> T:

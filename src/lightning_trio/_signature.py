@@ -50,14 +50,9 @@ def resolve_lane(name: str, fn: Callable[..., Any], runs_in: Lane | None) -> Lan
             f"the agent {name} is a plain function and would block the event loop with runs_in={runs_in!r}; leave "
             "runs_in out, which runs it in a worker thread, or write async def"
         )
-    if runs_in in ("thread", "process") and is_async:
+    if runs_in == "thread" and is_async:
         raise UnsupportedLane(
             f"the agent {name} is async and runs_in={runs_in!r} takes plain functions; leave runs_in out for Trio, "
             'write runs_in="asyncio" for asyncio, or make it a plain function that calls asyncio.run'
-        )
-    if runs_in == "process":
-        raise UnsupportedLane(
-            f'the agent {name} has runs_in="process", which this version does not have yet; leave runs_in out to run '
-            "it in a worker thread"
         )
     return runs_in

@@ -15,9 +15,9 @@ from ._errors import NestedTrioRun, UsageError
 from ._hooks import Hook
 from ._records import FitResult
 from ._resources import NamedResources
-from ._runner import Runner
+from ._runner import Runner, default_store
 from .algorithms import Algorithm, Baseline, FastAlgorithm
-from .store import InMemoryLightningStore, LightningStore
+from .store import LightningStore
 from .tracing import Tracer
 
 T = TypeVar("T")
@@ -37,7 +37,8 @@ class Trainer:
         adapter: what the algorithm turns spans into data with.
         tracer: what records the attempts.
         hooks: one hook or several.
-        store: where rollouts and spans are kept; in memory by default.
+        store: where rollouts and spans are kept; by default in ``runs/{run_name}.db``, or in memory where the runs
+            have no name.
         run_name: what to call the runs of `fit`, to tell them apart in a store.
         strategy, port, daemon: accepted for Agent-lightning 0.3 and ignored with a warning: everything runs in
             this process.
@@ -72,9 +73,7 @@ class Trainer:
                 stacklevel=2,
             )
         self.algorithm: Algorithm | None = None if algorithm is None else build("algorithm", algorithm, Algorithm)
-        self.store: LightningStore = (
-            InMemoryLightningStore() if store is None else build("store", store, LightningStore)
-        )
+        self.store: LightningStore = default_store(run_name) if store is None else build("store", store, LightningStore)
         self.tracer: Tracer = Tracer() if tracer is None else build("tracer", tracer, Tracer)
         self.adapter: Any = None if adapter is None else build("adapter", adapter, object)
         self.hooks: tuple[Hook, ...] = (hooks,) if isinstance(hooks, Hook) else tuple(hooks or ())

@@ -119,14 +119,20 @@ class AsyncioRunner:
         return LoopStream(host, self._runner, tasks, resources, mode)
 
     async def fit(
-        self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None
+        self,
+        train_dataset: Sequence[Any] | None = None,
+        val_dataset: Sequence[Any] | None = None,
+        *,
+        resume: bool | str = False,
+        force_resume: bool = False,
     ) -> FitResult:
         """Run the algorithm over the datasets and give what it came to, as `Runner.fit` does.
 
         When the caller is cancelled, finished rollouts are kept and those that run go back to the queue.
         """
         host = self._opened("await r.fit(train_dataset)")
-        return await host.start(partial(self._runner.fit, train_dataset, val_dataset)).wait()
+        fit = partial(self._runner.fit, train_dataset, val_dataset, resume=resume, force_resume=force_resume)
+        return await host.start(fit).wait()
 
     def statistics(self) -> RunnerStatistics:
         """Count what runs, waits and is done."""

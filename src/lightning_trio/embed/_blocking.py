@@ -126,13 +126,21 @@ class BlockingRunner:
             )
         return _read_stream(host, self._runner, iter(tasks), resources, mode)
 
-    def fit(self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None) -> FitResult:
+    def fit(
+        self,
+        train_dataset: Sequence[Any] | None = None,
+        val_dataset: Sequence[Any] | None = None,
+        *,
+        resume: bool | str = False,
+        force_resume: bool = False,
+    ) -> FitResult:
         """Run the algorithm over the datasets and give what it came to, as `Runner.fit` does.
 
         On Ctrl-C finished rollouts are kept and those that run go back to the queue.
         """
         host = self._opened("r.fit(train_dataset)")
-        return _wait(host, partial(self._runner.fit, train_dataset, val_dataset))
+        fit = partial(self._runner.fit, train_dataset, val_dataset, resume=resume, force_resume=force_resume)
+        return _wait(host, fit)
 
     def statistics(self) -> RunnerStatistics:
         """Count what runs, waits and is done."""

@@ -7,127 +7,186 @@ once and at the next await, so that an agent's ``finally`` may await.
 from __future__ import annotations
 
 import asyncio
-import contextvars
+import logging
+import sys
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import outcome
 import trio
 
-from .._errors import AgentError
+from ._asyncio_call import LEFTOVER_SECONDS, AsyncioCall, create_task, names_of
+from ._daemon_executor import DaemonExecutor
+
+logger = logging.getLogger("lightning_trio.lanes")
+
+_AT_ONCE = 256
+"""The most callers to wake up in one go; Trio's loop serves other tasks in between."""
 
 
 class AsyncioBridge:
-    """An asyncio loop in a thread of its own; it runs from here on until `aclose`."""
+    """An asyncio loop in a thread of its own; it runs from here on until `stop`, or until it dies.
 
-    def __init__(self) -> None:
+    Args:
+        on_death: called in Trio's thread when the loop has ended without being asked to.
+    """
+
+    def __init__(self, on_death: Callable[[AsyncioBridge, BaseException | None], None]) -> None:
+        self.calls: set[AsyncioCall] = set()
+        """Calls somebody waits for; only Trio's thread touches it."""
+        self.abandoned: set[AsyncioCall] = set()
+        self.ended = trio.Event()
+        self.retired = False
+        """There is another loop for new calls, and this one ends with its last."""
+        self.warned = False
+        self._on_death = on_death
         self._loop = asyncio.new_event_loop()
-        self._ended = trio.Event()
-        token = trio.lowlevel.current_trio_token()
-        self._thread = threading.Thread(
-            target=_run_loop, args=(self._loop, token, self._ended), name="lightning_trio-asyncio", daemon=True
-        )
-        self._thread.start()
-
-    async def run(self, fn: Callable[..., Coroutine[Any, Any, Any]], task: Any, arguments: Mapping[str, Any]) -> Any:
-        """Call the function on the loop; cancelling the caller cancels the call and waits for its clean-up."""
-        return await _Call(self._loop).wait(fn, task, arguments)
-
-    async def aclose(self) -> None:
-        """Stop the loop; gives up on one that is blocked after a second."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        with trio.move_on_after(1.0, shield=True):
-            await self._ended.wait()
-            # Saying so was the last thing the thread did: this waits for microseconds.
-            self._thread.join()
-
-
-def _run_loop(loop: asyncio.AbstractEventLoop, token: trio.lowlevel.TrioToken, ended: trio.Event) -> None:
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-    finally:
-        leftover = asyncio.all_tasks(loop)
-        for task in leftover:
-            task.cancel()
-        if leftover:
-            loop.run_until_complete(asyncio.gather(*leftover, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-        asyncio.set_event_loop(None)
-        loop.close()
-        # Where the runner gave up on a blocked loop, it is gone by now.
-        with suppress(trio.RunFinishedError):
-            token.run_sync_soon(ended.set)
-
-
-class _Call:
-    """One call from Trio to the loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        # The stubs want a protocol of keywords that no plain function with **options fits.
+        self._loop.set_task_factory(cast("Any", create_task))
+        self._loop.set_default_executor(DaemonExecutor())
         self._token = trio.lowlevel.current_trio_token()
-        self._caller = trio.lowlevel.current_task()
-        self._task: asyncio.Task[outcome.Outcome[Any]] | None = None
-        self._cancelled = False
+        self._stopping = False
+        self._asked: float | None = None
+        self._starting: deque[tuple[AsyncioCall, list[None]]] = deque()
+        self._will_start = False
+        self._reports: deque[tuple[AsyncioCall, outcome.Outcome[Any]]] = deque()
+        self._will_report = False
+        self.thread = threading.Thread(target=self._run, name="lightning_trio-asyncio", daemon=True)
+        self.thread.start()
 
-    async def wait(self, fn: Callable[..., Coroutine[Any, Any, Any]], task: Any, arguments: Mapping[str, Any]) -> Any:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        raise_cancel: trio.lowlevel.RaiseCancelT | None = None
+    # In Trio's thread.
 
-        def abort(raise_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
-            nonlocal raise_cancel
-            raise_cancel = raise_
-            self._loop.call_soon_threadsafe(self._cancel)
-            # Not yet: the call's own clean-up runs first, and its end wakes us.
-            return trio.lowlevel.Abort.FAILED
+    def submit(self, call: AsyncioCall, ticket: list[None]) -> None:
+        """Start a call on the loop.
 
-        self._loop.call_soon_threadsafe(self._start, fn, task, arguments, context=contextvars.copy_context())
-        result: outcome.Outcome[Any] = await trio.lowlevel.wait_task_rescheduled(abort)
-        if (
-            raise_cancel is not None
-            and isinstance(result, outcome.Error)
-            and isinstance(result.error, asyncio.CancelledError)
-        ):
-            raise_cancel()
-        return result.unwrap()
+        Raises:
+            RuntimeError: the loop is closed.
+        """
+        # Calls that come together wake the loop up once.
+        self._starting.append((call, ticket))
+        if not self._will_start:
+            self._will_start = True
+            self._loop.call_soon_threadsafe(self._start_all)
+
+    def call_soon(self, fn: Callable[[], object]) -> None:
+        """Call `fn` in the loop's thread; a loop that is closed has nothing left to be told."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(fn)
+
+    def ask(self) -> None:
+        """Ask the loop to show that it is alive, unless it still owes an answer."""
+        if self._asked is None:
+            self._asked = time.monotonic()
+            self.call_soon(self._answer)
+
+    def silence(self) -> float:
+        """Give the seconds for which the loop has owed an answer, 0 if it owes none."""
+        # By the real clock: under a virtual one a thread cannot be late.
+        asked = self._asked
+        return 0.0 if asked is None else time.monotonic() - asked
+
+    def stop(self) -> None:
+        """End the loop after what it is doing now."""
+        self._stopping = True
+        self.call_soon(self._loop.stop)
+
+    def where(self) -> str:
+        """Say in words what the loop's thread is doing: whose call, which line."""
+        task = None if self._loop.is_closed() else asyncio.current_task(self._loop)
+        calls = [*self.calls, *self.abandoned]
+        call = next((call for call in calls if task is not None and call.owns(task)), None)
+        who = "no agent's task" if call is None else f"the agent of {call}"
+        frame = sys._current_frames().get(self.thread.ident or 0)
+        if frame is None:
+            return who
+        lines = traceback.extract_stack(frame)
+        # The agent's own line says more than that of the library it called.
+        own = [line for line in lines if call is not None and line.filename == call.filename]
+        line = (own or lines)[-1]
+        return f"{who}, in {line.name} at {line.filename}:{line.lineno}: {line.line}"
+
+    def _hand_out(self) -> None:
+        self._will_report = False
+        for _ in range(_AT_ONCE):
+            if not self._reports:
+                return
+            call, result = self._reports.popleft()
+            call.finish(result)
+        self._report_soon()
 
     # In the loop's thread.
 
-    def _start(self, fn: Callable[..., Coroutine[Any, Any, Any]], task: Any, arguments: Mapping[str, Any]) -> None:
-        if self._cancelled:
-            self._wake(outcome.Error(asyncio.CancelledError()))
-            return
-        self._task = self._loop.create_task(_captured(fn, task, arguments))
-        self._task.add_done_callback(self._done)
+    def report(self, call: AsyncioCall, result: outcome.Outcome[Any]) -> None:
+        """Tell Trio how a call ended."""
+        self._reports.append((call, result))
+        self._report_soon()
 
-    def _cancel(self) -> None:
-        self._cancelled = True
-        if self._task is not None:
-            self._task.cancel()
+    def _report_soon(self) -> None:
+        if not self._will_report:
+            self._will_report = True
+            # Where Trio ended without waiting for the loop, nobody is left to be told.
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._hand_out)
 
-    def _done(self, task: asyncio.Task[outcome.Outcome[Any]]) -> None:
-        # Cancelled before its first step, a task never comes to capture anything.
-        self._wake(outcome.Error(asyncio.CancelledError()) if task.cancelled() else task.result())
+    def _start_all(self) -> None:
+        self._will_start = False
+        while self._starting:
+            call, ticket = self._starting.popleft()
+            # Whoever takes the ticket has the call: Trio takes it back from a loop that is late.
+            if ticket:
+                with suppress(IndexError):
+                    ticket.pop()
+                    call.start(self._loop)
 
-    def _wake(self, result: outcome.Outcome[Any]) -> None:
-        # Where Trio ended without waiting for the loop, nobody is left to be told.
+    def _answer(self) -> None:
+        self._asked = None
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        death: BaseException | None = None
+        try:
+            self._serve()
+        except BaseException as exc:
+            death = exc
+        died = not self._stopping
         with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(trio.lowlevel.reschedule, self._caller, outcome.Value(result))
+            if died:
+                self._token.run_sync_soon(self._on_death, self, death)
+        try:
+            if not died:
+                self._end_tasks()
+        except BaseException as exc:
+            logger.warning("the asyncio loop of the agents ended with an error: %r", exc)
+        finally:
+            self._loop.close()
+            asyncio.set_event_loop(None)
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self.ended.set)
 
+    def _serve(self) -> None:
+        while not self._stopping:
+            try:
+                self._loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                # Out of a task that an agent created; the task has it as its result, and nothing else is lost.
+                continue
+            if not self._stopping:
+                logger.warning("an agent called stop() on the asyncio loop it shares with others; the loop goes on")
 
-async def _captured(
-    fn: Callable[..., Coroutine[Any, Any, Any]], task: Any, arguments: Mapping[str, Any]
-) -> outcome.Outcome[Any]:
-    # BaseException too: a SystemExit that leaves a task would stop the loop with all its other calls.
-    try:
-        return outcome.Value(await fn(task, **arguments))
-    except KeyboardInterrupt as exc:
-        # Ctrl-C reaches the main thread only, so this is the agent's own and must not stop the program.
-        error = AgentError("the agent raised KeyboardInterrupt")
-        error.__cause__ = exc
-        return outcome.Error(error)
-    except BaseException as exc:
-        return outcome.Error(exc)
+    def _end_tasks(self) -> None:
+        loop = self._loop
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, pending = loop.run_until_complete(asyncio.wait(tasks, timeout=LEFTOVER_SECONDS))
+            if pending:
+                logger.warning(
+                    "the asyncio loop of the agents closes over tasks that ignore cancellation: %s", names_of(pending)
+                )
+        loop.run_until_complete(loop.shutdown_asyncgens())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import trio
 
 from .._errors import AgentError
+from ._abandoned import StillRunning
 
 
 @attrs.define(eq=False)
@@ -19,6 +20,7 @@ class WorkerThread:
     What really limits threads are the runner's slots; Trio's own limiter has 40 places for the whole process.
     """
 
+    kind: ClassVar[str] = "thread"
     runs: bool = attrs.field(default=False, init=False)
     _on_end: Callable[[], None] | None = attrs.field(default=None, init=False)
 
@@ -42,7 +44,7 @@ class WorkerThread:
 
 
 async def run_in_thread(
-    fn: Callable[..., Any], task: Any, arguments: Mapping[str, Any], abandon: Callable[[WorkerThread], None]
+    fn: Callable[..., Any], task: Any, arguments: Mapping[str, Any], abandon: Callable[[StillRunning], None]
 ) -> Any:
     """Call the function in a thread; on cancellation go on without it and hand it to `abandon`."""
     thread = WorkerThread()

@@ -451,10 +451,9 @@ class InMemoryLightningStore(LightningStore):
         for worker_id in [worker_id for worker_id, deadline in self._leases.items() if deadline <= now]:
             del self._leases[worker_id]
             for attempt_id, entry in self._at_work.pop(worker_id, {}).items():
-                if self._lose(entry, attempt_id) == "requeuing":
-                    requeued.append(entry.rollout_id)
-                elif entry.attempts[-1].attempt_id == attempt_id:
-                    failed.append(entry.rollout_id)
+                status = self._lose(entry, attempt_id)
+                if status is not None:
+                    (requeued if status == "requeuing" else failed).append(entry.rollout_id)
             self._note_worker(worker_id, "unknown", None)
         return Expiry(requeued, failed, min((deadline - now for deadline in self._leases.values()), default=None))
 

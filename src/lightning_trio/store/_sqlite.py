@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn, TypeVar, get_args
+from typing import Any, Final, Literal, NoReturn, Self, TypeVar, get_args
 
 import msgspec
 import trio
@@ -76,8 +76,18 @@ class SqliteLightningStore(SqlLightningStore):
         self.path = Path(path)
         self._synchronous = synchronous
         self._busy_seconds = busy_seconds
+        self._makes_folder = False
         self._watched: SqliteConnection | None = None
         self._seen = 0
+
+    @classmethod
+    def of_run(cls, name: str, folder: str | os.PathLike[str] = "runs") -> Self:
+        """Give the store of a named run, ``runs/{name}.db``; the folder is made when it is opened."""
+        if not name or name.startswith(".") or any(character in name for character in '/\\:*?"<>|\0'):
+            raise ValueError(f"run_name={name!r} cannot be the name of a file; use letters, digits, spaces, - and _")
+        store = cls(Path(folder) / f"{name}.db")
+        store._makes_folder = True
+        return store
 
     def __repr__(self) -> str:
         return f"SqliteLightningStore({str(self.path)!r})"
@@ -110,6 +120,8 @@ class SqliteLightningStore(SqlLightningStore):
         return SqliteConnection(self.path, self._busy_seconds)
 
     def _open_writer(self) -> Connection:
+        if self._makes_folder:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         check_path(self.path)
         connection = self._connect()
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import operator
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -121,6 +121,7 @@ class AttemptRecorder:
         "host_link",
         "library_spans",
         "open_spans",
+        "remote_activity",
         "resources",
         "rollout",
         "root_id",
@@ -154,6 +155,8 @@ class AttemptRecorder:
         self.has_foreign_spans = False
         self.activity = 0
         """Counts starts and ends of spans, so that a watcher can tell silence."""
+        self.remote_activity: Callable[[], int] | None = None
+        """Counts what is recorded for this attempt in another process."""
         self.closed = False
         self.abandoned = False
         self._sequence = itertools.count(2)
@@ -170,7 +173,9 @@ class AttemptRecorder:
         self.tracer.count_late_span()
         what = f"attempt {self.rollout.attempt.attempt_id} of rollout {self.rollout.rollout_id}"
         if self.abandoned:
-            raise AttemptAbandoned(f"{what} was given up at its deadline or cancelled; this thread should end")
+            raise AttemptAbandoned(
+                f"{what} was given up at its deadline or cancelled; what still runs of it should end"
+            )
         raise NoActiveRollout(
             f"{what} has ended, and this code still runs in its context; end what a rollout starts before it "
             "returns, in a nursery of its own"
@@ -284,6 +289,22 @@ class AttemptRecorder:
                 )
                 self.spans.append(self._own(owned))
 
+    def count_activity(self) -> int:
+        """Give a number that grows while the attempt records something, wherever it runs."""
+        return self.activity + (0 if self.remote_activity is None else self.remote_activity())
+
+    def continue_trace(self, trace_id: str, root_id: str, sequence_id: int) -> None:
+        """Record on behalf of a recorder in another process, which keeps the root span."""
+        self.trace_id = trace_id
+        self.root_id = root_id
+        self._sequence = itertools.count(sequence_id)
+
+    def take_in(self, spans: Sequence[Span], sequence_id: int) -> None:
+        """Take in what another process recorded for this attempt; `sequence_id` is the next free one."""
+        self.has_foreign_spans = True
+        self.spans.extend(spans)
+        self._sequence = itertools.count(sequence_id)
+
     def in_trace(self, span: Span) -> Span:
         """Put a span that was made without a trace into this one, below the root."""
         return attrs.evolve(span, trace_id=self.trace_id, parent_id=self.root_id)
@@ -293,6 +314,16 @@ class AttemptRecorder:
 
         Spans still open are closed with status ERROR and a description that says so.
         """
+        self.end_open_spans(status)
+        self.spans.append(self._root_span(status, description))
+        spans = list(self.spans)
+        if self.has_foreign_spans:
+            spans = self._under_root(spans)
+        spans.sort(key=_sequence_id)
+        return spans
+
+    def end_open_spans(self, status: str) -> None:
+        """Refuse further spans and end those still open."""
         self.closed = True
         left_open = TraceStatus("ERROR", f"still open when the attempt ended ({status})")
         while self.open_spans:
@@ -303,12 +334,6 @@ class AttemptRecorder:
             span = self._own(self._from_library(live, sequence_id))
             self.spans.append(attrs.evolve(span, status=left_open, end_time=time.time()))
             self.tracer.count_late_span()
-        self.spans.append(self._root_span(status, description))
-        spans = list(self.spans)
-        if self.has_foreign_spans:
-            spans = self._under_root(spans)
-        spans.sort(key=_sequence_id)
-        return spans
 
     def _root_span(self, status: AttemptStatus, description: str | None) -> Span:
         attributes: dict[str, Any] = {

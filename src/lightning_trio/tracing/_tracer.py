@@ -128,6 +128,11 @@ class Tracer:
 
     # The rest is for the runner and its attempts.
 
+    @property
+    def instruments_openai(self) -> bool:
+        """Whether calls of the OpenAI SDK are recorded, where it is installed."""
+        return self._instrument_openai
+
     def finish_attempt(self, spans: Sequence[Span]) -> None:
         """Queue a finished attempt's spans for every exporter."""
         for queue in self._queues:

@@ -94,10 +94,10 @@ def _span_row(span: Span) -> tuple[Any, ...]:
         _time(span.end_time),
     )
     resource = span.resource
-    if span.kind == "INTERNAL" and not span.events and not span.links:
-        # Almost always the same one, and comparing takes longer.
-        if resource is _NO_RESOURCE or resource == _NO_RESOURCE:
-            return row
+    # Almost always the same one, and comparing takes longer.
+    plain = resource is _NO_RESOURCE or resource == _NO_RESOURCE
+    if plain and span.kind == "INTERNAL" and not span.events and not span.links:
+        return row
     events = [(event.name, _attributes(event.attributes, span), _time(event.timestamp)) for event in span.events]
     links = [(_context(link.context), _attributes(link.attributes, span)) for link in span.links]
     return (*row, span.kind, events, links, [_attributes(resource.attributes, span), resource.schema_url])

@@ -1,0 +1,20 @@
+"""What goes on running though nobody waits for it any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Protocol
+
+
+class StillRunning(Protocol):
+    """An agent's call that could not be stopped and was given up.
+
+    It holds its runner's slot until it really ends.
+    """
+
+    kind: ClassVar[str]
+    """What it is, in a word for messages: ``"thread"``, ``"asyncio call"``."""
+
+    def when_ended(self, fn: Callable[[], None]) -> None:
+        """Call `fn` in Trio's thread when it has ended, at once if it has."""
+        ...

@@ -1,0 +1,198 @@
+"""Agents for worker processes, which import this module anew."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import attrs
+import trio
+from opentelemetry import trace
+
+import lightning_trio as agl
+
+
+@attrs.frozen
+class Factor(agl.Resource, resource_type="test-factor"):
+    """A resource of the tests' own."""
+
+    value: float
+
+
+@attrs.frozen
+class Locked(agl.Resource, resource_type="test-locked"):
+    """A resource that cannot be pickled."""
+
+    lock: object
+
+
+class Unreadable(Exception):
+    """An exception that can be pickled and not be read again."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+@agl.rollout(runs_in="process")
+def double(task: float) -> float:
+    return task * 2
+
+
+@agl.rollout(runs_in="process")
+def pid(task: int) -> None:
+    agl.emit_object({"pid": os.getpid()})
+
+
+@agl.rollout(runs_in="process", name="the scaler")
+def scale(
+    task: float, factor: Factor, llm: agl.LLM, emitter: agl.Emitter, rollout: agl.AttemptedRollout, resources: object
+) -> float:
+    assert isinstance(resources, dict)
+    assert set(resources) == {"factor", "llm"} == set(agl.current_resources())
+    assert agl.current_rollout().rollout_id == rollout.rollout_id
+    emitter.emit_message(f"{rollout.mode} {llm.api_key}")
+    return task * factor.value
+
+
+@agl.rollout(runs_in="process")
+async def in_trio(task: int) -> float:
+    async def child(number: int) -> None:
+        await trio.sleep(0.001)
+        with agl.operation(name=f"child {number}"):
+            await trio.to_thread.run_sync(agl.emit_message, f"thread {number}")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(child, 1)
+        nursery.start_soon(child, 2)
+    return 1.0
+
+
+@agl.rollout(runs_in="process")
+def spans(task: int) -> list[agl.SpanCoreFields]:
+    return [agl.SpanCoreFields("returned", attributes={"task": task})]
+
+
+@agl.rollout(runs_in="process")
+def anything(task: object) -> object:
+    return {"lambda": lambda: None, "dict": {"a": 1}, "nan": float("nan"), "nothing": [], "bool": True}[str(task)]
+
+
+@agl.rollout(runs_in="process")
+def fails(task: str) -> float:
+    agl.emit_message("before")
+    if task == "group":
+        raise ExceptionGroup("several", [KeyError("a"), ValueError("b")])
+    if task == "exit":
+        sys.exit(3)
+    if task == "interrupt":
+        raise KeyboardInterrupt
+    if task == "unreadable":
+        raise Unreadable("one", "two")
+    if task == "local":
+
+        class Local(Exception):
+            pass
+
+        raise Local("nobody else knows it")
+    raise KeyError(task)
+
+
+@agl.rollout(runs_in="process")
+def dies(task: str) -> float:
+    with agl.operation(name="finished"):
+        pass
+    if task == "os._exit":
+        os._exit(7)
+    if task == "SIGSEGV":
+        os.kill(os.getpid(), signal.SIGSEGV)
+        time.sleep(60)
+    if task == "SIGKILL":
+        os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
+    return 1.0
+
+
+@agl.rollout(runs_in="process")
+def hangs(task: object) -> float:
+    """Burn the processor, holding the GIL, where it is told to."""
+    agl.emit_message("begun")
+    if isinstance(task, str):
+        Path(task).write_text(str(os.getpid()), encoding="utf-8")
+    while task:
+        pass
+    return 1.0
+
+
+@agl.rollout(runs_in="process")
+def emits_slowly(task: float) -> float:
+    for _ in range(8):
+        time.sleep(task)
+        agl.emit_message("alive")
+    return 1.0
+
+
+@agl.rollout(runs_in="process")
+def sleeps(task: float) -> float:
+    time.sleep(task)
+    return 1.0
+
+
+@agl.rollout(runs_in="process")
+def leaves_open(task: int) -> None:
+    agl.operation(name="never ended").__enter__()
+    threading.Thread(target=agl.carry_context(_emit_late), daemon=True).start()
+
+
+def _emit_late() -> None:
+    time.sleep(0.2)
+    agl.emit_message("late")
+
+
+@agl.rollout(runs_in="process")
+def traced(task: int) -> float:
+    """Make spans through OpenTelemetry's global API, as libraries do, and with it carried threads."""
+    tracer = trace.get_tracer("a.library")
+    with tracer.start_as_current_span("library", attributes={"task": task}):
+        agl.emit_annotation({"task": task, "what": "in a library's span"})
+        thread = threading.Thread(target=agl.carry_context(agl.emit_annotation), args=({"task": task},))
+        thread.start()
+        thread.join()
+    with agl.operation(name="inner", task=task), tracer.start_as_current_span("library", attributes={"task": task}):
+        agl.emit_annotation({"task": task, "what": "in a library's span"})
+    return float(task)
+
+
+@agl.rollout(runs_in="process")
+def asks(task: str, llm: agl.LLM) -> None:
+    import openai
+
+    with openai.OpenAI(base_url=llm.endpoint, api_key="any") as client:
+        client.chat.completions.create(model=llm.model, messages=[{"role": "user", "content": task}])
+
+
+def plain(task: float) -> float:
+    return task
+
+
+under_another_name = agl.rollout(runs_in="process", name="other")(plain)
+
+
+class Counting(agl.LitAgent[int]):
+    """An agent with state, which each worker has its own of."""
+
+    runs_in = "process"
+
+    def __init__(self) -> None:
+        self.step = 2
+        self.extra: object = None
+
+    def training_rollout(self, task: int, resources: agl.NamedResources, rollout: agl.Rollout) -> float:
+        return float(task * self.step)
+
+    async def validation_rollout_async(self, task: int, resources: agl.NamedResources, rollout: agl.Rollout) -> float:
+        await trio.lowlevel.checkpoint()
+        return float(-task)
