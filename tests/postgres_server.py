@@ -25,7 +25,9 @@ _START_SECONDS = 60.0
 class PostgresServer:
     """A server in a folder of its own, reached by a socket there and by TCP."""
 
-    def __init__(self, folder: Path, binaries: Path, user: pwd.struct_passwd | None, *, run_in: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, binaries: Path, user: pwd.struct_passwd | None, *, run_in: tuple[str, ...] = ()
+    ) -> None:
         self._folder = folder
         self._binaries = binaries
         self._user = user

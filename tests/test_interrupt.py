@@ -1,4 +1,8 @@
-"""One Ctrl-C: fit stops claiming, keeps what finished, says what was left, and raises a plain KeyboardInterrupt."""
+"""One Ctrl-C: fit stops claiming, keeps what finished, says what was left, and raises a plain KeyboardInterrupt.
+
+The agents here do not end by themselves, so that the grace period is over before they do; `test_stopping.py` is about
+that period.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ class Ready(agl.Hook):
         if rollout.input == {ready_at}:
             print("ready", flush=True)
 
-runner = agl.Runner(agent, store=store, hooks=[Ready(), *hooks], max_concurrency=4)
+runner = agl.Runner(agent, store=store, hooks=[Ready(), *hooks], max_concurrency=4, grace_seconds=0.5)
 try:
     {fit}
 except KeyboardInterrupt as exc:
@@ -143,7 +147,7 @@ def test_a_hanging_hook_does_not_hold_it_up_for_long() -> None:
 @pytest.mark.parametrize(
     "fit",
     [
-        "agl.Trainer(store=store, hooks=[Ready(), *hooks], n_runners=4).fit(agent, list(range(20)))",
+        "agl.Trainer(store=store, hooks=[Ready(), *hooks], n_runners=4, grace_seconds=0.5).fit(agent, range(20))",
         "asyncio.run(asyncio.to_thread(lambda: None)) or trio.run(runner.fit, range(20))",
     ],
     ids=["trainer", "after_asyncio"],
@@ -165,7 +169,7 @@ def test_a_stream_and_an_open_runner_are_left_by_a_plain_keyboard_interrupt() ->
             await trio.sleep(60)
 
         async def main():
-            async with agl.Runner(agent) as runner, runner.stream(range(4)) as results:
+            async with agl.Runner(agent, grace_seconds=0.5) as runner, runner.stream(range(4)) as results:
                 async for done in results:
                     pass
 
@@ -190,7 +194,7 @@ def test_serve_is_left_by_a_plain_keyboard_interrupt() -> None:
             await trio.sleep(60)
 
         async def main():
-            async with agl.Runner(agent) as runner:
+            async with agl.Runner(agent, grace_seconds=0.5) as runner:
                 await runner.store.enqueue_rollout(1)
                 await runner.serve()
 
@@ -214,7 +218,7 @@ def test_without_a_handler_it_ends_as_python_programs_do() -> None:
             print("ready", flush=True)
             time.sleep(60)
 
-        trio.run(agl.Runner(agent).fit, [1])
+        trio.run(agl.Runner(agent, grace_seconds=0.5).fit, [1])
         """
     )
 
@@ -240,7 +244,7 @@ def test_it_comes_out_plain_from_agents_that_are_busy_wherever_it_strikes() -> N
 
         for number in range(100):
             try:
-                trio.run(agl.Runner(agent).fit, range(20))
+                trio.run(agl.Runner(agent, grace_seconds=number % 2 * 0.01).fit, range(20))
             except KeyboardInterrupt:
                 pass
         print("plain", flush=True)

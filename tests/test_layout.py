@@ -15,13 +15,35 @@ import lightning_trio
 PACKAGE = Path(lightning_trio.__file__).parent
 
 LAYERS: list[set[str]] = [
-    {"semconv", "_collector", "_errors", "_groups", "_ids", "_keys", "_version"},
+    {
+        "semconv",
+        "_collector",
+        "_errors",
+        "_exception_names",
+        "_groups",
+        "_ids",
+        "_keys",
+        "_signals",
+        "_version",
+    },
     {"_records", "_resources", "_span"},
     {"_lifecycle", "_attributes", "_rewards", "_usage", "_trace_tree"},
     {"tracing", "_context", "emitter"},
     {"_signature", "_injection", "_packing", "_agent", "_returns", "_hooks", "store", "llm"},
-    {"lanes", "_attempt"},
-    {"_datasets", "_lease", "_resume", "_audit", "_engine", "_stream", "_fit", "_runner", "algorithms"},
+    {"lanes", "_attempt", "_running", "_describe"},
+    {
+        "_datasets",
+        "_lease",
+        "_resume",
+        "_audit",
+        "_stopping",
+        "_failures",
+        "_engine",
+        "_stream",
+        "_fit",
+        "_runner",
+        "algorithms",
+    },
     {"_trainer", "embed"},
     {"testing"},
 ]

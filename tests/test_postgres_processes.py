@@ -69,7 +69,11 @@ async def wait_counted(store: PostgresLightningStore, succeeded: int) -> None:
         await trio.sleep(0.02)
 
 
-async def check_books(store: PostgresLightningStore, journal: Path) -> Counter[str]:
+def lines(*journals: Path) -> list[str]:
+    return [line for journal in journals if journal.exists() for line in journal.read_text().splitlines()]
+
+
+async def check_books(store: PostgresLightningStore, *journals: Path) -> Counter[str]:
     """Check that every rollout succeeded once, every attempt ran once at most; count the attempts by status."""
     summary = await store.summarize()
     assert summary.counts == {"succeeded": TASKS}
@@ -80,7 +84,7 @@ async def check_books(store: PostgresLightningStore, journal: Path) -> Counter[s
         for rollout in await store.query_rollouts()
         for attempt in await store.query_attempts(rollout.rollout_id)
     ]
-    ran = Counter(journal.read_text().split())
+    ran = Counter(lines(*journals))
     assert set(ran.values()) == {1}
     assert ran.keys() <= {attempt.attempt_id for attempt in attempts}
     ended_well = [attempt for attempt in attempts if attempt.status == "succeeded"]
@@ -202,7 +206,7 @@ async def test_two_machines_work_off_one_queue_and_one_is_lost(
                 stack.enter_context(runner_process(dsn, journal, *machines.within(0)))
                 far = stack.enter_context(runner_process(dsn, far_journal, *machines.within(1)))
                 ids = await enqueue_for(store, 2)
-                while not far_journal.exists() or len(far_journal.read_text().split()) < 20:
+                while len(lines(far_journal)) < 20:
                     await trio.sleep(0.02)
                 if fate == "killed":
                     far.kill()
@@ -212,7 +216,6 @@ async def test_two_machines_work_off_one_queue_and_one_is_lost(
                 if fate == "cut off":
                     machines.set_cable("up")
                     await trio.sleep(3)
-            journal.write_text(journal.read_text() + far_journal.read_text())
-            statuses = await check_books(store, journal)
+            statuses = await check_books(store, journal, far_journal)
 
     assert statuses["unresponsive"] >= 1

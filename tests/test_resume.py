@@ -458,12 +458,17 @@ async def test_a_run_whose_process_was_killed_goes_on_at_once(tmp_path: Path) ->
     assert found.clean, found.problems
 
 
+async def kill(process: trio.Process) -> None:
+    process.kill()
+
+
 async def test_another_process_that_lives_is_not_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     living = KILLED.replace("os.kill(os.getpid(), signal.SIGKILL)", "print(flush=True); await trio.sleep(60)")
     async with trio.open_nursery() as nursery:
         process = await nursery.start(
-            partial(trio.run_process, [sys.executable, "-c", living, str(path)], stdout=subprocess.PIPE, check=False)
+            partial(trio.run_process, deliver_cancel=kill, stdout=subprocess.PIPE, check=False),
+            [sys.executable, "-c", living, str(path)],
         )
         await process.stdout.receive_some()
 

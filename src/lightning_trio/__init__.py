@@ -93,6 +93,8 @@ from ._rewards import get_reward_value as get_reward_value
 from ._rewards import get_rewards_from_span as get_rewards_from_span
 from ._rewards import is_reward_span as is_reward_span
 from ._runner import Runner as Runner
+from ._running import RunningAttempt as RunningAttempt
+from ._running import RunningTask as RunningTask
 from ._span import Event as Event
 from ._span import Link as Link
 from ._span import OtelResource as OtelResource

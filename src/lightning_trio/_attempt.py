@@ -17,12 +17,14 @@ from ._errors import AttemptTimedOut, RolloutCancelled
 from ._groups import split_stop
 from ._hooks import Hook, call_hooks
 from ._injection import BoundAgent
+from ._lifecycle import Allowance
 from ._records import (
     AttemptedRollout,
     AttemptOutcome,
     AttemptStatus,
     CompletedRollout,
     ErrorRecord,
+    Lane,
     RolloutConfig,
     RolloutStatus,
 )
@@ -31,7 +33,7 @@ from ._returns import record_return
 from ._rewards import find_final_reward
 from ._span import Link
 from ._usage import sum_usage
-from .lanes import AsyncioLane, StillRunning, run_in_thread, run_natively
+from .lanes import AsyncioLane, StillRunning, WorkerThread, run_in_thread, run_natively
 from .tracing import Tracer
 from .tracing._current import CURRENT
 from .tracing._recorder import AttemptRecorder
@@ -95,9 +97,22 @@ class EndedAttempt:
 
 
 @attrs.define(eq=False)
-class _Progress:
-    """How an attempt goes, filled in on the way."""
+class Progress:
+    """How an attempt goes, filled in on the way; what looks at running attempts looks here."""
 
+    rollout: AttemptedRollout
+    lane: Lane | None
+    started: float
+    """On Trio's clock."""
+    allowance: Allowance | None = None
+    """How long it may run; None leaves that to `timeout_seconds` alone."""
+    recorder: AttemptRecorder | None = None
+    scope: trio.CancelScope | None = None
+    """What its deadline stands on."""
+    task: trio.lowlevel.Task | None = None
+    """The task that a native agent runs in, and how many of its nurseries are not the agent's."""
+    nurseries: int = 0
+    thread: WorkerThread | None = None
     timed_out: bool = False
     unresponsive: bool = False
     error: BaseException | None = None
@@ -105,6 +120,14 @@ class _Progress:
     stopped: bool = False
     abandoned: StillRunning | None = None
     worker: Worker | None = None
+
+    @property
+    def limit(self) -> float:
+        """How many seconds it may run; 0 if it must not begin."""
+        if self.allowance is not None:
+            return self.allowance.seconds
+        seconds = self.rollout.config.timeout_seconds
+        return math.inf if seconds is None else seconds
 
     def fail(self, exc: BaseException) -> None:
         """Take in an exception: split off what must go on up, keep the rest as the attempt's error."""
@@ -130,6 +153,7 @@ async def run_attempt(
     resources: NamedResources,
     bound: BoundAgent | Exception,
     host: Link | None,
+    progress: Progress,
 ) -> EndedAttempt:
     """Run one attempt to its end, whatever the end is; raises nothing.
 
@@ -139,27 +163,29 @@ async def run_attempt(
         resources: what the agent is given.
         bound: the agent with its arguments, or the error that tells why there are none.
         host: a link to the host program's span that this was started in.
+        progress: where to note how it goes.
     """
-    recorder = AttemptRecorder(shared.tracer, rollout, resources, shared.agent.name, host)
-    progress = _Progress()
+    recorder = progress.recorder = AttemptRecorder(shared.tracer, rollout, resources, shared.agent.name, host)
     token = CURRENT.set(recorder)
     otel_token = otel_context.attach(recorder.context())
-    started = trio.current_time()
+    started = progress.started
     value: object = None
     try:
         try:
             if shared.hooks:
                 await _opening_hooks(shared, rollout)
-                started = trio.current_time()
-            if shared.process_lane is not None and isinstance(bound, BoundAgent):
+                started = progress.started = trio.current_time()
+            if shared.process_lane is not None and isinstance(bound, BoundAgent) and progress.limit > 0:
                 # The start of a worker process is none of the agent's time.
                 progress.worker = await shared.process_lane.take(shared.agent.name)
-                started = trio.current_time()
+                started = progress.started = trio.current_time()
             # The boundary stands outside the scope: a child that fails while the deadline cancels it leaves
             # the scope as its error alone, and inside as a group with Cancelled in it.
-            with trio.CancelScope(deadline=started + (rollout.config.timeout_seconds or math.inf)) as scope:
-                value = await _call(shared, recorder, bound, progress, scope)
-            if scope.cancelled_caught:
+            with trio.CancelScope(deadline=started + progress.limit) as scope:
+                progress.scope = scope
+                if progress.limit > 0:
+                    value = await _call(shared, recorder, bound, progress, scope)
+            if scope.cancelled_caught or progress.limit <= 0:
                 progress.timed_out = True
             else:
                 record_return(recorder, value)
@@ -197,7 +223,7 @@ def _call(
     shared: Surroundings,
     recorder: AttemptRecorder,
     bound: BoundAgent | Exception,
-    progress: _Progress,
+    progress: Progress,
     scope: trio.CancelScope,
 ) -> Awaitable[Any]:
     if isinstance(bound, Exception):
@@ -212,7 +238,7 @@ async def _call_watched(
     shared: Surroundings,
     recorder: AttemptRecorder,
     bound: BoundAgent,
-    progress: _Progress,
+    progress: Progress,
     scope: trio.CancelScope,
     limit: float,
 ) -> Any:
@@ -231,11 +257,13 @@ async def _call_watched(
 
 
 def _call_in_lane(
-    shared: Surroundings, recorder: AttemptRecorder, bound: BoundAgent, progress: _Progress
+    shared: Surroundings, recorder: AttemptRecorder, bound: BoundAgent, progress: Progress
 ) -> Awaitable[Any]:
     task = recorder.rollout.input
     arguments = bound.arguments(recorder) if bound.live else bound.fixed
     if bound.lane == "trio":
+        progress.task = trio.lowlevel.current_task()
+        progress.nurseries = len(progress.task.child_nurseries)
         return run_natively(bound.name, bound.fn, task, arguments)
     if bound.lane == "process":
         assert shared.process_lane is not None
@@ -247,10 +275,11 @@ def _call_in_lane(
 
     if bound.lane == "asyncio":
         return shared.asyncio_lane.run(bound.fn, task, arguments, abandon)
-    return run_in_thread(bound.fn, task, arguments, abandon)
+    progress.thread = WorkerThread()
+    return run_in_thread(bound.fn, task, arguments, progress.thread, abandon)
 
 
-async def _watch(recorder: AttemptRecorder, limit: float, progress: _Progress, scope: trio.CancelScope) -> None:
+async def _watch(recorder: AttemptRecorder, limit: float, progress: Progress, scope: trio.CancelScope) -> None:
     """Stop the attempt when it has recorded nothing for `limit` seconds, to a tenth of it."""
     seen, silent = recorder.count_activity(), 0
     # An event for every span would cost each of them more than this look now and then.
@@ -269,7 +298,7 @@ async def _opening_hooks(shared: Surroundings, rollout: AttemptedRollout) -> Non
 
 
 async def _closing_hook(
-    progress: _Progress, name: Any, shared: Surroundings, rollout: AttemptedRollout, **more: Any
+    progress: Progress, name: Any, shared: Surroundings, rollout: AttemptedRollout, **more: Any
 ) -> None:
     """Call the hooks for the end; those of a cancelled attempt get a little time of their own."""
     stopped = progress.stopped
@@ -283,15 +312,17 @@ async def _closing_hook(
             progress.fail(exc)
 
 
-def _error(progress: _Progress, config: RolloutConfig, duration: float) -> ErrorRecord:
+def _error(progress: Progress, config: RolloutConfig, duration: float) -> ErrorRecord:
     exception = progress.error
     if exception is not None:
-        if config.timeout_seconds is not None and duration >= config.timeout_seconds:
+        if duration >= progress.limit:
             exception.add_note("The attempt's deadline had passed when this was raised.")
     elif progress.stopped:
         exception = RolloutCancelled("cancelled while it ran")
     elif progress.unresponsive:
         exception = AttemptTimedOut(f"stopped, for it recorded nothing for {config.unresponsive_seconds:g} s")
+    elif progress.allowance is not None:
+        exception = AttemptTimedOut(progress.allowance.reason)
     else:
         exception = AttemptTimedOut(f"stopped at its deadline after {config.timeout_seconds:g} s")
     if progress.abandoned is not None:

@@ -10,18 +10,22 @@ from __future__ import annotations
 import functools
 import logging
 import random
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import attrs
 import trio
 
 from ._agent import bind_agent
-from ._attempt import EndedAttempt, Surroundings, run_attempt
+from ._attempt import EndedAttempt, Progress, Surroundings, run_attempt
+from ._describe import describe
 from ._errors import LightningTrioError, RunnerClosed, StaleAttempt
+from ._groups import FlatNursery
 from ._injection import BoundAgent
-from ._lifecycle import TERMINAL_ROLLOUT, retry_delay
+from ._lifecycle import TERMINAL_ROLLOUT, allowance, is_final, retry_delay
 from ._records import (
+    Attempt,
     AttemptedRollout,
     AttemptStatus,
     CompletedRollout,
@@ -32,7 +36,9 @@ from ._records import (
     RunnerStatistics,
 )
 from ._resources import NamedResources
+from ._running import RunningAttempt, look_at_running
 from ._span import Link
+from ._stopping import Stop
 from .store import LightningStore
 from .tracing._recorder import host_link
 
@@ -64,6 +70,7 @@ class Engine:
         default_config: RolloutConfig,
         max_concurrency: int,
         worker_id: str,
+        grace_seconds: float,
     ) -> None:
         self._shared = shared
         self._store = store
@@ -75,22 +82,35 @@ class Engine:
         self._bound: dict[tuple[RolloutMode | None, int], tuple[NamedResources, BoundAgent | Exception]] = {}
         self._uncommitted: list[tuple[EndedAttempt, _Waiting | None]] = []
         self._ended = trio.Event()
+        self._idle = trio.Event()
+        """Set when nothing is left to commit; made anew by whoever waits for that."""
+        self._committing = False
         self._closing = False
         self._calls: set[trio.CancelScope] = set()
         self._failed = False
         self._random = random.Random()
-        self._running = 0
+        self._live: dict[str, Progress] = {}
+        """The attempts that run, the oldest first."""
+        self.stop = Stop(grace_seconds, lambda: len(self._live))
+        self._on_failure: dict[str | None, Callable[[], None]] = {}
+        """Whom to tell of failed rollouts, by run."""
+        self._clock = trio.lowlevel.current_clock()
+        self._thread = threading.get_ident()
         self._retrying = 0
         self._abandoned: set[str] = set()
         self._late_results = 0
         self._attempts = 0
         self._by_status: dict[AttemptStatus, int] = {}
 
+    def is_busy(self) -> bool:
+        """Tell whether attempts run."""
+        return bool(self._live)
+
     def statistics(self) -> RunnerStatistics:
         """Count what runs, waits and is done."""
         by_status = self._by_status
         return RunnerStatistics(
-            running=self._running,
+            running=len(self._live),
             retrying=self._retrying,
             succeeded=by_status.get("succeeded", 0),
             failed=by_status.get("failed", 0),
@@ -100,6 +120,18 @@ class Engine:
             abandoned_threads=len(self._abandoned),
             max_concurrency=self._max_concurrency,
             late_results=self._late_results,
+        )
+
+    def running(self, limit: int | None = None) -> list[RunningAttempt]:
+        """Look at the attempts that run, the oldest first; from any thread, and from a signal handler."""
+        return look_at_running(self._live, self._clock.current_time(), self._thread, limit)
+
+    def describe(self, limit: int) -> str:
+        """Say what runs, in lines for a terminal; as `running`."""
+        ages = [progress.started for progress in list(self._live.values())[-1:]]
+        youngest = self._clock.current_time() - ages[0] if ages else None
+        return describe(
+            self._shared.agent.name, self.statistics(), self._store.queued_nowait(), self.running(limit), youngest
         )
 
     # Agents and resources.
@@ -144,11 +176,17 @@ class Engine:
 
     @trio.lowlevel.enable_ki_protection
     async def work(self, run_id: str | None) -> None:
-        """Claim and run the queue's rollouts until cancelled; then wait for none, requeue what runs."""
+        """Claim and run the queue's rollouts until cancelled; then wait for none, requeue what runs.
+
+        Raises:
+            KeyboardInterrupt, Terminated: stopped by a signal, after the grace period; see `Stop`.
+        """
         host = host_link()
-        with self._call():
-            async with trio.open_nursery() as nursery:
-                await self._work(run_id, host, nursery)
+        with self._call(), self.stop.working() as work:
+            # Flat, for a Ctrl-C that is raised in an agent's code is to leave it plain.
+            async with FlatNursery() as nursery:
+                with work.claiming(nursery.cancel_scope):
+                    await self._work(run_id, host, nursery)
 
     async def _work(self, run_id: str | None, host: Link | None, nursery: trio.Nursery) -> None:
         while True:
@@ -185,12 +223,22 @@ class Engine:
 
     @trio.lowlevel.enable_ki_protection
     async def _run_claimed(self, rollout: AttemptedRollout, resources: NamedResources, host: Link | None) -> None:
-        ended = await self._run(rollout, resources, host)
+        ended = await self._run(rollout, resources, host, await self._spent(rollout))
         if ended.outcome.status == "cancelled":
             ended.outcome = attrs.evolve(ended.outcome, requeue=True)
         self._commit_soon(ended, None)
         if ended.stop is not None:
             raise ended.stop
+
+    async def _spent(self, rollout: AttemptedRollout) -> float:
+        """How many seconds ago the rollout's first attempt began, asked only where it matters."""
+        if rollout.config.total_timeout_seconds is None or rollout.attempt.sequence_id == 1:
+            return 0.0
+        # A claimed rollout must not be lost to a cancellation here.
+        attempts: Sequence[Attempt] = []
+        with trio.CancelScope(shield=True):
+            attempts = await self._store.query_attempts(rollout.rollout_id)
+        return max(rollout.attempt.start_time - attempts[0].start_time, 0.0)
 
     # One rollout for a caller who waits for it.
 
@@ -224,8 +272,9 @@ class Engine:
         [rollout] = started
         resources = (await self._snapshots(started))[rollout.resources_id]
         host = host_link()
+        began = trio.current_time()
         while True:
-            ended = await self._run(rollout, resources, host)
+            ended = await self._run(rollout, resources, host, trio.current_time() - began)
             delay = ended.outcome.retry_delay or 0.0
             ended.outcome = attrs.evolve(ended.outcome, retry_delay=None)
             status = await self._commit(ended)
@@ -258,16 +307,27 @@ class Engine:
             self._retrying -= 1
         return rollout
 
-    async def _run(self, rollout: AttemptedRollout, resources: NamedResources, host: Link | None) -> EndedAttempt:
-        self._running += 1
+    async def _run(
+        self, rollout: AttemptedRollout, resources: NamedResources, host: Link | None, spent: float
+    ) -> EndedAttempt:
+        """Run an attempt that begins `spent` seconds after the rollout's first one."""
         self._attempts += 1
+        attempt, config = rollout.attempt, rollout.config
         bound = self._bind(rollout.mode, resources)
-        ended = await run_attempt(self._shared, rollout, resources, bound, host)
-        self._running -= 1
+        progress = Progress(rollout, bound.lane if isinstance(bound, BoundAgent) else None, trio.current_time())
+        if config.queue_timeout_seconds is not None or config.total_timeout_seconds is not None:
+            waited = attempt.start_time - rollout.start_time
+            progress.allowance = allowance(config, attempt.sequence_id, waited, spent)
+        self._live[attempt.attempt_id] = progress
+        ended = await run_attempt(self._shared, rollout, resources, bound, host, progress)
+        del self._live[attempt.attempt_id]
         outcome = ended.outcome
         if outcome.status != "succeeded" and outcome.status != "cancelled":
-            delay = retry_delay(rollout.attempt.sequence_id, rollout.config, self._random.random())
-            ended.outcome = attrs.evolve(outcome, retry_delay=delay)
+            delay = retry_delay(attempt.sequence_id, config, self._random.random())
+            spent += trio.current_time() - progress.started + delay
+            final = progress.timed_out and progress.allowance is not None and progress.allowance.final
+            final = final or is_final(outcome.status, outcome.error, config, spent)
+            ended.outcome = attrs.evolve(outcome, retry_delay=delay, final=final)
         return ended
 
     # Committing.
@@ -302,10 +362,31 @@ class Engine:
                     if self._closing:
                         scope.deadline = min(scope.deadline, trio.current_time() + _LAST_COMMIT_SECONDS)
                     batch, self._uncommitted = self._uncommitted, []
+                    self._committing = True
                     await self._commit_batch(batch)
+                    self._committing = False
                     batch = []
+                    if not self._uncommitted:
+                        self._idle.set()
         finally:
+            self._idle.set()
             self._give_up([*batch, *self._uncommitted])
+
+    async def wait_committed(self) -> None:
+        """Wait until all attempts that have ended are committed, or cannot be."""
+        while (self._uncommitted or self._committing) and not self._failed:
+            if self._idle.is_set():
+                self._idle = trio.Event()
+            await self._idle.wait()
+
+    @contextmanager
+    def telling_failures(self, run_id: str, fn: Callable[[], None]) -> Iterator[None]:
+        """Call `fn` whenever a rollout of the run has failed for good."""
+        self._on_failure[run_id] = fn
+        try:
+            yield
+        finally:
+            del self._on_failure[run_id]
 
     async def _commit_batch(self, batch: Sequence[tuple[EndedAttempt, _Waiting | None]]) -> None:
         statuses = await self._store.finish([ended.outcome for ended, _ in batch])
@@ -328,6 +409,8 @@ class Engine:
         self._by_status[attempt_status] = self._by_status.get(attempt_status, 0) + 1
         if status is not None:
             self._shared.tracer.finish_attempt(ended.outcome.spans)
+        if status == "failed" and (tell := self._on_failure.get(ended.rollout.run_id)) is not None:
+            tell()
         if waiting is not None:
             waiting.status = status
             waiting.committed.set()

@@ -14,7 +14,8 @@ import trio
 from ._datasets import Datasets
 from ._engine import Engine
 from ._errors import ResumeError
-from ._groups import FlatNursery
+from ._failures import FailureLimit
+from ._groups import FlatNursery, Terminated
 from ._ids import new_run_id
 from ._lease import describe_worker, end_leases, is_alive, is_of_dead_process
 from ._lifecycle import TERMINAL_ROLLOUT
@@ -57,6 +58,7 @@ class FitSettings:
     own: ResourcesUpdate | None
     max_concurrency: int
     max_rollouts: int | None
+    max_failures: float | None
     run_name: str | None
     worker_id: str
 
@@ -157,17 +159,18 @@ class Fit:
         def elapsed() -> float:
             return run.elapsed_seconds + trio.current_time() - begun
 
+        limit = await self._failure_limit(run)
         try:
-            async with FlatNursery() as nursery:
-                nursery.start_soon(self._engine.work, run.run_id)
-                nursery.start_soon(_note_time, session, elapsed)
-                await self._run_algorithm(session)
-                await session.wait_all()
-                nursery.cancel_scope.cancel()
+            with self._engine.stop.working():
+                async with FlatNursery() as nursery:
+                    nursery.start_soon(_note_time, session, elapsed)
+                    await self._run_limited(session, store, limit)
+                    nursery.cancel_scope.cancel()
         except BaseException as exc:
             with trio.move_on_after(_LAST_RECORD_SECONDS, shield=True), suppress(Exception):
+                await self._engine.wait_committed()
                 await session.record(elapsed_seconds=elapsed())
-                if isinstance(exc, KeyboardInterrupt):
+                if isinstance(exc, KeyboardInterrupt | Terminated):
                     await self._say_interrupted(run.run_id)
             raise
         best = session.best
@@ -177,8 +180,43 @@ class Fit:
             elapsed_seconds=elapsed(),
             best_resources_id=None if best is None else best.resources_id,
             history=session.history,
+            ended_early=limit.reason if limit is not None and limit.exceeded.is_set() else run.ended_early,
         )
         return await self._result(run, best)
+
+    async def _failure_limit(self, run: Run) -> FailureLimit | None:
+        max_failures = self._settings.max_failures
+        if max_failures is None:
+            return None
+        failed = (await self._store.summarize(run.run_id)).counts.get("failed", 0)
+        return FailureLimit(max_failures, self._datasets.size, failed)
+
+    async def _run_limited(self, session: Session, store: RunStore, limit: FailureLimit | None) -> None:
+        """Run the algorithm and work off what it asks for, both until there are too many failures."""
+        learning = trio.CancelScope()
+        async with FlatNursery() as nursery:
+            if limit is None:
+                nursery.start_soon(self._engine.work, session.run_id)
+            else:
+                nursery.start_soon(self._work_until, limit, store, learning)
+            with learning:
+                await self._run_algorithm(session)
+            await session.wait_all()
+            nursery.cancel_scope.cancel()
+
+    async def _work_until(self, limit: FailureLimit, store: RunStore, learning: trio.CancelScope) -> None:
+        """Work off what the algorithm asks for until there are too many failures, then end what is left."""
+        with self._engine.telling_failures(store.run_id, limit.count):
+            async with FlatNursery() as nursery:
+                nursery.start_soon(self._engine.work, store.run_id)
+                await limit.exceeded.wait()
+                nursery.cancel_scope.cancel()
+        logger.warning("%s ends early: %s", store.run_id, limit.reason)
+        await self._engine.wait_committed()
+        await store.refuse()
+        # Baseline comes to its end by itself, and so all tasks are counted; what others make of failures only is open.
+        if not isinstance(self._settings.algorithm, Baseline):
+            learning.cancel()
 
     async def _check_resources(self) -> None:
         # Baseline runs both datasets with what there is; another algorithm may publish what the agent needs.

@@ -18,22 +18,32 @@ def sole_exception(exc: BaseException) -> BaseException:
 
 
 def split_stop(exc: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """Split into what must go on up (cancellation, Ctrl-C) and what else went wrong."""
-    stops = (trio.Cancelled, KeyboardInterrupt, GeneratorExit)
+    """Split into what must go on up (cancellation, Ctrl-C, SIGTERM) and what else went wrong."""
+    stops = (trio.Cancelled, KeyboardInterrupt, Terminated, GeneratorExit)
     if isinstance(exc, BaseExceptionGroup):
         return exc.split(stops)
     return (exc, None) if isinstance(exc, stops) else (None, exc)
 
 
-def interrupted(exc: BaseException) -> bool:
-    """Tell whether there is a Ctrl-C in `exc`."""
+class Terminated(SystemExit):
+    """SIGTERM has come: the program is to end with the status that shells give a program so killed, 128 + 15."""
+
+    def __init__(self) -> None:
+        super().__init__(143)
+
+
+def find_interruption(exc: BaseException) -> BaseException | None:
+    """Give a new Ctrl-C if there is one in `exc`, or a `Terminated`."""
     if isinstance(exc, BaseExceptionGroup):
-        return any(interrupted(inner) for inner in exc.exceptions)
-    return isinstance(exc, KeyboardInterrupt)
+        found = [each for inner in exc.exceptions if (each := find_interruption(inner)) is not None]
+        return found[0] if found else None
+    if isinstance(exc, Terminated):
+        return Terminated()
+    return KeyboardInterrupt() if isinstance(exc, KeyboardInterrupt) else None
 
 
 class FlatNursery:
-    """A nursery that does not wrap a lone exception into a group; a Ctrl-C comes out alone as well.
+    """A nursery that does not wrap a lone exception into a group; a Ctrl-C or SIGTERM comes out alone as well.
 
     Our callers are behind our own context managers and expect ``except ValueError`` to work around them. Errors
     of several tasks at once still come as a group.
@@ -54,7 +64,7 @@ class FlatNursery:
         try:
             return await self._manager.__aexit__(kind, exc, tb)
         except BaseExceptionGroup as group:
-            flat = KeyboardInterrupt() if interrupted(group) else sole_exception(group)
+            flat = find_interruption(group) or sole_exception(group)
             if flat is group:
                 raise
             if flat is exc:

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -29,31 +29,41 @@ _LAST_SECONDS = 5.0
 
 
 @asynccontextmanager
-async def open_lease(store: LightningStore, worker_id: str, *, seconds: float = LEASE_SECONDS) -> AsyncGenerator[None]:
+async def open_lease(
+    store: LightningStore, worker_id: str, is_busy: Callable[[], bool], *, seconds: float = LEASE_SECONDS
+) -> AsyncGenerator[None]:
     """Hold `worker_id`'s attempts on a lease until the block ends.
 
     One task renews it, whatever the number of attempts, and calls `LightningStore.expire` when a lease, its own or
     another runner's, may have run out.
+
+    Args:
+        store: where the attempts are.
+        worker_id: the runner's id as a worker.
+        is_busy: tells whether it has attempts.
+        seconds: how long the lease lasts without being renewed.
     """
-    await store.put([_alive(worker_id, seconds)])
+    await store.put([_alive(Worker(worker_id), seconds, busy=False)])
     try:
         async with FlatNursery() as nursery:
-            nursery.start_soon(_renew, store, worker_id, seconds)
+            nursery.start_soon(_renew, store, worker_id, is_busy, seconds)
             try:
                 yield
             finally:
                 nursery.cancel_scope.cancel()
     finally:
         with trio.move_on_after(_LAST_SECONDS, shield=True):
-            await store.put([attrs.evolve(_alive(worker_id, None), status="idle", last_idle_time=time.time())])
+            worker = Worker(worker_id, last_idle_time=time.time())
+            await store.put([_alive(worker, None, busy=False)])
 
 
-async def _renew(store: LightningStore, worker_id: str, seconds: float) -> None:
-    due = trio.current_time()
+async def _renew(store: LightningStore, worker_id: str, is_busy: Callable[[], bool], seconds: float) -> None:
+    due = trio.current_time() + seconds / _RENEWALS
     while True:
         if trio.current_time() >= due:
-            known = await store.get_worker_by_id(worker_id)
-            await store.put([_alive(worker_id, seconds, known)])
+            known = await store.get_worker_by_id(worker_id) or Worker(worker_id)
+            # The store may note a claim between the two calls, hence what the runner knows itself.
+            await store.put([_alive(known, seconds, busy=is_busy())])
             due = trio.current_time() + seconds / _RENEWALS
         expiry = await store.expire()
         if expiry.requeued or expiry.failed:
@@ -67,9 +77,10 @@ async def _renew(store: LightningStore, worker_id: str, seconds: float) -> None:
         await trio.sleep(max(0.0, wait if expiry.next_in is None else min(wait, expiry.next_in)))
 
 
-def _alive(worker_id: str, seconds: float | None, known: Worker | None = None) -> Worker:
+def _alive(worker: Worker, seconds: float | None, *, busy: bool) -> Worker:
     return attrs.evolve(
-        known or Worker(worker_id, status="idle"),
+        worker,
+        status="busy" if busy else "idle",
         heartbeat_stats={"host": socket.gethostname(), "process": os.getpid()},
         last_heartbeat_time=time.time(),
         lease_seconds=seconds,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
-from ._records import AttemptStatus, RolloutConfig, RolloutStatus
+import attrs
+
+from ._exception_names import is_named
+from ._records import AttemptStatus, ErrorRecord, RolloutConfig, RolloutStatus
 
 TERMINAL_ROLLOUT: Final[frozenset[RolloutStatus]] = frozenset({"succeeded", "failed", "cancelled"})
 TERMINAL_ATTEMPT: Final[frozenset[AttemptStatus]] = frozenset(
@@ -23,9 +27,8 @@ def rollout_status_after(
     """
     if status == "preparing" or status == "running" or status == "succeeded" or status == "cancelled":
         return status
-    if not final and status in config.retry_condition and sequence_id < config.max_attempts:
-        return "requeuing"
-    return "failed"
+    tried_again = status in config.retry_condition or (status == "failed" and config.retry_exceptions)
+    return "requeuing" if tried_again and not final and sequence_id < config.max_attempts else "failed"
 
 
 def rollout_status_after_loss(lost: int, config: RolloutConfig) -> RolloutStatus:
@@ -35,6 +38,63 @@ def rollout_status_after_loss(lost: int, config: RolloutConfig) -> RolloutStatus
     ['requeuing', 'failed']
     """
     return "requeuing" if lost < config.max_lost_attempts else "failed"
+
+
+@attrs.frozen
+class Allowance:
+    """How long an attempt may run and what is said when that is over; with `final` no other attempt follows then."""
+
+    seconds: float
+    reason: str
+    final: bool = False
+
+
+def allowance(config: RolloutConfig, sequence_id: int, waited: float, spent: float) -> Allowance:
+    """Decide how long an attempt may run; no time at all says it must not begin.
+
+    Args:
+        config: the rollout's.
+        sequence_id: the attempt's number.
+        waited: how long the rollout waited in the queue before, in seconds.
+        spent: how long ago its first attempt began, in seconds.
+
+    >>> allowance(RolloutConfig(timeout_seconds=30, total_timeout_seconds=60), 2, 0.0, 50.0).seconds
+    10.0
+    """
+    queue, total = config.queue_timeout_seconds, config.total_timeout_seconds
+    if queue is not None and sequence_id == 1 and waited > queue:
+        reason = f"not run, for it waited {waited:.3g} s in the queue; queue_timeout_seconds is {queue:g}"
+        return Allowance(0.0, reason, final=True)
+    seconds = math.inf if config.timeout_seconds is None else config.timeout_seconds
+    if total is None or seconds <= total - spent:
+        return Allowance(seconds, f"stopped at its deadline after {seconds:g} s")
+    if spent < total:
+        reason = f"stopped, for its rollout had taken {total:g} s, its total_timeout_seconds"
+        return Allowance(total - spent, reason, final=True)
+    reason = f"not run, for the attempts before took {spent:.3g} s; total_timeout_seconds is {total:g}"
+    return Allowance(0.0, reason, final=True)
+
+
+def is_final(status: AttemptStatus, error: ErrorRecord | None, config: RolloutConfig, spent: float) -> bool:
+    """Decide whether there is no further attempt, whatever the statuses say.
+
+    Args:
+        status: how the attempt ended.
+        error: what it ended with.
+        config: the rollout's.
+        spent: how long ago, in seconds, the rollout's first attempt will have begun when the next one would.
+
+    >>> is_final("failed", ErrorRecord.from_exception(KeyError()), RolloutConfig(retry_exceptions=[OSError]), 0.0)
+    True
+    """
+    if config.total_timeout_seconds is not None and spent >= config.total_timeout_seconds:
+        return True
+    if status != "failed" or not config.retry_exceptions or error is None:
+        return False
+    if error.exception is None:
+        # It was raised in another process and could not come over.
+        return error.type not in {name.rpartition(".")[2] for name in config.retry_exceptions}
+    return not is_named(error.exception, config.retry_exceptions)
 
 
 def retry_delay(sequence_id: int, config: RolloutConfig, random: float) -> float:

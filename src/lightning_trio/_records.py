@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, ove
 
 import attrs
 
+from ._exception_names import exception_names
 from ._groups import sole_exception
 
 if TYPE_CHECKING:
@@ -93,6 +94,11 @@ class RolloutConfig:
         max_lost_attempts: how many attempts may be lost with the runner that ran them before the rollout fails:
             a task that kills its process must not go from one to the next for ever. They do not count towards
             `max_attempts`.
+        retry_exceptions: failed attempts are tried again, but only those that raised one of these: classes, or their
+            names with or without the module, such as ``"openai.RateLimitError"``. Of a group all members must be.
+        queue_timeout_seconds: a rollout that has waited longer than this to be claimed is not run.
+        total_timeout_seconds: how long all attempts together may take, the waits between them included, from the
+            beginning of the first.
 
     >>> RolloutConfig(timeout_seconds=30, max_attempts=3, retry_condition=["timeout"]).max_attempts
     3
@@ -108,6 +114,9 @@ class RolloutConfig:
         default=0.5, kw_only=True, validator=[attrs.validators.ge(0), attrs.validators.le(1)]
     )
     max_lost_attempts: int = attrs.field(default=3, kw_only=True, validator=_at_least_one)
+    retry_exceptions: Sequence[str] = attrs.field(default=(), kw_only=True, converter=exception_names)
+    queue_timeout_seconds: float | None = attrs.field(default=None, kw_only=True, validator=_positive)
+    total_timeout_seconds: float | None = attrs.field(default=None, kw_only=True, validator=_positive)
 
 
 DEFAULT_CONFIG = RolloutConfig()

@@ -15,8 +15,11 @@ from ._agent import LitAgent, as_agent
 from ._attempt import Surroundings
 from ._collector import calm_collector
 from ._datasets import Datasets, check_dataset
+from ._describe import summary
 from ._engine import Engine
 from ._errors import DatasetError, RunnerClosed, UsageError
+from ._exception_names import missing_name
+from ._failures import check_max_failures
 from ._fit import Fit, FitSettings, Resumption
 from ._groups import FlatNursery
 from ._hooks import Hook
@@ -33,6 +36,9 @@ from ._records import (
     RunnerStatistics,
 )
 from ._resources import NamedResources, check_resources
+from ._running import RunningAttempt
+from ._signals import DESCRIBING
+from ._stopping import STOPPING
 from ._stream import RolloutStream, Tasks
 from .algorithms import Algorithm, Baseline
 from .lanes import open_asyncio_lane
@@ -60,6 +66,9 @@ class Runner:
         tracer: what records the attempts.
         adapter: what the algorithm turns spans into data with.
         max_rollouts: how many rollouts one `fit` starts at most; the rest count as cancelled.
+        max_failures: how many rollouts of one `fit` may fail, as an int, or which share of its tasks, as a float
+            between 0 and 1; with one more it ends early, and what is left counts as cancelled.
+        grace_seconds: how long attempts may run on after a first Ctrl-C or SIGTERM.
         run_name: what to call the runs of `fit`, to tell them apart in a store.
         lease_seconds: how long the runner may be silent before other runners of the store take over what it runs.
         max_processes: how many worker processes an agent with ``runs_in="process"`` gets, and so how many of its
@@ -86,6 +95,8 @@ class Runner:
         tracer: Tracer | None = None,
         adapter: object | None = None,
         max_rollouts: int | None = None,
+        max_failures: float | None = None,
+        grace_seconds: float = 5.0,
         run_name: str | None = None,
         lease_seconds: float = LEASE_SECONDS,
         max_processes: int | None = None,
@@ -98,7 +109,13 @@ class Runner:
             raise UsageError(f"lease_seconds={lease_seconds!r}; give seconds, more than 0")
         if max_processes is not None and (not isinstance(max_processes, int) or max_processes < 1):
             raise UsageError(f"max_processes={max_processes!r}; give how many worker processes there may be, from 1")
+        check_max_failures(max_failures)
+        if not isinstance(grace_seconds, int | float) or not 0 <= grace_seconds < math.inf:
+            raise UsageError(f"grace_seconds={grace_seconds!r}; give how long attempts may run on, 0 to stop at once")
         self.agent: LitAgent[Any] = as_agent(agent)
+        for name, each in (("config", config), ("the agent's config", self.agent.config)):
+            if isinstance(each, RolloutConfig) and (missing := missing_name(each.retry_exceptions)) is not None:
+                raise UsageError(f"{name} has retry_exceptions=[{missing!r}], and its module has nothing of that name")
         self.store: LightningStore = (
             default_store(run_name) if store is None else _checked("store", store, LightningStore)
         )
@@ -114,6 +131,8 @@ class Runner:
             max_concurrency = min(max_concurrency, max_processes or os.cpu_count() or 1)
         self.max_concurrency = max_concurrency
         self.max_rollouts = max_rollouts
+        self.max_failures = max_failures
+        self.grace_seconds = grace_seconds
         self.run_name = run_name
         self.lease_seconds = lease_seconds
         self.config: RolloutConfig = _checked("config", config, RolloutConfig)
@@ -128,6 +147,29 @@ class Runner:
     def statistics(self) -> RunnerStatistics:
         """Count what runs, waits and is done since the runner was opened last; zeros before."""
         return self._statistics if self._engine is None else self._engine.statistics()
+
+    def running(self, limit: int | None = None) -> list[RunningAttempt]:
+        """Look at the attempts that run, the oldest first: their ages, last spans, and where their tasks stand.
+
+        May be called from any thread.
+
+        Args:
+            limit: how many to look at; None for all.
+        """
+        return [] if self._engine is None else self._engine.running(limit)
+
+    def describe(self, *, limit: int = 20) -> str:
+        """Say what the runner does, in lines for a terminal: numbers, then the attempts that run, the oldest first.
+
+        ``kill -USR1`` prints this for all open runners of a program, also while an agent keeps Trio from running.
+        May be called from any thread.
+
+        Args:
+            limit: how many attempts to show.
+        """
+        if self._engine is None:
+            return f"{summary(self.agent.name, self._statistics, None)}; it is closed"
+        return self._engine.describe(limit)
 
     # Opening and closing.
 
@@ -159,7 +201,6 @@ class Runner:
             if not self.store.is_open:
                 await stack.enter_async_context(self.store)
             await stack.enter_async_context(self.tracer.open())
-            await stack.enter_async_context(open_lease(self.store, self._worker_id, seconds=self.lease_seconds))
             asyncio_lane = await stack.enter_async_context(open_asyncio_lane())
             process_lane: ProcessLane | None = None
             if self.agent.runs_in == "process":
@@ -174,6 +215,10 @@ class Runner:
                 self.agent.config or self.config,
                 self.max_concurrency,
                 self._worker_id,
+                self.grace_seconds,
+            )
+            await stack.enter_async_context(
+                open_lease(self.store, self._worker_id, engine.is_busy, seconds=self.lease_seconds)
             )
             stack.callback(self._keep_statistics, engine)
             stack.callback(engine.say_abandoned)
@@ -184,6 +229,8 @@ class Runner:
                 self._own_snapshot = await self.store.add_resources(self._resources)
             self.agent.set_runner(self)
             self._engine = engine
+            stack.enter_context(DESCRIBING.joined(self.describe))
+            stack.enter_context(STOPPING.joined(engine.stop))
             try:
                 yield engine
             finally:
@@ -333,6 +380,7 @@ class Runner:
             self._own_snapshot,
             self.max_concurrency,
             self.max_rollouts,
+            self.max_failures,
             self.run_name,
             self._worker_id,
         )

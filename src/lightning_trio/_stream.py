@@ -80,19 +80,20 @@ class RolloutStream:
 
     async def _start_all(self, resources_id: str | None) -> None:
         # Closed by plain `with`: the checkpoint in `async with` could swap an error of the source for a cancellation.
-        with self._send:
-            await self._start_each(resources_id)
+        with self._send, self._engine.stop.working() as work:
+            async with FlatNursery() as nursery:
+                with work.claiming(nursery.cancel_scope):
+                    await self._start_each(resources_id, nursery)
 
-    async def _start_each(self, resources_id: str | None) -> None:
-        async with FlatNursery() as nursery:
-            # A place is taken before its task is read, so nothing is read that cannot be started soon.
-            await self._places.acquire()
-            if isinstance(self._tasks, AsyncIterable):
-                async for task in self._tasks:
-                    await self._start(task, resources_id, nursery)
-            else:
-                for task in self._tasks:
-                    await self._start(task, resources_id, nursery)
+    async def _start_each(self, resources_id: str | None, nursery: trio.Nursery) -> None:
+        # A place is taken before its task is read, so nothing is read that cannot be started soon.
+        await self._places.acquire()
+        if isinstance(self._tasks, AsyncIterable):
+            async for task in self._tasks:
+                await self._start(task, resources_id, nursery)
+        else:
+            for task in self._tasks:
+                await self._start(task, resources_id, nursery)
 
     async def _start(self, task: Any, resources_id: str | None, nursery: trio.Nursery) -> None:
         await self._engine.acquire_slot()

@@ -12,6 +12,7 @@ import trio
 
 from ._agent import LitAgent, as_agent
 from ._errors import NestedTrioRun, UsageError
+from ._failures import check_max_failures
 from ._hooks import Hook
 from ._records import FitResult
 from ._resources import NamedResources
@@ -33,6 +34,8 @@ class Trainer:
         algorithm: what decides which rollouts to run; `Baseline` by default.
         n_runners: how many rollouts to run at a time (a `Runner`'s `max_concurrency`).
         max_rollouts: how many rollouts to start at most; the rest count as cancelled.
+        max_failures: how many rollouts may fail, or which share of them; see `Runner`.
+        grace_seconds: how long attempts may run on after a first Ctrl-C or SIGTERM; see `Runner`.
         initial_resources: what the agent is given, by name.
         adapter: what the algorithm turns spans into data with.
         tracer: what records the attempts.
@@ -55,6 +58,8 @@ class Trainer:
         algorithm: Any = None,
         n_runners: int | None = None,
         max_rollouts: int | None = None,
+        max_failures: float | None = None,
+        grace_seconds: float | None = None,
         initial_resources: NamedResources | None = None,
         adapter: Any = None,
         tracer: Any = None,
@@ -78,6 +83,9 @@ class Trainer:
         self.adapter: Any = None if adapter is None else build("adapter", adapter, object)
         self.hooks: tuple[Hook, ...] = (hooks,) if isinstance(hooks, Hook) else tuple(hooks or ())
         self.n_runners = n_runners
+        check_max_failures(max_failures)
+        self.max_failures = max_failures
+        self.grace_seconds = grace_seconds
         self.max_rollouts = max_rollouts
         self.run_name = run_name
         self.initial_resources = initial_resources
@@ -145,7 +153,8 @@ class Trainer:
         lit_agent.set_trainer(self)
         if algorithm is not None:
             algorithm.set_trainer(self)
-        options: dict[str, Any] = {} if self.n_runners is None else {"max_concurrency": self.n_runners}
+        given = {"max_concurrency": self.n_runners, "grace_seconds": self.grace_seconds}
+        options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         runner = Runner(
             lit_agent,
             resources=self.initial_resources,
@@ -155,6 +164,7 @@ class Trainer:
             tracer=self.tracer,
             adapter=self.adapter,
             max_rollouts=self.max_rollouts,
+            max_failures=self.max_failures,
             run_name=self.run_name,
             **options,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -22,6 +23,8 @@ class WorkerThread:
 
     kind: ClassVar[str] = "thread"
     runs: bool = attrs.field(default=False, init=False)
+    ident: int | None = attrs.field(default=None, init=False)
+    """The thread's id, once the call has begun in it."""
     _on_end: Callable[[], None] | None = attrs.field(default=None, init=False)
 
     def when_ended(self, fn: Callable[[], None]) -> None:
@@ -44,16 +47,20 @@ class WorkerThread:
 
 
 async def run_in_thread(
-    fn: Callable[..., Any], task: Any, arguments: Mapping[str, Any], abandon: Callable[[StillRunning], None]
+    fn: Callable[..., Any],
+    task: Any,
+    arguments: Mapping[str, Any],
+    thread: WorkerThread,
+    abandon: Callable[[StillRunning], None],
 ) -> Any:
     """Call the function in a thread; on cancellation go on without it and hand it to `abandon`."""
-    thread = WorkerThread()
     try:
         return await trio.to_thread.run_sync(
             _call,
             fn,
             task,
             arguments,
+            thread,
             abandon_on_cancel=True,
             # Trio asks for no more than these two methods, see trio.to_thread.run_sync.
             limiter=thread,  # type: ignore[arg-type]
@@ -64,7 +71,8 @@ async def run_in_thread(
         raise
 
 
-def _call(fn: Callable[..., Any], task: Any, arguments: Mapping[str, Any]) -> Any:
+def _call(fn: Callable[..., Any], task: Any, arguments: Mapping[str, Any], thread: WorkerThread) -> Any:
+    thread.ident = threading.get_ident()
     try:
         return fn(task, **arguments)
     except KeyboardInterrupt as exc:

@@ -215,6 +215,10 @@ class LightningStore(ABC):
         """Whether what is stored outlives the process, so that a later one can resume a run."""
         return False
 
+    def queued_nowait(self) -> int | None:
+        """Count the rollouts that wait to be claimed, None where that takes more than a look."""
+        return None
+
     def holding(self, run_id: str | None = None) -> AbstractContextManager[None]:
         """Keep a run's finished rollouts at least until the block ends, for a store that lets go of old ones."""
         return nullcontext()

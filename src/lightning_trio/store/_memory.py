@@ -430,6 +430,9 @@ class InMemoryLightningStore(LightningStore):
         if entry.key is not None:
             del self._keys[entry.run_id, entry.key]
 
+    def queued_nowait(self) -> int | None:
+        return len(self._queues)
+
     @contextmanager
     def holding(self, run_id: str | None = None) -> Iterator[None]:
         self._holds[run_id] = self._holds.get(run_id, 0) + 1

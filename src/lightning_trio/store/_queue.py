@@ -46,6 +46,9 @@ class Queues(Generic[T]):
         self._numbers = itertools.count()
         self._arrival = trio.Event()
 
+    def __len__(self) -> int:
+        return sum(len(queue.ready) + len(queue.delayed) for queue in list(self._runs.values()))
+
     def put(self, run_id: str | None, item: T, delay: float = 0.0) -> Place:
         """Queue `item`, to be given out in `delay` seconds of Trio's clock at the earliest."""
         queue = self._runs.get(run_id)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Literal
 
-from .._errors import UnknownId
+from .._errors import StaleAttempt, UnknownId
 from .._records import (
     UNSET,
     AttemptChange,
@@ -53,7 +53,31 @@ class RunStore(LightningStore):
         self._run_id = run_id
         self._check = check
         self._left = max_rollouts
+        self._refusing = False
         self._checked: set[tuple[RolloutMode | None, str]] = set()
+
+    @property
+    def run_id(self) -> str:
+        """The run."""
+        return self._run_id
+
+    async def refuse(self) -> None:
+        """End the run's unfinished rollouts as cancelled, and those that are enqueued from now on at once."""
+        self._left = 0
+        self._refusing = True
+        unfinished: list[RolloutStatus] = ["queuing", "preparing", "running", "requeuing"]
+        rollouts = await self._store.query_rollouts(status_in=unfinished, run_id_in={self._run_id})
+        await self._cancel([rollout.rollout_id for rollout in rollouts])
+
+    async def _cancel(self, rollout_ids: Sequence[str]) -> None:
+        changes = [RolloutChange(rollout_id, status="cancelled") for rollout_id in rollout_ids]
+        try:
+            await self._store.update(changes)
+        except StaleAttempt:
+            # Another runner has ended some of them meanwhile.
+            for change in changes:
+                with suppress(StaleAttempt):
+                    await self._store.update([change])
 
     async def enqueue(
         self,
@@ -67,6 +91,9 @@ class RunStore(LightningStore):
         if self._left is not None and status == "queuing":
             self._left -= allowed
         ids = await self._store.enqueue(requests[:allowed], run_id=self._run_id, status=status)
+        if self._refusing and allowed:
+            # Refused while these were on their way.
+            await self._cancel(ids)
         if allowed < len(requests):
             ids += await self._store.enqueue(requests[allowed:], run_id=self._run_id, status="cancelled")
         return ids
@@ -120,6 +147,9 @@ class RunStore(LightningStore):
 
     async def summarize(self, run_id: str | None = None) -> RunSummary:
         return await self._store.summarize(self._run_id)
+
+    def queued_nowait(self) -> int | None:
+        return self._store.queued_nowait()
 
     def holding(self, run_id: str | None = None) -> AbstractContextManager[None]:
         return self._store.holding(self._run_id)

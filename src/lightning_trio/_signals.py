@@ -1,0 +1,108 @@
+"""Signal handlers that all runners open in the main thread share: the first puts them in, the last takes them out.
+
+A handler is put in only where there was none but Python's or Trio's own: what a host program does with its signals is
+its own affair. Python calls handlers in the main thread only, so runners in other threads have none.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class SharedHandler(Generic[T]):
+    """Handle signals for all members together.
+
+    Args:
+        handle: called in the main thread, between any two bytecodes, with the signal, the frame it came in, and the
+            members that are there.
+        replaces: the signals, and what tells whether a handler may be replaced.
+    """
+
+    def __init__(
+        self,
+        handle: Callable[[int, FrameType | None, Sequence[T]], None],
+        replaces: Mapping[int, Callable[[object], bool]],
+    ) -> None:
+        self._handle = handle
+        self._replaces = replaces
+        self._members: list[T] = []
+        self.replaced: dict[int, Any] = {}
+        """The handlers that were there before, by signal."""
+
+    @contextmanager
+    def joined(self, member: T) -> Iterator[None]:
+        """Handle the signals for `member`, too, within the block, if this is the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._members.append(member)
+        self._put_in()
+        try:
+            yield
+        finally:
+            self._members.remove(member)
+            if not self._members:
+                self._take_out()
+
+    def _put_in(self) -> None:
+        for signum, may_replace in self._replaces.items():
+            present = signal.getsignal(signum)
+            if signum not in self.replaced and may_replace(present):
+                self.replaced[signum] = present
+                signal.signal(signum, self._handler)
+
+    def _take_out(self) -> None:
+        while self.replaced:
+            signum, before = self.replaced.popitem()
+            # Somebody may have put in a handler of theirs meanwhile, which is to stay.
+            if signal.getsignal(signum) == self._handler:
+                signal.signal(signum, before)
+
+    def _handler(self, signum: int, frame: FrameType | None) -> None:
+        self._handle(signum, frame, tuple(self._members))
+
+
+def is_default(handler: object) -> bool:
+    """Tell whether a signal has the system's own effect."""
+    return handler is signal.SIG_DFL
+
+
+# SIGUSR1: what is it doing?
+
+
+def _print_descriptions(signum: int, frame: FrameType | None, describes: Sequence[Callable[[], str]]) -> None:
+    # From the handler itself, not through Trio's loop, which may be kept by the very agent one asks about.
+    try:
+        _write("".join(f"{describe()}\n" for describe in describes))
+    except Exception as exc:
+        # Raised from here, it would come up in whatever code happens to run.
+        _write(f"describing the open runners failed with {exc!r}\n")
+
+
+def _write(text: str) -> None:
+    """Write to stderr past its buffer, which the interrupted code may be in the middle of."""
+    try:
+        file = sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        # A stand-in for stderr, such as a notebook's, has no file below it; None where a program has no stderr.
+        if sys.stderr is not None:
+            sys.stderr.write(text)
+        return
+    data = text.encode(sys.stderr.encoding or "utf-8", "backslashreplace")
+    while data:
+        data = data[os.write(file, data) :]
+
+
+DESCRIBING: SharedHandler[Callable[[], str]] = SharedHandler(
+    _print_descriptions, {signal.SIGUSR1: is_default} if hasattr(signal, "SIGUSR1") else {}
+)
+"""``kill -USR1`` prints what all open runners do."""
