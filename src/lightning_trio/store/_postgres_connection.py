@@ -81,10 +81,12 @@ class PostgresConnection(Connection):
 
     # Statements.
 
-    def run(self, statement: str, parameters: Sequence[Any] = ()) -> psycopg.Cursor[Any]:
-        """Run any statement."""
+    def run(self, statement: str, parameters: Sequence[Any] | None = ()) -> psycopg.Cursor[Any]:
+        """Run any statement, or several that have no parameters (None)."""
         assert self._connection is not None
         try:
+            if parameters is None:
+                return self._connection.execute(statement.encode(), prepare=False)
             return self._connection.execute(_numbered(statement), parameters)
         except psycopg.Error as exc:
             self._fail(exc)
@@ -163,12 +165,15 @@ class PostgresConnection(Connection):
                     self.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                     return
                 self._token += 1
-                self.run("BEGIN")
-                [[self._now]] = self.run(
-                    f"INSERT INTO commits (writer, token, since) VALUES (?, ?, {_NOW}) ON CONFLICT (writer) DO UPDATE "
-                    f"SET token = excluded.token, since = excluded.since RETURNING {_NOW}",
-                    (self._name, self._token),
+                # Two statements on one way to the server and back.
+                cursor = self.run(
+                    f"BEGIN; INSERT INTO commits (writer, token, since) VALUES ('{self._name}', {self._token}, {_NOW}) "
+                    "ON CONFLICT (writer) DO UPDATE SET token = excluded.token, since = excluded.since "
+                    f"RETURNING {_NOW}",
+                    None,
                 )
+                cursor.nextset()
+                [[self._now]] = cursor
                 self._token_written = True
                 return
             except TryAgain:

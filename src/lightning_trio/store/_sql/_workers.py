@@ -114,7 +114,8 @@ def _write_busy(transaction: Transaction, busy: Mapping[str, Attempt]) -> None:
         # Work that begins is as good as a heartbeat to one whose lease has run out: it must not be left without one.
         "UPDATE workers SET status = 'busy', last_dequeue_time = v.now, last_busy_time = v.now, "
         "current_rollout_id = v.rollout_id, current_attempt_id = v.attempt_id, "
-        "lease_until = coalesce(lease_until, v.now + nullif(lease_seconds, 0)) FROM v WHERE workers.worker_id = v.worker_id",
+        "lease_until = coalesce(lease_until, v.now + nullif(lease_seconds, 0)) FROM v "
+        "WHERE workers.worker_id = v.worker_id",
     )
 
 
