@@ -176,6 +176,6 @@ def measure(quick: bool) -> list[Measurement]:
     """Measure all of it, where there is a server."""
     try:
         with _server() as dsn:
-            return [*_measure_claims(dsn, quick), _measure_rollouts(dsn, quick)]
+            return [_measure_rollouts(dsn, quick), *_measure_claims(dsn, quick)]
     except ImportError as exc:
         return [Measurement("claim, PostgreSQL", 0.0, "µs", note=f"not measured: {exc}")]

@@ -48,20 +48,32 @@ def run_program(source: str, *, timeout: float = 10.0) -> Ended:
         return _wait(program, begin, timeout)
 
 
-def interrupt_program(source: str, *, timeout: float = 15.0) -> Ended:
-    """Run a program, press Ctrl-C when it has printed ``ready``, and time how long it takes to end from there."""
+def interrupt_program(source: str, *signals: int, between: float = 0.3, timeout: float = 15.0) -> Ended:
+    """Run a program, press Ctrl-C when it has printed ``ready``, and time how long it takes to end from there.
+
+    Args:
+        source: the program.
+        signals: what to send instead, one after the other.
+        between: the time between them, in seconds.
+        timeout: how long it may take until it is ready, and from there.
+    """
     with started(source) as program:
         assert program.stdout is not None
         # Killed, it ends its output, and so the wait for a line that does not come.
         watchdog = threading.Timer(timeout, program.kill)
         watchdog.start()
-        line = program.stdout.readline()
+        ready = any(line == "ready\n" for line in iter(program.stdout.readline, ""))
         watchdog.cancel()
-        assert line == "ready\n", program.communicate()[1]
+        if not ready:
+            program.kill()
+            raise AssertionError(program.communicate()[1])
         # Most programs are idle when they are interrupted; one test is about those that are not.
         time.sleep(0.2)
         begin = time.monotonic()
-        program.send_signal(signal.SIGINT)
+        for number, signum in enumerate(signals or (signal.SIGINT,)):
+            if number:
+                time.sleep(between)
+            program.send_signal(signum)
         return _wait(program, begin, timeout)
 
 

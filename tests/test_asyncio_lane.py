@@ -628,7 +628,7 @@ def test_ctrl_c_ends_a_program_whose_asyncio_agent_blocks_the_loop() -> None:
             time.sleep(60)
 
         try:
-            trio.run(agl.Runner(agent, grace_seconds=1.0).fit, [1])
+            trio.run(agl.Runner(agent, grace_seconds=0.5).fit, [1])
         except KeyboardInterrupt:
             sys.exit(130)
         """

@@ -201,6 +201,26 @@ async def test_the_resources_of_a_resumed_run_keep_their_id_and_are_todays(
         assert "began with other resources" in caplog.text
 
 
+async def test_a_model_that_has_moved_is_no_other_resource(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def agent(task: int, llm: agl.LLM) -> float:
+        return float(llm.endpoint[-1])
+
+    def at(endpoint: str) -> dict[str, agl.LLM]:
+        return {"llm": agl.LLM(endpoint=endpoint, model="m", api_key="secret")}
+
+    async with InMemoryLightningStore() as store:
+        await store.put([run_of(agent="agent", datasets={"train": DatasetFingerprint(1)}, resources_id="rs-1")])
+        await store.update_resources("rs-1", at("http://h:1"))
+
+        result = await Runner(agent, store=store, resources=at("http://h:2")).fit([0], resume=True)
+
+        assert result.mean_reward["train"] == 2.0
+        assert result.run_id == "run-1"
+        assert "other resources" not in caplog.text
+
+
 class Rounds(Algorithm):
     """Three rounds with candidates; can be decided again, so it saves nothing."""
 

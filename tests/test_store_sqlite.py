@@ -364,6 +364,32 @@ async def test_many_kinds_of_calls_wait_together(path: Path) -> None:
     assert (statistics.total_rollouts, statistics.total_spans, statistics.total_workers) == (50, 100, 50)
 
 
+async def test_spans_of_one_attempt_may_come_from_several_stores(path: Path) -> None:
+    async with SqliteLightningStore(path) as store, SqliteLightningStore(path) as other:
+        claimed = await claim_one(store)
+        spans = [span_of(claimed) for _ in range(6)]
+        for number, span in enumerate(spans):
+            adding, looking = (store, other) if number % 2 else (other, store)
+            [added] = await adding.add_spans([span])
+            assert added.sequence_id == number + 1
+            assert await looking.add_spans(spans[: number + 1]) == []
+
+        assert [span.span_id for span in await store.query_spans(claimed.rollout_id)] == [s.span_id for s in spans]
+
+
+async def test_a_span_whose_commit_failed_is_not_taken_for_known(path: Path) -> None:
+    async with OpenToSee(path) as store:
+        claimed = await claim_one(store)
+        first, second = span_of(claimed), span_of(claimed, attributes={"text": "x" * 1_000_000})
+        await store.add_spans([first])
+        store.writer.run("PRAGMA max_page_count = 60")
+        with pytest.raises(StoreFull):
+            await store.add_spans([second])
+        store.writer.run("PRAGMA max_page_count = 1000000")
+
+        assert [span.sequence_id for span in await store.add_spans([first, second])] == [2]
+
+
 async def test_a_call_cancelled_while_it_is_written_ends_with_its_result(path: Path) -> None:
     async with SqliteLightningStore(path) as store:
         with trio.CancelScope() as scope:

@@ -183,6 +183,8 @@ async def run_attempt(
             # the scope as its error alone, and inside as a group with Cancelled in it.
             with trio.CancelScope(deadline=started + progress.limit) as scope:
                 progress.scope = scope
+                # An agent that never yields would not hear that everything has been cancelled before it began.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 if progress.limit > 0:
                     value = await _call(shared, recorder, bound, progress, scope)
             if scope.cancelled_caught or progress.limit <= 0:

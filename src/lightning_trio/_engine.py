@@ -187,6 +187,7 @@ class Engine:
             async with FlatNursery() as nursery:
                 with work.claiming(nursery.cancel_scope):
                     await self._work(run_id, host, nursery)
+            await work.wait_others()
 
     async def _work(self, run_id: str | None, host: Link | None, nursery: trio.Nursery) -> None:
         while True:

@@ -28,7 +28,7 @@ from ._records import (
     RunSummary,
     Unset,
 )
-from ._resources import NamedResources
+from ._resources import LLM, NamedResources
 from ._resume import choose_run
 from .algorithms import Algorithm, Baseline, Session
 from .store import LightningStore
@@ -142,7 +142,7 @@ class Fit:
         if own is None or run.resources_id in (None, own.resources_id):
             return own
         before = await self._store.get_resources_by_id(run.resources_id)
-        if before is not None and repr(before.resources) != repr(own.resources):
+        if before is not None and _apart_from_endpoints(before.resources) != _apart_from_endpoints(own.resources):
             logger.warning(
                 "%s began with other resources; what is done stays, what is left runs with today's", run.run_id
             )
@@ -294,6 +294,15 @@ class Fit:
             sum(counts.values()) - done,
             "; fit(…, resume=True) goes on from here" if self._store.persistent else "",
         )
+
+
+def _apart_from_endpoints(resources: NamedResources) -> str:
+    # By repr: keys are not in it, and no store gives them back.
+    bare = {
+        name: attrs.evolve(resource, endpoint="") if isinstance(resource, LLM) else resource
+        for name, resource in resources.items()
+    }
+    return repr(sorted(bare.items(), key=lambda item: item[0]))
 
 
 async def _note_time(session: Session, elapsed: Callable[[], float]) -> None:

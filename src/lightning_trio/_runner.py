@@ -105,13 +105,13 @@ class Runner:
             raise UsageError(f"max_concurrency={max_concurrency!r}; give how many rollouts may run at a time, from 1")
         if max_rollouts is not None and (not isinstance(max_rollouts, int) or max_rollouts < 0):
             raise UsageError(f"max_rollouts={max_rollouts!r}; give how many rollouts to start, None for all")
-        if not 0 < lease_seconds < math.inf:
+        if not isinstance(lease_seconds, int | float) or not 0 < lease_seconds < math.inf:
             raise UsageError(f"lease_seconds={lease_seconds!r}; give seconds, more than 0")
-        if max_processes is not None and (not isinstance(max_processes, int) or max_processes < 1):
-            raise UsageError(f"max_processes={max_processes!r}; give how many worker processes there may be, from 1")
         check_max_failures(max_failures)
         if not isinstance(grace_seconds, int | float) or not 0 <= grace_seconds < math.inf:
             raise UsageError(f"grace_seconds={grace_seconds!r}; give how long attempts may run on, 0 to stop at once")
+        if max_processes is not None and (not isinstance(max_processes, int) or max_processes < 1):
+            raise UsageError(f"max_processes={max_processes!r}; give how many worker processes there may be, from 1")
         self.agent: LitAgent[Any] = as_agent(agent)
         for name, each in (("config", config), ("the agent's config", self.agent.config)):
             if isinstance(each, RolloutConfig) and (missing := missing_name(each.retry_exceptions)) is not None:

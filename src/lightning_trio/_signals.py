@@ -34,7 +34,7 @@ class SharedHandler(Generic[T]):
     ) -> None:
         self._handle = handle
         self._replaces = replaces
-        self._members: list[T] = []
+        self.members: list[T] = []
         self.replaced: dict[int, Any] = {}
         """The handlers that were there before, by signal."""
 
@@ -44,13 +44,13 @@ class SharedHandler(Generic[T]):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self._members.append(member)
+        self.members.append(member)
         self._put_in()
         try:
             yield
         finally:
-            self._members.remove(member)
-            if not self._members:
+            self.members.remove(member)
+            if not self.members:
                 self._take_out()
 
     def _put_in(self) -> None:
@@ -68,7 +68,7 @@ class SharedHandler(Generic[T]):
                 signal.signal(signum, before)
 
     def _handler(self, signum: int, frame: FrameType | None) -> None:
-        self._handle(signum, frame, tuple(self._members))
+        self._handle(signum, frame, tuple(self.members))
 
 
 def is_default(handler: object) -> bool:

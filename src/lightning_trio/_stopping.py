@@ -34,15 +34,43 @@ class Work:
         self._claims: trio.CancelScope | None = None
         self._attempts: trio.CancelScope | None = None
         self._deadline = float("inf")
+        self._ended = trio.Event()
+
+    @property
+    def ending(self) -> bool:
+        """Whether a signal has come."""
+        return self._deadline < float("inf")
 
     @contextmanager
     def claiming(self, attempts: trio.CancelScope) -> Iterator[None]:
         """Begin attempts within the block, to run within `attempts`; a signal leaves the block at once."""
         self._attempts = attempts
         with trio.CancelScope() as self._claims:
-            if self._deadline < float("inf"):
+            if self.ending:
                 self.end_by(self._deadline)
             yield
+
+    async def wait_others(self) -> None:
+        """Wait until all works in the program have ended their attempts, for the first to leave cancels the others.
+
+        Returns at once if no signal has come, and at the end of the grace period.
+        """
+        self.end()
+        if not self.ending:
+            return
+        with trio.CancelScope(deadline=self._deadline) as self._attempts:
+            for stop in STOPPING.members:
+                for work in tuple(stop.works):
+                    await work.wait_ended()
+
+    async def wait_ended(self) -> None:
+        """Wait until its attempts have ended."""
+        if self._claims is not None:
+            await self._ended.wait()
+
+    def end(self) -> None:
+        """Note that its attempts have ended."""
+        self._ended.set()
 
     def end_by(self, deadline: float) -> None:
         """Begin no more, and cancel what runs at `deadline`."""
@@ -64,17 +92,13 @@ class Stop:
     def __init__(self, grace_seconds: float, running: Callable[[], int]) -> None:
         self._grace_seconds = grace_seconds
         self._running = running
-        self._works: set[Work] = set()
+        self.works: set[Work] = set()
+        """What there is to stop."""
         self._signum: int | None = None
         self._deadline = float("inf")
         self.token = trio.lowlevel.current_trio_token()
         self.signals = 0
         """How many signals have come since there is something to stop."""
-
-    @property
-    def works(self) -> bool:
-        """Whether there is something to stop."""
-        return bool(self._works)
 
     @contextmanager
     def working(self) -> Iterator[Work]:
@@ -87,14 +111,15 @@ class Stop:
         work = Work()
         if self._signum is not None:
             work.end_by(self._deadline)
-        self._works.add(work)
+        self.works.add(work)
         try:
             yield work
             if self._signum is not None:
                 raise interruption(self._signum)
         finally:
-            self._works.discard(work)
-            if not self._works:
+            self.works.discard(work)
+            work.end()
+            if not self.works:
                 self._signum, self._deadline, self.signals = None, float("inf"), 0
 
     def begin(self, signum: int) -> None:
@@ -110,7 +135,7 @@ class Stop:
 
     def _end_by(self, deadline: float) -> None:
         self._deadline = deadline
-        for work in self._works:
+        for work in self.works:
             work.end_by(deadline)
 
     def _say(self, signum: int) -> None:

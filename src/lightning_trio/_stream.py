@@ -39,6 +39,7 @@ class RolloutStream:
         self._send, self._receive = trio.open_memory_channel[CompletedRollout](ahead)
         self._stack: AsyncExitStack | None = None
         self._entered = False
+        self._read = trio.Event()
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
@@ -76,14 +77,19 @@ class RolloutStream:
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
         self._places.release()
+        self._read.set()
         return completed
 
     async def _start_all(self, resources_id: str | None) -> None:
         # Closed by plain `with`: the checkpoint in `async with` could swap an error of the source for a cancellation.
-        with self._send, self._engine.stop.working() as work:
+        with self._send, self._engine.stop.working() as work, trio.CancelScope() as scope:
             async with FlatNursery() as nursery:
-                with work.claiming(nursery.cancel_scope):
+                with work.claiming(scope):
                     await self._start_each(resources_id, nursery)
+            while work.ending and self._receive.statistics().current_buffer_used:
+                self._read = trio.Event()
+                await self._read.wait()
+            await work.wait_others()
 
     async def _start_each(self, resources_id: str | None, nursery: trio.Nursery) -> None:
         # A place is taken before its task is read, so nothing is read that cannot be started soon.

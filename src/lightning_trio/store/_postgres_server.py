@@ -180,7 +180,7 @@ def read_dsn(dsn: str, schema: str) -> Server:
 def _misread(given: Mapping[str, Any]) -> bool:
     """Tell whether a part of a password was taken for something else."""
     port, host, database = (str(given.get(name) or "") for name in ("port", "host", "dbname"))
-    return not port.replace(",", "").isdecimal() if port else "@" in host + database
+    return (port != "" and not port.replace(",", "").isdecimal()) or "@" in host + database
 
 
 def _defaults() -> dict[str, str]:

@@ -78,7 +78,8 @@ class SqliteLightningStore(SqlLightningStore):
         self._busy_seconds = busy_seconds
         self._makes_folder = False
         self._watched: SqliteConnection | None = None
-        self._seen = 0
+        self._commits_seen = 0
+        self._in_doubt = False
 
     @classmethod
     def of_run(cls, name: str, folder: str | os.PathLike[str] = "runs") -> Self:
@@ -167,23 +168,30 @@ class SqliteLightningStore(SqlLightningStore):
                 return
 
     def _changed(self) -> bool:
-        """Tell whether there was a commit, of this process or another, since this was asked last."""
+        """Tell whether another process has committed something; may be wrong once after commits of this one.
+
+        Which of the two it was, only the connection that commits can tell, and does with its next commit.
+        """
         if self._watched is None:
             self._watched = self._connect()
         try:
-            [[version]] = self._watched.run("PRAGMA data_version")
+            changed = self._watched.others_committed()
         except StoreLocked:
             return False
-        before, self._seen = self._seen, version
-        return bool(before != version)
+        own = self._commits != self._commits_seen
+        self._commits_seen = self._commits
+        if own:
+            self._in_doubt = self._in_doubt or changed
+            return False
+        in_doubt, self._in_doubt = self._in_doubt, False
+        return changed or in_doubt
 
     async def __aexit__(self, *error: Any) -> None:
-        try:
-            await super().__aexit__(*error)
-        finally:
-            if self._watched is not None:
-                self._watched.close()
-                self._watched = None
+        # Before the connection that writes: the last one to be closed moves the log into the file.
+        watched, self._watched = self._watched, None
+        if watched is not None:
+            watched.close()
+        await super().__aexit__(*error)
 
 
 class SqliteConnection(Connection):
@@ -201,6 +209,7 @@ class SqliteConnection(Connection):
         self._path = path
         self._busy_seconds = busy_seconds
         self._now = 0.0
+        self._data_version: int | None = None
         try:
             self._connection = sqlite3.connect(
                 path, timeout=0.0, isolation_level=None, check_same_thread=False, cached_statements=512
@@ -251,6 +260,12 @@ class SqliteConnection(Connection):
     def rollback(self) -> None:
         if self._connection.in_transaction:
             self.execute("ROLLBACK")
+
+    def others_committed(self) -> bool:
+        # Takes 5 µs; SQLite keeps a number of what other connections have changed.
+        [[version]] = self.run("PRAGMA data_version")
+        before, self._data_version = self._data_version, version
+        return bool(before != version)
 
     def interrupt(self) -> None:
         # It may have been closed just now.

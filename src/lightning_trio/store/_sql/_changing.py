@@ -20,10 +20,20 @@ from ..._records import (
 )
 from .._rollout_ids import Scramble
 from ._codec import encode_config
-from ._finishing import after_attempt, check_attempt_id
+from ._finishing import after_attempt
+from ._known_spans import CHAIN
 from ._queueing import check_resources_id
 from ._schema import INLINE_BYTES
-from ._standing import READY, Standing, end_attempts, load_standings, missing, number_of, write_standings
+from ._standing import (
+    READY,
+    Standing,
+    check_attempt_id,
+    end_attempts,
+    load_standings,
+    missing,
+    number_of,
+    write_standings,
+)
 from ._transaction import Transaction
 from ._values import encode
 from ._workers import note_busy, set_idle, set_unknown
@@ -92,7 +102,11 @@ def _remove(transaction: Transaction, standing: Standing) -> None:
         raise ValueError(f"rollout {standing.rollout_id} is {standing.status}; only finished rollouts can be removed")
     last = standing.attempt_number
     attempts = (last - standing.attempts, last)
-    transaction.execute("DELETE FROM spans WHERE attempt_number BETWEEN ? AND ?", attempts)
+    transaction.execute(
+        f"WITH RECURSIVE v(number) AS (SELECT number FROM attempts WHERE number BETWEEN ? AND ?), {CHAIN} "
+        "DELETE FROM spans WHERE number IN (SELECT number FROM chain)",
+        attempts,
+    )
     transaction.execute("DELETE FROM traces WHERE number BETWEEN ? AND ?", attempts)
     transaction.execute("DELETE FROM attempts WHERE number BETWEEN ? AND ?", attempts)
     transaction.execute("DELETE FROM payloads WHERE number = ?", (standing.number,))

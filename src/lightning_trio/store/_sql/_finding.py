@@ -11,6 +11,7 @@ from ..._span import Span
 from .._query import Condition, Query, select
 from .._rollout_ids import Scramble
 from ._codec import decode_error, decode_resources, decode_run, decode_spans, with_number
+from ._known_spans import CHAIN
 from ._queueing import queued_runs
 from ._schema import ATTEMPTS_PER_ROLLOUT, WORKER
 from ._standing import ROLLOUT_RECORD, make_rollout, missing, rollout_fields
@@ -283,7 +284,7 @@ def _spans(transaction: Transaction, ids: Scramble, query: Query) -> list[Span]:
             "a.number": "int",
             "a.rollout_number": "int",
             "a.attempt_id": "text",
-            "a.streamed": "int",
+            "a.last_span": "int",
             "t.spans": "text",
         },
         "FROM v JOIN attempts a ON a.number = v.number LEFT JOIN traces t ON t.number = v.number",
@@ -294,7 +295,8 @@ def _spans(transaction: Transaction, ids: Scramble, query: Query) -> list[Span]:
             {"number": "int"},
             [(row[0],) for row in kept if row[3]],
             {"s.attempt_number": "int", "s.number": "int", "s.sequence_id": "int", "s.body": "text"},
-            "FROM v JOIN spans s ON s.attempt_number = v.number",
+            "FROM chain JOIN spans s ON s.number = chain.number",
+            CHAIN,
         )
     ):
         streamed.setdefault(number, []).append((sequence_id, body))

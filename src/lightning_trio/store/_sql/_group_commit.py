@@ -154,12 +154,11 @@ class GroupCommit:
         connection.unwanted = lambda: all(call.raise_cancel is not None for call in calls)
         try:
             while not self._try(connection, calls):
-                connection.rollback()
+                _undo(connection)
         except BaseException as exc:
-            connection.rollback()
+            _undo(connection)
             for call in calls:
                 call.fail(exc)
-            connection.effects = Effects()
         effects = connection.effects
         _tell(self._token, lambda: self._deliver(calls, effects))
 
@@ -173,11 +172,11 @@ class GroupCommit:
                 raise
             except Exception:
                 # One of them is wrong: the others must not suffer for it.
-                connection.rollback()
-                connection.effects = Effects()
+                _undo(connection)
                 self._run_each(connection, calls)
             write_notes(connection)
             add_tallies(connection, connection.shard)
+            connection.effects.after_others = connection.others_committed()
             connection.commit()
         except TryAgain:
             return False
@@ -206,6 +205,8 @@ class GroupCommit:
                 raise
             except Exception as exc:
                 connection.execute("ROLLBACK TO one")
+                connection.known_spans.clear()
+                connection.known_spans.clear()
                 connection.effects = before
                 call.result = outcome.Error(exc)
             else:
@@ -254,6 +255,12 @@ def _tell(token: trio.lowlevel.TrioToken, fn: Callable[[], object]) -> None:
     except trio.RunFinishedError:
         # Nobody is left to tell; what was committed is committed.
         return
+
+
+def _undo(connection: Connection) -> None:
+    connection.rollback()
+    connection.known_spans.clear()
+    connection.effects = Effects()
 
 
 def _copy(exc: BaseException) -> BaseException:

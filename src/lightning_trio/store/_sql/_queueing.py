@@ -283,7 +283,7 @@ def _insert_attempts(transaction: Transaction, started: Sequence[_Started]) -> N
         _NEW_ATTEMPT,
         rows,
         "INSERT INTO attempts (number, rollout_number, attempt_id, sequence_id, status, worker_id, start_time, "
-        "input_tokens, output_tokens, cost, streamed, last_sequence_id) SELECT number, rollout_number, attempt_id, "
+        "input_tokens, output_tokens, cost, last_span, last_sequence_id) SELECT number, rollout_number, attempt_id, "
         "sequence_id, 'preparing', worker_id, start_time, 0, 0, 0, 0, 0 FROM v WHERE number IS NOT NULL",
     )
 

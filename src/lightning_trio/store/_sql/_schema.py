@@ -50,12 +50,12 @@ ATTEMPT: Final[Columns] = {
     "input_tokens": "int",
     "output_tokens": "int",
     "cost": "real",
-    "streamed": "int",
+    "last_span": "int",
     "last_sequence_id": "int",
     "metadata": "text",
     "error": "text",
 }
-"""`streamed` counts the spans that came before the outcome."""
+"""`last_span` is the number of the last span that came before the outcome, 0 if none did."""
 
 TRACE: Final[Columns] = {"number": "int", "spans": "text"}
 """The spans that came with an attempt's outcome, all in one text; in a table of their own, which only grows, since a
@@ -64,11 +64,13 @@ row that grows has its neighbours moved."""
 SPAN: Final[Columns] = {
     "number": "int",
     "attempt_number": "int",
+    "previous": "int",
     "span_id": "text",
     "sequence_id": "int",
     "body": "text",
 }
-"""Spans that came before the outcome. `sequence_id` is the number a span was given; its body may have none."""
+"""Spans that came before the outcome. `previous` is the number of the attempt's span before, 0 for its first: a chain
+costs less than an index, see `KnownSpans`. `sequence_id` is the number a span was given; its body may have none."""
 
 RESOURCES: Final[Columns] = {
     "number": "int",
@@ -126,7 +128,6 @@ def _create(transaction: Transaction) -> None:
         "CREATE INDEX queue ON rollouts (run_id, available_at, number) WHERE available_at IS NOT NULL",
         "CREATE UNIQUE INDEX keys ON rollouts (run_id, key) WHERE key IS NOT NULL",
         "CREATE INDEX at_work ON attempts (worker_id) WHERE end_time IS NULL",
-        "CREATE UNIQUE INDEX spans_of_attempts ON spans (attempt_number, span_id)",
         "CREATE UNIQUE INDEX resources_by_id ON resources (resources_id)",
         "CREATE INDEX resources_stored ON resources (stored)",
         "CREATE UNIQUE INDEX workers_by_id ON workers (worker_id)",

@@ -49,7 +49,7 @@ _ATTEMPT_PART: Final[Columns] = {
     "a.status": "text",
     "a.worker_id": "text",
     "a.final_reward": "real",
-    "a.streamed": "int",
+    "a.last_span": "int",
     "a.last_sequence_id": "int",
 }
 _LATEST: Final = f"LEFT JOIN attempts a ON a.number = r.number * {ATTEMPTS_PER_ROLLOUT} + r.attempts"
@@ -74,7 +74,7 @@ class Standing:
     attempt_status: AttemptStatus | None
     worker_id: str | None
     final_reward: float | None
-    streamed: int | None
+    last_span: int | None
     last_sequence_id: int | None
 
     @property
@@ -208,6 +208,36 @@ def was_there(transaction: Transaction, ids: Scramble, rollout_id: str) -> bool:
     """Tell whether the store has ever given out `rollout_id`."""
     number = ids.number(rollout_id)
     return number is not None and 0 < number <= transaction.last_number("rollouts")
+
+
+def check_attempt_id(transaction: Transaction, standing: Standing, attempt_id: str) -> int:
+    """Give the number of one of a rollout's attempts.
+
+    Raises:
+        UnknownId: the rollout has no such attempt.
+    """
+    number: int | None = transaction.value(
+        "number",
+        "int",
+        "FROM attempts WHERE rollout_number = ? AND attempt_id = ? AND number BETWEEN ? AND ?",
+        (standing.number, attempt_id, *attempt_range(standing)),
+    )
+    if number is None:
+        raise UnknownId(f"Attempt {attempt_id} not found for rollout {standing.rollout_id}")
+    return number
+
+
+def attempt_range(standing: Standing) -> tuple[int, int]:
+    """Give the numbers between which a rollout's attempts lie."""
+    last = standing.attempt_number
+    return last - standing.attempts, last
+
+
+def count_late(transaction: Transaction, ids: Scramble, standing: Standing | None, rollout_id: str, spans: int) -> None:
+    if standing is None and not was_there(transaction, ids, rollout_id):
+        raise UnknownId(f"Rollout {rollout_id} not found")
+    if spans:
+        transaction.effects.count("" if standing is None else standing.run_id, "late_spans", spans)
 
 
 # Records.

@@ -29,7 +29,7 @@ from ..._span import Span
 from .._interface import LightningStore, Record
 from .._query import Query
 from .._rollout_ids import Scramble
-from . import _changing, _counting, _finding, _finishing, _keeping, _queueing, _workers
+from . import _changing, _counting, _finding, _finishing, _keeping, _queueing, _streaming, _workers
 from ._codec import encode_config
 from ._group_commit import GroupCommit, Operation
 from ._readers import Readers
@@ -56,6 +56,7 @@ class SqlLightningStore(LightningStore):
         self._readers: Readers | None = None
         self._wakeups: Wakeups | None = None
         self._ids = Scramble()
+        self._commits = 0
         self._plenty: set[str | None] = set()
         """Runs of which the last claim has left some."""
         self._token: trio.lowlevel.TrioToken | None = None
@@ -142,6 +143,7 @@ class SqlLightningStore(LightningStore):
         return connection
 
     def _committed(self, effects: Effects) -> None:
+        self._commits += 1
         wakeups = self._wakeups
         if wakeups is None:
             return
@@ -149,6 +151,8 @@ class SqlLightningStore(LightningStore):
             wakeups.ended(rollout_id)
         if effects.queued:
             wakeups.queued()
+        if effects.after_others:
+            wakeups.others_committed()
 
     def _check_open(self) -> None:
         if self._writer is None:
@@ -226,8 +230,8 @@ class SqlLightningStore(LightningStore):
             wakeups.remove(waiter)
 
     async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
-        encoded = [_finishing.encode_span(span, self._limit) for span in spans]
-        return await self._write(_finishing.add_spans, encoded)
+        encoded = [_streaming.encode_span(span, self._limit) for span in spans]
+        return await self._write(_streaming.add_spans, encoded)
 
     async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
         encoded = [_finishing.encode_outcome(outcome, self._limit) for outcome in outcomes]
@@ -258,9 +262,10 @@ class SqlLightningStore(LightningStore):
         try:
             while True:
                 wakeups.keep_pending(waiter, await self._read(_finding.unfinished, self._ids, tuple(pending)))
+                if len(pending) > waiter.enough and wanted > 0:
+                    await wakeups.wait(waiter)
                 if len(pending) <= waiter.enough or wanted <= 0:
                     return [rollout_id for rollout_id in rollout_ids if rollout_id in pending]
-                await wakeups.wait(waiter)
         finally:
             wakeups.remove(waiter)
 

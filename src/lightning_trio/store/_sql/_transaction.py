@@ -12,6 +12,7 @@ from ..._errors import StoreUnavailable
 from ..._records import Attempt
 from .._rollout_ids import Scramble
 from ._dialect import Dialect, Kind
+from ._known_spans import KnownSpans
 
 Columns = Mapping[str, Kind]
 """Names and kinds of columns, in order."""
@@ -36,6 +37,8 @@ class Effects:
     """Workers that got an attempt, and the last they got."""
     idle: dict[str, None] = attrs.field(factory=dict[str, None])
     """Workers that do nothing now, unless they have something else at work."""
+    after_others: bool = False
+    """Whether others have committed something since this connection did last."""
 
     def count(self, run_id: str, name: str, number: int) -> None:
         """Let a count of a run grow."""
@@ -49,8 +52,13 @@ class Effects:
 
     def copy(self) -> Effects:
         """Give a copy, to go back to."""
-        return Effects(
-            dict(self.numbers), dict(self.amounts), list(self.ended), self.queued, dict(self.busy), dict(self.idle)
+        return attrs.evolve(
+            self,
+            numbers=dict(self.numbers),
+            amounts=dict(self.amounts),
+            ended=list(self.ended),
+            busy=dict(self.busy),
+            idle=dict(self.idle),
         )
 
 
@@ -61,6 +69,7 @@ class Transaction(ABC):
 
     def __init__(self) -> None:
         self.effects = Effects()
+        self.known_spans = KnownSpans()
         self.ids = Scramble()
 
     @abstractmethod
@@ -112,12 +121,13 @@ class Transaction(ABC):
             self.execute(f"WITH v({', '.join(columns)}) AS ({values}) {statement}", chunk)
 
     def select_with_rows(
-        self, given: Columns, rows: Sequence[Sequence[Any]], columns: Columns, rest: str
+        self, given: Columns, rows: Sequence[Sequence[Any]], columns: Columns, rest: str, more: str = ""
     ) -> list[list[Any]]:
-        """Give the rows of ``SELECT columns rest``, where ``v`` is a table of `rows`."""
+        """Give the rows of ``SELECT columns rest``, where ``v`` is a table of `rows`, and `more` defines others."""
         found: list[list[Any]] = []
         for chunk, values in self._as_tables(given, rows):
-            found += self.select_with(f"WITH v({', '.join(given)}) AS ({values})", columns, rest, chunk)
+            tables = f"WITH RECURSIVE v({', '.join(given)}) AS ({values})"
+            found += self.select_with(f"{tables}, {more}" if more else tables, columns, rest, chunk)
         return found
 
     def _as_tables(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> Iterable[tuple[list[Any], str]]:
@@ -167,6 +177,10 @@ class Connection(Transaction):
     def rest(self) -> None:
         """Do what can be done while nothing waits."""
         return
+
+    def others_committed(self) -> bool:
+        """Tell whether others have committed something since this was asked last, where that is known without delay."""
+        return False
 
     @abstractmethod
     def interrupt(self) -> None:

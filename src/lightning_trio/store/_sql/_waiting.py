@@ -74,6 +74,11 @@ class Wakeups:
             if waiter.pending is None:
                 waiter.event.set()
 
+    def others_committed(self) -> None:
+        """Note that others have committed something: everybody looks again."""
+        for waiter in self._waiters:
+            waiter.event.set()
+
     async def wait(self, waiter: Waiter, seconds: float | None = None) -> None:
         """Wait until `waiter` should look again, at the latest in `seconds`; may return without need."""
         with trio.CancelScope(deadline=trio.current_time() + (float("inf") if seconds is None else seconds)):
@@ -101,5 +106,4 @@ class Wakeups:
     async def _look(self) -> None:
         while True:
             await self._wait_foreign()
-            for waiter in self._waiters:
-                waiter.event.set()
+            self.others_committed()

@@ -33,6 +33,9 @@ from ._steps import (
     span_of,
 )
 
+LEASE = 8 * SOON
+"""Seconds of a lease that is to last: longer than a few calls take on a busy machine."""
+
 
 def _keyed(*keys: str) -> list[EnqueueRolloutRequest]:
     return [EnqueueRolloutRequest(f"task {key}", key=key) for key in keys]
@@ -68,16 +71,16 @@ async def a_finished_rollout_keeps_its_key(store: LightningStore) -> None:
 
 
 async def an_expired_lease_requeues(store: LightningStore) -> None:
-    await store.put([Worker("worker-1", lease_seconds=SOON)])
+    await store.put([Worker("worker-1", lease_seconds=LEASE)])
     await store.enqueue(requests("a"))
     [claimed] = await store.claim(1, worker_id="worker-1")
     await store.add_spans([span_of(claimed)])
     expiry = await store.expire()
     expect_equal(list(expiry.requeued), [], "nothing is requeued while the lease lasts")
     expect(
-        expiry.next_in is not None and 0 < expiry.next_in <= SOON, "expire() says in how many seconds a lease runs out"
+        expiry.next_in is not None and 0 < expiry.next_in <= LEASE, "expire() says in how many seconds a lease runs out"
     )
-    await trio.sleep(2 * SOON)
+    await trio.sleep(LEASE + SOON)
     expiry = await store.expire()
     expect_equal(list(expiry.requeued), [claimed.rollout_id], "a rollout whose worker's lease ran out is requeued")
     [lost] = await attempts_of(store, claimed)
@@ -91,12 +94,12 @@ async def an_expired_lease_requeues(store: LightningStore) -> None:
 
 
 async def a_renewed_lease_lasts(store: LightningStore) -> None:
-    await store.put([Worker("worker-1", lease_seconds=2 * SOON)])
+    await store.put([Worker("worker-1", lease_seconds=LEASE)])
     await store.enqueue(requests("a"))
     [claimed] = await store.claim(1, worker_id="worker-1")
     for _ in range(3):
-        await trio.sleep(SOON)
-        await store.put([Worker("worker-1", lease_seconds=2 * SOON)])
+        await trio.sleep(LEASE / 2)
+        await store.put([Worker("worker-1", lease_seconds=LEASE)])
     expect_equal(list((await store.expire()).requeued), [], "a worker put into the store anew keeps its attempts")
     expect_equal(await finish(store, claimed), "succeeded", "its report counts")
 
