@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 import logging
 from collections.abc import Callable
@@ -496,6 +497,8 @@ async def test_an_agent_reaches_its_runner_and_tracer_without_keeping_them() -> 
         _ = agent.trainer
 
     del runner
+    # A runner, its engine and what stops it know each other.
+    gc.collect()
     with pytest.raises(ValueError, match="reference is no longer valid"):
         _ = agent.runner
 
