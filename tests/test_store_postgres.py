@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from lightning_trio import (
     StoreClosed,
     StoreFormatError,
     StoreUnavailable,
+    Worker,
 )
 from lightning_trio._records import AttemptOutcome
 from lightning_trio.testing._check_store import store_checks
@@ -410,6 +412,54 @@ def test_importing_the_package_does_not_import_psycopg() -> None:
     program = "import sys, lightning_trio; lightning_trio.PostgresLightningStore; sys.exit('psycopg' in sys.modules)"
 
     assert run_program(program, timeout=60).code == 0
+
+
+# Leases.
+
+
+async def test_a_worker_that_claims_after_its_lease_has_run_out_has_one_again(dsn: str) -> None:
+    async with PostgresLightningStore(dsn) as store:
+        await store.enqueue([EnqueueRolloutRequest("task")])
+        await store.put([Worker("w", lease_seconds=0.1)])
+        await trio.sleep(0.2)
+        assert (await store.expire()).next_in is None
+        [claimed] = await store.claim(1, worker_id="w")
+        await trio.sleep(0.2)
+
+        assert list((await store.expire()).requeued) == [claimed.rollout_id]
+
+
+async def test_a_lease_that_somebody_else_looks_at_is_left_to_them(dsn: str) -> None:
+    async with PostgresLightningStore(dsn) as store:
+        await store.put([Worker("w", lease_seconds=0.0)])
+        with psycopg.connect(dsn) as other:
+            other.execute("SELECT 1 FROM lightning_trio.workers FOR UPDATE")
+            with trio.fail_after(5):
+                expiry = await store.expire()
+
+    assert expiry.next_in is not None
+    assert expiry.next_in > 0
+
+
+async def test_transactions_in_each_others_way_are_run_again(dsn: str) -> None:
+    first, second = PostgresLightningStore(dsn, connections=1), PostgresLightningStore(dsn, connections=1)
+
+    async def work(store: PostgresLightningStore, ids: list[str]) -> None:
+        for _ in range(20):
+            # In opposite orders, in transactions of several operations.
+            async with trio.open_nursery() as nursery:
+                for rollout_id in ids:
+                    nursery.start_soon(partial(store.update_rollout, rollout_id, metadata={"by": "somebody"}))
+                    nursery.start_soon(store.put, [Worker(rollout_id)])
+
+    with trio.fail_after(60):
+        async with first, second:
+            ids = await first.enqueue([EnqueueRolloutRequest(number) for number in range(6)])
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(work, first, ids)
+                nursery.start_soon(work, second, ids[::-1])
+
+            assert {str(rollout.metadata) for rollout in await first.query_rollouts()} == {"{'by': 'somebody'}"}
 
 
 # What is kept.

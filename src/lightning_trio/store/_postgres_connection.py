@@ -144,9 +144,10 @@ class PostgresConnection(Connection):
         return last
 
     def now(self) -> float:
-        if self._now is None:
-            self._now = self.value(_NOW, "real", "")
-        return self._now
+        now = self._now
+        if now is None:
+            now = self._now = float(self.value(_NOW, "real", ""))
+        return now
 
     def said(self, exc: BaseException) -> str:
         """Give what the server said that an error comes from, in one line."""

@@ -15,6 +15,9 @@ from ._standing import READY, end_attempts, load_standings, write_standings
 from ._transaction import Transaction
 from ._values import encode
 
+_OTHERS_SECONDS: Final = 0.2
+"""When to look again at a lease that is over and that somebody else has locked."""
+
 _RECORDED: Final = (
     "status",
     "last_heartbeat_time",
@@ -179,4 +182,7 @@ def _expire(transaction: Transaction, ids: Scramble) -> Expiry:
         transaction.execute("UPDATE workers SET lease_until = NULL WHERE worker_id = ?", (worker_id,))
         set_unknown(transaction, worker_id)
     next_at = transaction.value("min(lease_until)", "real", "FROM workers WHERE lease_until IS NOT NULL")
-    return Expiry(requeued, failed, None if next_at is None else max(next_at - now, 0.0))
+    if next_at is None:
+        return Expiry(requeued, failed, None)
+    # One that is over and still there is being looked at by another writer.
+    return Expiry(requeued, failed, next_at - now if next_at > now else _OTHERS_SECONDS)
