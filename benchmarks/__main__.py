@@ -26,6 +26,7 @@ from . import (
     memory,
     noop,
     plot,
+    postgres,
     scaling,
     sleeping,
     stores,
@@ -46,6 +47,7 @@ SUBJECTS: Mapping[str, Callable[[bool], list[Measurement]]] = {
     "emitting": emitting.measure,
     "embedding": embedding.measure,
     "stores": stores.measure,
+    "postgres": postgres.measure,
 }
 
 

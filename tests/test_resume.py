@@ -390,6 +390,20 @@ async def test_a_runner_that_lives_keeps_its_rollouts_however_long_they_take(aut
         assert len(await store.query_attempts((await store.query_rollouts())[0].rollout_id)) == 1
 
 
+async def test_a_runner_holds_its_lease_for_as_long_as_it_is_told(autojump_clock: MockClock) -> None:
+    store = InMemoryLightningStore()
+    async with Runner(Agent(), store=store, lease_seconds=2.0):
+        [worker] = await store.query_workers()
+
+    assert worker.lease_seconds == 2.0
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("inf"), "2"])
+def test_a_lease_of_no_time_is_refused(seconds: Any) -> None:
+    with pytest.raises(agl.UsageError, match="lease_seconds="):
+        Runner(Agent(), lease_seconds=seconds)
+
+
 async def test_a_closed_runner_holds_no_lease(autojump_clock: MockClock) -> None:
     async with InMemoryLightningStore() as store:
         await Runner(Agent(), store=store).fit([1])

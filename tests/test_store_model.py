@@ -28,12 +28,14 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from postgres_server import PostgresServer, postgres
 
 from lightning_trio import (
     EnqueueRolloutRequest,
     Evicted,
     InMemoryLightningStore,
     LightningStore,
+    PostgresLightningStore,
     RolloutConfig,
     Span,
     SqliteLightningStore,
@@ -42,6 +44,8 @@ from lightning_trio import (
 from lightning_trio._records import AttemptOutcome, RolloutRemoval, Usage, Worker
 
 T = TypeVar("T")
+
+__all__ = ["postgres"]
 
 STORES: dict[str, Callable[[Path], LightningStore]] = {
     "memory": lambda folder: InMemoryLightningStore(),
@@ -407,11 +411,20 @@ class StoreMachine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("name", STORES)
 def test_the_store_does_as_the_model(name: str) -> None:
-    machine = type(f"{name}_machine", (StoreMachine,), {"open_store": staticmethod(STORES[name])})
+    check_against_model(STORES[name], examples=60)
+
+
+def test_the_store_in_postgresql_does_as_the_model(postgres: PostgresServer) -> None:
+    # A schema each, since the server is the same for all.
+    check_against_model(lambda folder: PostgresLightningStore(postgres.dsn, connections=2, schema=folder.name), 25)
+
+
+def check_against_model(open_store: Callable[[Path], LightningStore], examples: int) -> None:
+    machine = type("machine", (StoreMachine,), {"open_store": staticmethod(open_store)})
 
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

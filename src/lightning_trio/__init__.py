@@ -126,6 +126,7 @@ from .emitter import reward as reward
 from .llm import open_local_llm as open_local_llm
 from .store import InMemoryLightningStore as InMemoryLightningStore
 from .store import LightningStore as LightningStore
+from .store import PostgresLightningStore as PostgresLightningStore
 from .store import SqliteLightningStore as SqliteLightningStore
 from .tracing import ExporterStatistics as ExporterStatistics
 from .tracing import Tracer as Tracer

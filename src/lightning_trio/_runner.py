@@ -24,7 +24,7 @@ from ._fit import Fit, FitSettings, Resumption
 from ._groups import FlatNursery
 from ._hooks import Hook
 from ._ids import random_bits
-from ._lease import open_lease
+from ._lease import LEASE_SECONDS, open_lease
 from ._records import (
     DEFAULT_CONFIG,
     CompletedRollout,
@@ -70,6 +70,7 @@ class Runner:
             between 0 and 1; with one more it ends early, and what is left counts as cancelled.
         grace_seconds: how long attempts may run on after a first Ctrl-C or SIGTERM.
         run_name: what to call the runs of `fit`, to tell them apart in a store.
+        lease_seconds: how long the runner may be silent before other runners of the store take over what it runs.
         max_processes: how many worker processes an agent with ``runs_in="process"`` gets, and so how many of its
             attempts run at a time; None for as many as there are processors.
 
@@ -97,12 +98,15 @@ class Runner:
         max_failures: float | None = None,
         grace_seconds: float = 5.0,
         run_name: str | None = None,
+        lease_seconds: float = LEASE_SECONDS,
         max_processes: int | None = None,
     ) -> None:
         if not isinstance(max_concurrency, int) or max_concurrency < 1:
             raise UsageError(f"max_concurrency={max_concurrency!r}; give how many rollouts may run at a time, from 1")
         if max_rollouts is not None and (not isinstance(max_rollouts, int) or max_rollouts < 0):
             raise UsageError(f"max_rollouts={max_rollouts!r}; give how many rollouts to start, None for all")
+        if not isinstance(lease_seconds, int | float) or not 0 < lease_seconds < math.inf:
+            raise UsageError(f"lease_seconds={lease_seconds!r}; give seconds, more than 0")
         check_max_failures(max_failures)
         if not isinstance(grace_seconds, int | float) or not 0 <= grace_seconds < math.inf:
             raise UsageError(f"grace_seconds={grace_seconds!r}; give how long attempts may run on, 0 to stop at once")
@@ -130,6 +134,7 @@ class Runner:
         self.max_failures = max_failures
         self.grace_seconds = grace_seconds
         self.run_name = run_name
+        self.lease_seconds = lease_seconds
         self.config: RolloutConfig = _checked("config", config, RolloutConfig)
         self._resources = check_resources({} if resources is None else resources, "Runner(resources=…)")
         self._worker_id = f"runner-{random_bits(48):012x}"
@@ -212,7 +217,9 @@ class Runner:
                 self._worker_id,
                 self.grace_seconds,
             )
-            await stack.enter_async_context(open_lease(self.store, self._worker_id, engine.is_busy))
+            await stack.enter_async_context(
+                open_lease(self.store, self._worker_id, engine.is_busy, seconds=self.lease_seconds)
+            )
             stack.callback(self._keep_statistics, engine)
             stack.callback(engine.say_abandoned)
             nursery = await stack.enter_async_context(FlatNursery())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import attrs
@@ -17,35 +16,29 @@ class Dialect:
     Args:
         types: column types by kind.
         narrow: what ends the definition of a small table without wide columns.
-        casts: whether the kinds of `VALUES` must be said.
         position: the function that gives where a text stands in another, 0 if it does not.
-        for_update: what locks the rows a write is about to change; empty where a writer is alone.
-        skip_locked: the same, passing over rows that another writer has locked.
+        locks: whether several writers are at work at a time, so that each must lock the rows it is about to change.
     """
 
     types: dict[Kind, str]
     narrow: str
-    casts: bool
     position: str
-    for_update: str
-    skip_locked: str
+    locks: bool
 
-    def values(self, rows: int, kinds: Sequence[Kind]) -> str:
-        """Write ``VALUES`` with placeholders for `rows` rows."""
-        row = f"({', '.join('?' for _ in kinds)})"
-        if not self.casts:
-            return f"VALUES {', '.join([row] * rows)}"
-        # The first row decides.
-        first = f"({', '.join(f'CAST(? AS {self.types[kind]})' for kind in kinds)})"
-        return f"VALUES {', '.join([first, *[row] * (rows - 1)])}"
+    def locking(self, table: str) -> str:
+        """Write what ends a query that keeps its rows of `table` from other writers."""
+        return f" FOR UPDATE OF {table}" if self.locks else ""
+
+    def passing_over_locked(self, table: str) -> str:
+        """Write the same for one that leaves out the rows that another writer keeps."""
+        return f" FOR UPDATE OF {table} SKIP LOCKED" if self.locks else ""
 
 
-SQLITE = Dialect({"int": "INTEGER", "real": "REAL", "text": "TEXT"}, " WITHOUT ROWID", False, "instr", "", "")
+SQLITE = Dialect({"int": "INTEGER", "real": "REAL", "text": "TEXT"}, " WITHOUT ROWID", "instr", locks=False)
 POSTGRES = Dialect(
-    {"int": "BIGINT", "real": "DOUBLE PRECISION", "text": "TEXT"},
+    # Sorted as Python sorts it, whatever the language of the database.
+    {"int": "BIGINT", "real": "DOUBLE PRECISION", "text": 'TEXT COLLATE "C"'},
     "",
-    True,
     "strpos",
-    " FOR UPDATE",
-    " FOR UPDATE SKIP LOCKED",
+    locks=True,
 )

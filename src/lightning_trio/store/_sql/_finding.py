@@ -42,6 +42,7 @@ _SNAPSHOT: Final[Columns] = {
     "version": "int",
     "body": "text",
 }
+_MOST_ROLLOUTS: Final = (1 << 63) // ATTEMPTS_PER_ROLLOUT - 1
 _JOIN_LATEST: Final = f"LEFT JOIN attempts a ON a.number = r.number * {ATTEMPTS_PER_ROLLOUT} + r.attempts"
 
 _FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -151,7 +152,8 @@ def _records(transaction: Transaction, ids: Scramble, query: Query, numbers: Seq
 def _attempts_of(transaction: Transaction, rollouts: Sequence[int]) -> list[int]:
     rows = transaction.select_with_rows(
         {"number": "int"},
-        [(number,) for number in rollouts],
+        # An id that is none of ours may stand for a number whose attempts have none.
+        [(number,) for number in rollouts if number < _MOST_ROLLOUTS],
         {"a.number": "int"},
         f"FROM v JOIN attempts a ON a.number > v.number * {ATTEMPTS_PER_ROLLOUT} "
         f"AND a.number < (v.number + 1) * {ATTEMPTS_PER_ROLLOUT}",

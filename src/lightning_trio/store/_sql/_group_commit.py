@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
 import attrs
 import outcome
@@ -14,7 +15,8 @@ import trio
 from ..._errors import StoreError, StoreFormatError, StoreUnavailable
 from .._rollout_ids import Scramble
 from ._counting import add_tallies
-from ._transaction import Connection, Effects, Transaction
+from ._transaction import Connection, Effects, NotBegun, Transaction, TryAgain
+from ._workers import write_notes
 
 T = TypeVar("T")
 
@@ -36,46 +38,75 @@ class _Call:
     argument: Any
     task: trio.lowlevel.Task
     result: outcome.Outcome[Any] | None = None
+    raise_cancel: Callable[[], NoReturn] | None = None
+    """Set once the task is cancelled: it waits on, but not for a server to come back."""
+
+    def note_cancelled(self, raise_cancel: Callable[[], NoReturn]) -> trio.lowlevel.Abort:
+        """Let the task wait on: it must know whether its call was committed."""
+        self.raise_cancel = raise_cancel
+        return trio.lowlevel.Abort.FAILED
+
+    def fail(self, exc: BaseException) -> None:
+        """Fail with an error that others may get as well."""
+        if isinstance(exc, NotBegun) and self.raise_cancel is not None:
+            self.result = outcome.capture(self.raise_cancel)
+        elif isinstance(exc, NotBegun):
+            self.result = outcome.Error(StoreUnavailable(*exc.args))
+        else:
+            self.result = outcome.Error(_copy(exc))
 
 
 class GroupCommit:
-    """Run operations in a thread of their own, all that wait in one transaction with one commit.
+    """Run operations in threads of their own, all that wait in one transaction with one commit.
 
     Each task waits for its own call only and has one at a time, so all calls that wait are concurrent and may be run
     in any order: those of one kind are run as one.
 
     Args:
-        open_connection: opens the connection, in the thread.
+        open_connection: opens a connection, in its thread.
         on_commit: called in Trio's thread after each commit, before the results are there.
+        threads: how many there are; whichever is free takes all calls that wait.
     """
 
-    def __init__(self, open_connection: Callable[[], Connection], on_commit: Callable[[Effects], None]) -> None:
+    def __init__(
+        self, open_connection: Callable[[], Connection], on_commit: Callable[[Effects], None], threads: int = 1
+    ) -> None:
         self._open_connection = open_connection
         self._on_commit = on_commit
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._token = trio.lowlevel.current_trio_token()
-        self._opened = trio.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="lightning_trio store", daemon=True)
+        self._threads = [_Thread(self._run, self._token) for _ in range(threads)]
 
     async def open(self) -> None:
-        """Start the thread and wait until its connection is open.
+        """Start the threads and wait until their connections are open.
 
         Raises:
-            StoreError: it cannot be opened.
+            StoreError: one cannot be opened.
         """
-        self._thread.start()
-        with trio.CancelScope(shield=True):
-            await self._opened.wait()
-        if self._failure is not None:
-            raise self._failure
+        # The first one alone, since it may have to make the tables.
+        for threads in self._threads[:1], self._threads[1:]:
+            for thread in threads:
+                thread.start()
+            with trio.CancelScope(shield=True):
+                for thread in threads:
+                    await thread.opened.wait()
+            failures = [thread.failure for thread in threads if thread.failure is not None]
+            if failures:
+                await self.aclose()
+                raise failures[0]
 
     async def aclose(self) -> None:
-        """Wait until what was submitted is committed and the thread has ended."""
-        self._calls.put(None)
+        """Wait until what was submitted is committed and the threads have ended."""
+        for _ in self._threads:
+            self._calls.put(None)
         with trio.CancelScope(shield=True):
             # Not by an event: the run that it was opened in may be over.
-            await trio.to_thread.run_sync(self._thread.join, _LAST_SECONDS)
+            await trio.to_thread.run_sync(self._join)
+
+    def _join(self) -> None:
+        deadline = time.monotonic() + _LAST_SECONDS
+        for thread in self._threads:
+            thread.join(deadline - time.monotonic())
 
     async def call(self, operation: Operation[T], argument: Any) -> T:
         """Run an operation and wait for its commit.
@@ -84,32 +115,30 @@ class GroupCommit:
         always knows whether it was committed.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._calls.put(_Call(operation, argument, trio.lowlevel.current_task()))
-        result: T = await trio.lowlevel.wait_task_rescheduled(_not_aborted)
+        call = _Call(operation, argument, trio.lowlevel.current_task())
+        self._calls.put(call)
+        result: T = await trio.lowlevel.wait_task_rescheduled(call.note_cancelled)
         return result
 
     # In the thread.
 
-    def _run(self) -> None:
-        try:
-            connection = self._open_connection()
-        except BaseException as exc:
-            self._failure = exc
-            self._tell(self._opened.set)
-            return
-        self._tell(self._opened.set)
+    def _run(self, opened: Callable[[], None]) -> None:
+        connection = self._open_connection()
+        opened()
         try:
             open_for_more = True
             while open_for_more:
-                calls, open_for_more = self._take()
+                calls, open_for_more = self._take(connection)
                 if calls:
                     self._commit(connection, calls)
         finally:
             connection.close()
 
-    def _take(self) -> tuple[list[_Call], bool]:
+    def _take(self, connection: Connection) -> tuple[list[_Call], bool]:
         """Take all calls that wait, at least one."""
         calls: list[_Call] = []
+        if self._calls.empty():
+            connection.rest()
         call = self._calls.get()
         while call is not None:
             calls.append(call)
@@ -122,29 +151,36 @@ class GroupCommit:
         return calls, call is not None
 
     def _commit(self, connection: Connection, calls: Sequence[_Call]) -> None:
+        connection.unwanted = lambda: all(call.raise_cancel is not None for call in calls)
+        try:
+            while not self._try(connection, calls):
+                _undo(connection)
+        except BaseException as exc:
+            _undo(connection)
+            for call in calls:
+                call.fail(exc)
+        effects = connection.effects
+        _tell(self._token, lambda: self._deliver(calls, effects))
+
+    def _try(self, connection: Connection, calls: Sequence[_Call]) -> bool:
+        """Run all in one transaction and commit it; tell whether it took place."""
         connection.effects = Effects()
         try:
             try:
                 self._run_all(connection, calls)
-            except (StoreUnavailable, StoreFormatError):
+            except (StoreUnavailable, StoreFormatError, TryAgain):
                 raise
             except Exception:
                 # One of them is wrong: the others must not suffer for it.
-                connection.rollback()
-                connection.known_spans.clear()
-                connection.effects = Effects()
+                _undo(connection)
                 self._run_each(connection, calls)
+            write_notes(connection)
             add_tallies(connection, connection.shard)
             connection.effects.after_others = connection.others_committed()
             connection.commit()
-        except BaseException as exc:
-            connection.rollback()
-            connection.known_spans.clear()
-            for call in calls:
-                call.result = outcome.Error(_copy(exc))
-            connection.effects = Effects()
-        effects = connection.effects
-        self._tell(lambda: self._deliver(calls, effects))
+        except TryAgain:
+            return False
+        return True
 
     @staticmethod
     def _run_all(connection: Connection, calls: Sequence[_Call]) -> None:
@@ -165,23 +201,17 @@ class GroupCommit:
             connection.execute("SAVEPOINT one")
             try:
                 [result] = call.operation(connection, connection.ids, [call.argument])
-            except (StoreUnavailable, StoreFormatError):
+            except (StoreUnavailable, StoreFormatError, TryAgain):
                 raise
             except Exception as exc:
                 connection.execute("ROLLBACK TO one")
+                connection.known_spans.clear()
                 connection.known_spans.clear()
                 connection.effects = before
                 call.result = outcome.Error(exc)
             else:
                 call.result = outcome.Value(result)
             connection.execute("RELEASE one")
-
-    def _tell(self, fn: Callable[[], object]) -> None:
-        try:
-            self._token.run_sync_soon(fn)
-        except trio.RunFinishedError:
-            # Nobody is left to tell; what was committed is committed.
-            return
 
     # In Trio's thread.
 
@@ -192,8 +222,45 @@ class GroupCommit:
             trio.lowlevel.reschedule(call.task, call.result)
 
 
-def _not_aborted(raise_cancel: object) -> trio.lowlevel.Abort:
-    return trio.lowlevel.Abort.FAILED
+class _Thread:
+    """A thread that says in Trio when it has begun its work, or could not."""
+
+    def __init__(self, run: Callable[[Callable[[], None]], None], token: trio.lowlevel.TrioToken) -> None:
+        self.opened = trio.Event()
+        self.failure: BaseException | None = None
+        self._run = run
+        self._token = token
+        self._thread = threading.Thread(target=self._main, name="lightning_trio store", daemon=True)
+
+    def start(self) -> None:
+        """Start it."""
+        self._thread.start()
+
+    def join(self, seconds: float) -> None:
+        """Wait for its end, if it was started, for `seconds` at most."""
+        if self._thread.ident is not None:
+            self._thread.join(max(seconds, 0.0))
+
+    def _main(self) -> None:
+        try:
+            self._run(lambda: _tell(self._token, self.opened.set))
+        except BaseException as exc:
+            self.failure = exc
+        _tell(self._token, self.opened.set)
+
+
+def _tell(token: trio.lowlevel.TrioToken, fn: Callable[[], object]) -> None:
+    try:
+        token.run_sync_soon(fn)
+    except trio.RunFinishedError:
+        # Nobody is left to tell; what was committed is committed.
+        return
+
+
+def _undo(connection: Connection) -> None:
+    connection.rollback()
+    connection.known_spans.clear()
+    connection.effects = Effects()
 
 
 def _copy(exc: BaseException) -> BaseException:

@@ -371,15 +371,53 @@ class Claimed(NamedTuple):
 
 def claim(transaction: Transaction, ids: Scramble, calls: Sequence[Claim]) -> list[Claimed]:
     """Take rollouts off the queue; see `LightningStore.claim`."""
-    return [_claim(transaction, ids, call) for call in calls]
+    by_run: dict[str | None, list[Claim]] = {}
+    for call in calls:
+        by_run.setdefault(call.run_id, []).append(call)
+    claimed = {run_id: iter(_claim(transaction, ids, run_id, same)) for run_id, same in by_run.items()}
+    return [next(claimed[call.run_id]) for call in calls]
 
 
-def _claim(transaction: Transaction, ids: Scramble, call: Claim) -> Claimed:
-    found = _candidates(transaction, call.run_id, call.limit + 1) if call.limit > 0 else []
-    rows = found[: call.limit]
+def _claim(transaction: Transaction, ids: Scramble, run_id: str | None, calls: Sequence[Claim]) -> list[Claimed]:
+    """Take what several ask of one run by the statements of one; those who came first get theirs first."""
+    wanted = sum(max(call.limit, 0) for call in calls)
+    found = _candidates(transaction, run_id, wanted + 1) if wanted else []
+    taken: list[list[_Started]] = []
+    updates: list[tuple[int, int, str | None]] = []
+    start = 0
+    for call in calls:
+        rows = found[start : start + max(call.limit, 0)]
+        start += len(rows)
+        started = _take(transaction, ids, call, rows, updates)
+        taken.append(started)
+        if call.worker_id is not None:
+            if started:
+                note_busy(transaction, call.worker_id, started[-1].rollout.attempt)
+            else:
+                note_idle(transaction, [call.worker_id])
+    if updates:
+        together = [each for started in taken for each in started]
+        _supersede(transaction, together)
+        _insert_attempts(transaction, together)
+        transaction.with_rows(
+            {"number": "int", "attempts": "int", "config": "text"},
+            updates,
+            "UPDATE rollouts SET status = 'preparing', available_at = NULL, attempts = v.attempts, config = v.config "
+            "FROM v WHERE rollouts.number = v.number",
+        )
+    more = len(found) > start
+    return [Claimed([rollout for _, _, rollout in started], more) for started in taken]
+
+
+def _take(
+    transaction: Transaction,
+    ids: Scramble,
+    call: Claim,
+    rows: Iterable[Sequence[Any]],
+    updates: list[tuple[int, int, str | None]],
+) -> list[_Started]:
     now = transaction.now()
     started: list[_Started] = []
-    updates: list[tuple[int, int, str | None]] = []
     for row in rows:
         fields = rollout_fields(ids, row)
         number, run_id, attempts = row[0], row[8], row[10] + 1
@@ -392,21 +430,7 @@ def _claim(transaction: Transaction, ids: Scramble, call: Claim) -> Claimed:
         attempt = new_attempt(fields["rollout_id"], attempts, call.worker_id, now)
         started.append(_Started(number, run_id, AttemptedRollout(**fields, attempt=attempt)))
         updates.append((number, attempts, config))
-    if started:
-        _supersede(transaction, started)
-        _insert_attempts(transaction, started)
-        transaction.with_rows(
-            {"number": "int", "attempts": "int", "config": "text"},
-            updates,
-            "UPDATE rollouts SET status = 'preparing', available_at = NULL, attempts = v.attempts, config = v.config "
-            "FROM v WHERE rollouts.number = v.number",
-        )
-    if call.worker_id is not None:
-        if started:
-            note_busy(transaction, call.worker_id, started[-1].rollout.attempt)
-        else:
-            note_idle(transaction, [call.worker_id])
-    return Claimed([rollout for _, _, rollout in started], len(found) > len(rows))
+    return started
 
 
 def _supersede(transaction: Transaction, started: Sequence[_Started]) -> None:
@@ -445,11 +469,12 @@ def _candidates_of(transaction: Transaction, run_id: str, limit: int) -> list[li
 def _queued(
     transaction: Transaction, condition: str, order: str, parameters: Sequence[Any], limit: int
 ) -> list[list[Any]]:
-    return transaction.select(
+    # The columns come from the rows that were locked: read once more, they could be those of a moment before.
+    return transaction.select_with(
+        f"WITH r AS (SELECT * FROM rollouts WHERE run_id = ? AND {condition} ORDER BY {order} LIMIT ?"
+        f"{transaction.dialect.passing_over_locked('rollouts')})",
         ROLLOUT_RECORD,
-        "FROM rollouts r WHERE r.number IN (SELECT number FROM rollouts "
-        f"WHERE run_id = ? AND {condition} ORDER BY {order} LIMIT ?{transaction.dialect.skip_locked}) "
-        "ORDER BY r.number",
+        "FROM r ORDER BY r.number",
         (*parameters, limit),
     )
 

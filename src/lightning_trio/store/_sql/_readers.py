@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import attrs
 import trio
 
-from ._transaction import Connection
+from ._transaction import Connection, TryAgain
 
 T = TypeVar("T")
-
-_AT_MOST: Final = 8
-"""How many queries run at a time."""
 
 
 @attrs.define(eq=False)
@@ -29,13 +26,14 @@ class Readers:
 
     Args:
         open_connection: opens a connection; it is called in a worker thread.
+        at_most: how many queries run at a time.
     """
 
-    def __init__(self, open_connection: Callable[[], Connection]) -> None:
+    def __init__(self, open_connection: Callable[[], Connection], at_most: int) -> None:
         self._open_connection = open_connection
         # Append and pop are atomic, which is all that threads do with it.
         self._idle: list[Connection] = []
-        self._limiter = trio.CapacityLimiter(_AT_MOST)
+        self._limiter = trio.CapacityLimiter(at_most)
         self._closed = False
 
     async def read(self, fn: Callable[[Connection], T]) -> T:
@@ -62,8 +60,14 @@ class Readers:
             connection = self._open_connection()
         lease.connection = connection
         try:
-            connection.begin(write=False)
-            return fn(connection)
+            while True:
+                try:
+                    connection.begin(write=False)
+                    result = fn(connection)
+                    connection.commit()
+                    return result
+                except TryAgain:
+                    connection.rollback()
         finally:
             lease.connection = None
             connection.rollback()

@@ -122,7 +122,6 @@ def _create(transaction: Transaction) -> None:
     narrow = transaction.dialect.narrow
     for statement in (
         f"CREATE TABLE meta (name {text} PRIMARY KEY, value {text}){narrow}",
-        f"CREATE TABLE counters (name {text} PRIMARY KEY, value {integer}){narrow}",
         # Several shards a count, where several writers would wait for one row.
         f"CREATE TABLE tallies (run_id {text}, name {text}, shard {integer}, number {integer}, amount {real}, "
         f"PRIMARY KEY (run_id, name, shard)){narrow}",
@@ -136,8 +135,7 @@ def _create(transaction: Transaction) -> None:
         "CREATE UNIQUE INDEX runs_by_id ON runs (run_id)",
     ):
         transaction.execute(statement)
-    for name in ("rollouts", "spans", "resources", "workers", "runs", "stored"):
-        transaction.execute("INSERT INTO counters (name, value) VALUES (?, 0)", (name,))
+    transaction.create_counters(("rollouts", "spans", "resources", "workers", "runs", "stored"))
     meta = {
         "created_by": f"lightning_trio {__version__}",
         "id_factor": str(random_bits(48) | 1),

@@ -132,13 +132,13 @@ def load_standings(transaction: Transaction, ids: Scramble, numbers: Iterable[in
     wanted = sorted(set(numbers))
     if not wanted:
         return {}
-    if transaction.dialect.for_update:
+    if transaction.dialect.locks:
         # In one order for all, so that two writers cannot wait for each other.
         transaction.select_with_rows(
             {"number": "int"},
             [(number,) for number in wanted],
             {"r.number": "int"},
-            "FROM rollouts r JOIN v ON v.number = r.number ORDER BY r.number FOR UPDATE OF r",
+            f"FROM v JOIN rollouts r ON r.number = v.number ORDER BY r.number{transaction.dialect.locking('r')}",
         )
     rows = transaction.select_with_rows(
         {"number": "int"},
@@ -207,8 +207,7 @@ def missing(transaction: Transaction, ids: Scramble, rollout_id: str) -> Evicted
 def was_there(transaction: Transaction, ids: Scramble, rollout_id: str) -> bool:
     """Tell whether the store has ever given out `rollout_id`."""
     number = ids.number(rollout_id)
-    last = transaction.value("value", "int", "FROM counters WHERE name = ?", ("rollouts",))
-    return number is not None and 0 < number <= last
+    return number is not None and 0 < number <= transaction.last_number("rollouts")
 
 
 def check_attempt_id(transaction: Transaction, standing: Standing, attempt_id: str) -> int:

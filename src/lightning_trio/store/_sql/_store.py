@@ -75,6 +75,11 @@ class SqlLightningStore(LightningStore):
     async def _wait_foreign(self) -> None:
         """Return when another process may have committed something."""
 
+    _writers: int = 1
+    """How many threads write, each with a connection of its own."""
+    _most_readers: int = 8
+    """How many queries run at a time."""
+
     @property
     @abstractmethod
     def _where(self) -> str:
@@ -102,12 +107,12 @@ class SqlLightningStore(LightningStore):
             raise StoreClosed(f"{self._where} is open already; one `async with store:` is enough")
         self._opening = True
         try:
-            writer = GroupCommit(self._open_first, self._committed)
+            writer = GroupCommit(self._open_first, self._committed, self._writers)
             await writer.open()
         finally:
             self._opening = False
         self._token = trio.lowlevel.current_trio_token()
-        self._readers = Readers(self._open_reader)
+        self._readers = Readers(self._open_reader, self._most_readers)
         self._wakeups = Wakeups(self._wait_foreign)
         self._writer = writer
         return self

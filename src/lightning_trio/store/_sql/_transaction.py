@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
+from ..._errors import StoreUnavailable
+from ..._records import Attempt
 from .._rollout_ids import Scramble
 from ._dialect import Dialect, Kind
 from ._known_spans import KnownSpans
@@ -31,6 +33,10 @@ class Effects:
     """Rollouts that are in a terminal status now."""
     queued: bool = False
     """Whether something can be claimed now, or at a time that was not known before."""
+    busy: dict[str, Attempt] = attrs.field(factory=dict[str, Attempt])
+    """Workers that got an attempt, and the last they got."""
+    idle: dict[str, None] = attrs.field(factory=dict[str, None])
+    """Workers that do nothing now, unless they have something else at work."""
     after_others: bool = False
     """Whether others have committed something since this connection did last."""
 
@@ -46,7 +52,14 @@ class Effects:
 
     def copy(self) -> Effects:
         """Give a copy, to go back to."""
-        return Effects(dict(self.numbers), dict(self.amounts), list(self.ended), self.queued)
+        return attrs.evolve(
+            self,
+            numbers=dict(self.numbers),
+            amounts=dict(self.amounts),
+            ended=list(self.ended),
+            busy=dict(self.busy),
+            idle=dict(self.idle),
+        )
 
 
 class Transaction(ABC):
@@ -77,11 +90,22 @@ class Transaction(ABC):
         """Give the rows of ``SELECT columns rest``."""
         return self.select_with("", columns, rest, parameters)
 
+    def create_counters(self, names: Iterable[str]) -> None:
+        """Make counters that stand at 0, and whatever else only this database needs."""
+        text, integer = self.dialect.types["text"], self.dialect.types["int"]
+        self.execute(f"CREATE TABLE counters (name {text} PRIMARY KEY, value {integer}){self.dialect.narrow}")
+        for name in names:
+            self.execute("INSERT INTO counters (name, value) VALUES (?, 0)", (name,))
+
     def take_numbers(self, name: str, count: int) -> int:
         """Raise a counter by `count` and give the first of the numbers taken."""
         self.execute("UPDATE counters SET value = value + ? WHERE name = ?", (count, name))
+        return self.last_number(name) - count + 1
+
+    def last_number(self, name: str) -> int:
+        """Give the last number that was taken."""
         last: int = self.value("value", "int", "FROM counters WHERE name = ?", (name,))
-        return last - count + 1
+        return last
 
     def value(self, column: str, kind: Kind, rest: str, parameters: Sequence[Any] = ()) -> Any:
         """Give the only column of the first row, None if there is none."""
@@ -114,7 +138,16 @@ class Transaction(ABC):
             size = 1 << (len(chunk) - 1).bit_length()
             parameters = [value for row in chunk for value in row]
             parameters += nothing * (size - len(chunk))
-            yield parameters, self.dialect.values(size, tuple(columns.values()))
+            row = f"({', '.join('?' for _ in columns)})"
+            yield parameters, f"VALUES {', '.join([row] * size)}"
+
+
+class TryAgain(Exception):
+    """A transaction did not take place, through no fault of its operations: `Connection.begin` and run them again."""
+
+
+class NotBegun(StoreUnavailable):
+    """A transaction did not take place, and nobody waits for it any more."""
 
 
 class Connection(Transaction):
@@ -123,9 +156,15 @@ class Connection(Transaction):
     shard: int = 0
     """Which of the rows of each count it adds to."""
 
+    unwanted: Callable[[], bool] = staticmethod(lambda: False)
+    """Tells whether nobody waits any more for what it does, so that it need not wait for a server to come back."""
+
     @abstractmethod
     def begin(self, *, write: bool) -> None:
-        """Begin a transaction; of those that write, SQLite runs one at a time."""
+        """Begin a transaction; of those that write, SQLite runs one at a time.
+
+        After `TryAgain`, this is where time passes before the next try, and where tries come to an end.
+        """
 
     @abstractmethod
     def commit(self) -> None:
@@ -134,6 +173,10 @@ class Connection(Transaction):
     @abstractmethod
     def rollback(self) -> None:
         """Undo the transaction, if there is one."""
+
+    def rest(self) -> None:
+        """Do what can be done while nothing waits."""
+        return
 
     def others_committed(self) -> bool:
         """Tell whether others have committed something since this was asked last, where that is known without delay."""

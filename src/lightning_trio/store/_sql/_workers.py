@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from ..._lifecycle import rollout_status_after_loss
@@ -14,6 +14,9 @@ from ._schema import WORKER
 from ._standing import READY, end_attempts, load_standings, write_standings
 from ._transaction import Transaction
 from ._values import encode
+
+_OTHERS_SECONDS: Final = 0.2
+"""When to look again at a lease that is over and that somebody else has locked."""
 
 _RECORDED: Final = (
     "status",
@@ -65,39 +68,58 @@ def put_worker(transaction: Transaction, worker: Worker, stats: str | None) -> N
 
 def note_busy(transaction: Transaction, worker_id: str, attempt: Attempt) -> None:
     """Note that a worker has an attempt to run."""
-    now = transaction.now()
-    changed = transaction.execute(
-        "UPDATE workers SET status = 'busy', last_dequeue_time = ?, last_busy_time = ?, current_rollout_id = ?, "
-        "current_attempt_id = ? WHERE worker_id = ?",
-        (now, now, attempt.rollout_id, attempt.attempt_id, worker_id),
-    )
-    if not changed:
-        put_worker(
-            transaction,
-            Worker(
-                worker_id,
-                "busy",
-                last_dequeue_time=now,
-                last_busy_time=now,
-                current_rollout_id=attempt.rollout_id,
-                current_attempt_id=attempt.attempt_id,
-            ),
-            None,
-        )
+    transaction.effects.busy[worker_id] = attempt
 
 
-def note_idle(transaction: Transaction, worker_ids: Collection[str]) -> None:
+def note_idle(transaction: Transaction, worker_ids: Iterable[str]) -> None:
     """Note that workers do nothing, those that do have nothing at work."""
-    now = transaction.now()
     for worker_id in worker_ids:
-        changed = transaction.execute(
-            "UPDATE workers SET status = 'idle', last_idle_time = ?, current_rollout_id = NULL, "
-            "current_attempt_id = NULL WHERE worker_id = ? AND NOT EXISTS "
+        transaction.effects.idle[worker_id] = None
+
+
+def write_notes(transaction: Transaction) -> None:
+    """Write what a transaction noted of workers; to be called once, before it is committed.
+
+    Last and in one order for all, so that two writers cannot wait for each other, and do so only for a moment.
+    """
+    busy, idle = transaction.effects.busy, transaction.effects.idle
+    names = [(worker_id,) for worker_id in sorted(busy.keys() | idle)]
+    if not names:
+        return
+    known = transaction.select_with_rows(
+        {"worker_id": "text"},
+        names,
+        {"w.worker_id": "text"},
+        # Locked by a statement of its own: the next one sees what those who had the lock have done.
+        f"FROM v JOIN workers w ON w.worker_id = v.worker_id ORDER BY w.worker_id{transaction.dialect.locking('w')}",
+    )
+    if len(known) < len(names):
+        for worker_id in sorted({name for [name] in names} - {name for [name] in known}):
+            idle_time = transaction.now() if worker_id in idle else None
+            put_worker(transaction, Worker(worker_id, "idle", last_idle_time=idle_time), None)
+    if busy:
+        _write_busy(transaction, busy)
+    if idle:
+        transaction.with_rows(
+            {"worker_id": "text", "now": "real"},
+            [(worker_id, transaction.now()) for worker_id in sorted(idle)],
+            "UPDATE workers SET status = 'idle', last_idle_time = v.now, current_rollout_id = NULL, "
+            "current_attempt_id = NULL FROM v WHERE workers.worker_id = v.worker_id AND NOT EXISTS "
             "(SELECT 1 FROM attempts a WHERE a.worker_id = workers.worker_id AND a.end_time IS NULL)",
-            (now, worker_id),
         )
-        if not changed and not _known(transaction, worker_id):
-            put_worker(transaction, Worker(worker_id, "idle", last_idle_time=now), None)
+
+
+def _write_busy(transaction: Transaction, busy: Mapping[str, Attempt]) -> None:
+    now = transaction.now()
+    transaction.with_rows(
+        {"worker_id": "text", "now": "real", "rollout_id": "text", "attempt_id": "text"},
+        [(worker_id, now, busy[worker_id].rollout_id, busy[worker_id].attempt_id) for worker_id in sorted(busy)],
+        # Work that begins is as good as a heartbeat to one whose lease has run out: it must not be left without one.
+        "UPDATE workers SET status = 'busy', last_dequeue_time = v.now, last_busy_time = v.now, "
+        "current_rollout_id = v.rollout_id, current_attempt_id = v.attempt_id, "
+        "lease_until = coalesce(lease_until, v.now + nullif(lease_seconds, 0)) FROM v "
+        "WHERE workers.worker_id = v.worker_id",
+    )
 
 
 def set_idle(transaction: Transaction, worker_id: str) -> None:
@@ -137,7 +159,7 @@ def _expire(transaction: Transaction, ids: Scramble) -> Expiry:
     gone = transaction.select(
         {"worker_id": "text"},
         "FROM workers WHERE lease_until IS NOT NULL AND lease_until <= ? ORDER BY number"
-        f"{transaction.dialect.for_update}",
+        f"{transaction.dialect.passing_over_locked('workers')}",
         (now,),
     )
     for [worker_id] in gone:
@@ -160,4 +182,7 @@ def _expire(transaction: Transaction, ids: Scramble) -> Expiry:
         transaction.execute("UPDATE workers SET lease_until = NULL WHERE worker_id = ?", (worker_id,))
         set_unknown(transaction, worker_id)
     next_at = transaction.value("min(lease_until)", "real", "FROM workers WHERE lease_until IS NOT NULL")
-    return Expiry(requeued, failed, None if next_at is None else max(next_at - now, 0.0))
+    if next_at is None:
+        return Expiry(requeued, failed, None)
+    # One that is over and still there is being looked at by another writer.
+    return Expiry(requeued, failed, next_at - now if next_at > now else _OTHERS_SECONDS)

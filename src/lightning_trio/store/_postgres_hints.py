@@ -1,0 +1,101 @@
+"""Hints from other processes that they have committed something. Needs psycopg."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from typing import Any, Final
+
+import attrs
+import psycopg
+import trio
+from psycopg import sql
+
+POLL_SECONDS: Final = 3.0
+"""How often to look without a hint: one may be lost while the connection is, or with the process that gives it."""
+
+
+@attrs.define(eq=False)
+class _Opening:
+    """A connection that a thread opens, perhaps for nobody."""
+
+    connection: psycopg.Connection[Any] | None = None
+    unwanted: bool = False
+
+
+class Hints:
+    """Listen to other processes, by a connection that is opened when somebody waits for the first time.
+
+    Args:
+        connect: opens a connection; it is called in a worker thread.
+        channel: where to listen.
+        own: the server's process ids of this store's connections, whose notifications say nothing new.
+    """
+
+    def __init__(self, connect: Callable[[], psycopg.Connection[Any]], channel: str, own: Container[int]) -> None:
+        self._connect = connect
+        self._channel = channel
+        self._own = own
+        self._connection: psycopg.Connection[Any] | None = None
+
+    async def wait(self) -> None:
+        """Return when it is time to look: upon a hint, or after a few seconds.
+
+        Raises:
+            trio.ClosedResourceError: `close` was called meanwhile.
+        """
+        if self._connection is None:
+            if not await self._open():
+                await trio.sleep(POLL_SECONDS)
+            # Whatever was committed before it began to listen, too.
+            return
+        with trio.move_on_after(POLL_SECONDS):
+            while self._connection is not None:
+                await trio.lowlevel.wait_readable(self._connection.pgconn.socket)
+                if self._take():
+                    return
+
+    def close(self) -> None:
+        """Stop listening."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if not connection.closed:
+                trio.lowlevel.notify_closing(connection.pgconn.socket)
+            connection.close()
+
+    async def _open(self) -> bool:
+        opening = _Opening()
+        try:
+            await trio.to_thread.run_sync(self._listen, opening, abandon_on_cancel=True)
+        except psycopg.Error:
+            return False
+        finally:
+            opening.unwanted = True
+            if self._connection is None:
+                self._connection, opening.connection = opening.connection, None
+        return True
+
+    def _listen(self, opening: _Opening) -> None:
+        connection = self._connect()
+        try:
+            connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
+        except BaseException:
+            connection.close()
+            raise
+        opening.connection = connection
+        if opening.unwanted and opening.connection is not None:
+            connection.close()
+
+    def _take(self) -> bool:
+        """Take what has come; tell whether it is a reason to look."""
+        assert self._connection is not None
+        pgconn = self._connection.pgconn
+        try:
+            pgconn.consume_input()
+        except psycopg.OperationalError:
+            # The server has gone away, and what others have told it with it.
+            self.close()
+            return True
+        heard = False
+        while (notification := pgconn.notifies()) is not None:
+            heard |= notification.be_pid not in self._own
+        return heard
