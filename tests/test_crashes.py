@@ -7,13 +7,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
-from lightning_trio import SqliteLightningStore, audit
+from lightning_trio import EnqueueRolloutRequest, SqliteLightningStore, audit
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
 
@@ -93,10 +95,7 @@ async def test_a_run_killed_at_many_points_comes_to_its_end(seed: int, tmp_path:
     assert run.status == "finished"
 
 
-async def test_several_runners_on_one_file_survive_the_death_of_one(tmp_path: Path) -> None:
-    """Three processes work off one queue; one is killed while it has rollouts, and these go to the others."""
-    path = tmp_path / "queue.db"
-    program = """
+RUNNER = """
 import sys, trio
 import lightning_trio as agl
 
@@ -113,26 +112,38 @@ async def main():
 
 trio.run(main)
 """
-    async with SqliteLightningStore(path) as store:
-        ids = [(await store.enqueue_rollout(task)).rollout_id for task in range(300)]
-        processes = [
-            subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE) for _ in range(3)
-        ]
-        try:
-            for process in processes:
-                assert process.stdout is not None
-                process.stdout.readline()
-            time.sleep(0.1)
-            processes[0].kill()
-            rollouts = await store.wait_for_rollouts(ids, timeout=60)
-        finally:
-            for process in processes:
-                process.kill()
-                process.communicate()
-        found = await audit(store)
 
+
+@contextmanager
+def runners(path: Path, number: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Runner processes that work off the queue of one file, and are killed at the end of the block."""
+    command = [sys.executable, "-c", RUNNER, str(path)]
+    with ExitStack() as stack:
+        processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(number)]
+        for process in processes:
+            stack.callback(process.communicate)
+            stack.callback(process.kill)
+        for process in processes:
+            assert process.stdout is not None
+            process.stdout.readline()
+        yield processes
+
+
+async def test_several_runners_on_one_file_survive_the_death_of_one(tmp_path: Path) -> None:
+    """One is killed while it has rollouts, and these go to the others when its lease ends."""
+    async with SqliteLightningStore(tmp_path / "queue.db") as store:
+        with runners(store.path, 3) as [victim, *_]:
+            requests = [EnqueueRolloutRequest(task) for task in range(300)]
+            ids = [rollout.rollout_id for rollout in await store.enqueue_many_rollouts(requests)]
+            await trio.sleep(0.15)
+            victim.kill()
+            rollouts = await store.wait_for_rollouts(ids, timeout=60)
+
+        found = await audit(store)
         attempts = [attempt for each in ids for attempt in await store.query_attempts(each)]
+    statuses = Counter(attempt.status for attempt in attempts)
     assert [rollout.status for rollout in rollouts] == ["succeeded"] * 300
     assert found.clean, found.problems
-    assert Counter(attempt.status for attempt in attempts)["succeeded"] == 300
+    assert statuses["succeeded"] == 300
+    assert statuses["unresponsive"] > 0
     assert len({attempt.worker_id for attempt in attempts}) == 3
