@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import attrs
 import pytest
 import trio
-from stores_example import DictStore
+from dict_store import DictStore
 from trio.testing import MockClock
 
 from lightning_trio import InMemoryLightningStore, LightningStore, Rollout, Runner, Span

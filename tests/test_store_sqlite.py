@@ -433,6 +433,23 @@ async def test_closing_waits_for_what_was_submitted(path: Path) -> None:
     assert len(ids) == len(found) == 2000
 
 
+async def test_those_who_wait_are_told_when_the_store_is_closed(path: Path) -> None:
+    told: list[str] = []
+
+    async def wait(fn: Callable[[], Awaitable[object]]) -> None:
+        with pytest.raises(StoreClosed):
+            await fn()
+        told.append(str(fn))
+
+    async with trio.open_nursery() as nursery, SqliteLightningStore(path) as store:
+        [rollout_id] = await store.enqueue([EnqueueRolloutRequest("task")], run_id="run-1")
+        nursery.start_soon(wait, partial(store.wait_claimable, run_id="run-2"))
+        nursery.start_soon(wait, partial(store.wait_finished, [rollout_id]))
+        await trio.sleep(SOON)
+
+    assert len(told) == 2
+
+
 async def test_a_query_can_be_cancelled(path: Path) -> None:
     async with SqliteLightningStore(path) as store:
         await store.enqueue([EnqueueRolloutRequest({"n": number}) for number in range(20_000)])

@@ -36,6 +36,7 @@ class Trainer:
         max_rollouts: how many rollouts to start at most; the rest count as cancelled.
         max_failures: how many rollouts may fail, or which share of them; see `Runner`.
         grace_seconds: how long attempts may run on after a first Ctrl-C or SIGTERM; see `Runner`.
+        max_processes: how many worker processes an agent with ``runs_in="process"`` gets; see `Runner`.
         initial_resources: what the agent is given, by name.
         adapter: what the algorithm turns spans into data with.
         tracer: what records the attempts.
@@ -60,6 +61,7 @@ class Trainer:
         max_rollouts: int | None = None,
         max_failures: float | None = None,
         grace_seconds: float | None = None,
+        max_processes: int | None = None,
         initial_resources: NamedResources | None = None,
         adapter: Any = None,
         tracer: Any = None,
@@ -86,6 +88,7 @@ class Trainer:
         check_max_failures(max_failures)
         self.max_failures = max_failures
         self.grace_seconds = grace_seconds
+        self.max_processes = max_processes
         self.max_rollouts = max_rollouts
         self.run_name = run_name
         self.initial_resources = initial_resources
@@ -165,6 +168,7 @@ class Trainer:
             adapter=self.adapter,
             max_rollouts=self.max_rollouts,
             max_failures=self.max_failures,
+            max_processes=self.max_processes,
             run_name=self.run_name,
             **options,
         )

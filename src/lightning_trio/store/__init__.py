@@ -1,5 +1,16 @@
-"""Stores: where rollouts, attempts, spans and resources live."""
+"""Stores: where rollouts, attempts, spans and resources live, and what a store of one's own is made of."""
 
+from .._lifecycle import QUEUED as QUEUED
+from .._lifecycle import TERMINAL_ATTEMPT as TERMINAL_ATTEMPT
+from .._lifecycle import TERMINAL_ROLLOUT as TERMINAL_ROLLOUT
+from .._lifecycle import rollout_status_after as rollout_status_after
+from .._lifecycle import rollout_status_after_loss as rollout_status_after_loss
+from .._records import AttemptChange as AttemptChange
+from .._records import AttemptOutcome as AttemptOutcome
+from .._records import RolloutChange as RolloutChange
+from .._records import RolloutRemoval as RolloutRemoval
+from .._records import Unset as Unset
+from .._records import WorkerStatus as WorkerStatus
 from ._interface import LightningStore as LightningStore
 from ._interface import Record as Record
 from ._memory import InMemoryLightningStore as InMemoryLightningStore

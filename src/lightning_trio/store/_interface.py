@@ -256,7 +256,8 @@ class LightningStore(ABC):
     async def enqueue_many_rollouts(self, rollouts: Sequence[EnqueueRolloutRequest]) -> list[Rollout]:
         """Put rollouts into the queue, in order."""
         ids = await self.enqueue(rollouts)
-        return [await self._rollout(rollout_id) for rollout_id in ids]
+        found = {each.rollout_id: each for each in await self.query_rollouts(rollout_id_in=set(ids))}
+        return [found[rollout_id] for rollout_id in ids]
 
     async def dequeue_rollout(self, worker_id: str | None = None) -> AttemptedRollout | None:
         """Take the oldest rollout off the queue, None if there is none."""

@@ -164,7 +164,7 @@ class SqliteLightningStore(SqlLightningStore):
     async def _wait_foreign(self) -> None:
         while True:
             await trio.sleep(_LOOK_SECONDS)
-            if self._changed():
+            if not self.is_open or self._changed():
                 return
 
     def _changed(self) -> bool:

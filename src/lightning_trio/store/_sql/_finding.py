@@ -120,8 +120,6 @@ def _find_rows(transaction: Transaction, ids: Scramble, query: Query) -> Paginat
     numbers = _asked_for(transaction, ids, query)
     where = _where(query, transaction.dialect.position)
     order = _order(query)
-    if numbers is not None and len(numbers) <= 1 and order is None:
-        order = ""
     if where is None or order is None or numbers is not None:
         # By ids there are few; a filter that is no column must see the records.
         records = _records(transaction, ids, query, numbers)

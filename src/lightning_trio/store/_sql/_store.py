@@ -125,6 +125,9 @@ class SqlLightningStore(LightningStore):
         readers, self._readers = self._readers, None
         if writer is None:
             return
+        if self._wakeups is not None:
+            # Those who wait look again, and are told that it is closed.
+            self._wakeups.others_committed()
         if readers is not None:
             readers.close()
         await writer.aclose()

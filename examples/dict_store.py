@@ -30,7 +30,6 @@ from lightning_trio import (
     ResourcesUpdate,
     Rollout,
     RolloutConfig,
-    RolloutRemoval,
     RolloutStatus,
     Run,
     RunSummary,
@@ -41,15 +40,23 @@ from lightning_trio import (
     Usage,
     Worker,
 )
-from lightning_trio._lifecycle import (
+from lightning_trio.store import (
     QUEUED,
     TERMINAL_ATTEMPT,
     TERMINAL_ROLLOUT,
+    AttemptChange,
+    AttemptOutcome,
+    Query,
+    Record,
+    RolloutChange,
+    RolloutRemoval,
+    Unset,
+    WorkerStatus,
     rollout_status_after,
     rollout_status_after_loss,
+    select,
 )
-from lightning_trio._records import AttemptChange, AttemptOutcome, RolloutChange, Unset, WorkerStatus
-from lightning_trio.store import Query, Record, select
+from lightning_trio.testing import check_store
 
 
 def new_id(prefix: str) -> str:
@@ -453,3 +460,8 @@ class DictStore(LightningStore):
 
     async def statistics(self) -> StoreStatistics:
         return attrs.evolve(await super().statistics(), late_spans=self._tables.late_spans)
+
+
+if __name__ == "__main__":
+    trio.run(check_store, DictStore)
+    print("DictStore keeps the contract")
