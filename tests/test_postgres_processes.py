@@ -132,6 +132,27 @@ async def test_what_a_stalled_runner_reports_late_counts_for_nothing(postgres: P
     assert found == agl.Audit(TASKS, [])
 
 
+async def test_the_server_crashes_under_several_runners(tmp_path: Path) -> None:
+    server = make_server()
+    journal = tmp_path / "journal"
+    try:
+        server.start()
+        with trio.fail_after(120):
+            async with PostgresLightningStore(server.dsn) as store:
+                with ExitStack() as stack:
+                    for _ in range(3):
+                        stack.enter_context(runner_process(server.dsn, journal))
+                    ids = await enqueue_for(store, 3)
+                    for part in (5, 3):
+                        await wait_counted(store, TASKS // part)
+                        server.stop(signal.SIGQUIT)
+                        server.start()
+                    assert await store.wait_finished(ids) == []
+                await check_books(store, journal)
+    finally:
+        remove_server(server)
+
+
 # Two machines, as far as the network goes.
 
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -78,6 +78,7 @@ class Losses:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.before = self.after = 0
+        self.then: Callable[[], None] = lambda: None
         execute = psycopg.Connection.execute
 
         def losing(connection: psycopg.Connection[Any], query: Any, *args: Any, **options: Any) -> Any:
@@ -88,6 +89,7 @@ class Losses:
             if query == "COMMIT" and self.after:
                 self.after -= 1
                 connection.pgconn.finish()
+                self.then()
                 raise psycopg.OperationalError("the answer was lost")
             return result
 
@@ -126,6 +128,30 @@ async def test_a_claim_whose_answer_was_lost_has_one_attempt(dsn: str, monkeypat
         attempts = await store.query_attempts(claimed[0].rollout_id)
         assert [attempt.attempt_id for attempt in attempts] == [claimed[0].attempt.attempt_id]
         assert [rollout.input for rollout in await store.claim(5)] == [2]
+
+
+async def test_a_write_whose_outcome_cannot_be_learned_says_so(
+    own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = Losses(monkeypatch)
+    losses.then = own_server.stop
+    async with PostgresLightningStore(own_server.dsn, connections=1, patience_seconds=0.3) as store:
+        losses.after = 1
+        with pytest.raises(StoreUnavailable, match="whether what was being written is committed is not known"):
+            await store.enqueue([EnqueueRolloutRequest("task")])
+
+
+async def test_one_who_is_cancelled_then_is_told_so_as_well(
+    own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = Losses(monkeypatch)
+    losses.then = own_server.stop
+    with trio.fail_after(30):
+        async with PostgresLightningStore(own_server.dsn, connections=1, patience_seconds=3600) as store:
+            losses.after = 1
+            with trio.CancelScope() as scope, pytest.raises(StoreUnavailable, match="is not known"):
+                scope.deadline = trio.current_time() + 0.5
+                await store.enqueue([EnqueueRolloutRequest("task")])
 
 
 async def test_connections_killed_all_the_time_lose_nothing_and_double_nothing(

@@ -334,8 +334,8 @@ class PostgresConnection(Connection):
             )
 
     def _give_up(self, why: str, unknown: str) -> NoReturn:
-        said = self._server.scrub(str(self._cause))
-        message = f"{self._server.place} has been away ({said}) {why}{unknown}"
+        fault = "has been away" if self._connection is None else "has had other transactions in the way"
+        message = f"{self._server.place} {fault} ({self._server.scrub(str(self._cause))}) {why}{unknown}"
         self._failing_since = None
         raise (NotBegun if self._writing and not unknown else StoreUnavailable)(message)
 

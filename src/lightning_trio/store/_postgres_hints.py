@@ -16,10 +16,17 @@ POLL_SECONDS: Final = 3.0
 
 @attrs.define(eq=False)
 class _Opening:
-    """A connection that a thread opens, perhaps for nobody."""
+    """A connection that a thread opens, perhaps for nobody; who takes it out of `connection` has it."""
 
-    connection: psycopg.Connection[Any] | None = None
+    connection: list[psycopg.Connection[Any]] = attrs.field(factory=list[psycopg.Connection[Any]])
     unwanted: bool = False
+
+    def take(self) -> psycopg.Connection[Any] | None:
+        """Take the connection, if it is there."""
+        try:
+            return self.connection.pop()
+        except IndexError:
+            return None
 
 
 class Hints:
@@ -36,6 +43,7 @@ class Hints:
         self._channel = channel
         self._own = own
         self._connection: psycopg.Connection[Any] | None = None
+        self._closed = False
 
     async def wait(self) -> None:
         """Return when it is time to look: upon a hint, or after a few seconds.
@@ -49,13 +57,19 @@ class Hints:
             # Whatever was committed before it began to listen, too.
             return
         with trio.move_on_after(POLL_SECONDS):
-            while self._connection is not None:
+            while self._connection is not None and not self._connection.closed:
                 await trio.lowlevel.wait_readable(self._connection.pgconn.socket)
                 if self._take():
                     return
+        if self._connection is not None and self._connection.closed:
+            self._drop()
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, for good."""
+        self._closed = True
+        self._drop()
+
+    def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             if not connection.closed:
@@ -70,8 +84,10 @@ class Hints:
             return False
         finally:
             opening.unwanted = True
-            if self._connection is None:
-                self._connection, opening.connection = opening.connection, None
+            if (connection := opening.take()) is not None:
+                self._connection = connection
+                if self._closed:
+                    self._drop()
         return True
 
     def _listen(self, opening: _Opening) -> None:
@@ -81,8 +97,8 @@ class Hints:
         except BaseException:
             connection.close()
             raise
-        opening.connection = connection
-        if opening.unwanted and opening.connection is not None:
+        opening.connection.append(connection)
+        if opening.unwanted and opening.take() is not None:
             connection.close()
 
     def _take(self) -> bool:
@@ -93,7 +109,7 @@ class Hints:
             pgconn.consume_input()
         except psycopg.OperationalError:
             # The server has gone away, and what others have told it with it.
-            self.close()
+            self._drop()
             return True
         heard = False
         while (notification := pgconn.notifies()) is not None:

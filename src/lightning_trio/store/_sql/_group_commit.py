@@ -40,6 +40,8 @@ class _Call:
     result: outcome.Outcome[Any] | None = None
     raise_cancel: Callable[[], NoReturn] | None = None
     """Set once the task is cancelled: it waits on, but not for a server to come back."""
+    undone: bool = False
+    """Whether nothing was done, so that the task may be cancelled after all."""
 
     def note_cancelled(self, raise_cancel: Callable[[], NoReturn]) -> trio.lowlevel.Abort:
         """Let the task wait on: it must know whether its call was committed."""
@@ -48,12 +50,8 @@ class _Call:
 
     def fail(self, exc: BaseException) -> None:
         """Fail with an error that others may get as well."""
-        if isinstance(exc, NotBegun) and self.raise_cancel is not None:
-            self.result = outcome.capture(self.raise_cancel)
-        elif isinstance(exc, NotBegun):
-            self.result = outcome.Error(StoreUnavailable(*exc.args))
-        else:
-            self.result = outcome.Error(_copy(exc))
+        self.undone = isinstance(exc, NotBegun)
+        self.result = outcome.Error(StoreUnavailable(*exc.args) if self.undone else _copy(exc))
 
 
 class GroupCommit:
@@ -218,8 +216,11 @@ class GroupCommit:
     def _deliver(self, calls: Sequence[_Call], effects: Effects) -> None:
         self._on_commit(effects)
         for call in calls:
-            assert call.result is not None
-            trio.lowlevel.reschedule(call.task, call.result)
+            result = call.result
+            if call.undone and call.raise_cancel is not None:
+                result = outcome.capture(call.raise_cancel)
+            assert result is not None
+            trio.lowlevel.reschedule(call.task, result)
 
 
 class _Thread:
