@@ -169,25 +169,26 @@ async def run_attempt(
     token = CURRENT.set(recorder)
     otel_token = otel_context.attach(recorder.context())
     started = progress.started
+    limit = progress.limit
     value: object = None
     try:
         try:
             if shared.hooks:
                 await _opening_hooks(shared, rollout)
                 started = progress.started = trio.current_time()
-            if shared.process_lane is not None and isinstance(bound, BoundAgent) and progress.limit > 0:
+            if shared.process_lane is not None and isinstance(bound, BoundAgent) and limit > 0:
                 # The start of a worker process is none of the agent's time.
                 progress.worker = await shared.process_lane.take(shared.agent.name)
                 started = progress.started = trio.current_time()
             # The boundary stands outside the scope: a child that fails while the deadline cancels it leaves
             # the scope as its error alone, and inside as a group with Cancelled in it.
-            with trio.CancelScope(deadline=started + progress.limit) as scope:
+            with trio.CancelScope(deadline=started + limit) as scope:
                 progress.scope = scope
                 # An agent that never yields would not hear that everything has been cancelled before it began.
                 await trio.lowlevel.checkpoint_if_cancelled()
-                if progress.limit > 0:
+                if limit > 0:
                     value = await _call(shared, recorder, bound, progress, scope)
-            if scope.cancelled_caught or progress.limit <= 0:
+            if scope.cancelled_caught or limit <= 0:
                 progress.timed_out = True
             else:
                 record_return(recorder, value)
