@@ -34,41 +34,32 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _reward_core(reward: object, primary_key: str | None, attributes: Mapping[str, Any] | None) -> SpanCoreFields:
+def _reward_attributes(reward: object, primary_key: str | None, attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     laid_out = reward_attributes(reward, primary_key)
-    if attributes:
-        laid_out = {**sanitize_attributes(attributes), **laid_out}
-    return SpanCoreFields(semconv.AGL_ANNOTATION, OK_STATUS, laid_out)
+    return {**sanitize_attributes(attributes), **laid_out} if attributes else laid_out
 
 
-def _annotation_core(annotation: Mapping[str, Any]) -> SpanCoreFields:
+def _annotation_attributes(annotation: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(annotation, Mapping):
         raise TypeError(f"an annotation is a mapping of attributes, not {type(annotation).__name__}")
-    return SpanCoreFields(semconv.AGL_ANNOTATION, OK_STATUS, check_attributes(annotation))
+    return check_attributes(annotation)
 
 
-def _message_core(message: str, attributes: Mapping[str, Any] | None) -> SpanCoreFields:
+def _message_attributes(message: str, attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     if not isinstance(message, str):
         raise TypeError(f"a message is a string, not {type(message).__name__}; emit_object takes any object")
-    return SpanCoreFields(
-        semconv.AGL_MESSAGE, UNSET_STATUS, {**sanitize_attributes(attributes), Keys.MESSAGE_BODY: message}
-    )
+    return {**sanitize_attributes(attributes), Keys.MESSAGE_BODY: message}
 
 
-def _object_core(value: object, attributes: Mapping[str, Any] | None) -> SpanCoreFields:
-    return SpanCoreFields(
-        semconv.AGL_OBJECT, OK_STATUS, {**sanitize_attributes(attributes), **_object_attributes(value)}
-    )
-
-
-def _object_attributes(value: object) -> dict[str, Any]:
+def _object_attributes(value: object, attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    sane = sanitize_attributes(attributes)
     kind = type(value)
     if kind in (str, bool, int, float):
-        return {Keys.OBJECT_TYPE: kind.__name__, Keys.OBJECT_LITERAL: str(value)}
+        return {**sane, Keys.OBJECT_TYPE: kind.__name__, Keys.OBJECT_LITERAL: str(value)}
     if isinstance(value, bytes):
-        return {Keys.OBJECT_TYPE: "bytes", Keys.OBJECT_LITERAL: base64.b64encode(value).decode()}
+        return {**sane, Keys.OBJECT_TYPE: "bytes", Keys.OBJECT_LITERAL: base64.b64encode(value).decode()}
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return {Keys.OBJECT_TYPE: name, Keys.OBJECT_JSON: _strict_json(value)}
+    return {**sane, Keys.OBJECT_TYPE: name, Keys.OBJECT_JSON: _strict_json(value)}
 
 
 def _strict_json(value: object) -> str:
@@ -93,12 +84,10 @@ def _plain_number(value: object) -> object:
     raise NotImplementedError(f"Encoding objects of type {type(value).__qualname__} is unsupported")
 
 
-def _exception_core(exception: BaseException, attributes: Mapping[str, Any] | None) -> SpanCoreFields:
+def _emitted_exception_attributes(exception: BaseException, attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     if not isinstance(exception, BaseException):
         raise TypeError(f"emit_exception takes an exception, not {type(exception).__name__}")
-    return SpanCoreFields(
-        semconv.AGL_EXCEPTION, OK_STATUS, {**sanitize_attributes(attributes), **_exception_attributes(exception)}
-    )
+    return {**sanitize_attributes(attributes), **_exception_attributes(exception)}
 
 
 def _exception_attributes(exception: BaseException) -> dict[str, Any]:
@@ -113,13 +102,10 @@ def _exception_attributes(exception: BaseException) -> dict[str, Any]:
     return attributes
 
 
-def _record(recorder: AttemptRecorder, core: SpanCoreFields) -> SpanCoreFields:
-    span = recorder.record(core.name, dict(core.attributes), core.status)
-    return SpanCoreFields(core.name, core.status, core.attributes, span.start_time, span.end_time)
-
-
-def _emit(what: str, core: SpanCoreFields, propagate: bool) -> SpanCoreFields:
-    return _record(current_recorder(what), core) if propagate else core
+def _record(recorder: AttemptRecorder, name: str, attributes: dict[str, Any], status: TraceStatus) -> SpanCoreFields:
+    span = recorder.record(name, attributes, status)
+    # A copy: what is handed out must not change what is recorded.
+    return SpanCoreFields(name, status, dict(attributes), span.start_time, span.end_time)
 
 
 def emit_reward(
@@ -147,7 +133,10 @@ def emit_reward(
     {'agentlightning.reward.0.name': 'correct', 'agentlightning.reward.0.value': 1.0,
      'agentlightning.reward.1.name': 'short', 'agentlightning.reward.1.value': 0.5}
     """
-    return _emit("emit_reward()", _reward_core(reward, primary_key, attributes), propagate)
+    laid_out = _reward_attributes(reward, primary_key, attributes)
+    if not propagate:
+        return SpanCoreFields(semconv.AGL_ANNOTATION, OK_STATUS, laid_out)
+    return _record(current_recorder("emit_reward()"), semconv.AGL_ANNOTATION, laid_out, OK_STATUS)
 
 
 def emit_annotation(annotation: Mapping[str, Any], propagate: bool = True) -> SpanCoreFields:
@@ -157,7 +146,10 @@ def emit_annotation(annotation: Mapping[str, Any], propagate: bool = True) -> Sp
         ValueError: a value is something else.
         NoActiveRollout: outside of any rollout, unless ``propagate=False``.
     """
-    return _emit("emit_annotation()", _annotation_core(annotation), propagate)
+    checked = _annotation_attributes(annotation)
+    if not propagate:
+        return SpanCoreFields(semconv.AGL_ANNOTATION, OK_STATUS, checked)
+    return _record(current_recorder("emit_annotation()"), semconv.AGL_ANNOTATION, checked, OK_STATUS)
 
 
 def emit_message(message: str, attributes: Mapping[str, Any] | None = None, propagate: bool = True) -> None:
@@ -167,7 +159,9 @@ def emit_message(message: str, attributes: Mapping[str, Any] | None = None, prop
         TypeError: `message` is no string.
         NoActiveRollout: outside of any rollout, unless ``propagate=False``.
     """
-    _emit("emit_message()", _message_core(message, attributes), propagate)
+    laid_out = _message_attributes(message, attributes)
+    if propagate:
+        current_recorder("emit_message()").record(semconv.AGL_MESSAGE, laid_out, UNSET_STATUS)
 
 
 def emit_object(object: object, attributes: Mapping[str, Any] | None = None, propagate: bool = True) -> SpanCoreFields:
@@ -177,7 +171,10 @@ def emit_object(object: object, attributes: Mapping[str, Any] | None = None, pro
         RuntimeError: the object cannot be written as JSON.
         NoActiveRollout: outside of any rollout, unless ``propagate=False``.
     """
-    return _emit("emit_object()", _object_core(object, attributes), propagate)
+    laid_out = _object_attributes(object, attributes)
+    if not propagate:
+        return SpanCoreFields(semconv.AGL_OBJECT, OK_STATUS, laid_out)
+    return _record(current_recorder("emit_object()"), semconv.AGL_OBJECT, laid_out, OK_STATUS)
 
 
 def emit_exception(
@@ -189,7 +186,9 @@ def emit_exception(
         TypeError: `exception` is none.
         NoActiveRollout: outside of any rollout, unless ``propagate=False``.
     """
-    _emit("emit_exception()", _exception_core(exception, attributes), propagate)
+    laid_out = _emitted_exception_attributes(exception, attributes)
+    if propagate:
+        current_recorder("emit_exception()").record(semconv.AGL_EXCEPTION, laid_out, OK_STATUS)
 
 
 @attrs.frozen(eq=False)
@@ -219,23 +218,25 @@ class Emitter:
         attributes: Mapping[str, Any] | None = None,
     ) -> SpanCoreFields:
         """Record a reward, see `lightning_trio.emit_reward`."""
-        return _record(self._recorder, _reward_core(reward, primary_key, attributes))
+        laid_out = _reward_attributes(reward, primary_key, attributes)
+        return _record(self._recorder, semconv.AGL_ANNOTATION, laid_out, OK_STATUS)
 
     def emit_annotation(self, annotation: Mapping[str, Any]) -> SpanCoreFields:
         """Record attributes, see `lightning_trio.emit_annotation`."""
-        return _record(self._recorder, _annotation_core(annotation))
+        return _record(self._recorder, semconv.AGL_ANNOTATION, _annotation_attributes(annotation), OK_STATUS)
 
     def emit_message(self, message: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Record a line of text, see `lightning_trio.emit_message`."""
-        _record(self._recorder, _message_core(message, attributes))
+        self._recorder.record(semconv.AGL_MESSAGE, _message_attributes(message, attributes), UNSET_STATUS)
 
     def emit_object(self, object: object, attributes: Mapping[str, Any] | None = None) -> SpanCoreFields:
         """Record a value, see `lightning_trio.emit_object`."""
-        return _record(self._recorder, _object_core(object, attributes))
+        return _record(self._recorder, semconv.AGL_OBJECT, _object_attributes(object, attributes), OK_STATUS)
 
     def emit_exception(self, exception: BaseException, attributes: Mapping[str, Any] | None = None) -> None:
         """Record an exception, see `lightning_trio.emit_exception`."""
-        _record(self._recorder, _exception_core(exception, attributes))
+        laid_out = _emitted_exception_attributes(exception, attributes)
+        self._recorder.record(semconv.AGL_EXCEPTION, laid_out, OK_STATUS)
 
 
 def current_emitter() -> Emitter:
