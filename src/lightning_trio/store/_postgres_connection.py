@@ -286,11 +286,16 @@ class PostgresConnection(Connection):
             self._wait("; whether what was being written is committed is not known: look before you write it again")
             try:
                 self._connect()
-                # Waits for the lost transaction to end, if it has not: it has locked the row.
-                row = self.run("SELECT token FROM commits WHERE writer = ? FOR UPDATE", (self._name,)).fetchone()
+                # Not a query: only one who wants to write the row waits for the lost transaction, which may be about
+                # to commit still, and which may be the one that makes the row.
+                [[token]] = self.run(
+                    f"INSERT INTO commits (writer, token, since) VALUES (?, -1, {_NOW}) ON CONFLICT (writer) DO UPDATE "
+                    "SET since = excluded.since RETURNING token",
+                    (self._name,),
+                )
             except TryAgain:
                 continue
-            return row is not None and row[0] == self._token
+            return bool(token == self._token)
 
     def _fail(self, exc: psycopg.Error) -> NoReturn:
         assert self._connection is not None
