@@ -8,7 +8,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import attrs
@@ -48,13 +48,15 @@ def run_program(source: str, *, timeout: float = 10.0) -> Ended:
         return _wait(program, begin, timeout)
 
 
-def interrupt_program(source: str, *signals: int, between: float = 0.3, timeout: float = 15.0) -> Ended:
+def interrupt_program(
+    source: str, *signals: int, between: float | Sequence[float] = 0.3, timeout: float = 15.0
+) -> Ended:
     """Run a program, press Ctrl-C when it has printed ``ready``, and time how long it takes to end from there.
 
     Args:
         source: the program.
         signals: what to send instead, one after the other.
-        between: the time between them, in seconds.
+        between: the time between them, in seconds: one for all, or one for each.
         timeout: how long it may take until it is ready, and from there.
     """
     with started(source) as program:
@@ -72,7 +74,7 @@ def interrupt_program(source: str, *signals: int, between: float = 0.3, timeout:
         begin = time.monotonic()
         for number, signum in enumerate(signals or (signal.SIGINT,)):
             if number:
-                time.sleep(between)
+                time.sleep(between if isinstance(between, int | float) else between[number - 1])
             program.send_signal(signum)
         return _wait(program, begin, timeout)
 
