@@ -185,7 +185,7 @@ async def async_generator(task: str) -> Any:
         (int, "int is a class: derive it from agl.LitAgent"),
         ("trio", r"not 'trio'; options are keywords: @rollout\(name=…\)"),
     ],
-    ids=str,
+    ids=["no_parameter", "keyword_only", "generator", "async_generator", "class", "text"],
 )
 def test_what_cannot_be_an_agent_is_refused_at_decoration(value: Any, message: str) -> None:
     with pytest.raises(agl.AgentSignatureError, match=message) as caught:
