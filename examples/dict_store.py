@@ -35,6 +35,7 @@ from lightning_trio import (
     RunSummary,
     Span,
     StaleAttempt,
+    StaleRun,
     StoreStatistics,
     UnknownId,
     Usage,
@@ -52,6 +53,7 @@ from lightning_trio.store import (
     RolloutRemoval,
     Unset,
     WorkerStatus,
+    may_replace,
     rollout_status_after,
     rollout_status_after_loss,
     select,
@@ -204,6 +206,9 @@ class Tables:
     def put(self, record: Any) -> Any:
         """Store a snapshot, a worker or a run."""
         if isinstance(record, Run):
+            known = self.runs.get(record.run_id)
+            if known is not None and not may_replace(known, record):
+                raise StaleRun(f"{record.run_id} has been taken up by {known.worker_id}")
             self.runs[record.run_id] = record
         elif isinstance(record, Worker):
             self.workers[record.worker_id] = record

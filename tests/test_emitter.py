@@ -535,7 +535,9 @@ async def test_a_call_that_does_not_fit_raises_its_own_error_and_shows_its_argum
     assert span.status.status_code == "ERROR"
 
 
-@pytest.mark.parametrize("argument", [{1: "int key"}, object(), "\ud800", np.float32(1)], ids=["key", "object", "surrogate", "numpy"])
+@pytest.mark.parametrize(
+    "argument", [{1: "int key"}, object(), "\ud800", np.float32(1)], ids=["key", "object", "surrogate", "numpy"]
+)
 async def test_an_operation_takes_whatever_its_function_takes(argument: object) -> None:
     @agl.operation
     def echo(value: object) -> object:

@@ -24,6 +24,7 @@ from lightning_trio import (
     ResumeError,
     Run,
     Runner,
+    UsageError,
     Worker,
     audit,
 )
@@ -272,7 +273,9 @@ async def test_an_algorithm_goes_on_where_it_stood(algorithm: type[Algorithm], a
         assert sorted(calls) == [(task, str(number)) for task in range(5) for number in range(3)]
         assert [entry["reward"] for entry in result.history] == [10.0, 15.0, 20.0]
         assert result.resources["prompt"] == PromptTemplate("2", engine="f-string")
-        assert result.counts == {"cancelled": 0, "failed": 0, "succeeded": 15}
+        # With a state, what was left of the round that was cut off is given up and asked for again.
+        given_up = 2 if algorithm is Saving else 0
+        assert result.counts == {"cancelled": given_up, "failed": 0, "succeeded": 15}
 
 
 async def test_saved_state_is_given_back_and_nothing_in_a_new_run(autojump_clock: MockClock) -> None:
@@ -539,3 +542,143 @@ async def test_rounds_that_are_decided_differently_get_rollouts_of_their_own(tmp
 
     assert list(result.history) == [{"rewards": [2.0, 3.0]}]
     assert result.counts["succeeded"] == 4
+
+
+# What a reviewer of resuming tried.
+
+
+async def test_a_published_model_that_has_moved_is_the_same_candidate(autojump_clock: MockClock) -> None:
+    calls: list[int] = []
+    slow = True
+
+    @agl.rollout
+    async def agent(task: int, llm: agl.LLM, prompt: PromptTemplate) -> float:
+        await trio.sleep(100.0 if slow and task >= 3 else 0.01)
+        calls.append(task)
+        return 1.0
+
+    @agl.algo
+    async def publishing(session: agl.Session, train_dataset: Sequence[int]) -> None:
+        prompt = PromptTemplate("better", engine="f-string")
+        candidate = await session.publish({**session.initial_resources, "prompt": prompt})
+        await session.run(train_dataset, resources=candidate)
+
+    def at(endpoint: str) -> dict[str, agl.Resource]:
+        prompt = PromptTemplate("first", engine="f-string")
+        return {"llm": agl.LLM(endpoint=endpoint, model="m", api_key="secret"), "prompt": prompt}
+
+    async with InMemoryLightningStore() as store:
+        with trio.move_on_after(5):
+            await Runner(agent, store=store, algorithm=publishing, resources=at("http://h:1")).fit(range(5))
+        slow = False
+        result = await Runner(agent, store=store, algorithm=publishing, resources=at("http://h:2")).fit(
+            range(5), resume=True
+        )
+
+    assert sorted(calls) == list(range(5))
+    assert result.counts == {"cancelled": 0, "failed": 0, "succeeded": 5}
+
+
+@agl.algo
+async def wavering_rounds(session: agl.Session, train_dataset: Sequence[int]) -> None:
+    """Three rounds, each with a candidate that no other process would think of."""
+    state = await session.load_state() or {"next": 0}
+    for number in range(state["next"], 3):
+        text = f"{number} {os.urandom(8).hex()}"
+        candidate = await session.publish({"prompt": PromptTemplate(text, engine="f-string")})
+        await session.run(train_dataset, mode="train", resources=candidate)
+        await session.save_state({"next": number + 1})
+
+
+async def test_what_is_left_of_a_round_that_was_cut_off_is_cancelled_when_its_state_is_loaded(
+    autojump_clock: MockClock,
+) -> None:
+    ran: list[str] = []
+    slow = True
+
+    @agl.rollout
+    async def agent(task: int, prompt: PromptTemplate) -> float:
+        await trio.sleep(100.0 if slow and prompt.template.startswith("1") and task >= 3 else 0.01)
+        ran.append(prompt.template)
+        return 1.0
+
+    async with InMemoryLightningStore() as store:
+        with trio.move_on_after(5):
+            await Runner(agent, store=store, algorithm=wavering_rounds, max_concurrency=4).fit(range(10))
+        slow = False
+        abandoned = {template for template in ran if template.startswith("1")}
+        before = len(ran)
+        result = await Runner(agent, store=store, algorithm=wavering_rounds).fit(range(10), resume=True)
+
+        assert not abandoned & set(ran[before:])
+        assert len(ran) - before == 20
+        assert result.counts["succeeded"] == len(ran)
+        assert (await audit(store)).clean
+
+
+async def test_max_rollouts_holds_over_all_processes_of_an_algorithm_with_state(autojump_clock: MockClock) -> None:
+    ran: list[int] = []
+    slow = True
+
+    @agl.rollout
+    async def agent(task: int, prompt: PromptTemplate) -> float:
+        await trio.sleep(100.0 if slow and prompt.template.startswith("1") else 0.01)
+        ran.append(task)
+        return 1.0
+
+    async with InMemoryLightningStore() as store:
+        with trio.move_on_after(5):
+            await Runner(agent, store=store, algorithm=wavering_rounds, max_rollouts=25).fit(range(10))
+        slow = False
+        await Runner(agent, store=store, algorithm=wavering_rounds, max_rollouts=25).fit(range(10), resume=True)
+
+    assert len(ran) <= 25
+
+
+async def test_pruning_leaves_runs_that_can_be_resumed_alone(autojump_clock: MockClock) -> None:
+    async with InMemoryLightningStore() as store:
+        await cut_off(store)
+        agent = Agent()
+
+        assert await store.prune() == 0
+        result = await runner_of(agent, store).fit(TASKS, resume=True)
+
+        assert sorted(agent.calls) == [5, 6, 7, 8, 9]
+        assert result.counts["succeeded"] == 10
+        assert await store.prune() == 10
+
+
+async def test_of_several_that_resume_a_run_at_once_one_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    async with agl.SqliteLightningStore(path) as store:
+        await store.put([run_of(datasets=Datasets(TASKS, None).fingerprints(digest=True), worker_id="gone")])
+
+    outcomes: list[str] = []
+
+    async def resume() -> None:
+        async with agl.SqliteLightningStore(path) as mine:
+            try:
+                await runner_of(Agent(), mine).fit(TASKS, resume="run-1")
+                outcomes.append("ran")
+            except ResumeError as exc:
+                outcomes.append("refused" if "taken up" in str(exc) or "worked on" in str(exc) else str(exc))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(resume)
+
+    assert sorted(outcomes) in (["ran", "refused", "refused"], ["ran", "ran", "refused"], ["ran", "ran", "ran"])
+    async with agl.SqliteLightningStore(path) as store:
+        assert (await audit(store)).clean
+        assert len(await store.query_rollouts()) == len(TASKS)
+
+
+@pytest.mark.parametrize("resume", [None, 0, 3, []])
+async def test_resume_takes_a_bool_or_the_id_of_a_run(resume: Any) -> None:
+    with pytest.raises(UsageError, match="give True, False, or the id of a run"):
+        await runner_of(Agent(), InMemoryLightningStore()).fit(TASKS, resume=resume)
+
+
+async def test_force_without_resume_is_refused() -> None:
+    with pytest.raises(UsageError, match="force_resume=True does nothing without resume"):
+        await runner_of(Agent(), InMemoryLightningStore()).fit(TASKS, force_resume=True)

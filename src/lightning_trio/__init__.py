@@ -46,6 +46,7 @@ from ._errors import ResumeError as ResumeError
 from ._errors import RolloutCancelled as RolloutCancelled
 from ._errors import RunnerClosed as RunnerClosed
 from ._errors import StaleAttempt as StaleAttempt
+from ._errors import StaleRun as StaleRun
 from ._errors import StoreClosed as StoreClosed
 from ._errors import StoreError as StoreError
 from ._errors import StoreFormatError as StoreFormatError

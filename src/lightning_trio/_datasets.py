@@ -10,6 +10,7 @@ import attrs
 
 from ._errors import DatasetError
 from ._records import DatasetFingerprint, RolloutMode
+from ._resources import LLM, NamedResources
 
 
 @attrs.frozen
@@ -62,6 +63,18 @@ def encoded_task(task: object) -> bytes:
         return msgspec.json.encode(task, enc_hook=repr, order="deterministic")
     except (TypeError, ValueError, RecursionError, UnicodeEncodeError):
         return repr(task).encode(errors="backslashreplace")
+
+
+def describe_resources(resources: NamedResources) -> bytes:
+    """Write resources in a way that tells different ones apart, today and tomorrow.
+
+    Where a model is served and the key for it are left out: a model that has moved is the same model.
+    """
+    same = {
+        name: attrs.evolve(resource, endpoint="", api_key=None) if isinstance(resource, LLM) else resource
+        for name, resource in sorted(resources.items())
+    }
+    return encoded_task([(name, resource.resource_type, resource) for name, resource in same.items()])
 
 
 def check_dataset(name: str, dataset: object) -> None:

@@ -25,6 +25,7 @@
     └── StoreError (what was asked of a store does not fit what it holds)
         ├── Evicted (also LookupError)
         ├── StaleAttempt
+        ├── StaleRun
         ├── StoreClosed (also RuntimeError)
         ├── StoreFormatError (also ValueError)
         ├── StoreUnavailable (also OSError)
@@ -126,6 +127,10 @@ class StoreError(LightningTrioError):
 
 class Evicted(StoreError, LookupError):
     """A finished rollout is no longer kept; its place in the counts is."""
+
+
+class StaleRun(StoreError):
+    """A report came for a run that another `fit` has taken up since."""
 
 
 class StaleAttempt(StoreError):

@@ -11,9 +11,9 @@ from typing import Any
 import attrs
 import trio
 
-from ._datasets import Datasets
+from ._datasets import Datasets, describe_resources
 from ._engine import Engine
-from ._errors import ResumeError
+from ._errors import ResumeError, StaleRun
 from ._failures import FailureLimit
 from ._groups import FlatNursery, Terminated
 from ._ids import new_run_id
@@ -28,7 +28,7 @@ from ._records import (
     RunSummary,
     Unset,
 )
-from ._resources import LLM, NamedResources
+from ._resources import NamedResources
 from ._resume import choose_run
 from .algorithms import Algorithm, Baseline, Session
 from .store import LightningStore
@@ -37,8 +37,8 @@ from .store._run import RunStore
 logger = logging.getLogger("lightning_trio.runner")
 
 
-_RECORD_SECONDS = 10.0
-"""How often a run notes how long it has been worked on."""
+_RECORD_SECONDS = 1.0
+"""How often a run notes how long it has been worked on; a process that is killed takes this much with it."""
 
 _LAST_RECORD_SECONDS = 2.0
 """How long noting it may take when the run is cancelled."""
@@ -132,9 +132,12 @@ class Fit:
         counts = (await self._store.summarize(run.run_id)).counts
         done = sum(number for status, number in counts.items() if status in TERMINAL_ROLLOUT)
         logger.info("%s goes on: %d rollouts are done, %d begun are not", run.run_id, done, sum(counts.values()) - done)
-        run = attrs.evolve(run, worker_id=mine)
-        await self._store.put([run])
-        return run
+        taken = attrs.evolve(run, worker_id=mine, takeovers=run.takeovers + 1)
+        try:
+            await self._store.put([taken])
+        except StaleRun as exc:
+            raise ResumeError(f"{run.run_id} has just been taken up by another process; let it end") from exc
+        return taken
 
     async def _initial(self, run: Run) -> ResourcesUpdate | None:
         """Give the snapshot the run begins with; a resumed run's has the id it had."""
@@ -142,7 +145,7 @@ class Fit:
         if own is None or run.resources_id in (None, own.resources_id):
             return own
         before = await self._store.get_resources_by_id(run.resources_id)
-        if before is not None and _apart_from_endpoints(before.resources) != _apart_from_endpoints(own.resources):
+        if before is not None and describe_resources(before.resources) != describe_resources(own.resources):
             logger.warning(
                 "%s began with other resources; what is done stays, what is left runs with today's", run.run_id
             )
@@ -152,7 +155,7 @@ class Fit:
 
     async def _work(self, run: Run) -> FitResult:
         settings = self._settings
-        store = RunStore(self._store, run.run_id, self._check, settings.max_rollouts)
+        store = RunStore(self._store, run.run_id, self._check, await self._rollouts_left(run))
         session = Session(run, store, await self._initial(run), settings.max_concurrency)
         begun = trio.current_time()
 
@@ -183,6 +186,14 @@ class Fit:
             ended_early=limit.reason if limit is not None and limit.exceeded.is_set() else run.ended_early,
         )
         return await self._result(run, best)
+
+    async def _rollouts_left(self, run: Run) -> int | None:
+        """Give how many rollouts may still be started."""
+        if self._settings.max_rollouts is None:
+            return None
+        counts = (await self._store.summarize(run.run_id)).counts
+        started = sum(number for status, number in counts.items() if status != "cancelled")
+        return max(self._settings.max_rollouts - started, 0)
 
     async def _failure_limit(self, run: Run) -> FailureLimit | None:
         max_failures = self._settings.max_failures
@@ -294,15 +305,6 @@ class Fit:
             sum(counts.values()) - done,
             "; fit(…, resume=True) goes on from here" if self._store.persistent else "",
         )
-
-
-def _apart_from_endpoints(resources: NamedResources) -> str:
-    # By repr: keys are not in it, and no store gives them back.
-    bare = {
-        name: attrs.evolve(resource, endpoint="") if isinstance(resource, LLM) else resource
-        for name, resource in resources.items()
-    }
-    return repr(sorted(bare.items(), key=lambda item: item[0]))
 
 
 async def _note_time(session: Session, elapsed: Callable[[], float]) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 
 from ._exception_names import is_named
-from ._records import AttemptStatus, ErrorRecord, RolloutConfig, RolloutStatus
+from ._records import AttemptStatus, ErrorRecord, RolloutConfig, RolloutStatus, Run
 
 TERMINAL_ROLLOUT: Final[frozenset[RolloutStatus]] = frozenset({"succeeded", "failed", "cancelled"})
 TERMINAL_ATTEMPT: Final[frozenset[AttemptStatus]] = frozenset(
@@ -29,6 +29,18 @@ def rollout_status_after(
         return status
     tried_again = status in config.retry_condition or (status == "failed" and config.retry_exceptions)
     return "requeuing" if tried_again and not final and sequence_id < config.max_attempts else "failed"
+
+
+def may_replace(known: Run, new: Run) -> bool:
+    """Tell whether a run's record may be replaced: by its own `fit`, or by one that takes it up.
+
+    Of two that take it up at once the second is refused, and what the `fit` before still reports is, too.
+
+    >>> begun = Run("run-1", worker_id="a")
+    >>> may_replace(begun, Run("run-1", worker_id="b")), may_replace(begun, Run("run-1", worker_id="b", takeovers=1))
+    (False, True)
+    """
+    return new.takeovers > known.takeovers or (new.takeovers == known.takeovers and new.worker_id == known.worker_id)
 
 
 def rollout_status_after_loss(lost: int, config: RolloutConfig) -> RolloutStatus:

@@ -392,6 +392,7 @@ class Run:
         history: what the algorithm noted.
         ended_early: why it ended before all tasks had run, None if it did not.
         worker_id: whose `fit` it is.
+        takeovers: how often another `fit` has taken it up. A store refuses what an earlier one still reports.
     """
 
     run_id: str
@@ -411,6 +412,7 @@ class Run:
     history: Sequence[Mapping[str, Any]] = ()
     ended_early: str | None = None
     worker_id: str | None = None
+    takeovers: int = 0
 
 
 @attrs.frozen

@@ -364,6 +364,10 @@ class Runner:
             raise DatasetError("fit() got no dataset; write: trio.run(runner.fit, [task, …])")
         check_dataset("train_dataset", train_dataset)
         check_dataset("val_dataset", val_dataset)
+        if not isinstance(resume, bool | str):
+            raise UsageError(f"resume={resume!r}; give True, False, or the id of a run, such as 'run-0123456789ab'")
+        if force_resume and resume is False:
+            raise UsageError("force_resume=True does nothing without resume=True or the id of a run")
         datasets = Datasets(train_dataset, val_dataset)
         resumption = Resumption(resume, force_resume)
         if self._engine is not None:

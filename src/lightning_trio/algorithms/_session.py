@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import zlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import attrs
 
-from .._datasets import encoded_task
-from .._errors import UsageError
+from .._datasets import describe_resources, encoded_task
+from .._errors import StaleAttempt, UsageError
 from .._lifecycle import TERMINAL_ROLLOUT
 from .._records import (
     Attempt,
@@ -21,13 +22,19 @@ from .._records import (
     EnqueueRolloutRequest,
     ResourcesUpdate,
     Rollout,
+    RolloutChange,
     RolloutMode,
+    RolloutRemoval,
     RolloutStatus,
     Run,
 )
 from .._resources import NamedResources, check_resources
 from .._span import Span
 from ..store import Condition, LightningStore, Query
+
+logger = logging.getLogger("lightning_trio.runner")
+
+_UNFINISHED: Sequence[RolloutStatus] = ("queuing", "preparing", "running", "requeuing")
 
 _WINDOW_AT_LEAST = 1024
 """How many rollouts to keep enqueued and unfinished, so that a runner always finds a batch to claim."""
@@ -73,7 +80,7 @@ class Session:
             AgentSignatureError: the run's agent cannot be supplied from it.
         """
         checked = check_resources(resources, "publish()")
-        digest = hashlib.sha256(f"{self.run_id} {sorted(checked.items())!r}".encode(errors="backslashreplace"))
+        digest = hashlib.sha256(self.run_id.encode() + describe_resources(checked))
         resources_id = f"rs-{digest.hexdigest()[:12]}"
         if resources_id in self._published:
             return await self.store.add_resources(checked)
@@ -99,15 +106,35 @@ class Session:
         )
 
     async def load_state(self) -> Any:
-        """Give what `save_state` kept last and go on from there; None in a run that has saved nothing."""
+        """Give what `save_state` kept last and go on from there; None in a run that has saved nothing.
+
+        Rollouts that were asked for since and have not finished are cancelled, for the algorithm may now decide
+        otherwise; those that have finished are found done if it asks for them again.
+        """
         record = self._record
         if record.state is None:
             return None
         self._rounds = Counter(record.position)
+        await self._cancel_later_rounds()
         self._history = list(record.history)
         if record.best_resources_id is not None:
             self._best = await self.store.get_resources_by_id(record.best_resources_id)
         return record.state
+
+    async def _cancel_later_rounds(self) -> None:
+        unfinished = await self.store.query_rollouts(status_in=_UNFINISHED, run_id_in=[self.run_id])
+        later = [each.rollout_id for each in unfinished if each.key is not None and self._is_later(each.key)]
+        for rollout_id in later:
+            # Removed as well, so that the key is free. One that has just ended stays.
+            with suppress(StaleAttempt):
+                await self.store.update([RolloutChange(rollout_id, status="cancelled"), RolloutRemoval(rollout_id)])
+        if later:
+            logger.info("%s: %d rollouts of a round that was cut off are cancelled", self.run_id, len(later))
+
+    def _is_later(self, key: str) -> bool:
+        """Tell whether a rollout was asked for after the state was saved."""
+        mode, resources_id, number, *_ = key.split("/")
+        return int(number) >= self._rounds[f"{mode}/{resources_id}"]
 
     async def record(self, **changes: Any) -> Run:
         """Change fields of the run's record in the store; for runners."""
@@ -211,12 +238,11 @@ class Session:
 
     async def wait_all(self) -> None:
         """Wait until everything enqueued in this run has ended."""
-        unfinished: list[RolloutStatus] = ["queuing", "preparing", "running", "requeuing"]
         while True:
             counts = (await self.store.summarize()).counts
             if all(status in TERMINAL_ROLLOUT for status in counts):
                 return
-            rollouts = await self.store.query_rollouts(status_in=unfinished, run_id_in={self.run_id})
+            rollouts = await self.store.query_rollouts(status_in=_UNFINISHED, run_id_in={self.run_id})
             await self.store.wait_finished([rollout.rollout_id for rollout in rollouts])
 
 

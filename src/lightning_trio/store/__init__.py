@@ -3,6 +3,7 @@
 from .._lifecycle import QUEUED as QUEUED
 from .._lifecycle import TERMINAL_ATTEMPT as TERMINAL_ATTEMPT
 from .._lifecycle import TERMINAL_ROLLOUT as TERMINAL_ROLLOUT
+from .._lifecycle import may_replace as may_replace
 from .._lifecycle import rollout_status_after as rollout_status_after
 from .._lifecycle import rollout_status_after_loss as rollout_status_after_loss
 from .._records import AttemptChange as AttemptChange

@@ -191,6 +191,9 @@ class LightningStore(ABC):
         """Store resources snapshots, workers and runs by their id, replacing what was known; give them as stored.
 
         A snapshot becomes the latest; one whose id is known keeps its `create_time` and gets the next `version`.
+
+        Raises:
+            StaleRun: a run has been taken up by another `fit` meanwhile, see `may_replace`; nothing is stored then.
         """
 
     @abstractmethod
@@ -475,23 +478,27 @@ class LightningStore(ABC):
         attempts = await self.query_attempts(rollout_id)
         return next(attempt for attempt in attempts if attempt.attempt_id == attempt_id)
 
-    async def prune(self, *, run_id: str | None = None, older_than_seconds: float = 0.0) -> int:
+    async def prune(
+        self, *, run_id: str | None = None, older_than_seconds: float = 0.0, unfinished_runs: bool = False
+    ) -> int:
         """Let go of finished rollouts with their attempts and spans, and give how many they were.
 
-        Counts, rewards and usage stay. What a resumed run would find done is gone as well, so prune runs that have
-        finished. `vacuum` gives the room back.
+        Counts, rewards and usage stay. `vacuum` gives the room back.
 
         Args:
             run_id: only this run's; None for all.
             older_than_seconds: only those that finished this long ago.
+            unfinished_runs: also of runs that have not finished: resumed, they will run these tasks again.
         """
         before = time.time() - older_than_seconds
+        going_on = {run.run_id for run in await self.query_runs() if run.status != "finished"}
+        keep = set[str]() if unfinished_runs else going_on
         must = [Condition("status", TERMINAL_ROLLOUT)]
         if run_id is not None:
             must.append(Condition("run_id", {run_id}))
         removed = kept = 0
         while found := await self.find(Query("rollouts", must, limit=_PRUNE_AT_ONCE, offset=kept)):
-            old = [rollout for rollout in found if (rollout.end_time or 0.0) <= before]
+            old = [each for each in found if (each.end_time or 0.0) <= before and each.run_id not in keep]
             await self.update([RolloutRemoval(rollout.rollout_id) for rollout in old])
             removed += len(old)
             kept += len(found) - len(old)

@@ -30,7 +30,6 @@ from .._records import (
     AttemptOutcome,
     AttemptStatus,
     EnqueueRolloutRequest,
-    ErrorRecord,
     Expiry,
     PaginatedResult,
     ResourcesUpdate,
@@ -51,6 +50,7 @@ from ._interface import LightningStore, Record
 from ._query import Query, select
 from ._queue import Queues
 from ._rollout_ids import RolloutIds
+from ._rules import check_run, lost_error
 from ._tally import Tally
 
 
@@ -106,11 +106,6 @@ class _Statuses:
 
 
 _number = operator.attrgetter("number")
-
-
-def lost_error(worker_id: str | None) -> ErrorRecord:
-    """Say why an attempt ended that was lost with its worker."""
-    return ErrorRecord("LeaseExpired", f"its runner {worker_id} was not heard of until its lease ran out", "")
 
 
 class InMemoryLightningStore(LightningStore):
@@ -586,6 +581,9 @@ class InMemoryLightningStore(LightningStore):
 
     async def put(self, records: Sequence[Record]) -> list[Record]:
         await trio.lowlevel.checkpoint()
+        for record in records:
+            if isinstance(record, Run):
+                check_run(self._runs.get(record.run_id), record)
         # One class in, the same class out, which the type checker cannot see.
         return [cast("Any", self._put(record)) for record in records]
 

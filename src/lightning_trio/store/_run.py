@@ -28,7 +28,7 @@ from .._records import (
 from .._resources import NamedResources
 from .._span import Span
 from ._interface import LightningStore, Record
-from ._query import Query
+from ._query import Condition, Query
 
 
 class RunStore(LightningStore):
@@ -87,16 +87,38 @@ class RunStore(LightningStore):
         status: Literal["queuing", "cancelled"] = "queuing",
     ) -> list[str]:
         await self._check_requests(requests)
-        allowed = len(requests) if self._left is None else min(self._left, len(requests))
-        if self._left is not None and status == "queuing":
-            self._left -= allowed
-        ids = await self._store.enqueue(requests[:allowed], run_id=self._run_id, status=status)
-        if self._refusing and allowed:
+        if self._left is None:
+            return await self._store.enqueue(requests, run_id=self._run_id, status=status)
+        known = await self._known_keys(requests)
+        allowed = [self._may_start(request, known) for request in requests]
+        started = [request for request, may_start in zip(requests, allowed, strict=True) if may_start]
+        refused = [request for request, may_start in zip(requests, allowed, strict=True) if not may_start]
+        ids = await self._store.enqueue(started, run_id=self._run_id, status=status)
+        if self._refusing and ids:
             # Refused while these were on their way.
             await self._cancel(ids)
-        if allowed < len(requests):
-            ids += await self._store.enqueue(requests[allowed:], run_id=self._run_id, status="cancelled")
-        return ids
+        if not refused:
+            return ids
+        of_started = iter(ids)
+        of_refused = iter(await self._store.enqueue(refused, run_id=self._run_id, status="cancelled"))
+        return [next(of_started if may_start else of_refused) for may_start in allowed]
+
+    def _may_start(self, request: EnqueueRolloutRequest, known: Collection[str | None]) -> bool:
+        """Tell whether one more rollout may be started, and count it; one that is there already is no more."""
+        assert self._left is not None
+        if request.key is not None and request.key in known:
+            return True
+        if not self._left:
+            return False
+        self._left -= 1
+        return True
+
+    async def _known_keys(self, requests: Sequence[EnqueueRolloutRequest]) -> Collection[str | None]:
+        keys = {request.key for request in requests if request.key is not None}
+        if not keys:
+            return ()
+        must = [Condition("run_id", {self._run_id}), Condition("key", keys)]
+        return {rollout.key for rollout in await self._store.find(Query("rollouts", must))}
 
     async def _check_requests(self, requests: Sequence[EnqueueRolloutRequest]) -> None:
         pairs: set[tuple[RolloutMode | None, str | None]] = {(r.mode, r.resources_id) for r in requests}
@@ -154,8 +176,12 @@ class RunStore(LightningStore):
     def holding(self, run_id: str | None = None) -> AbstractContextManager[None]:
         return self._store.holding(self._run_id)
 
-    async def prune(self, *, run_id: str | None = None, older_than_seconds: float = 0.0) -> int:
-        return await self._store.prune(run_id=self._run_id, older_than_seconds=older_than_seconds)
+    async def prune(
+        self, *, run_id: str | None = None, older_than_seconds: float = 0.0, unfinished_runs: bool = False
+    ) -> int:
+        return await self._store.prune(
+            run_id=self._run_id, older_than_seconds=older_than_seconds, unfinished_runs=unfinished_runs
+        )
 
     # The rest knows no runs.
 

@@ -9,7 +9,8 @@ import attrs
 
 from ..._records import ResourcesUpdate, Run, Worker
 from .._rollout_ids import Scramble
-from ._codec import encode_resources, encode_run
+from .._rules import check_run
+from ._codec import decode_run, encode_resources, encode_run
 from ._transaction import Transaction
 from ._workers import encode_stats, put_worker
 
@@ -54,12 +55,22 @@ def _put(transaction: Transaction, each: EncodedRecord) -> Kept:
 
 
 def _put_run(transaction: Transaction, run: Run, body: str | None) -> None:
-    values = (run.name, run.agent, body, run.run_id)
-    if not transaction.execute("UPDATE runs SET name = ?, agent = ?, body = ? WHERE run_id = ?", values):
-        transaction.execute(
-            "INSERT INTO runs (number, name, agent, body, run_id) VALUES (?, ?, ?, ?, ?)",
-            (transaction.take_numbers("runs", 1), *values),
-        )
+    worker_id = run.worker_id or ""
+    values = (run.name, run.agent, run.takeovers, worker_id, body, run.run_id)
+    # As `may_replace` decides, in the statement itself: two that take a run up at once wait for each other in it.
+    replaced = transaction.execute(
+        "UPDATE runs SET name = ?, agent = ?, takeovers = ?, worker_id = ?, body = ? "
+        "WHERE run_id = ? AND (takeovers < ? OR (takeovers = ? AND worker_id = ?))",
+        (*values, run.takeovers, run.takeovers, worker_id),
+    )
+    if replaced:
+        return
+    for [known] in transaction.select({"body": "text"}, "FROM runs WHERE run_id = ?", (run.run_id,)):
+        check_run(decode_run(known), run)
+    transaction.execute(
+        "INSERT INTO runs (number, name, agent, takeovers, worker_id, body, run_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (transaction.take_numbers("runs", 1), *values),
+    )
 
 
 def _put_resources(transaction: Transaction, update: ResourcesUpdate, body: str | None) -> ResourcesUpdate:

@@ -97,7 +97,15 @@ WORKER: Final[Columns] = {
     "heartbeat_stats": "text",
 }
 
-RUN: Final[Columns] = {"number": "int", "run_id": "text", "name": "text", "agent": "text", "body": "text"}
+RUN: Final[Columns] = {
+    "number": "int",
+    "run_id": "text",
+    "name": "text",
+    "agent": "text",
+    "takeovers": "int",
+    "worker_id": "text",
+    "body": "text",
+}
 
 Migration: TypeAlias = Callable[[Transaction], None]
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from ..._lifecycle import rollout_status_after_loss
 from ..._records import Attempt, Expiry, Worker
-from .._memory import lost_error
 from .._rollout_ids import Scramble
+from .._rules import lost_error
 from ._codec import encode_error
 from ._schema import WORKER
 from ._standing import READY, end_attempts, load_standings, write_standings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import trio
 
-from ..._errors import UnknownId
+from ..._errors import StaleRun, UnknownId
 from ..._records import (
     DatasetFingerprint,
     EnqueueRolloutRequest,
@@ -229,6 +229,19 @@ async def runs_are_kept(store: LightningStore) -> None:
     expect_equal([r.run_id for r in await store.query_runs(agent="agent")], ["run-1"], "and by agent")
 
 
+async def a_run_is_taken_up_by_one_only(store: LightningStore) -> None:
+    begun = Run("run-1", worker_id="first")
+    await store.put([begun])
+    await store.put([attrs.evolve(begun, elapsed_seconds=1.0)])
+    taken = attrs.evolve(begun, worker_id="second", takeovers=1)
+    await store.put([taken])
+    with refused(StaleRun, "of two that take a run up at once the second is refused"):
+        await store.put([attrs.evolve(begun, worker_id="third", takeovers=1)])
+    with refused(StaleRun, "what the one before still reports of a run is refused"):
+        await store.put([attrs.evolve(begun, elapsed_seconds=2.0)])
+    expect_equal(await store.get_run_by_id("run-1"), taken, "what is refused changes nothing")
+
+
 CHECKS: tuple[Check, ...] = (
     a_known_key_makes_nothing_new,
     a_key_within_one_batch_counts_once,
@@ -246,4 +259,5 @@ CHECKS: tuple[Check, ...] = (
     old_rollouts_are_pruned,
     usage_and_durations_add_up,
     runs_are_kept,
+    a_run_is_taken_up_by_one_only,
 )
