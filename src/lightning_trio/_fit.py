@@ -207,19 +207,26 @@ class Fit:
         learning = trio.CancelScope()
         async with FlatNursery() as nursery:
             if limit is None:
-                nursery.start_soon(self._engine.work, session.run_id)
+                nursery.start_soon(self._work_off, session)
             else:
-                nursery.start_soon(self._work_until, limit, store, learning)
+                nursery.start_soon(self._work_until, limit, session, store, learning)
             with learning:
                 await self._run_algorithm(session)
+            session.begun.set()
             await session.wait_all()
             nursery.cancel_scope.cancel()
 
-    async def _work_until(self, limit: FailureLimit, store: RunStore, learning: trio.CancelScope) -> None:
+    async def _work_off(self, session: Session) -> None:
+        await session.begun.wait()
+        await self._engine.work(session.run_id)
+
+    async def _work_until(
+        self, limit: FailureLimit, session: Session, store: RunStore, learning: trio.CancelScope
+    ) -> None:
         """Work off what the algorithm asks for until there are too many failures, then end what is left."""
         with self._engine.telling_failures(store.run_id, limit.count):
             async with FlatNursery() as nursery:
-                nursery.start_soon(self._engine.work, store.run_id)
+                nursery.start_soon(self._work_off, session)
                 await limit.exceeded.wait()
                 nursery.cancel_scope.cancel()
         logger.warning("%s ends early: %s", store.run_id, limit.reason)

@@ -11,6 +11,7 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 import attrs
+import trio
 
 from .._datasets import describe_resources, encoded_task
 from .._errors import StaleAttempt, UsageError
@@ -59,6 +60,10 @@ class Session:
         self._window = max(_WINDOW_AT_LEAST, 4 * max_concurrency)
         self._rounds: Counter[str] = Counter()
         self._published: set[str] = set()
+        self.begun = trio.Event()
+        """Whether what is in the queue may be run: not before an algorithm that has saved its state has loaded it."""
+        if run.state is None:
+            self.begun.set()
 
     @property
     def best(self) -> ResourcesUpdate | None:
@@ -116,6 +121,7 @@ class Session:
             return None
         self._rounds = Counter(record.position)
         await self._cancel_later_rounds()
+        self.begun.set()
         self._history = list(record.history)
         if record.best_resources_id is not None:
             self._best = await self.store.get_resources_by_id(record.best_resources_id)
@@ -202,6 +208,7 @@ class Session:
                 f"resources={type(resources).__name__} is no snapshot; write: "
                 "snapshot = await session.publish({…}), then session.run(tasks, resources=snapshot)"
             )
+        self.begun.set()
         snapshot = resources or self._best
         resources_id = None if snapshot is None else snapshot.resources_id
         step = self._window // 2
