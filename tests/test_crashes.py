@@ -9,11 +9,10 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
-import trio
 
 from lightning_trio import EnqueueRolloutRequest, SqliteLightningStore, audit
 
@@ -73,7 +72,7 @@ async def test_a_run_killed_at_many_points_comes_to_its_end(seed: int, tmp_path:
     while not (said := run_for(path, moments.uniform(0.0, 0.25) if kills < 8 else 60.0)):
         kills += 1
         # The file is whole after each of them.
-        with sqlite3.connect(path) as connection:
+        with closing(sqlite3.connect(path)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
     assert said == f"ends {TASKS} {(TASKS - 1) / 2}\n"
@@ -101,7 +100,7 @@ import lightning_trio as agl
 
 @agl.rollout
 async def agent(task):
-    await trio.sleep(0.02)
+    await trio.sleep(0.1)
     return float(task)
 
 async def main():
@@ -135,7 +134,7 @@ async def test_several_runners_on_one_file_survive_the_death_of_one(tmp_path: Pa
         with runners(store.path, 3) as [victim, *_]:
             requests = [EnqueueRolloutRequest(task) for task in range(300)]
             ids = [rollout.rollout_id for rollout in await store.enqueue_many_rollouts(requests)]
-            await trio.sleep(0.15)
+            await store.wait_finished(ids, count=60)
             victim.kill()
             rollouts = await store.wait_for_rollouts(ids, timeout=60)
 

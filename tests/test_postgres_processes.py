@@ -106,7 +106,8 @@ async def test_a_runner_is_killed_and_the_others_finish_its_work(postgres: Postg
                 assert await store.wait_finished(ids) == []
             statuses = await check_books(store, journal)
 
-    assert 1 <= statuses["unresponsive"] <= 6
+    # None, where it was killed between two claims.
+    assert statuses["unresponsive"] <= 6
 
 
 async def test_what_a_stalled_runner_reports_late_counts_for_nothing(postgres: PostgresServer, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ class RunStore(LightningStore):
         status: Literal["queuing", "cancelled"] = "queuing",
     ) -> list[str]:
         await self._check_requests(requests)
-        if self._left is None:
+        if self._left is None or status == "cancelled":
             return await self._store.enqueue(requests, run_id=self._run_id, status=status)
         known = await self._known_keys(requests)
         allowed = [self._may_start(request, known) for request in requests]
