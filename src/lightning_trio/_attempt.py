@@ -114,6 +114,8 @@ class Progress:
     nurseries: int = 0
     thread: WorkerThread | None = None
     timed_out: bool = False
+    returned_late: bool = False
+    """It returned when it should have been stopped: it never yielded, or swallowed its cancellation."""
     unresponsive: bool = False
     error: BaseException | None = None
     stop: BaseException | None = None
@@ -188,7 +190,9 @@ async def run_attempt(
                 await trio.lowlevel.checkpoint_if_cancelled()
                 if limit > 0:
                     value = await _call(shared, recorder, bound, progress, scope)
-            if scope.cancelled_caught or limit <= 0:
+                    # Asked inside the scope, for there it looks at the clock, too.
+                    progress.returned_late = scope.cancel_called
+            if scope.cancelled_caught or progress.returned_late or limit <= 0:
                 progress.timed_out = True
             else:
                 record_return(recorder, value)
@@ -326,8 +330,12 @@ def _error(progress: Progress, config: RolloutConfig, duration: float) -> ErrorR
         exception = AttemptTimedOut(f"stopped, for it recorded nothing for {config.unresponsive_seconds:g} s")
     elif progress.allowance is not None:
         exception = AttemptTimedOut(progress.allowance.reason)
+    elif progress.returned_late:
+        exception = AttemptTimedOut(f"returned after its deadline of {config.timeout_seconds:g} s")
     else:
         exception = AttemptTimedOut(f"stopped at its deadline after {config.timeout_seconds:g} s")
+    if progress.returned_late:
+        exception.add_note("What it returned was refused, for it came too late.")
     if progress.abandoned is not None:
         exception.add_note(f"Its {progress.abandoned.kind} could not be stopped and was abandoned.")
     return ErrorRecord.from_exception(exception)
