@@ -340,6 +340,24 @@ async def exit_process(task: int) -> None:
     raise SystemExit(1)
 
 
+async def raise_generator_exit(task: int) -> None:
+    raise GeneratorExit
+
+
+async def raise_generator_exit_in_child(task: int) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(raise_generator_exit, task)
+
+
+def raise_generator_exit_in_thread(task: int) -> None:
+    raise GeneratorExit
+
+
+@agl.rollout(runs_in="asyncio")
+async def raise_generator_exit_in_asyncio(task: int) -> None:
+    raise GeneratorExit
+
+
 def raise_in_thread(task: int) -> None:
     raise ValueError
 
@@ -382,6 +400,10 @@ FAILING = [
     return_dict,
     return_nan,
     exit_process,
+    raise_generator_exit,
+    raise_generator_exit_in_child,
+    raise_generator_exit_in_thread,
+    raise_generator_exit_in_asyncio,
     raise_in_thread,
     time_out_in_thread,
     exit_in_thread,

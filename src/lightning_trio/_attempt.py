@@ -13,7 +13,7 @@ import outcome
 import trio
 from opentelemetry import context as otel_context
 
-from ._errors import AttemptTimedOut, RolloutCancelled
+from ._errors import AgentError, AttemptTimedOut, RolloutCancelled
 from ._groups import split_stop
 from ._hooks import Hook, call_hooks
 from ._injection import BoundAgent
@@ -107,6 +107,8 @@ class Progress:
     allowance: Allowance | None = None
     """How long it may run; None leaves that to `timeout_seconds` alone."""
     recorder: AttemptRecorder | None = None
+    owner: trio.lowlevel.Task | None = None
+    """The task that runs the attempt."""
     scope: trio.CancelScope | None = None
     """What its deadline stands on."""
     task: trio.lowlevel.Task | None = None
@@ -132,11 +134,26 @@ class Progress:
         return math.inf if seconds is None else seconds
 
     def fail(self, exc: BaseException) -> None:
-        """Take in an exception: split off what must go on up, keep the rest as the attempt's error."""
+        """Take in an exception: split off what must go on up, keep the rest as the attempt's error.
+
+        Raises:
+            GeneratorExit: the attempt's own coroutine is being closed.
+        """
+        if isinstance(exc, GeneratorExit):
+            exc = self._raised_generator_exit(exc)
         self.stop, rest = split_stop(exc)
         self.error = rest if rest is not None else self.error
         # An agent may answer its cancellation with an error of its own; it was stopped all the same.
         self.stopped = self.stop is not None or trio.current_effective_deadline() == -math.inf
+
+    def _raised_generator_exit(self, exc: GeneratorExit) -> AgentError:
+        # Trio, when it crashes, and the garbage collector close coroutines while their tasks do not run.
+        if not (trio.lowlevel.in_trio_task() and trio.lowlevel.current_task() is self.owner):
+            raise exc
+        # As it is it would be taken for such a close wherever `step` raises it.
+        error = AgentError("the agent raised GeneratorExit")
+        error.__cause__ = exc
+        return error
 
     @property
     def status(self) -> AttemptStatus:
@@ -170,6 +187,7 @@ async def run_attempt(
     recorder = progress.recorder = AttemptRecorder(shared.tracer, rollout, resources, shared.agent.name, host)
     token = CURRENT.set(recorder)
     otel_token = otel_context.attach(recorder.context())
+    progress.owner = trio.lowlevel.current_task()
     started = progress.started
     limit = progress.limit
     value: object = None
