@@ -111,7 +111,7 @@ async def test_generator_exit_of_an_agent_fails_its_attempt_and_leaves_its_neigh
     async def agent(task: int) -> float:
         if task == 1:
             raise GeneratorExit
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         return 1.0
 
     async with Runner(agent) as runner:

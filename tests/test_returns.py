@@ -46,6 +46,29 @@ class Real(float):
     """Some library's number."""
 
 
+async def forgotten(task: int) -> float:
+    return 1.0
+
+
+def plain(task: int) -> object:
+    return forgotten(task)
+
+
+async def native(task: int) -> object:
+    return forgotten(task)
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [plain, lambda task: forgotten(task), native, agl.rollout(runs_in="asyncio")(native)],
+    ids=["thread", "lambda", "trio", "asyncio"],
+)
+async def test_a_coroutine_that_nobody_awaited_is_named(agent: Any) -> None:
+    async with Runner(agent) as runner:
+        with pytest.raises(agl.InvalidReturn, match=r"returned a coroutine, .* write async def and await it"):
+            await runner.step(1)
+
+
 @pytest.mark.parametrize(
     ("value", "reward"),
     [
