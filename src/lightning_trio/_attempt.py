@@ -299,7 +299,7 @@ def _call_in_lane(
         progress.abandoned = call
 
     if bound.lane == "asyncio":
-        return shared.asyncio_lane.run(bound.fn, task, arguments, abandon)
+        return shared.asyncio_lane.run(bound.name, bound.fn, task, arguments, abandon)
     progress.thread = WorkerThread()
     return run_in_thread(bound.fn, task, arguments, progress.thread, abandon)
 
