@@ -287,8 +287,9 @@ def _call_in_lane(
     task = recorder.rollout.input
     arguments = bound.arguments(recorder) if bound.live else bound.fixed
     if bound.lane == "trio":
-        progress.task = trio.lowlevel.current_task()
-        progress.nurseries = len(progress.task.child_nurseries)
+        assert progress.owner is not None
+        progress.task = progress.owner
+        progress.nurseries = len(progress.owner.child_nurseries)
         return run_natively(bound.name, bound.fn, task, arguments)
     if bound.lane == "process":
         assert shared.process_lane is not None
