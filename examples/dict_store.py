@@ -53,6 +53,7 @@ from lightning_trio.store import (
     RolloutRemoval,
     Unset,
     WorkerStatus,
+    copy_containers,
     may_replace,
     rollout_status_after,
     rollout_status_after_loss,
@@ -150,7 +151,7 @@ class Tables:
                 return known.rollout_id
         rollout = Rollout(
             new_id("ro"),
-            request.input,
+            copy_containers(request.input),
             time.time(),
             mode=request.mode,
             resources_id=request.resources_id or self.latest,
@@ -201,7 +202,9 @@ class Tables:
         self.attempts[rollout_id] += (attempt,)
         self.become(rollout_id, "preparing")
         self.note_worker(worker_id, "busy", attempt)
-        return AttemptedRollout(**attrs.asdict(self.rollouts[rollout_id], recurse=False), attempt=attempt)
+        fields = attrs.asdict(self.rollouts[rollout_id], recurse=False)
+        # The agent may change its task; the next attempt gets it as it was.
+        return AttemptedRollout(**{**fields, "input": copy_containers(rollout.input)}, attempt=attempt)
 
     def put(self, record: Any) -> Any:
         """Store a snapshot, a worker or a run."""

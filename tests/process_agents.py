@@ -88,6 +88,8 @@ def fails(task: str) -> float:
         raise ExceptionGroup("several", [KeyError("a"), ValueError("b")])
     if task == "exit":
         sys.exit(3)
+    if task == "generator exit":
+        raise GeneratorExit
     if task == "interrupt":
         raise KeyboardInterrupt
     if task == "unreadable":

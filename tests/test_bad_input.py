@@ -340,6 +340,100 @@ async def test_asyncio_that_fails_in_other_ways_in_trio(agent: Any) -> None:
             await runner.step(1)
 
 
+async def test_a_class_is_shown_where_its_lane_is_set() -> None:
+    class Sleeps(agl.LitAgent[int]):
+        async def rollout_async(self, task: int, resources: Any, rollout: Any) -> None:
+            await sleeps_longer(task)
+
+    async with Runner(Sleeps()) as runner:
+        with pytest.raises(agl.AsyncioAgentError, match=r'Set runs_in = "asyncio" in its class, or call trio\.sleep'):
+            await runner.step(1)
+
+
+async def trio_sleeps(task: int) -> None:
+    await trio.sleep(task)
+
+
+async def trio_checkpoints(task: int) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+async def trio_waits(task: int) -> None:
+    await trio.sleep_forever()
+
+
+async def trio_opens_a_nursery(task: int) -> None:
+    async with trio.open_nursery():
+        pass
+
+
+async def trio_in_a_task_group(task: int) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(trio_sleeps(task))
+
+
+@pytest.mark.parametrize(
+    "agent", [trio_sleeps, trio_checkpoints, trio_waits, trio_opens_a_nursery, trio_in_a_task_group]
+)
+async def test_trio_in_an_agent_that_runs_in_asyncio(agent: Any) -> None:
+    async with Runner(agl.rollout(runs_in="asyncio")(agent)) as runner:
+        with pytest.raises(agl.UnsupportedLane, match=rf"the agent {agent.__name__} .* calls Trio.* Leave runs_in out"):
+            await runner.step(1)
+
+
+async def double(task: int) -> float:
+    return task * 2.0
+
+
+async def test_an_algorithm_written_for_asyncio() -> None:
+    @agl.algo
+    async def searches(train_dataset: Any) -> None:
+        await asyncio.sleep(0.01)
+
+    with pytest.raises(agl.AsyncioAgentError, match=r"the algorithm searches is written for asyncio .* run in Trio"):
+        await Runner(double, algorithm=searches).fit([1])
+
+
+async def test_an_error_of_an_algorithm_that_has_nothing_to_do_with_asyncio() -> None:
+    @agl.algo
+    async def fails(train_dataset: Any) -> None:
+        raise RuntimeError("its own")
+
+    with pytest.raises(RuntimeError, match=r"^its own$"):
+        await Runner(double, algorithm=fails).fit([1])
+
+
+async def test_a_hook_written_for_asyncio(caplog: pytest.LogCaptureFixture) -> None:
+    class Sleeping(agl.Hook):
+        async def on_rollout_start(self, **kwargs: Any) -> None:
+            await asyncio.sleep(0.01)
+
+    result = await Runner(double, hooks=[Sleeping()]).fit([1])
+
+    assert result.counts["succeeded"] == 1
+    assert "the hook Sleeping.on_rollout_start is written for asyncio (no running event loop)" in caplog.text
+    assert "hooks run in Trio" in caplog.text
+
+
+async def opened(runner: Runner) -> None:
+    async with runner:
+        pass
+
+
+@pytest.mark.parametrize("call", [lambda runner: runner.fit([1]), opened], ids=["fit", "async with"])
+def test_a_runner_in_asyncio(call: Any) -> None:
+    with pytest.raises(agl.NotInTrio, match=r"trio\.run\(runner\.fit, .* embed\.open_asyncio\(runner\)"):
+        asyncio.run(call(Runner(double)))
+
+
+def test_a_runner_that_asyncio_could_not_open_opens_in_trio() -> None:
+    runner = Runner(double)
+    with pytest.raises(agl.NotInTrio):
+        asyncio.run(opened(runner))
+
+    assert trio.run(runner.fit, [1]).counts["succeeded"] == 1
+
+
 async def test_a_call_of_asyncio_stays_in_its_attempt() -> None:
     async def agent(task: int) -> float:
         if task == 1:

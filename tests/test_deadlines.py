@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -23,6 +24,10 @@ async def sleeper(task: float) -> float:
 
 def limit(seconds: float, **more: Any) -> RolloutConfig:
     return RolloutConfig(timeout_seconds=seconds, **more)
+
+
+def named(agent: Any) -> str:
+    return str(getattr(agent, "__name__", agent))
 
 
 async def last_attempt(runner: Runner) -> agl.Attempt:
@@ -143,6 +148,57 @@ async def test_what_was_emitted_before_the_deadline_is_kept(autojump_clock: Mock
     attempt = await last_attempt(runner)
     spans = await runner.store.query_spans(attempt.rollout_id)
     assert [agl.get_message_value(span) for span in spans] == [None, "so far"]
+
+
+async def block(task: int) -> float:
+    agl.emit_message("so far")
+    time.sleep(0.15)  # noqa: ASYNC251 - the fault
+    return 1.0
+
+
+async def swallow_cancellation(task: int) -> float:
+    agl.emit_message("so far")
+    with suppress(trio.Cancelled):
+        await trio.sleep_forever()
+    return 1.0
+
+
+@agl.rollout(runs_in="asyncio")
+async def block_asyncio(task: int) -> float:
+    return await block(task)
+
+
+@agl.rollout(runs_in="asyncio")
+async def swallow_cancellation_in_asyncio(task: int) -> float:
+    agl.emit_message("so far")
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(60)
+    return 1.0
+
+
+@pytest.mark.parametrize(
+    "agent", [block, swallow_cancellation, block_asyncio, swallow_cancellation_in_asyncio], ids=named
+)
+async def test_what_an_agent_returns_after_its_deadline_is_refused(agent: Any) -> None:
+    with trio.fail_after(20):
+        async with Runner(agent, config=limit(0.05)) as runner, runner.stream([1]) as results:
+            [done] = [done async for done in results]
+
+    assert (done.status, done.attempt.status, done.final_reward) == ("failed", "timeout", None)
+    assert done.error is not None
+    assert done.error.message == "returned after its deadline of 0.05 s"
+    assert "What it returned was refused, for it came too late." in done.error.traceback
+    assert agl.get_message_value(done.spans[1]) == "so far"
+    assert runner.statistics().late_results == 1
+
+
+async def test_a_silent_agent_that_swallows_its_cancellation_is_unresponsive(autojump_clock: MockClock) -> None:
+    runner = Runner(swallow_cancellation, config=RolloutConfig(unresponsive_seconds=5))
+
+    await runner.fit([1])
+
+    attempt = await last_attempt(runner)
+    assert (attempt.status, attempt.final_reward) == ("unresponsive", None)
 
 
 async def test_an_agent_may_catch_its_own_timeouts(autojump_clock: MockClock) -> None:
@@ -284,6 +340,24 @@ async def exit_process(task: int) -> None:
     raise SystemExit(1)
 
 
+async def raise_generator_exit(task: int) -> None:
+    raise GeneratorExit
+
+
+async def raise_generator_exit_in_child(task: int) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(raise_generator_exit, task)
+
+
+def raise_generator_exit_in_thread(task: int) -> None:
+    raise GeneratorExit
+
+
+@agl.rollout(runs_in="asyncio")
+async def raise_generator_exit_in_asyncio(task: int) -> None:
+    raise GeneratorExit
+
+
 def raise_in_thread(task: int) -> None:
     raise ValueError
 
@@ -326,6 +400,10 @@ FAILING = [
     return_dict,
     return_nan,
     exit_process,
+    raise_generator_exit,
+    raise_generator_exit_in_child,
+    raise_generator_exit_in_thread,
+    raise_generator_exit_in_asyncio,
     raise_in_thread,
     time_out_in_thread,
     exit_in_thread,
@@ -335,10 +413,6 @@ FAILING = [
     exit_in_asyncio,
     asyncio_call_in_trio,
 ]
-
-
-def named(agent: Any) -> str:
-    return str(getattr(agent, "__name__", agent))
 
 
 @pytest.mark.parametrize("agent", FAILING, ids=named)

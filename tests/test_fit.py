@@ -15,6 +15,7 @@ from trio.testing import MockClock
 
 import lightning_trio as agl
 from lightning_trio import InMemoryLightningStore, RolloutConfig, Runner
+from lightning_trio._attempt import Progress
 
 
 async def double(task: float) -> float:
@@ -104,6 +105,30 @@ def test_system_exit_of_an_agent_fails_its_attempt_only() -> None:
     result = trio.run(Runner(agent).fit, [0, 1, 2])
 
     assert result.counts == {"cancelled": 0, "failed": 1, "succeeded": 2}
+
+
+async def test_generator_exit_of_an_agent_fails_its_attempt_and_leaves_its_neighbours_alone() -> None:
+    async def agent(task: int) -> float:
+        if task == 1:
+            raise GeneratorExit
+        await trio.lowlevel.checkpoint()
+        return 1.0
+
+    async with Runner(agent) as runner:
+        result = await runner.fit([0, 1, 2])
+        with pytest.raises(agl.AgentError, match="the agent raised GeneratorExit"):
+            await runner.step(1)
+
+    assert result.counts == {"cancelled": 0, "failed": 1, "succeeded": 2}
+
+
+def test_an_attempt_whose_coroutine_is_closed_lets_that_go_on() -> None:
+    """Trio and the garbage collector close coroutines while no task of theirs runs."""
+    rollout = agl.AttemptedRollout("ro-1", 1, 0.0, attempt=agl.Attempt("ro-1", "at-1", 1, 0.0))
+    progress = Progress(rollout, "trio", 0.0)
+
+    with pytest.raises(GeneratorExit):
+        progress.fail(GeneratorExit())
 
 
 @given(

@@ -17,7 +17,9 @@ PACKAGE = Path(lightning_trio.__file__).parent
 LAYERS: list[set[str]] = [
     {
         "semconv",
+        "_async_signs",
         "_collector",
+        "_containers",
         "_errors",
         "_exception_names",
         "_groups",

@@ -172,6 +172,7 @@ async def test_an_exception_comes_with_the_spans_before_it_and_the_workers_trace
     ("task", "kind", "message"),
     [
         ("exit", SystemExit, "3"),
+        ("generator exit", agl.AgentError, "the agent raised GeneratorExit"),
         ("interrupt", agl.AgentError, "the agent raised KeyboardInterrupt"),
         ("unreadable", agl.AgentError, "Unreadable: one and two"),
         ("local", agl.AgentError, "Local: nobody else knows it"),

@@ -231,6 +231,27 @@ def test_a_key_given_both_ways_is_refused_without_showing_it() -> None:
     assert "sk-secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", [agl.LLM, agl.ProxyLLM])
+def test_sampling_parameters_are_the_models_own(kind: type[agl.LLM]) -> None:
+    given = {"temperature": 0.5, "extra_body": {"stop": ["."]}}
+    llm = kind(endpoint="http://h/v1", model="m", sampling_parameters=given)
+    copies = [pickle.loads(pickle.dumps(llm)), copy.deepcopy(llm), attrs.evolve(llm)]
+
+    given["temperature"] = 2.0
+    seen = dict(**llm.sampling_parameters)
+    seen["extra_body"]["stop"].append("!")
+    seen.pop("temperature")
+
+    assert llm.sampling_parameters == {"temperature": 0.5, "extra_body": {"stop": ["."]}}
+    assert copies == [llm] * 3
+    assert "sampling_parameters={'temperature': 0.5, 'extra_body': {'stop': ['.']}}" in repr(llm)
+
+
+def test_sampling_parameters_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(agl.ResourceError, match=r"sampling_parameters=0\.5 is no mapping"):
+        agl.LLM(endpoint="http://h/v1", model="m", sampling_parameters=0.5)  # type: ignore[arg-type]
+
+
 def test_a_model_without_an_endpoint_string_is_refused() -> None:
     with pytest.raises(agl.ResourceError, match="LLM endpoint=None is no string"):
         agl.LLM(None, "qwen")  # type: ignore[arg-type]  # bad input

@@ -42,6 +42,18 @@ async def test_a_failed_attempt_is_tried_again(autojump_clock: MockClock) -> Non
     assert await statuses(runner) == ["failed", "failed", "succeeded"]
 
 
+async def test_an_agent_that_changes_its_task_changes_no_other_attempts(autojump_clock: MockClock) -> None:
+    async def agent(task: dict[str, list[str]], rollout: agl.AttemptedRollout) -> float:
+        [question] = task.pop("questions")
+        return await third_time_lucky(len(question), rollout)
+
+    task = {"questions": ["why?"]}
+    result = await Runner(agent, config=retrying()).fit([task], [task])
+
+    assert result.counts["succeeded"] == 2
+    assert task == {"questions": ["why?"]}
+
+
 async def test_step_returns_the_attempt_that_succeeded(autojump_clock: MockClock) -> None:
     async with Runner(third_time_lucky, config=retrying()) as runner:
         done = await runner.step(1)

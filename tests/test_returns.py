@@ -8,12 +8,15 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import lightning_trio as agl
-from lightning_trio import Runner, Span, SpanCoreFields
+from lightning_trio import Runner, Span, SpanCoreFields, semconv
 
 
 async def returning(value: object) -> agl.CompletedRollout:
@@ -44,6 +47,29 @@ def made_by_a_library(names: list[str]) -> list[ReadableSpan]:
 
 class Real(float):
     """Some library's number."""
+
+
+async def forgotten(task: int) -> float:
+    return 1.0
+
+
+def plain(task: int) -> object:
+    return forgotten(task)
+
+
+async def native(task: int) -> object:
+    return forgotten(task)
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [plain, lambda task: forgotten(task), native, agl.rollout(runs_in="asyncio")(native)],
+    ids=["thread", "lambda", "trio", "asyncio"],
+)
+async def test_a_coroutine_that_nobody_awaited_is_named(agent: Any) -> None:
+    async with Runner(agent) as runner:
+        with pytest.raises(agl.InvalidReturn, match=r"returned a coroutine, .* write async def and await it"):
+            await runner.step(1)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +187,41 @@ async def test_the_trace_and_parent_a_span_had_are_kept_as_attributes() -> None:
     assert orphan.trace_id in attributes.values()
     assert "00000000000000aa" in attributes.values()
     assert attributes["a"] == 1
+
+
+@given(parents=st.lists(st.integers(0, 9), min_size=1, max_size=8))
+@settings(max_examples=50, deadline=None)
+def test_every_returned_span_stands_below_the_root_whatever_the_parents(parents: list[int]) -> None:
+    """Cycles, spans that are their own parents, missing parents, forests: span n has the parent `parents[n]`."""
+    returned = [
+        Span.from_attributes(name="returned", attributes={}, span_id=f"{n + 1:016x}", parent_id=f"{parent + 1:016x}")
+        for n, parent in enumerate(parents)
+    ]
+
+    done = trio.run(returning, returned)
+
+    by_id = {span.span_id: span for span in done.spans}
+    for span in done.spans:
+        above = [span]
+        while above[-1].parent_id is not None and len(above) <= len(by_id):
+            above.append(by_id[above[-1].parent_id])
+        assert above[-1] is done.spans[0]
+
+
+async def test_a_cycle_of_spans_is_broken_at_the_first_which_keeps_its_parent_as_an_attribute() -> None:
+    first, second, third = (f"{n:016x}" for n in (1, 2, 3))
+    parents = {first: third, second: first, third: second}
+    spans = [
+        Span.from_attributes(name="in a cycle", attributes={}, span_id=span_id, parent_id=parent_id)
+        for span_id, parent_id in parents.items()
+    ]
+
+    done = await returning(spans)
+
+    root, _, *returned = done.spans
+    assert [span.parent_id for span in returned] == [root.span_id, first, second]
+    original = [span.attributes.get(semconv.LightningSpanAttributes.ORIGINAL_PARENT_ID) for span in returned]
+    assert original == [third, None, None]
 
 
 async def test_spans_of_the_sdk_are_converted() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -44,6 +45,19 @@ def report(attempted: AttemptedRollout, status: AttemptStatus = "succeeded", **f
 
 def span_of(attempted: AttemptedRollout) -> Span:
     return Span.from_attributes(attributes={}, rollout_id=attempted.rollout_id, attempt_id=attempted.attempt.attempt_id)
+
+
+async def test_a_task_may_hold_what_cannot_be_copied_and_contain_itself() -> None:
+    lock = threading.Lock()
+    task: list[Any] = [lock]
+    task.append(task)
+    store = InMemoryLightningStore()
+    await store.enqueue([EnqueueRolloutRequest({"lock": lock}), EnqueueRolloutRequest(task)])
+
+    plain, circular = await store.claim(2)
+
+    assert plain.input == {"lock": lock}
+    assert circular.input is task
 
 
 async def run_all(store: InMemoryLightningStore, number: int, run_id: str | None = None) -> list[str]:

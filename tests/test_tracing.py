@@ -751,6 +751,22 @@ async def test_what_an_exporter_refuses_is_counted_and_fails_no_rollout(
     assert statistics["InMemorySpanExporter"] == agl.ExporterStatistics(2, 0, 0, 0)
 
 
+async def test_an_exporter_that_fails_again_and_again_is_logged_once(
+    tracer: agl.Tracer, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracer.add_exporter(Refusing(raises=True))
+
+    for _ in range(3):
+        await run(say, tracer)
+
+    [record] = [record for record in caplog.records if record.name == "lightning_trio.tracing"]
+    assert record.exc_info is not None
+    assert record.getMessage() == (
+        "Refusing failed; 2 spans are lost to it. Further failures are only counted, in tracer.statistics()"
+    )
+    assert tracer.statistics().exporters["Refusing"].failed == 6
+
+
 async def test_an_exporter_that_hangs_when_the_runner_closes_is_given_up(
     tracer: agl.Tracer, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,7 @@ from ._errors import LightningTrioError as LightningTrioError
 from ._errors import MissingPlaceholder as MissingPlaceholder
 from ._errors import NestedTrioRun as NestedTrioRun
 from ._errors import NoActiveRollout as NoActiveRollout
+from ._errors import NotInTrio as NotInTrio
 from ._errors import NotStorable as NotStorable
 from ._errors import PayloadTooLarge as PayloadTooLarge
 from ._errors import ResourceError as ResourceError

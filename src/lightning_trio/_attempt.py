@@ -13,7 +13,7 @@ import outcome
 import trio
 from opentelemetry import context as otel_context
 
-from ._errors import AttemptTimedOut, RolloutCancelled
+from ._errors import AgentError, AttemptTimedOut, RolloutCancelled
 from ._groups import split_stop
 from ._hooks import Hook, call_hooks
 from ._injection import BoundAgent
@@ -107,6 +107,8 @@ class Progress:
     allowance: Allowance | None = None
     """How long it may run; None leaves that to `timeout_seconds` alone."""
     recorder: AttemptRecorder | None = None
+    owner: trio.lowlevel.Task | None = None
+    """The task that runs the attempt."""
     scope: trio.CancelScope | None = None
     """What its deadline stands on."""
     task: trio.lowlevel.Task | None = None
@@ -114,6 +116,8 @@ class Progress:
     nurseries: int = 0
     thread: WorkerThread | None = None
     timed_out: bool = False
+    returned_late: bool = False
+    """It returned when it should have been stopped: it never yielded, or swallowed its cancellation."""
     unresponsive: bool = False
     error: BaseException | None = None
     stop: BaseException | None = None
@@ -130,11 +134,26 @@ class Progress:
         return math.inf if seconds is None else seconds
 
     def fail(self, exc: BaseException) -> None:
-        """Take in an exception: split off what must go on up, keep the rest as the attempt's error."""
+        """Take in an exception: split off what must go on up, keep the rest as the attempt's error.
+
+        Raises:
+            GeneratorExit: the attempt's own coroutine is being closed.
+        """
+        if isinstance(exc, GeneratorExit):
+            exc = self._raised_generator_exit(exc)
         self.stop, rest = split_stop(exc)
         self.error = rest if rest is not None else self.error
         # An agent may answer its cancellation with an error of its own; it was stopped all the same.
         self.stopped = self.stop is not None or trio.current_effective_deadline() == -math.inf
+
+    def _raised_generator_exit(self, exc: GeneratorExit) -> AgentError:
+        # Trio, when it crashes, and the garbage collector close coroutines while their tasks do not run.
+        if not (trio.lowlevel.in_trio_task() and trio.lowlevel.current_task() is self.owner):
+            raise exc
+        # As it is it would be taken for such a close wherever `step` raises it.
+        error = AgentError("the agent raised GeneratorExit")
+        error.__cause__ = exc
+        return error
 
     @property
     def status(self) -> AttemptStatus:
@@ -168,6 +187,7 @@ async def run_attempt(
     recorder = progress.recorder = AttemptRecorder(shared.tracer, rollout, resources, shared.agent.name, host)
     token = CURRENT.set(recorder)
     otel_token = otel_context.attach(recorder.context())
+    progress.owner = trio.lowlevel.current_task()
     started = progress.started
     limit = progress.limit
     value: object = None
@@ -188,7 +208,9 @@ async def run_attempt(
                 await trio.lowlevel.checkpoint_if_cancelled()
                 if limit > 0:
                     value = await _call(shared, recorder, bound, progress, scope)
-            if scope.cancelled_caught or limit <= 0:
+                    # Asked inside the scope, for there it looks at the clock, too.
+                    progress.returned_late = scope.cancel_called
+            if scope.cancelled_caught or progress.returned_late or limit <= 0:
                 progress.timed_out = True
             else:
                 record_return(recorder, value)
@@ -265,8 +287,9 @@ def _call_in_lane(
     task = recorder.rollout.input
     arguments = bound.arguments(recorder) if bound.live else bound.fixed
     if bound.lane == "trio":
-        progress.task = trio.lowlevel.current_task()
-        progress.nurseries = len(progress.task.child_nurseries)
+        assert progress.owner is not None
+        progress.task = progress.owner
+        progress.nurseries = len(progress.owner.child_nurseries)
         return run_natively(bound.name, bound.fn, task, arguments)
     if bound.lane == "process":
         assert shared.process_lane is not None
@@ -277,7 +300,7 @@ def _call_in_lane(
         progress.abandoned = call
 
     if bound.lane == "asyncio":
-        return shared.asyncio_lane.run(bound.fn, task, arguments, abandon)
+        return shared.asyncio_lane.run(bound.name, bound.fn, task, arguments, abandon)
     progress.thread = WorkerThread()
     return run_in_thread(bound.fn, task, arguments, progress.thread, abandon)
 
@@ -326,8 +349,12 @@ def _error(progress: Progress, config: RolloutConfig, duration: float) -> ErrorR
         exception = AttemptTimedOut(f"stopped, for it recorded nothing for {config.unresponsive_seconds:g} s")
     elif progress.allowance is not None:
         exception = AttemptTimedOut(progress.allowance.reason)
+    elif progress.returned_late:
+        exception = AttemptTimedOut(f"returned after its deadline of {config.timeout_seconds:g} s")
     else:
         exception = AttemptTimedOut(f"stopped at its deadline after {config.timeout_seconds:g} s")
+    if progress.returned_late:
+        exception.add_note("What it returned was refused, for it came too late.")
     if progress.abandoned is not None:
         exception.add_note(f"Its {progress.abandoned.kind} could not be stopped and was abandoned.")
     return ErrorRecord.from_exception(exception)

@@ -322,6 +322,7 @@ class Engine:
         self._live[attempt.attempt_id] = progress
         ended = await run_attempt(self._shared, rollout, resources, bound, host, progress)
         del self._live[attempt.attempt_id]
+        self._late_results += progress.returned_late
         outcome = ended.outcome
         if outcome.status != "succeeded" and outcome.status != "cancelled":
             delay = retry_delay(attempt.sequence_id, config, self._random.random())

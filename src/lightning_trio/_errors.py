@@ -10,6 +10,7 @@
     │   ├── MissingPlaceholder (also KeyError)
     │   ├── NestedTrioRun (also RuntimeError)
     │   ├── NoActiveRollout (also RuntimeError)
+    │   ├── NotInTrio (also RuntimeError)
     │   ├── NotStorable (also TypeError, ValueError)
     │   │   └── PayloadTooLarge
     │   ├── ResourceError (also ValueError)
@@ -50,7 +51,7 @@ class AgentSignatureError(UsageError, TypeError, ValueError):
 
 
 class AsyncioAgentError(UsageError):
-    """A Trio-native agent called asyncio."""
+    """An agent, or an algorithm, that runs in Trio called asyncio."""
 
 
 class DatasetError(UsageError, TypeError):
@@ -71,6 +72,10 @@ class NestedTrioRun(UsageError, RuntimeError):
 
 class NoActiveRollout(UsageError, RuntimeError):
     """Something that acts on the current rollout was called outside of any."""
+
+
+class NotInTrio(UsageError, RuntimeError):
+    """What runs in Trio was awaited where Trio does not run, such as in asyncio."""
 
 
 class NotStorable(UsageError, TypeError, ValueError):

@@ -11,9 +11,10 @@ from typing import Any
 import attrs
 import trio
 
+from ._async_signs import SIGNALLING, find_asyncio_sign
 from ._datasets import Datasets, describe_resources
 from ._engine import Engine
-from ._errors import ResumeError, StaleRun
+from ._errors import AsyncioAgentError, ResumeError, StaleRun
 from ._failures import FailureLimit
 from ._groups import FlatNursery, Terminated
 from ._ids import new_run_id
@@ -322,4 +323,13 @@ async def _note_time(session: Session, elapsed: Callable[[], float]) -> None:
 
 @trio.lowlevel.disable_ki_protection
 async def _run_unprotected(algorithm: Algorithm, datasets: Datasets) -> Any:
-    await algorithm.run(train_dataset=datasets.train, val_dataset=datasets.val)
+    try:
+        await algorithm.run(train_dataset=datasets.train, val_dataset=datasets.val)
+    except SIGNALLING as exc:
+        sign = find_asyncio_sign(exc)
+        if sign is None:
+            raise
+        raise AsyncioAgentError(
+            f"the algorithm {algorithm.name} is written for asyncio ({sign}), and algorithms run in Trio: call "
+            "trio.sleep, trio.open_nursery and the like instead of asyncio's"
+        ) from exc

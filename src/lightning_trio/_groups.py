@@ -19,7 +19,7 @@ def sole_exception(exc: BaseException) -> BaseException:
 
 def split_stop(exc: BaseException) -> tuple[BaseException | None, BaseException | None]:
     """Split into what must go on up (cancellation, Ctrl-C, SIGTERM) and what else went wrong."""
-    stops = (trio.Cancelled, KeyboardInterrupt, Terminated, GeneratorExit)
+    stops = (trio.Cancelled, KeyboardInterrupt, Terminated)
     if isinstance(exc, BaseExceptionGroup):
         return exc.split(stops)
     return (exc, None) if isinstance(exc, stops) else (None, exc)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 
+from ._async_signs import find_asyncio_sign
 from ._records import AttemptedRollout
 from ._span import Span
 
@@ -55,5 +56,8 @@ async def call_hooks(hooks: Sequence[Hook], name: HookName, **arguments: Any) ->
     for hook in hooks:
         try:
             await getattr(hook, name)(**arguments)
-        except (Exception, SystemExit):
-            logger.exception("the hook %s.%s failed; the rollout goes on", type(hook).__name__, name)
+        except (Exception, SystemExit) as exc:
+            what = "failed"
+            if (sign := find_asyncio_sign(exc)) is not None:
+                what = f"is written for asyncio ({sign}), and hooks run in Trio: call trio.sleep and the like there"
+            logger.exception("the hook %s.%s %s; the rollout goes on", type(hook).__name__, name, what)

@@ -474,7 +474,8 @@ class RunnerStatistics:
     """What a runner does now and has done since it was opened; all are numbers of rollouts or attempts.
 
     `abandoned_threads` counts attempts that were given up and still run, in threads or on a blocked asyncio loop;
-    `late_results` those that have ended since, whose results were refused.
+    `late_results` those of them that have ended since, and agents that returned after their deadline without having
+    been given up; their results were refused.
     """
 
     running: int

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import attrs
 
+from ._containers import copy_containers
 from ._errors import MissingPlaceholder, ResourceError
 from ._records import AttemptedRollout
 
@@ -77,6 +78,28 @@ class LostKey:
     token: str
 
 
+def _own_mapping(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ResourceError(
+            f'LLM sampling_parameters={value!r} is no mapping; write for example {{"temperature": 0.7}}'
+        )
+    mapping: Mapping[str, Any] = copy_containers(dict(value))
+    return mapping
+
+
+class _CopiedSlot:
+    """Wrap the slot of a field, so that who reads it may change what it gets."""
+
+    def __init__(self, slot: Any) -> None:
+        self._slot = slot
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else copy_containers(self._slot.__get__(instance, owner))
+
+    def __set__(self, instance: object, value: object) -> None:
+        self._slot.__set__(instance, value)
+
+
 @attrs.frozen
 class LLM(Resource, resource_type="llm"):
     """Name a model behind an OpenAI-compatible endpoint.
@@ -85,7 +108,9 @@ class LLM(Resource, resource_type="llm"):
         endpoint: base URL, as an OpenAI client takes it, for example ``https://api.openai.com/v1``.
         model: the model's name there.
         api_key: the key itself. It is shown in no repr, span, log or export, and no store keeps it.
-        sampling_parameters: keyword arguments for the call, such as ``{"temperature": 0.7}``.
+        sampling_parameters: keyword arguments for the call, such as ``{"temperature": 0.7}``. Copied, and read as a
+            copy each time, since many rollouts share the resource; for other ones write
+            ``attrs.evolve(llm, sampling_parameters={…})``.
         api_key_env: the environment variable to read the key from where the agent runs, so that the key
             needs no keeping at all.
 
@@ -96,7 +121,7 @@ class LLM(Resource, resource_type="llm"):
     endpoint: str
     model: str
     _api_key: str | LostKey | None = attrs.field(default=None, repr=False, alias="api_key")
-    sampling_parameters: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
+    sampling_parameters: Mapping[str, Any] = attrs.field(factory=dict[str, Any], converter=_own_mapping)
     api_key_env: str | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
@@ -130,6 +155,10 @@ class LLM(Resource, resource_type="llm"):
     def get_base_url(self, rollout_id: str | None = None, attempt_id: str | None = None) -> str:
         """Give the endpoint; a `ProxyLLM` puts the ids into it."""
         return self.endpoint
+
+
+# Not a private field with a property: its name is that of the stored form, the repr, and of users' subclasses.
+LLM.sampling_parameters = _CopiedSlot(LLM.sampling_parameters)  # type: ignore[assignment]
 
 
 @attrs.frozen

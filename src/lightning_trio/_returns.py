@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,13 @@ def record_return(recorder: AttemptRecorder, value: object) -> None:
         return
     if isinstance(value, float) or is_number(value):
         recorder.record(semconv.AGL_ANNOTATION, reward_attributes(value), OK_STATUS, recorder.root_id)
+    elif inspect.iscoroutine(value):
+        # It never runs; closed, Python does not warn of it.
+        value.close()
+        raise InvalidReturn(
+            f"the agent {recorder.agent_name} returned a coroutine, which nobody runs; write async def and await it: "
+            "async def agent(task): return await …"
+        )
     elif isinstance(value, list):
         _record_list(recorder, cast("list[object]", value))
     else:

@@ -17,7 +17,7 @@ from ._collector import calm_collector
 from ._datasets import Datasets, check_dataset
 from ._describe import summary
 from ._engine import Engine
-from ._errors import DatasetError, RunnerClosed, UsageError
+from ._errors import DatasetError, NotInTrio, RunnerClosed, UsageError
 from ._exception_names import missing_name
 from ._failures import check_max_failures
 from ._fit import Fit, FitSettings, Resumption
@@ -176,6 +176,11 @@ class Runner:
     # Protected: a Ctrl-C is raised in the agent's code or where we wait, never halfway through our own.
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
+        if not trio.lowlevel.in_trio_task():
+            raise NotInTrio(
+                "a runner runs in Trio, and this is no task of Trio's; write trio.run(runner.fit, train_dataset), or, "
+                "in a program of asyncio, async with embed.open_asyncio(runner) as r: await r.fit(train_dataset)"
+            )
         if self._stack is not None:
             raise UsageError("this runner is open already; one `async with runner:` is enough")
         self._stack = AsyncExitStack()
@@ -358,6 +363,7 @@ class Runner:
         Raises:
             DatasetError: a dataset is empty, or a generator (see `stream`).
             AgentSignatureError: a parameter of the agent cannot be supplied; nothing has run then.
+            NotInTrio: Trio does not run here, but perhaps asyncio; the message shows what to write instead.
             ResumeError: the run to resume is another agent's or dataset's, unknown, or being worked on.
         """
         if train_dataset is None and val_dataset is None and isinstance(self.algorithm, Baseline):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._errors import AgentError
+from .._async_signs import SIGNALLING, find_trio_sign
+from .._errors import AgentError, UnsupportedLane
 from .._groups import FlatNursery
 from ._abandoned import StillRunning
 
@@ -58,6 +59,7 @@ class AsyncioLane:
 
     async def run(
         self,
+        name: str,
         fn: Callable[..., Coroutine[Any, Any, Any]],
         task: Any,
         arguments: Mapping[str, Any],
@@ -66,6 +68,9 @@ class AsyncioLane:
         """Call the function on the loop; cancelling the caller cancels the call and waits for its clean-up.
 
         When the call cannot be cancelled it is handed to `abandon`, and the caller goes on.
+
+        Raises:
+            UnsupportedLane: the function called Trio.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         # asyncio takes 20 ms to import, and Trio's agents do without it.
@@ -75,6 +80,14 @@ class AsyncioLane:
         self._submit(call)
         try:
             return await call.wait()
+        except SIGNALLING as exc:
+            sign = find_trio_sign(exc)
+            if sign is None:
+                raise
+            raise UnsupportedLane(
+                f'the agent {name} has runs_in="asyncio" and calls Trio, which does not run there ({sign}). Leave '
+                "runs_in out, or call asyncio.sleep, asyncio.TaskGroup and the like instead of Trio's"
+            ) from exc
         except trio.Cancelled:
             if not call.ended and call.raise_cancel is not None:
                 abandon(call)

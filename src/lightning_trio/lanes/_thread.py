@@ -55,7 +55,7 @@ async def run_in_thread(
 ) -> Any:
     """Call the function in a thread; on cancellation go on without it and hand it to `abandon`."""
     try:
-        return await trio.to_thread.run_sync(
+        [value] = await trio.to_thread.run_sync(
             _call,
             fn,
             task,
@@ -65,16 +65,18 @@ async def run_in_thread(
             # Trio asks for no more than these two methods, see trio.to_thread.run_sync.
             limiter=thread,  # type: ignore[arg-type]
         )
+        return value
     except trio.Cancelled:
         if thread.runs:
             abandon(thread)
         raise
 
 
-def _call(fn: Callable[..., Any], task: Any, arguments: Mapping[str, Any], thread: WorkerThread) -> Any:
+def _call(fn: Callable[..., Any], task: Any, arguments: Mapping[str, Any], thread: WorkerThread) -> tuple[Any]:
     thread.ident = threading.get_ident()
     try:
-        return fn(task, **arguments)
+        # In a tuple, for Trio refuses a coroutine in words that speak of this function.
+        return (fn(task, **arguments),)
     except KeyboardInterrupt as exc:
         # Ctrl-C reaches the main thread only, so this is the agent's own and must not stop the program.
         raise AgentError("the agent raised KeyboardInterrupt") from exc

@@ -1,5 +1,6 @@
 """Stores: where rollouts, attempts, spans and resources live, and what a store of one's own is made of."""
 
+from .._containers import copy_containers as copy_containers
 from .._lifecycle import QUEUED as QUEUED
 from .._lifecycle import TERMINAL_ATTEMPT as TERMINAL_ATTEMPT
 from .._lifecycle import TERMINAL_ROLLOUT as TERMINAL_ROLLOUT

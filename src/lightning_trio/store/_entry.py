@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from .._containers import copy_containers
 from .._errors import UnknownId
 from .._records import (
     DEFAULT_CONFIG,
@@ -59,9 +60,12 @@ class Entry:
 
     def rollout(self) -> Rollout:
         """Make the record, with the latest attempt if there is one."""
+        return self._record(self.input)
+
+    def _record(self, task: Any) -> Rollout:
         fields = (
             self.rollout_id,
-            self.input,
+            task,
             self.start_time,
             self.end_time,
             self.mode,
@@ -75,8 +79,8 @@ class Entry:
         return AttemptedRollout(*fields, attempt=self.attempts[-1]) if self.attempts else Rollout(*fields)
 
     def attempted(self) -> AttemptedRollout:
-        """Make the record of a rollout that has an attempt."""
-        rollout = self.rollout()
+        """Make the record of a rollout whose attempt begins; what the agent does to its task, it does to its own."""
+        rollout = self._record(copy_containers(self.input))
         assert isinstance(rollout, AttemptedRollout)
         return rollout
 

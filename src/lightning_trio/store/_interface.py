@@ -58,8 +58,9 @@ class LightningStore(ABC):
 
     Rules for every store: waiting is by wake-up, never by polling; terminal statuses are sticky; an attempt's
     outcome and spans are committed together or not at all; a late report of a superseded attempt is refused;
-    records handed out never change, nor does what is kept when a caller changes the list or mapping it gave (tasks
-    may be kept as they are); queries on unknown ids come back empty, changes to unknown ids raise.
+    records handed out never change, nor does what is kept when a caller changes the list or mapping it gave; every
+    attempt gets lists and dicts of its own in its task, for its agent may change them (`copy_containers`); queries on
+    unknown ids come back empty, changes to unknown ids raise.
 
     To write your own, implement the abstract methods and run `lightning_trio.testing.check_store` on it.
     """

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, cast
 import attrs
 import trio
 
+from .._containers import copy_containers
 from .._errors import Evicted, StaleAttempt, UnknownId
 from .._ids import new_attempt_id
 from .._lifecycle import (
@@ -115,7 +116,8 @@ class InMemoryLightningStore(LightningStore):
         retain: how many finished rollouts to keep, the newest; asking for an older one raises `Evicted`. The
             counts and rewards of `summarize` cover all of them.
 
-    To be used from the thread of one Trio program at a time. Tasks are kept as they are, not copied.
+    To be used from the thread of one Trio program at a time. A task may be any object. Lists and dicts are copied,
+    when they come and for each attempt (see `copy_containers`); other objects are kept and handed out as they are.
     """
 
     def __init__(self, *, retain: int = 100_000) -> None:
@@ -240,7 +242,7 @@ class InMemoryLightningStore(LightningStore):
             Entry(
                 number,
                 self._ids.new(),
-                request.input,
+                copy_containers(request.input),
                 request.mode,
                 request.resources_id or self._latest_resources,
                 request.config,
@@ -496,8 +498,13 @@ class InMemoryLightningStore(LightningStore):
     def _change_rollout(self, entry: Entry, change: RolloutChange) -> None:
         for name in ("input", "mode", "resources_id", "config", "metadata"):
             value = getattr(change, name)
-            if not isinstance(value, Unset):
-                setattr(entry, name, dict(value) if isinstance(value, Mapping) and name == "metadata" else value)
+            if isinstance(value, Unset):
+                continue
+            if name == "input":
+                value = copy_containers(value)
+            elif isinstance(value, Mapping):
+                value = dict(value)
+            setattr(entry, name, value)
         status = change.status
         if isinstance(status, Unset):
             return

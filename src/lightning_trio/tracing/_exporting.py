@@ -47,6 +47,7 @@ class ExportQueue:
     _exported: int = attrs.field(default=0, init=False)
     _dropped: int = attrs.field(default=0, init=False)
     _failed: int = attrs.field(default=0, init=False)
+    _has_raised: bool = attrs.field(default=False, init=False)
     _runs: int = attrs.field(default=0, init=False)
     _turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _filled: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -119,7 +120,13 @@ class ExportQueue:
         try:
             return self.exporter.export([to_readable(span) for span in batch]) is SpanExportResult.SUCCESS
         except Exception:
-            logger.exception("%s failed; %d spans are lost to it", type(self.exporter).__name__, len(batch))
+            if not self._has_raised:
+                self._has_raised = True
+                logger.exception(
+                    "%s failed; %d spans are lost to it. Further failures are only counted, in tracer.statistics()",
+                    type(self.exporter).__name__,
+                    len(batch),
+                )
             return False
 
     def _drop_rest(self) -> None:

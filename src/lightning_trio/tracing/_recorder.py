@@ -369,17 +369,37 @@ class AttemptRecorder:
         return attrs.evolve(span, trace_id=self.trace_id, attributes={**span.attributes, **original})
 
     def _under_root(self, spans: list[Span]) -> list[Span]:
-        """Hang every span whose parent is none of the attempt's below the root."""
-        known = {span.span_id for span in spans}
-        return [
-            span if span.parent_id in known or span.span_id == self.root_id else self._reparent(span) for span in spans
-        ]
+        """Hang those spans below the root that do not stand below it: their parent is none of ours, or themselves."""
+        parents = {span.span_id: span.parent_id for span in spans}
+        loose = _find_loose(parents, self.root_id)
+        return [self._reparent(span) if span.span_id in loose else span for span in spans]
 
     def _reparent(self, span: Span) -> Span:
         attributes = dict(span.attributes)
         if span.parent_id is not None:
             attributes[semconv.LightningSpanAttributes.ORIGINAL_PARENT_ID] = span.parent_id
         return attrs.evolve(span, parent_id=self.root_id, attributes=attributes)
+
+
+def _find_loose(parents: Mapping[str, str | None], root_id: str) -> set[str]:
+    """Find the spans to hang below the root so that all stand below it: one for each missing parent and each cycle."""
+    loose: set[str] = set()
+    placed = {root_id}
+    for current in parents:
+        path: set[str] = set()
+        while current not in placed:
+            path.add(current)
+            parent_id = parents[current]
+            if parent_id is None or parent_id not in parents:
+                loose.add(current)
+                break
+            if parent_id in path:
+                # A cycle: the first of its spans to be met comes out on top.
+                loose.add(parent_id)
+                break
+            current = parent_id
+        placed |= path
+    return loose
 
 
 def host_link() -> Link | None:

@@ -49,6 +49,25 @@ async def start_makes_a_rollout_past_the_queue(store: LightningStore) -> None:
     expect_equal(await store.claim(1), [], "a started rollout is not in the queue")
 
 
+async def every_attempt_gets_a_task_of_its_own(store: LightningStore) -> None:
+    task = {"steps": [{"left": 2}]}
+    [first_id, second_id] = await store.enqueue(requests(task, task, config=RETRY))
+    task["steps"].clear()
+    [first] = await store.claim(1)
+    first.input.pop("steps")[0]["left"] = 0
+
+    [second] = await store.claim(1)
+    expect_equal(second.rollout_id, second_id, "the queue is in order")
+    expect_equal(second.input, {"steps": [{"left": 2}]}, "what an agent does to its task touches no other rollout")
+    await finish(store, first, "failed", retry_delay=0.0)
+    [again] = await store.claim(1)
+    expect_equal(again.rollout_id, first_id, "a retry is claimed")
+    expect_equal(again.input, {"steps": [{"left": 2}]}, "nor the next attempt of its own")
+    [started] = await store.start([again.rollout_id])
+    expect_equal(started.input, again.input, "a further attempt gets it whole")
+    expect(started.input is not again.input, "and has it to itself")
+
+
 async def start_keeps_the_order_of_new_and_known(store: LightningStore) -> None:
     known = await claim_one(store)
     started = await store.start([EnqueueRolloutRequest("a"), known.rollout_id, EnqueueRolloutRequest("b")])
@@ -281,6 +300,7 @@ async def a_late_report_after_a_retry_has_begun_is_refused(store: LightningStore
 
 CHECKS: tuple[Check, ...] = (
     start_makes_a_rollout_past_the_queue,
+    every_attempt_gets_a_task_of_its_own,
     start_keeps_the_order_of_new_and_known,
     start_refuses_unknown_ids,
     start_refuses_what_has_ended,
