@@ -25,10 +25,39 @@ from ._context import current_recorder
 from ._groups import sole_exception
 from ._records import AttemptedRollout
 from ._resources import NamedResources
-from ._rewards import reward_attributes
+from ._rewards import (
+    RewardDimension,
+    find_final_reward,
+    find_reward_spans,
+    get_reward_value,
+    get_rewards_from_span,
+    is_reward_span,
+    reward_attributes,
+)
 from ._span import OK_STATUS, UNSET_STATUS, Event, Span, SpanCoreFields, TraceStatus
 from .semconv import LightningSpanAttributes as Keys
 from .tracing._recorder import AttemptRecorder, OpenSpan
+
+__all__ = [
+    "Emitter",
+    "Operation",
+    "RewardDimension",
+    "current_emitter",
+    "emit_annotation",
+    "emit_exception",
+    "emit_message",
+    "emit_object",
+    "emit_reward",
+    "find_final_reward",
+    "find_reward_spans",
+    "get_message_value",
+    "get_object_value",
+    "get_reward_value",
+    "get_rewards_from_span",
+    "is_reward_span",
+    "operation",
+    "reward",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
