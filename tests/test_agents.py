@@ -579,3 +579,14 @@ async def test_a_mode_that_is_none_is_refused() -> None:
     async with Runner(agent) as runner:
         with pytest.raises(ValueError, match="mode='Train'; there are 'train', 'val' and 'test'"):
             await runner.step(1, mode="Train")  # type: ignore[arg-type]
+
+
+def test_a_class_may_pass_trained_agents_on_as_in_0_3() -> None:
+    class Solver(LitAgent[str]):
+        def __init__(self) -> None:
+            super().__init__(trained_agents="solver")
+
+    with pytest.warns(DeprecationWarning, match="Solver ignores trained_agents='solver'"):
+        agent = Solver()
+
+    assert agent.trained_agents == "solver"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, cast, overload
@@ -50,8 +51,21 @@ class LitAgent(Generic[T]):
     runs_in: Lane | None = None
     config: RolloutConfig | None = None
 
+    trained_agents: str | None = None
+    """Kept for Agent-lightning 0.3; nothing reads it."""
+
     _trainer_ref: weakref.ref[Trainer] | None = None
     _runner_ref: weakref.ref[Runner] | None = None
+
+    def __init__(self, *, trained_agents: str | None = None) -> None:
+        if trained_agents is not None:
+            warnings.warn(
+                f"{type(self).__name__} ignores trained_agents={trained_agents!r}: spans name their agent, so pick "
+                "them by that where you read them",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            self.trained_agents = trained_agents
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker process gets the agent as it is, without the runner and the trainer, which stay where they are.

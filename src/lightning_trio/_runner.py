@@ -14,7 +14,7 @@ import trio
 from ._agent import LitAgent, as_agent
 from ._attempt import Surroundings
 from ._collector import calm_collector
-from ._datasets import Datasets, check_dataset
+from ._datasets import Dataset, Datasets, check_dataset
 from ._describe import summary
 from ._engine import Engine
 from ._errors import DatasetError, RunnerClosed, UsageError
@@ -336,8 +336,8 @@ class Runner:
     @trio.lowlevel.enable_ki_protection
     async def fit(
         self,
-        train_dataset: Sequence[Any] | None = None,
-        val_dataset: Sequence[Any] | None = None,
+        train_dataset: Dataset[Any] | None = None,
+        val_dataset: Dataset[Any] | None = None,
         *,
         resume: bool | str = False,
         force_resume: bool = False,
@@ -364,7 +364,7 @@ class Runner:
             raise DatasetError("fit() got no dataset; write: trio.run(runner.fit, [task, …])")
         check_dataset("train_dataset", train_dataset)
         check_dataset("val_dataset", val_dataset)
-        datasets = Datasets(train_dataset, val_dataset)
+        datasets = Datasets.of(train_dataset, val_dataset)
         resumption = Resumption(resume, force_resume)
         if self._engine is not None:
             return await self._fit(self._engine, datasets, resumption)

@@ -39,7 +39,9 @@ _SCOPE = InstrumentationScope("lightning_trio", __version__)
 class RouteSpans(SpanProcessor):
     """Give each span a library makes through one provider to the attempt whose context it was started in.
 
-    A provider has one of these, however many tracers join it: processors cannot be taken off again. An error in a span processor would be raised into the agent's code; these hooks log theirs instead.
+    A provider has one of these, however many tracers join it: processors cannot be taken off again.
+
+    An error in a span processor would be raised into the agent's code; these hooks log theirs instead.
     """
 
     def __init__(self, provider: TracerProvider) -> None:
