@@ -11,7 +11,6 @@ import attrs
 from ._errors import DatasetError
 from ._records import DatasetFingerprint, RolloutMode
 
-
 T_co = TypeVar("T_co", covariant=True)
 
 
