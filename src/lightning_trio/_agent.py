@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, ca
 import attrs
 
 from ._errors import AgentSignatureError
-from ._injection import BoundAgent, bind_function
+from ._injection import BoundAgent, bind_function, supply_keywords
 from ._packing import pack_agent
 from ._records import Lane, Rollout, RolloutConfig, RolloutMode
 from ._resources import NamedResources
@@ -247,6 +247,8 @@ def bind_agent(agent: LitAgent[Any], mode: RolloutMode | None, resources: NamedR
     strip_proxy = agent.strip_proxy if isinstance(agent, FunctionalLitAgent) else False
     lane = resolve_lane(agent.name, fn, agent.runs_in)
     bound = attrs.evolve(bind_function(agent.name, fn, resources, strip_proxy), lane=lane)
+    if not isinstance(agent, FunctionalLitAgent):
+        bound = supply_keywords(bound, resources)
     return attrs.evolve(bound, packed=pack_agent(bound, resources)) if lane == "process" else bound
 
 
