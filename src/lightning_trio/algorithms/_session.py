@@ -40,9 +40,18 @@ class Session:
         run_id: the run.
         store: the store, bound to the run.
         initial_resources: the resources the run began with.
+        adapter: what the runner was given to turn spans into data with, None for nothing.
     """
 
-    def __init__(self, run: Run, store: LightningStore, initial: ResourcesUpdate | None, max_concurrency: int) -> None:
+    def __init__(
+        self,
+        run: Run,
+        store: LightningStore,
+        initial: ResourcesUpdate | None,
+        max_concurrency: int,
+        adapter: object | None = None,
+    ) -> None:
+        self.adapter: Any = adapter
         self.run_id = run.run_id
         self.store = store
         self.initial_resources: NamedResources = {} if initial is None else initial.resources
