@@ -18,6 +18,7 @@ LAYERS: list[set[str]] = [
     {
         "semconv",
         "_collector",
+        "_components",
         "_errors",
         "_exception_names",
         "_groups",

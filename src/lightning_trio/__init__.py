@@ -32,6 +32,7 @@ from ._errors import AgentSignatureError as AgentSignatureError
 from ._errors import AsyncioAgentError as AsyncioAgentError
 from ._errors import AttemptAbandoned as AttemptAbandoned
 from ._errors import AttemptTimedOut as AttemptTimedOut
+from ._errors import ComponentError as ComponentError
 from ._errors import DatasetError as DatasetError
 from ._errors import Evicted as Evicted
 from ._errors import InvalidReturn as InvalidReturn

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, ca
 
 import attrs
 
+from ._components import checked
 from ._errors import AgentSignatureError
 from ._injection import BoundAgent, bind_function, supply_keywords
 from ._packing import pack_agent
@@ -170,6 +171,8 @@ class FunctionalLitAgent(LitAgent[Any], Generic[P, R]):
         strip_proxy: bool = True,
     ) -> None:
         check_function(fn)
+        if config is not None:
+            checked("config", config, RolloutConfig)
         self._fn = fn
         self._name = name or str(getattr(fn, "__name__", type(fn).__name__))
         self.strip_proxy = strip_proxy

@@ -6,6 +6,7 @@
     ├── UsageError (the caller's: a wrong call, a wrong argument)
     │   ├── AgentSignatureError (also TypeError, ValueError)
     │   ├── AsyncioAgentError
+    │   ├── ComponentError (also TypeError)
     │   ├── DatasetError (also TypeError)
     │   ├── MissingPlaceholder (also KeyError)
     │   ├── NestedTrioRun (also RuntimeError)
@@ -50,6 +51,10 @@ class AgentSignatureError(UsageError, TypeError, ValueError):
 
 class AsyncioAgentError(UsageError):
     """A Trio-native agent called asyncio."""
+
+
+class ComponentError(UsageError, TypeError):
+    """A store, an algorithm, a hook or the like that is none was given."""
 
 
 class DatasetError(UsageError, TypeError):

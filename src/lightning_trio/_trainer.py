@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import trio
 
 from ._agent import LitAgent, as_agent
+from ._components import build, check_count
 from ._datasets import Dataset
 from ._errors import NestedTrioRun, UsageError
 from ._failures import check_max_failures
-from ._hooks import Hook
+from ._hooks import Hook, check_hooks
 from ._records import FitResult
 from ._resources import NamedResources
 from ._runner import Runner, default_store
 from .algorithms import Algorithm, Baseline, FastAlgorithm
 from .store import LightningStore
 from .tracing import Tracer
-
-T = TypeVar("T")
 
 
 class Trainer:
@@ -91,7 +89,11 @@ class Trainer:
         self.store: LightningStore = default_store(run_name) if store is None else build("store", store, LightningStore)
         self.tracer: Tracer = Tracer() if tracer is None else build("tracer", tracer, Tracer)
         self.adapter: Any = None if adapter is None else build("adapter", adapter, object)
-        self.hooks: tuple[Hook, ...] = (hooks,) if isinstance(hooks, Hook) else tuple(hooks or ())
+        self.hooks: tuple[Hook, ...] = check_hooks(hooks or ())
+        if n_runners is not None:
+            check_count("n_runners", n_runners)
+        check_count("max_rollouts", max_rollouts, least=0, unlimited=True)
+        check_count("max_processes", max_processes, unlimited=True)
         self.n_runners = n_runners
         check_max_failures(max_failures)
         self.max_failures = max_failures
@@ -212,37 +214,3 @@ def _renamed(old_name: str, old: Any, name: str, value: Any) -> Any:
         return value
     warnings.warn(f"Trainer({old_name}=…) is called {name}=… now", DeprecationWarning, stacklevel=3)
     return old if value is None else value
-
-
-def build(name: str, spec: Any, kind: type[T]) -> T:
-    """Make a component of an instance, class, factory, import path or mapping.
-
-    Raises:
-        UsageError: the specification is none of these.
-        TypeError: what it gives is no `kind`.
-    """
-    if isinstance(spec, Mapping):
-        options = dict(cast("Mapping[str, Any]", spec))
-        path = options.pop("type", None)
-        if not isinstance(path, str):
-            raise UsageError(f'{name}={spec!r} has no "type"; write {{"type": "package.module.Name", …}}')
-        made: object = _imported(name, path)(**options)
-    elif isinstance(spec, str):
-        made = _imported(name, spec)()
-    elif isinstance(spec, kind) and not isinstance(spec, type):
-        made = spec
-    elif callable(spec):
-        made = spec()
-    else:
-        raise TypeError(f"{name} takes a {kind.__name__}, not {spec!r}")
-    if not isinstance(made, kind):
-        raise TypeError(f"{name}={spec!r} gives {made!r}, which is no {kind.__name__}")
-    return made
-
-
-def _imported(name: str, path: str) -> Callable[..., object]:
-    module, _, attribute = path.rpartition(".")
-    try:
-        return cast("Callable[..., object]", getattr(importlib.import_module(module), attribute))
-    except (ImportError, AttributeError, ValueError) as exc:
-        raise UsageError(f"{name}={path!r} cannot be imported: {exc}; write package.module.Name") from exc
