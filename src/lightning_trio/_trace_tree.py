@@ -78,7 +78,7 @@ def _line(span: Span) -> str:
 def _answer(messages: object) -> str:
     """Give what a model said and which tools it called, without the JSON around it; what is no such JSON as it is."""
     try:
-        decoded = json.loads(messages) if isinstance(messages, str) else messages
+        decoded: Any = json.loads(messages) if isinstance(messages, str) else messages
         shown = [_part(part) for message in decoded for part in message["parts"]]
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return str(messages)
