@@ -81,29 +81,31 @@ class LitAgent(Generic[T]):
         """Tell whether one of the async methods is overridden."""
         return any(_overridden(self, name) for name in (*_TRAIN_METHODS, *_VALIDATION_METHODS) if "async" in name)
 
-    def rollout(self, task: T, resources: NamedResources, rollout: Rollout) -> Any:
+    # Overriders name what they need; these signatures let type checkers agree to any.
+
+    def rollout(self, task: T, *args: Any, **kwargs: Any) -> Any:
         """Run one rollout in a worker thread; returns a reward, None or a list of spans."""
         _not_implemented(self, "rollout")
 
-    async def rollout_async(self, task: T, resources: NamedResources, rollout: Rollout) -> Any:
+    async def rollout_async(self, task: T, *args: Any, **kwargs: Any) -> Any:
         """Run one rollout in Trio; returns a reward, None or a list of spans."""
         _not_implemented(self, "rollout_async")
 
-    def training_rollout(self, task: T, resources: NamedResources, rollout: Rollout) -> Any:
+    def training_rollout(self, task: T, *args: Any, **kwargs: Any) -> Any:
         """Run a training rollout; by default `rollout`."""
-        return self.rollout(task, resources, rollout)
+        return self.rollout(task, *args, **kwargs)
 
-    def validation_rollout(self, task: T, resources: NamedResources, rollout: Rollout) -> Any:
+    def validation_rollout(self, task: T, *args: Any, **kwargs: Any) -> Any:
         """Run a validation rollout; by default `rollout`."""
-        return self.rollout(task, resources, rollout)
+        return self.rollout(task, *args, **kwargs)
 
-    async def training_rollout_async(self, task: T, resources: NamedResources, rollout: Rollout) -> Any:
+    async def training_rollout_async(self, task: T, *args: Any, **kwargs: Any) -> Any:
         """Run a training rollout; by default `rollout_async`."""
-        return await self.rollout_async(task, resources, rollout)
+        return await self.rollout_async(task, *args, **kwargs)
 
-    async def validation_rollout_async(self, task: T, resources: NamedResources, rollout: Rollout) -> Any:
+    async def validation_rollout_async(self, task: T, *args: Any, **kwargs: Any) -> Any:
         """Run a validation rollout; by default `rollout_async`."""
-        return await self.rollout_async(task, resources, rollout)
+        return await self.rollout_async(task, *args, **kwargs)
 
     def set_trainer(self, trainer: Trainer) -> None:
         """Note the trainer that runs this agent, without keeping it alive."""

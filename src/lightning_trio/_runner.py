@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -84,7 +84,7 @@ class Runner:
 
     def __init__(
         self,
-        agent: LitAgent[Any] | Any,
+        agent: LitAgent[Any] | Callable[..., Any],
         *,
         resources: NamedResources | None = None,
         store: LightningStore | None = None,
