@@ -338,7 +338,14 @@ def llm_rollout(
     config: RolloutConfig | None = None,
 ) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...
 def llm_rollout(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make an agent of a function with a parameter ``llm``; otherwise like `rollout`, options included."""
+    """Make an agent of a function with a parameter ``llm``; otherwise like `rollout`, options included.
+
+    >>> @llm_rollout
+    ... async def answer(task: str, llm: "LLM") -> float:
+    ...     return float(llm.model == task)
+    >>> answer
+    <agent answer>
+    """
     return _rollout_with("llm", fn, options)
 
 
@@ -354,7 +361,14 @@ def prompt_rollout(
     config: RolloutConfig | None = None,
 ) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...
 def prompt_rollout(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make an agent of a function with a parameter ``prompt_template``; otherwise like `rollout`, options included."""
+    """Make an agent of a function with a parameter ``prompt_template``; otherwise like `rollout`, options included.
+
+    >>> @prompt_rollout
+    ... def answer(task: str, prompt_template: "PromptTemplate") -> float:
+    ...     return float(len(prompt_template.format(question=task)))
+    >>> answer
+    <agent answer>
+    """
     return _rollout_with("prompt_template", fn, options)
 
 

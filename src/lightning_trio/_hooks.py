@@ -28,6 +28,14 @@ class Hook:
     Hooks run one after another in the order they were given, for each attempt: `on_rollout_start`,
     `on_trace_start`, the agent, `on_trace_end` (also when the agent raised or was stopped), `on_rollout_end`.
     An error in a hook is logged and does not fail the rollout.
+
+    >>> from lightning_trio import Runner
+    >>> import trio
+    >>> class Report(Hook):
+    ...     async def on_rollout_end(self, *, agent, runner, rollout, spans):
+    ...         print(rollout.input, len(spans))
+    >>> result = trio.run(Runner(len, hooks=[Report()]).fit, ["tea"])
+    tea 2
     """
 
     async def on_rollout_start(self, *, agent: LitAgent[Any], runner: Runner, rollout: AttemptedRollout) -> None:
