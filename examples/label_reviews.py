@@ -108,7 +108,7 @@ async def main(arguments: argparse.Namespace) -> None:
         openai.AsyncOpenAI(base_url=llm.endpoint, api_key=llm.api_key or "none") as client,
     ):
         agent = make_agent(client)
-        best: tuple[float, str, agl.FitResult] | None = None
+        best: tuple[float, str] | None = None
         arguments.store.parent.mkdir(parents=True, exist_ok=True)
         async with agl.SqliteLightningStore(arguments.store) as store:
             for name, text in PROMPTS.items():
@@ -121,18 +121,16 @@ async def main(arguments: argparse.Namespace) -> None:
                 )
                 result = await runner.fit(train, val, resume=arguments.resume)
                 await show(name, result, store)
-                score = result.mean_reward["train"] or 0.0
-                if best is None or score > best[0]:
-                    best = (score, name, result)
-            if best is not None:
-                _, name, result = best
-                rollouts = await store.query_rollouts(run_id_in=[result.run_id], limit=1)
-                print(f"\nBest on the reviews to choose on: {name}. One of its traces ({result.run_id}):")
-                print(agl.format_trace(await store.query_spans(rollouts[0].rollout_id, "latest")))
+                score = result.mean_reward["train"]
+                if score is not None and (best is None or score > best[0]):
+                    best = (score, name)
+    if best is None:
+        sys.exit("No rollout was rewarded, so there is no best prompt; is the server there, and the key right?")
+    print(f"\nBest on the reviews to choose on: {best[1]}, with a mean reward of {best[0]:.2f}.")
 
 
 async def show(name: str, result: agl.FitResult, store: agl.LightningStore) -> None:
-    """Print what a prompt earned, and why rollouts failed if some did."""
+    """Print what a prompt earned, why rollouts failed if some did, and one trace."""
     rate = sum(result.counts.values()) / result.duration
     rewards = {split: "none" if mean is None else f"{mean:.2f}" for split, mean in result.mean_reward.items()}
     print(
@@ -144,6 +142,18 @@ async def show(name: str, result: agl.FitResult, store: agl.LightningStore) -> N
         attempt = await store.get_latest_attempt(first.rollout_id)
         error = attempt.error if attempt else None
         print(f"{'':>12}{failed} failed, the first with {f'{error.type}: {error.message}' if error else 'no error'}")
+    shown = await store.query_rollouts(status_in=["succeeded"], run_id_in=[result.run_id], limit=1)
+    for rollout in shown or await store.query_rollouts(run_id_in=[result.run_id], limit=1):
+        trace = agl.format_trace(await store.query_spans(rollout.rollout_id, "latest"))
+        print(f"\nOne of its traces ({result.run_id}, {rollout.rollout_id}):\n{trace}\n")
+
+
+def positive(text: str) -> int:
+    """Read a number from 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -151,10 +161,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Label product reviews under several prompts.")
     parser.add_argument("--base-url", default=os.environ.get("OPENAI_BASE_URL"), help="an OpenAI-compatible server")
     parser.add_argument("--model", default=os.environ.get("OPENAI_MODEL", "gpt-4.1-mini"))
-    parser.add_argument("--concurrency", type=int, default=8, help="how many at a time (default 8)")
+    parser.add_argument("--concurrency", type=positive, default=8, help="how many at a time (default 8)")
     parser.add_argument("--store", type=Path, default=Path("runs/label_reviews.db"), help="where the runs are kept")
     parser.add_argument("--resume", action="store_true", help="go on with runs that were cut off")
-    parser.add_argument("--limit", type=int, default=None, help="use only so many reviews of each split")
+    parser.add_argument("--limit", type=positive, default=None, help="use only so many reviews of each split")
     return parser.parse_args(argv)
 
 

@@ -240,6 +240,7 @@ async def main(arguments: argparse.Namespace) -> None:
             server = await stack.enter_async_context(open_scripted_llm(simulated_model, latency=0.02))
             llm = agl.LLM(endpoint=server.base_url, model=server.model)
         store = agl.InMemoryLightningStore()
+        rewarded = False
         for name, text in PROMPTS.items():
             prompt = agl.PromptTemplate(text, engine="f-string")
             runner = agl.Runner(
@@ -251,10 +252,22 @@ async def main(arguments: argparse.Namespace) -> None:
             started = trio.current_time()
             result = await runner.fit(tasks)
             rate = len(tasks) / (trio.current_time() - started)
-            print(f"{name:>8}: mean reward {result.mean_reward['train']}, {rate:.0f} rollouts/s, {dict(result.counts)}")
-        rollouts = await store.query_rollouts(sort_order="desc", limit=1)
-        print("\nOne trace of the last prompt:")
-        print(agl.format_trace(await store.query_spans(rollouts[0].rollout_id)))
+            mean = result.mean_reward["train"]
+            rewarded = rewarded or mean is not None
+            earned = "none" if mean is None else f"{mean:.2f}"
+            print(f"{name:>8}: mean reward {earned}, {rate:.0f} rollouts/s, {dict(result.counts)}")
+            [rollout] = await store.query_rollouts(run_id_in=[result.run_id], limit=1)
+            print(f"\nOne of its traces:\n{agl.format_trace(await store.query_spans(rollout.rollout_id, 'latest'))}\n")
+    if not rewarded:
+        sys.exit("No rollout was rewarded; is the server there, and the key right?")
+
+
+def positive(text: str) -> int:
+    """Read a number from 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -262,8 +275,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Choose meeting rooms with tool calls against an SQLite calendar.")
     parser.add_argument("--base-url", default=os.environ.get("OPENAI_BASE_URL"), help="an OpenAI-compatible server")
     parser.add_argument("--model", default=os.environ.get("OPENAI_MODEL", "gpt-4.1-mini"))
-    parser.add_argument("--tasks", type=int, default=40, help="how many requests (default 40)")
-    parser.add_argument("--concurrency", type=int, default=16, help="how many at a time (default 16)")
+    parser.add_argument("--tasks", type=positive, default=40, help="how many requests (default 40)")
+    parser.add_argument("--concurrency", type=positive, default=16, help="how many at a time (default 16)")
     parser.add_argument("--seed", type=int, default=7, help="what the calendar and the tasks are made from")
     return parser.parse_args(argv)
 

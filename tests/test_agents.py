@@ -579,3 +579,44 @@ async def test_a_mode_that_is_none_is_refused() -> None:
     async with Runner(agent) as runner:
         with pytest.raises(ValueError, match="mode='Train'; there are 'train', 'val' and 'test'"):
             await runner.step(1, mode="Train")  # type: ignore[arg-type]
+
+
+def test_a_class_may_pass_trained_agents_on_as_in_0_3() -> None:
+    class Solver(LitAgent[str]):
+        def __init__(self) -> None:
+            super().__init__(trained_agents="solver")
+
+    with pytest.warns(DeprecationWarning, match="Solver ignores trained_agents='solver'"):
+        agent = Solver()
+
+    assert agent.trained_agents == "solver"
+
+
+class TakesKeywords(LitAgent[str]):
+    def rollout(self, task: str, **kwargs: Any) -> float:
+        assert isinstance(kwargs["rollout"], agl.AttemptedRollout)
+        return float(task == "task" and list(kwargs["resources"]) == ["llm"] and len(kwargs) == 2)
+
+
+class TakesAnything(LitAgent[str]):
+    async def rollout_async(self, *args: Any, **kwargs: Any) -> float:
+        return float(args == ("task",) and sorted(kwargs) == ["resources", "rollout"])
+
+
+class TakesOneByName(LitAgent[str]):
+    def rollout(self, task: str, rollout: Rollout, **kwargs: Any) -> float:
+        return float(rollout.input == "task" and list(kwargs) == ["resources"])
+
+
+@pytest.mark.parametrize("agent", [TakesKeywords(), TakesAnything(), TakesOneByName()])
+async def test_a_method_that_takes_any_keywords_gets_resources_and_rollout(agent: LitAgent[str]) -> None:
+    async with Runner(agent, resources={"llm": LLM_ONE}) as runner:
+        assert (await runner.step("task")).final_reward == 1.0
+
+
+async def test_a_function_that_takes_any_keywords_gets_none() -> None:
+    def agent(task: str, **kwargs: Any) -> float:
+        return float(len(kwargs))
+
+    async with Runner(agent, resources={"llm": LLM_ONE}) as runner:
+        assert (await runner.step("task")).final_reward == 0.0

@@ -352,3 +352,40 @@ async def test_an_algorithm_may_bring_its_own_tasks() -> None:
     result = await Runner(agent, algorithm=own_tasks).fit()
 
     assert result.counts["succeeded"] == 2
+
+
+async def test_an_adapter_with_a_default_keeps_it_where_there_is_none() -> None:
+    got: list[object] = []
+
+    @agl.algo
+    async def may_adapt(train_dataset: list[str], adapter: object = "own") -> None:
+        got.append(adapter)
+
+    await Runner(length, algorithm=may_adapt).fit(["a"])
+    await Runner(length, algorithm=may_adapt, adapter="given").fit(["a"])
+
+    assert got == ["own", "given"]
+
+
+async def test_an_algorithm_that_two_runners_share_keeps_no_adapter_of_the_first() -> None:
+    @agl.algo
+    async def wants(train_dataset: list[str], adapter: object) -> None: ...
+
+    await Runner(length, algorithm=wants, adapter="first").fit(["a"])
+
+    with pytest.raises(ValueError, match="has no adapter"):
+        await Runner(length, algorithm=wants).fit(["a"])
+
+
+async def test_an_adapter_set_by_hand_serves_runners_without_one() -> None:
+    got: list[object] = []
+
+    @agl.algo
+    async def wants(train_dataset: list[str], adapter: object) -> None:
+        got.append(adapter)
+
+    wants.set_adapter("by hand")
+    await Runner(length, algorithm=wants).fit(["a"])
+    await Runner(length, algorithm=wants, adapter="the runner's").fit(["a"])
+
+    assert got == ["by hand", "the runner's"]

@@ -492,7 +492,74 @@ async def test_a_list_of_several_kinds_is_named_by_them() -> None:
 def test_trainer_refuses_what_a_runner_refuses() -> None:
     with pytest.raises(agl.DatasetError, match="train_dataset is a str"):
         agl.Trainer().fit(one, "tasks.parquet")
-    with pytest.raises(agl.UsageError, match="max_concurrency=0"):
+    with pytest.raises(agl.UsageError, match="n_runners=0"):
         agl.Trainer(n_runners=0).fit(one, [1])
     with pytest.raises(agl.ResourceError, match=r"\['llm'\] is of type str, which is no resource"):
         agl.Trainer(initial_resources={"llm": "gpt"}).fit(one, [1])  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"timeout_seconds": "5"}, "timeout_seconds='5' is of type str; give a number of seconds"),
+        ({"backoff_seconds": None}, "backoff_seconds=None is of type NoneType"),
+        ({"max_attempts": 1.5}, "max_attempts=1.5 is of type float; give a whole number"),
+        ({"retry_condition": "failed"}, r"is a string; write a list: retry_condition=\['failed'\]"),
+    ],
+)
+def test_a_configuration_of_the_wrong_types(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        agl.RolloutConfig(**option)
+
+
+def test_a_configuration_that_is_a_mapping_shows_what_to_write() -> None:
+    for make in (lambda config: agl.rollout(config=config)(one), lambda config: Runner(one, config=config)):
+        with pytest.raises(agl.ComponentError, match=r"config takes a RolloutConfig.*write RolloutConfig\(max_att"):
+            make({"max_attempts": 2})  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (agl.RolloutConfig(max_attempts=3), r"max_attempts=3 does nothing without retry_condition=\[…\]"),
+        (
+            agl.RolloutConfig(retry_condition=["failed"]),
+            r"retry_condition=\['failed'\] does nothing with max_attempts=1",
+        ),
+        (agl.RolloutConfig(retry_exceptions=[OSError]), "retry_exceptions=.* does nothing with max_attempts=1"),
+    ],
+)
+def test_half_of_a_configuration_of_retries_warns_that_it_does_nothing(config: agl.RolloutConfig, message: str) -> None:
+    with pytest.warns(UserWarning, match=message):
+        Runner(one, config=config)
+
+
+def test_a_plain_function_as_algorithm_shows_the_decorator() -> None:
+    async def search(session: agl.Session) -> None: ...
+    def search_in_thread(session: agl.Session) -> None: ...
+
+    for algorithm in (search, search_in_thread):
+        for make in (agl.Trainer, lambda **options: Runner(one, **options)):
+            with pytest.raises(agl.ComponentError, match=r"plain function: decorate it with @agl\.algo"):
+                make(algorithm=algorithm)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("make", [agl.Trainer, lambda **options: Runner(one, **options)], ids=["trainer", "runner"])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"store": 5}, "store takes a LightningStore, not 5"),
+        ({"algorithm": 5}, "algorithm takes an Algorithm, not 5"),
+        ({"hooks": [1]}, "hooks takes a Hook, not 1"),
+    ],
+)
+def test_trainers_and_runners_refuse_a_component_alike(make: Any, option: dict[str, Any], message: str) -> None:
+    with pytest.raises(agl.ComponentError, match=message):
+        make(**option)
+
+
+def test_counts_are_refused_where_they_are_given() -> None:
+    with pytest.raises(agl.UsageError, match="n_runners=0; give a whole number from 1"):
+        agl.Trainer(n_runners=0)
+    with pytest.raises(agl.UsageError, match="max_rollouts=-1; give a whole number from 0, None for no limit"):
+        agl.Trainer(max_rollouts=-1)

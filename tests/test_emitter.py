@@ -9,7 +9,7 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import attrs
 import numpy as np
@@ -895,3 +895,30 @@ def test_an_api_key_is_in_no_span() -> None:
         agl.emit_reward(1, attributes={"llm": llm}, propagate=False),
     ]
     assert "sk-secret" not in repr(written)
+
+
+def test_the_readers_of_rewards_are_in_the_module_of_the_emitters_too() -> None:
+    from lightning_trio import emitter
+
+    for name in (
+        "find_final_reward",
+        "find_reward_spans",
+        "get_reward_value",
+        "get_rewards_from_span",
+        "is_reward_span",
+    ):
+        assert getattr(emitter, name) is getattr(agl, name)
+
+
+def test_public_modules_list_all_that_is_public_in_them() -> None:
+    from lightning_trio import emitter, semconv
+
+    for module in (emitter, semconv):
+        assert all(hasattr(module, name) for name in module.__all__)
+        own = [
+            name
+            for name, value in vars(module).items()
+            if getattr(value, "__module__", "") == module.__name__ and not isinstance(value, TypeVar | ParamSpec)
+        ]
+        assert not [name for name in own if not name.startswith("_") and name not in module.__all__]
+    assert not [name for name in vars(semconv) if name.isupper() and name not in semconv.__all__]

@@ -351,10 +351,10 @@ async def test_the_initial_resources_are_the_best_where_nothing_is_learned() -> 
 
 
 async def test_the_agents_configuration_wins_over_the_runners() -> None:
-    @agl.rollout(config=RolloutConfig(max_attempts=5))
+    @agl.rollout(config=RolloutConfig(max_attempts=5, retry_condition=["timeout"]))
     async def agent(task: int) -> None: ...
 
-    runner = Runner(agent, config=RolloutConfig(max_attempts=2))
+    runner = Runner(agent, config=RolloutConfig(max_attempts=2, retry_condition=["timeout"]))
     await runner.fit([1])
 
     [rollout] = await runner.store.query_rollouts()

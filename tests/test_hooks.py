@@ -196,3 +196,40 @@ async def test_steps_cancelled_in_an_opening_hook_give_their_slots_back(autojump
 
         statuses = [rollout.status for rollout in await runner.store.query_rollouts()]
     assert statuses == ["cancelled"] * 3
+
+
+class Plain(Hook):
+    def on_rollout_end(self, *, agent: Any, runner: Any, rollout: Any, spans: Any) -> None:  # type: ignore[override]
+        pass
+
+
+class Positional(Hook):
+    async def on_rollout_start(self, agent: Any, runner: Any) -> None:  # type: ignore[override]
+        pass
+
+
+class TakesMore(Hook):
+    async def on_trace_end(self, *, agent: Any, runner: Any, tracer: Any, rollout: Any, spans: Any) -> None:  # type: ignore[override]
+        pass
+
+
+@pytest.mark.parametrize(
+    ("hook", "message"),
+    [
+        (Plain(), r"Plain\.on_rollout_end is not async; write: async def on_rollout_end\(self, \*, agent, runner, "),
+        (Positional(), r"Positional\.on_rollout_start does not take .*unexpected keyword argument 'rollout'"),
+        (TakesMore(), r"TakesMore\.on_trace_end does not take .*missing a required .*'spans'"),
+        (3, "hooks takes a Hook, not 3"),
+        (Hook, r"did you mean Hook\(\)\?"),
+    ],
+    ids=["plain", "positional", "more", "number", "class"],
+)
+def test_a_hook_that_could_not_be_called_is_refused_when_the_runner_is_made(hook: Any, message: str) -> None:
+    for make in (lambda: Runner(returns, hooks=[hook]), lambda: agl.Trainer(hooks=[hook])):
+        with pytest.raises(agl.ComponentError, match=message):
+            make()
+
+
+def test_hooks_that_are_no_list_are_refused() -> None:
+    with pytest.raises(agl.ComponentError, match="hooks takes a list of hooks, not 3"):
+        Runner(returns, hooks=3)  # type: ignore[arg-type]  # bad input

@@ -19,6 +19,7 @@ LAYERS: list[set[str]] = [
         "semconv",
         "_async_signs",
         "_collector",
+        "_components",
         "_containers",
         "_errors",
         "_exception_names",

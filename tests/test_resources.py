@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import warnings
 from contextlib import suppress
 from types import SimpleNamespace
@@ -391,3 +392,33 @@ def test_a_mapping_of_resources_is_copied() -> None:
 def test_what_is_no_mapping_of_resources_is_refused(resources: object, message: str) -> None:
     with pytest.raises(agl.ResourceError, match=message):
         check_resources(resources, "Runner(resources=…)")
+
+
+@pytest.mark.parametrize("lost", ["{c.d}", "{a:.2f}", "{a[k]}", "{a!r}", "{n:>10}", "{n:03d}"])
+def test_a_placeholder_with_parts_beside_json_warns_that_it_stays(lost: str) -> None:
+    with pytest.warns(UserWarning, match=re.escape(f"{lost!r} stays as it is; double the braces that are text")):
+        template = fstring('Answer {a} as {"a": 1} ' + lost)
+
+    assert template.format(a="x") == 'Answer x as {"a": 1} ' + lost
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a": 1}', '{"a": {"b": [1, 2]}}', "{ }", "{}", "{a: 1}", "{{a.b}} {", "{a: string}", "{a,b}", "\\frac{1}{2}"],
+)
+def test_other_braces_stand_without_a_warning(text: str) -> None:
+    assert fstring(text + " {").format() == text + " {"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{a} {b.c}", r"placeholder '\{b\.c\}' .* AttributeError: 'int' object has no attribute 'c'"),
+        ("{a} {b[0]}", r"placeholder '\{b\[0\]\}' .* TypeError: 'int' object is not subscriptable"),
+        ("{a} {a[9]}", r"placeholder '\{a\[9\]\}' .* IndexError"),
+        ("{b:.2f} {a:.2f}", r"placeholder '\{a:\.2f\}' .* ValueError: Unknown format code 'f'"),
+    ],
+)
+def test_a_placeholder_that_cannot_be_filled_in_is_named(template: str, message: str) -> None:
+    with pytest.raises(agl.ResourceError, match=message):
+        fstring(template).format(a="text", b=3)

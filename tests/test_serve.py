@@ -149,7 +149,7 @@ async def test_a_deadline_stays_in_its_rollout(autojump_clock: MockClock) -> Non
 async def test_the_rollouts_own_configuration_wins_over_the_agents() -> None:
     store = InMemoryLightningStore()
 
-    @agl.rollout(config=RolloutConfig(max_attempts=2))
+    @agl.rollout(config=RolloutConfig(max_attempts=2, retry_condition=["timeout"]))
     async def agent(task: int) -> None: ...
 
     own = await store.enqueue_rollout(1, config=RolloutConfig(max_attempts=7))

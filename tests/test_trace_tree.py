@@ -110,3 +110,33 @@ async def test_the_trace_of_a_rollout_reads_like_the_agent() -> None:
         "│  └─ agentlightning.message  thinking",
         "└─ agentlightning.annotation  reward 1.0",
     ]
+
+
+def chat(messages: object) -> agl.Span:
+    return agl.Span.from_attributes(name="chat m", attributes={agl.semconv.GEN_AI_OUTPUT_MESSAGES: messages})
+
+
+@pytest.mark.parametrize(
+    ("messages", "shown"),
+    [
+        ('[{"role": "assistant", "parts": [{"type": "text", "content": "It is\\nR104."}]}]', "It is R104."),
+        (
+            '[{"parts": [{"type": "tool_call", "name": "rooms", "arguments": {"day": 3, "of": "May"}}]}]',
+            'rooms(day=3, of="May")',
+        ),
+        ('[{"parts": [{"type": "tool_call", "name": "rooms", "arguments": "{\\"day\\": 3}"}]}]', "rooms(day=3)"),
+        (
+            '[{"parts": [{"type": "text", "content": "I look."}, {"type": "tool_call", "name": "now"}]}]',
+            "I look. now()",
+        ),
+        ('[{"parts": []}]', ""),
+        ("no JSON", "no JSON"),
+        ('{"other": "layout"}', '{"other": "layout"}'),
+        ('[{"parts": [{"type": "tool_call", "name": "rooms", "arguments": "cut o"}]}]', "cut o"),
+    ],
+)
+def test_a_models_answer_is_shown_without_the_json_around_it(messages: str, shown: str) -> None:
+    line = " ".join(agl.format_trace([chat(messages)]).split())
+
+    assert shown in line
+    assert ("parts" in line) == (shown == "cut o")

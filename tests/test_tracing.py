@@ -487,6 +487,53 @@ async def test_tracers_that_join_the_same_provider_record_their_own_runners_only
     assert [[span.name for span in each[1:]] for each in spans] == [["call one"], ["call two"]]
 
 
+async def test_a_provider_that_many_tracers_join_gets_one_processor() -> None:
+    """A tracer for each request of a service must leave nothing behind in the service's provider."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    added: list[object] = []
+    provider.add_span_processor = added.append  # type: ignore[method-assign]
+
+    for _ in range(3):
+        agl.Tracer(provider)
+
+    assert len(added) == 1
+
+
+async def test_a_backend_that_a_joined_provider_and_the_tracer_send_to_gets_each_span_once_and_the_tree_whole() -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    library = provider.get_tracer("lib")
+    tracer = agl.Tracer(provider)
+    tracer.add_exporter(exporter)
+
+    async def agent(task: str) -> None:
+        with agl.operation(name="step"), library.start_as_current_span("call"):
+            agl.emit_message("below call")
+
+    done = await run(agent, tracer)
+
+    exported = {span.context.span_id: span for span in exporter.get_finished_spans() if span.context is not None}
+    assert len(exported) == len(exporter.get_finished_spans()) == len(done.spans) == 4
+    assert {f"{span_id:016x}" for span_id in exported} == {span.span_id for span in done.spans}
+    assert all(span.parent is None or span.parent.span_id in exported for span in exported.values())
+
+
+async def test_an_exporter_may_ask_for_the_spans_of_the_joined_provider_too() -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    library = provider.get_tracer("lib")
+    tracer = agl.Tracer(provider)
+    tracer.add_exporter(exporter, joined_spans=True)
+
+    async def agent(task: str) -> None:
+        library.start_span("call").end()
+
+    await run(agent, tracer)
+
+    assert [span.name for span in exporter.get_finished_spans()] == ["invoke_agent agent", "call"]
+
+
 def test_what_is_no_sdk_provider_cannot_be_joined() -> None:
     with pytest.raises(
         agl.UsageError, match="got a ProxyTracerProvider, which takes no span processors; give a Tracer"

@@ -250,3 +250,55 @@ def test_what_only_0_3_needed_is_ignored_with_a_warning() -> None:
         trainer = Trainer(strategy="shm", port=4747)
 
     assert trainer.fit(double, [1]).counts["succeeded"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "value"),
+    [
+        ({"n_workers": 3}, "n_runners", 3),
+        ({"max_tasks": 1}, "max_rollouts", 1),
+        ({"max_tasks": 1, "max_rollouts": 2}, "max_rollouts", 2),
+        ({"triplet_exporter": "builtins.dict"}, "adapter", {}),
+    ],
+    ids=["n_workers", "max_tasks", "both", "triplet_exporter"],
+)
+def test_older_names_of_options_are_taken_with_a_warning(options: dict[str, Any], name: str, value: object) -> None:
+    with pytest.warns(DeprecationWarning, match=rf"Trainer\({next(iter(options))}=…\) is called {name}=… now"):
+        trainer = Trainer(**options)
+
+    assert getattr(trainer, name) == value
+
+
+def test_dev_as_an_option_is_ignored_and_points_to_the_method() -> None:
+    with pytest.warns(DeprecationWarning, match=r"ignores dev: .* call trainer\.dev\(agent, …\)"):
+        Trainer(dev=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "instead"),
+    [({"llm_proxy": object()}, r"initial_resources=\{.*ProxyLLM"), ({"runner": object()}, r"trio\.run\(agl\.Runner")],
+    ids=["llm_proxy", "runner"],
+)
+def test_what_there_is_no_more_is_refused_with_what_to_write_instead(options: dict[str, Any], instead: str) -> None:
+    with pytest.raises(agl.UsageError, match=instead):
+        Trainer(**options)
+
+
+def test_baseline_ignores_what_only_polling_needed() -> None:
+    with pytest.warns(DeprecationWarning, match="Baseline ignores polling_interval, span_verbosity"):
+        baseline = Baseline(polling_interval=1.0, span_verbosity="keys")
+
+    assert Trainer(algorithm=baseline).fit(double, [1]).counts["succeeded"] == 1
+
+
+def test_a_dataset_of_ones_own_has_a_length_and_an_index() -> None:
+    class Squares:
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> float:
+            return float(index * index)
+
+    squares: agl.Dataset[float] = Squares()
+
+    assert Trainer().fit(double, squares).mean_reward["train"] == pytest.approx(10 / 3)

@@ -26,11 +26,13 @@ from ._audit import audit as audit
 from ._context import carry_context as carry_context
 from ._context import current_resources as current_resources
 from ._context import current_rollout as current_rollout
+from ._datasets import Dataset as Dataset
 from ._errors import AgentError as AgentError
 from ._errors import AgentSignatureError as AgentSignatureError
 from ._errors import AsyncioAgentError as AsyncioAgentError
 from ._errors import AttemptAbandoned as AttemptAbandoned
 from ._errors import AttemptTimedOut as AttemptTimedOut
+from ._errors import ComponentError as ComponentError
 from ._errors import DatasetError as DatasetError
 from ._errors import Evicted as Evicted
 from ._errors import InvalidReturn as InvalidReturn
@@ -69,6 +71,7 @@ from ._records import EnqueueRolloutRequest as EnqueueRolloutRequest
 from ._records import ErrorRecord as ErrorRecord
 from ._records import Expiry as Expiry
 from ._records import FitResult as FitResult
+from ._records import Lane as Lane
 from ._records import PaginatedResult as PaginatedResult
 from ._records import ResourcesUpdate as ResourcesUpdate
 from ._records import Rollout as Rollout
@@ -82,6 +85,7 @@ from ._records import RunSummary as RunSummary
 from ._records import StoreStatistics as StoreStatistics
 from ._records import Usage as Usage
 from ._records import Worker as Worker
+from ._records import WorkerStatus as WorkerStatus
 from ._resources import LLM as LLM
 from ._resources import NamedResources as NamedResources
 from ._resources import PromptTemplate as PromptTemplate
@@ -111,6 +115,7 @@ from ._version import __version__ as __version__
 from .algorithms import Algorithm as Algorithm
 from .algorithms import Baseline as Baseline
 from .algorithms import FastAlgorithm as FastAlgorithm
+from .algorithms import FunctionalAlgorithm as FunctionalAlgorithm
 from .algorithms import Session as Session
 from .algorithms import algo as algo
 from .emitter import Emitter as Emitter

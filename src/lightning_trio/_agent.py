@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, cast, overload
 
 import attrs
 
+from ._components import checked
 from ._errors import AgentSignatureError
-from ._injection import BoundAgent, bind_function
+from ._injection import BoundAgent, bind_function, supply_keywords
 from ._packing import pack_agent
 from ._records import Lane, Rollout, RolloutConfig, RolloutMode
 from ._resources import NamedResources
@@ -50,8 +52,21 @@ class LitAgent(Generic[T]):
     runs_in: Lane | None = None
     config: RolloutConfig | None = None
 
+    trained_agents: str | None = None
+    """Kept for Agent-lightning 0.3; nothing reads it."""
+
     _trainer_ref: weakref.ref[Trainer] | None = None
     _runner_ref: weakref.ref[Runner] | None = None
+
+    def __init__(self, *, trained_agents: str | None = None) -> None:
+        if trained_agents is not None:
+            warnings.warn(
+                f"{type(self).__name__} ignores trained_agents={trained_agents!r}: spans name their agent, so pick "
+                "them by that where you read them",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            self.trained_agents = trained_agents
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker process gets the agent as it is, without the runner and the trainer, which stay where they are.
@@ -66,29 +81,31 @@ class LitAgent(Generic[T]):
         """Tell whether one of the async methods is overridden."""
         return any(_overridden(self, name) for name in (*_TRAIN_METHODS, *_VALIDATION_METHODS) if "async" in name)
 
-    def rollout(self, task: T, resources: NamedResources, rollout: Rollout) -> Any:
+    # Overriders name what they need; these signatures let type checkers agree to any.
+
+    def rollout(self, task: T, *args: Any, **kwargs: Any) -> Any:
         """Run one rollout in a worker thread; returns a reward, None or a list of spans."""
         _not_implemented(self, "rollout")
 
-    async def rollout_async(self, task: T, resources: NamedResources, rollout: Rollout) -> Any:
+    async def rollout_async(self, task: T, *args: Any, **kwargs: Any) -> Any:
         """Run one rollout in Trio; returns a reward, None or a list of spans."""
         _not_implemented(self, "rollout_async")
 
-    def training_rollout(self, task: T, resources: NamedResources, rollout: Rollout) -> Any:
+    def training_rollout(self, task: T, *args: Any, **kwargs: Any) -> Any:
         """Run a training rollout; by default `rollout`."""
-        return self.rollout(task, resources, rollout)
+        return self.rollout(task, *args, **kwargs)
 
-    def validation_rollout(self, task: T, resources: NamedResources, rollout: Rollout) -> Any:
+    def validation_rollout(self, task: T, *args: Any, **kwargs: Any) -> Any:
         """Run a validation rollout; by default `rollout`."""
-        return self.rollout(task, resources, rollout)
+        return self.rollout(task, *args, **kwargs)
 
-    async def training_rollout_async(self, task: T, resources: NamedResources, rollout: Rollout) -> Any:
+    async def training_rollout_async(self, task: T, *args: Any, **kwargs: Any) -> Any:
         """Run a training rollout; by default `rollout_async`."""
-        return await self.rollout_async(task, resources, rollout)
+        return await self.rollout_async(task, *args, **kwargs)
 
-    async def validation_rollout_async(self, task: T, resources: NamedResources, rollout: Rollout) -> Any:
+    async def validation_rollout_async(self, task: T, *args: Any, **kwargs: Any) -> Any:
         """Run a validation rollout; by default `rollout_async`."""
-        return await self.rollout_async(task, resources, rollout)
+        return await self.rollout_async(task, *args, **kwargs)
 
     def set_trainer(self, trainer: Trainer) -> None:
         """Note the trainer that runs this agent, without keeping it alive."""
@@ -156,6 +173,8 @@ class FunctionalLitAgent(LitAgent[Any], Generic[P, R]):
         strip_proxy: bool = True,
     ) -> None:
         check_function(fn)
+        if config is not None:
+            checked("config", config, RolloutConfig)
         self._fn = fn
         self._name = name or str(getattr(fn, "__name__", type(fn).__name__))
         self.strip_proxy = strip_proxy
@@ -233,6 +252,8 @@ def bind_agent(agent: LitAgent[Any], mode: RolloutMode | None, resources: NamedR
     strip_proxy = agent.strip_proxy if isinstance(agent, FunctionalLitAgent) else False
     lane = resolve_lane(agent.name, fn, agent.runs_in)
     bound = attrs.evolve(bind_function(agent.name, fn, resources, strip_proxy), lane=lane)
+    if not isinstance(agent, FunctionalLitAgent):
+        bound = supply_keywords(bound, resources)
     return attrs.evolve(bound, packed=pack_agent(bound, resources)) if lane == "process" else bound
 
 
@@ -317,7 +338,14 @@ def llm_rollout(
     config: RolloutConfig | None = None,
 ) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...
 def llm_rollout(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make an agent of a function with a parameter ``llm``; otherwise like `rollout`, options included."""
+    """Make an agent of a function with a parameter ``llm``; otherwise like `rollout`, options included.
+
+    >>> @llm_rollout
+    ... async def answer(task: str, llm: "LLM") -> float:
+    ...     return float(llm.model == task)
+    >>> answer
+    <agent answer>
+    """
     return _rollout_with("llm", fn, options)
 
 
@@ -333,7 +361,14 @@ def prompt_rollout(
     config: RolloutConfig | None = None,
 ) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...
 def prompt_rollout(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make an agent of a function with a parameter ``prompt_template``; otherwise like `rollout`, options included."""
+    """Make an agent of a function with a parameter ``prompt_template``; otherwise like `rollout`, options included.
+
+    >>> @prompt_rollout
+    ... def answer(task: str, prompt_template: "PromptTemplate") -> float:
+    ...     return float(len(prompt_template.format(question=task)))
+    >>> answer
+    <agent answer>
+    """
     return _rollout_with("prompt_template", fn, options)
 
 

@@ -35,6 +35,13 @@ def current_rollout() -> AttemptedRollout:
 
     Raises:
         NoActiveRollout: outside of any rollout.
+
+    >>> from lightning_trio import Runner
+    >>> import trio
+    >>> async def agent(task):
+    ...     print(current_rollout().input, current_rollout().attempt.sequence_id)
+    >>> result = trio.run(Runner(agent).fit, ["tea"])
+    tea 1
     """
     return current_recorder("current_rollout()").rollout
 
@@ -44,6 +51,14 @@ def current_resources() -> NamedResources:
 
     Raises:
         NoActiveRollout: outside of any rollout.
+
+    >>> from lightning_trio import PromptTemplate, Runner
+    >>> import trio
+    >>> async def agent(task):
+    ...     print(list(current_resources()))
+    >>> prompt = PromptTemplate("Find {thing}", engine="f-string")
+    >>> result = trio.run(Runner(agent, resources={"finding": prompt}).fit, ["tea"])
+    ['finding']
     """
     # A copy: many rollouts share the mapping.
     return dict(current_recorder("current_resources()").resources)

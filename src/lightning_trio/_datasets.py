@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence, Sized
-from typing import Any
+from typing import Any, Protocol, TypeVar, cast
 
 import attrs
 
 from ._errors import DatasetError
 from ._records import DatasetFingerprint, RolloutMode
 from ._resources import LLM, NamedResources
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Dataset(Protocol[T_co]):
+    """What `fit` goes through: tasks by index, such as a list, or anything with ``len()`` and ``[index]``.
+
+    >>> squares: Dataset[int] = [number * number for number in range(3)]
+    >>> squares[len(squares) - 1]
+    4
+    """
+
+    def __len__(self) -> int:
+        """Say how many tasks there are."""
+        ...
+
+    def __getitem__(self, index: int, /) -> T_co:
+        """Give the task at `index`, from 0."""
+        ...
 
 
 @attrs.frozen
@@ -19,6 +38,14 @@ class Datasets:
 
     train: Sequence[Any] | None
     val: Sequence[Any] | None
+
+    @classmethod
+    def of(cls, train: Dataset[Any] | None, val: Dataset[Any] | None) -> Datasets:
+        """Take datasets as they are given.
+
+        Algorithms say `Sequence`, the familiar word, and use no more than a `Dataset` has.
+        """
+        return cls(cast("Sequence[Any] | None", train), cast("Sequence[Any] | None", val))
 
     @property
     def modes(self) -> Sequence[RolloutMode]:
@@ -45,7 +72,7 @@ class Datasets:
         return sum(len(tasks) for tasks in (self.train, self.val) if tasks is not None)
 
 
-def _digest(dataset: Sequence[Any]) -> str:
+def _digest(dataset: Dataset[Any]) -> str:
     whole = hashlib.sha256()
     # By index: 0.3's datasets have __len__ and __getitem__ only.
     for index in range(len(dataset)):

@@ -6,6 +6,7 @@
     ├── UsageError (the caller's: a wrong call, a wrong argument)
     │   ├── AgentSignatureError (also TypeError, ValueError)
     │   ├── AsyncioAgentError
+    │   ├── ComponentError (also TypeError)
     │   ├── DatasetError (also TypeError)
     │   ├── MissingPlaceholder (also KeyError)
     │   ├── NestedTrioRun (also RuntimeError)
@@ -52,6 +53,10 @@ class AgentSignatureError(UsageError, TypeError, ValueError):
 
 class AsyncioAgentError(UsageError):
     """An agent, or an algorithm, that runs in Trio called asyncio."""
+
+
+class ComponentError(UsageError, TypeError):
+    """A store, an algorithm, a hook or the like that is none was given."""
 
 
 class DatasetError(UsageError, TypeError):

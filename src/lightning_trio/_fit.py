@@ -157,7 +157,7 @@ class Fit:
     async def _work(self, run: Run) -> FitResult:
         settings = self._settings
         store = RunStore(self._store, run.run_id, self._check, await self._rollouts_left(run))
-        session = Session(run, store, await self._initial(run), settings.max_concurrency)
+        session = Session(run, store, await self._initial(run), settings.max_concurrency, settings.adapter)
         begun = trio.current_time()
 
         def elapsed() -> float:
@@ -254,8 +254,6 @@ class Fit:
         algorithm = self._settings.algorithm
         datasets = self._datasets
         token = algorithm.enter_session(session)
-        if self._settings.adapter is not None:
-            algorithm.set_adapter(self._settings.adapter)
         try:
             if algorithm.is_async():
                 await _run_unprotected(algorithm, datasets)

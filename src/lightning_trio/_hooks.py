@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import trio
 
 from ._async_signs import find_asyncio_sign
+from ._components import checked
+from ._errors import ComponentError
 from ._records import AttemptedRollout
 from ._span import Span
 
@@ -26,6 +29,14 @@ class Hook:
     Hooks run one after another in the order they were given, for each attempt: `on_rollout_start`,
     `on_trace_start`, the agent, `on_trace_end` (also when the agent raised or was stopped), `on_rollout_end`.
     An error in a hook is logged and does not fail the rollout.
+
+    >>> from lightning_trio import Runner
+    >>> import trio
+    >>> class Report(Hook):
+    ...     async def on_rollout_end(self, *, agent, runner, rollout, spans):
+    ...         print(rollout.input, len(spans))
+    >>> result = trio.run(Runner(len, hooks=[Report()]).fit, ["tea"])
+    tea 2
     """
 
     async def on_rollout_start(self, *, agent: LitAgent[Any], runner: Runner, rollout: AttemptedRollout) -> None:
@@ -48,6 +59,39 @@ class Hook:
 
 
 HookName = Literal["on_rollout_start", "on_trace_start", "on_trace_end", "on_rollout_end"]
+
+
+def check_hooks(hooks: Hook | Sequence[Hook]) -> tuple[Hook, ...]:
+    """Refuse what is no hook, and hooks that could not be called.
+
+    Raises:
+        ComponentError: something is no `Hook`, or its method is not async or does not take the keywords.
+    """
+    if not isinstance(hooks, Hook | Sequence) or isinstance(hooks, str):
+        raise ComponentError(f"hooks takes a list of hooks, not {hooks!r}")
+    several = (hooks,) if isinstance(hooks, Hook) else tuple(hooks)
+    for hook in several:
+        checked("hooks", hook, Hook)
+        for name in get_args(HookName):
+            _check_method(hook, name)
+    return several
+
+
+def _check_method(hook: Hook, name: str) -> None:
+    own = getattr(Hook, name)
+    method = getattr(hook, name)
+    if getattr(method, "__func__", None) is own:
+        return
+    _, *keywords = inspect.signature(own).parameters
+    right = f"write: async def {name}(self, *, {', '.join(keywords)}): …"
+    if not inspect.iscoroutinefunction(inspect.unwrap(method)):
+        raise ComponentError(f"the hook {type(hook).__name__}.{name} is not async; {right}")
+    try:
+        inspect.signature(method).bind(**dict.fromkeys(keywords))
+    except TypeError as exc:
+        raise ComponentError(
+            f"the hook {type(hook).__name__}.{name} does not take what it is called with ({exc}); {right}"
+        ) from exc
 
 
 @trio.lowlevel.disable_ki_protection

@@ -99,6 +99,13 @@ def bind_function(name: str, fn: Callable[..., Any], resources: NamedResources, 
     return BoundAgent(name, fn, resolve_lane(name, fn, None), fixed, live)
 
 
+def supply_keywords(bound: BoundAgent, resources: NamedResources) -> BoundAgent:
+    """Give a method that takes any keywords those that Agent-lightning 0.3 called all methods with."""
+    if all(parameter.kind is not inspect.Parameter.VAR_KEYWORD for parameter in _parameters(bound.fn)):
+        return bound
+    return attrs.evolve(bound, live={"resources": ("resources", resources), "rollout": ("rollout", None), **bound.live})
+
+
 def _parameters(fn: Callable[..., Any]) -> list[inspect.Parameter]:
     try:
         signature = inspect.signature(fn, eval_str=True)

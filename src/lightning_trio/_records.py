@@ -42,17 +42,28 @@ class Unset:
 UNSET = Unset()
 
 
+def _number(attribute: attrs.Attribute[Any], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{attribute.name}={value!r} is of type {type(value).__name__}; give a number of seconds")
+
+
 def _positive(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
-    if value is not None and not value > 0:
+    if value is None:
+        return
+    _number(attribute, value)
+    if not value > 0:
         raise ValueError(f"{attribute.name}={value!r} is not positive; leave it None for no limit")
 
 
 def _not_negative(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
+    _number(attribute, value)
     if not value >= 0:
         raise ValueError(f"{attribute.name}={value!r} is negative; give seconds, 0 for no wait")
 
 
 def _at_least_one(instance: object, attribute: attrs.Attribute[Any], value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{attribute.name}={value!r} is of type {type(value).__name__}; give a whole number")
     if value < 1:
         raise ValueError(f"{attribute.name}={value!r}: give at least 1")
 
@@ -74,6 +85,8 @@ def _retryable(instance: object, attribute: attrs.Attribute[Any], value: tuple[s
 
 
 def _statuses(value: Sequence[AttemptStatus]) -> tuple[AttemptStatus, ...]:
+    if isinstance(value, str):
+        raise TypeError(f"retry_condition={value!r} is a string; write a list: retry_condition=[{value!r}]")
     return tuple(value)
 
 

@@ -203,7 +203,8 @@ class PromptTemplate(Resource, resource_type="prompt_template"):
 
     Braces in an f-string template: double them (``{{"label": 1}}``), as in `str.format`. A template that
     is not a valid format string, such as a prompt that shows JSON as it is, stands as well: then only
-    ``{name}`` with a plain name is replaced and every other brace is text.
+    ``{name}`` with a plain name is replaced and every other brace is text. What looks like a placeholder with an
+    attribute, index or format there, such as ``{price:.2f}``, stays as it is, with a warning.
 
     >>> PromptTemplate("Answer {question} as {\\"a\\": 1}", engine="f-string").format(question="why?")
     'Answer why? as {"a": 1}'
@@ -219,6 +220,13 @@ class PromptTemplate(Resource, resource_type="prompt_template"):
             raise ResourceError(f"PromptTemplate engine={self.engine!r}; there are 'f-string' and 'jinja'")
         if self.engine == "jinja":
             _compile_jinja(self.template)
+        elif not _is_format_string(self.template) and (lost := _PARTS.search(self.template)) is not None:
+            warnings.warn(
+                f"the prompt template has braces that are no placeholders, so only plain ones are filled in and "
+                f"{lost[0]!r} stays as it is; double the braces that are text, or pass a finished value for "
+                f"{{{lost[1]}}}",
+                stacklevel=3,
+            )
 
     @property
     def placeholders(self) -> frozenset[str]:
@@ -250,6 +258,12 @@ def _missing(name: str, values: Mapping[str, object]) -> MissingPlaceholder:
 
 
 _PLAIN_NAME = re.compile(r"\{([A-Za-z_]\w*)\}")
+_PARTS = re.compile(
+    # No brace before or behind it: doubled ones are text.
+    r"(?<!\{)\{([A-Za-z_]\w*)(?=[.\[!:])(?:\.[A-Za-z_]\w*|\[\w+\])*(?:![rsa])?"
+    r"(?::(?=[^}])[<>=^]?[+\-]?#?\d*[,_]?(?:\.\d+)?[bcdeEfFgGnosxX%]?)?\}(?!\})"
+)
+"""What `str.format` would fill in, besides a plain name."""
 _CONVERSIONS = (None, "r", "s", "a")
 _FIELD_NAME = re.compile(r"([A-Za-z_]\w*)((?:\.\w+|\[[^\]]*\])*)")
 
@@ -282,9 +296,28 @@ def _compile_format(template: str) -> _Compiled:
 
     def render_format(values: Mapping[str, object]) -> str:
         _check_given(names, values)
-        return template.format_map(values)
+        try:
+            return template.format_map(values)
+        except (AttributeError, LookupError, TypeError, ValueError) as exc:
+            raise ResourceError(_failed_field(template, values, exc)) from exc
 
     return _Compiled(names, render_format)
+
+
+def _failed_field(template: str, values: Mapping[str, object], exc: Exception) -> str:
+    """Say which placeholder could not be filled in."""
+    for _, field, spec, conversion in string.Formatter().parse(template):
+        if field is None:
+            continue
+        placeholder = "{" + field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "") + "}"
+        try:
+            placeholder.format_map(values)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            return (
+                f"the placeholder {placeholder!r} of the prompt template cannot be filled in: {type(error).__name__}: "
+                f"{error}"
+            )
+    return f"the prompt template cannot be filled in: {type(exc).__name__}: {exc}"
 
 
 def _check_given(names: frozenset[str], values: Mapping[str, object]) -> None:

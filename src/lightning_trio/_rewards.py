@@ -110,6 +110,10 @@ def get_reward_value(span: Span | SpanCoreFields) -> float | None:
 
     Reads our own layout, AgentOps' (``agentops.task.output`` or ``agentops.entity.output`` holding
     ``{"type": "reward", "value": …}``) and that of Agent-lightning 0.2 (an attribute ``reward``).
+
+    >>> from lightning_trio import emit_reward
+    >>> get_reward_value(emit_reward({"style": 0.2, "correct": 1}, primary_key="correct", propagate=False))
+    1.0
     """
     attributes = span.attributes
     value = attributes.get(semconv.PRIMARY_REWARD_VALUE)

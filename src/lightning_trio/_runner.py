@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncGenerator, Sequence
+import warnings
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
 from ._agent import LitAgent, as_agent
 from ._attempt import Surroundings
 from ._collector import calm_collector
-from ._datasets import Datasets, check_dataset
+from ._components import check_count, checked
+from ._datasets import Dataset, Datasets, check_dataset
 from ._describe import summary
 from ._engine import Engine
 from ._errors import DatasetError, NotInTrio, RunnerClosed, UsageError
@@ -22,7 +24,7 @@ from ._exception_names import missing_name
 from ._failures import check_max_failures
 from ._fit import Fit, FitSettings, Resumption
 from ._groups import FlatNursery
-from ._hooks import Hook
+from ._hooks import Hook, check_hooks
 from ._ids import random_bits
 from ._lease import LEASE_SECONDS, open_lease
 from ._records import (
@@ -47,8 +49,6 @@ from .tracing import Tracer
 
 if TYPE_CHECKING:
     from .lanes._process import ProcessLane
-
-T = TypeVar("T")
 
 
 class Runner:
@@ -84,14 +84,14 @@ class Runner:
 
     def __init__(
         self,
-        agent: LitAgent[Any] | Any,
+        agent: LitAgent[Any] | Callable[..., Any],
         *,
         resources: NamedResources | None = None,
         store: LightningStore | None = None,
         algorithm: Algorithm | None = None,
         max_concurrency: int = 100,
         config: RolloutConfig = DEFAULT_CONFIG,
-        hooks: Sequence[Hook] = (),
+        hooks: Hook | Sequence[Hook] = (),
         tracer: Tracer | None = None,
         adapter: object | None = None,
         max_rollouts: int | None = None,
@@ -101,29 +101,28 @@ class Runner:
         lease_seconds: float = LEASE_SECONDS,
         max_processes: int | None = None,
     ) -> None:
-        if not isinstance(max_concurrency, int) or max_concurrency < 1:
-            raise UsageError(f"max_concurrency={max_concurrency!r}; give how many rollouts may run at a time, from 1")
-        if max_rollouts is not None and (not isinstance(max_rollouts, int) or max_rollouts < 0):
-            raise UsageError(f"max_rollouts={max_rollouts!r}; give how many rollouts to start, None for all")
+        check_count("max_concurrency", max_concurrency)
+        check_count("max_rollouts", max_rollouts, least=0, unlimited=True)
+        check_count("max_processes", max_processes, unlimited=True)
         if not isinstance(lease_seconds, int | float) or not 0 < lease_seconds < math.inf:
             raise UsageError(f"lease_seconds={lease_seconds!r}; give seconds, more than 0")
         check_max_failures(max_failures)
         if not isinstance(grace_seconds, int | float) or not 0 <= grace_seconds < math.inf:
             raise UsageError(f"grace_seconds={grace_seconds!r}; give how long attempts may run on, 0 to stop at once")
-        if max_processes is not None and (not isinstance(max_processes, int) or max_processes < 1):
-            raise UsageError(f"max_processes={max_processes!r}; give how many worker processes there may be, from 1")
         self.agent: LitAgent[Any] = as_agent(agent)
         for name, each in (("config", config), ("the agent's config", self.agent.config)):
-            if isinstance(each, RolloutConfig) and (missing := missing_name(each.retry_exceptions)) is not None:
+            if each is None:
+                continue
+            checked(name, each, RolloutConfig)
+            if (missing := missing_name(each.retry_exceptions)) is not None:
                 raise UsageError(f"{name} has retry_exceptions=[{missing!r}], and its module has nothing of that name")
+            _warn_idle(name, each)
         self.store: LightningStore = (
-            default_store(run_name) if store is None else _checked("store", store, LightningStore)
+            default_store(run_name) if store is None else checked("store", store, LightningStore)
         )
-        self.algorithm: Algorithm = Baseline() if algorithm is None else _checked("algorithm", algorithm, Algorithm)
-        self.tracer: Tracer = Tracer() if tracer is None else _checked("tracer", tracer, Tracer)
-        self.hooks: tuple[Hook, ...] = tuple(
-            _checked("hooks", hook, Hook) for hook in ([hooks] if isinstance(hooks, Hook) else hooks)
-        )
+        self.algorithm: Algorithm = Baseline() if algorithm is None else checked("algorithm", algorithm, Algorithm)
+        self.tracer: Tracer = Tracer() if tracer is None else checked("tracer", tracer, Tracer)
+        self.hooks: tuple[Hook, ...] = check_hooks(hooks)
         self.adapter = adapter
         self.max_processes = max_processes
         if self.agent.runs_in == "process":
@@ -135,7 +134,7 @@ class Runner:
         self.grace_seconds = grace_seconds
         self.run_name = run_name
         self.lease_seconds = lease_seconds
-        self.config: RolloutConfig = _checked("config", config, RolloutConfig)
+        self.config: RolloutConfig = checked("config", config, RolloutConfig)
         self._resources = check_resources({} if resources is None else resources, "Runner(resources=…)")
         self._worker_id = f"runner-{random_bits(48):012x}"
         self._engine: Engine | None = None
@@ -341,8 +340,8 @@ class Runner:
     @trio.lowlevel.enable_ki_protection
     async def fit(
         self,
-        train_dataset: Sequence[Any] | None = None,
-        val_dataset: Sequence[Any] | None = None,
+        train_dataset: Dataset[Any] | None = None,
+        val_dataset: Dataset[Any] | None = None,
         *,
         resume: bool | str = False,
         force_resume: bool = False,
@@ -374,7 +373,7 @@ class Runner:
             raise UsageError(f"resume={resume!r}; give True, False, or the id of a run, such as 'run-0123456789ab'")
         if force_resume and resume is False:
             raise UsageError("force_resume=True does nothing without resume=True or the id of a run")
-        datasets = Datasets(train_dataset, val_dataset)
+        datasets = Datasets.of(train_dataset, val_dataset)
         resumption = Resumption(resume, force_resume)
         if self._engine is not None:
             return await self._fit(self._engine, datasets, resumption)
@@ -406,8 +405,14 @@ def default_store(run_name: str | None) -> LightningStore:
     return InMemoryLightningStore() if run_name is None else SqliteLightningStore.of_run(run_name)
 
 
-def _checked(name: str, value: object, kind: type[T]) -> T:
-    if isinstance(value, kind):
-        return value
-    hint = f"; did you mean {value.__name__}()?" if isinstance(value, type) and issubclass(value, kind) else ""
-    raise UsageError(f"{name} takes a {kind.__name__}, not {value!r}{hint}")
+def _warn_idle(name: str, config: RolloutConfig) -> None:
+    """Say so where one half of what retries need is missing."""
+    causes = config.retry_condition or config.retry_exceptions
+    if config.max_attempts > 1 and not causes:
+        idle = f"max_attempts={config.max_attempts} does nothing without retry_condition=[…] or retry_exceptions=[…]"
+    elif config.max_attempts == 1 and causes:
+        given = "retry_condition" if config.retry_condition else "retry_exceptions"
+        idle = f"{given}={list(causes)} does nothing with max_attempts=1; give 2 or more"
+    else:
+        return
+    warnings.warn(f"{name}: {idle}", stacklevel=3)

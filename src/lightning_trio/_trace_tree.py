@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from . import semconv
 from ._rewards import get_reward_value
@@ -16,7 +18,6 @@ _SHOWN = (
     Keys.OBJECT_JSON,
     semconv.EXCEPTION_TYPE,
     semconv.EXCEPTION_MESSAGE,
-    semconv.GEN_AI_OUTPUT_MESSAGES,
 )
 _TOKENS = (semconv.GEN_AI_USAGE_INPUT_TOKENS, semconv.GEN_AI_USAGE_OUTPUT_TOKENS)
 
@@ -69,4 +70,25 @@ def _line(span: Span) -> str:
     if tokens:
         parts.append(f"tokens {'→'.join(tokens)}")
     parts += [str(span.attributes[key]) for key in _SHOWN if key in span.attributes]
-    return "  ".join(" ".join(part.split()) for part in parts)
+    if (answer := span.attributes.get(semconv.GEN_AI_OUTPUT_MESSAGES)) is not None:
+        parts.append(_answer(answer))
+    return "  ".join(" ".join(part.split()) for part in parts if part)
+
+
+def _answer(messages: object) -> str:
+    """Give what a model said and which tools it called, without the JSON around it; what is no such JSON as it is."""
+    try:
+        decoded: Any = json.loads(messages) if isinstance(messages, str) else messages
+        shown = [_part(part) for message in decoded for part in message["parts"]]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return str(messages)
+    return "  ".join(part for part in shown if part)
+
+
+def _part(part: Mapping[str, Any]) -> str:
+    if part.get("type") != "tool_call":
+        return str(part.get("content") or "")
+    arguments = part.get("arguments")
+    if isinstance(arguments, str):
+        arguments = json.loads(arguments or "{}")
+    return f"{part['name']}({', '.join(f'{name}={json.dumps(value)}' for name, value in (arguments or {}).items())})"

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import trio
 
 from ._agent import LitAgent, as_agent
+from ._components import build, check_count
+from ._datasets import Dataset
 from ._errors import NestedTrioRun, UsageError
 from ._failures import check_max_failures
-from ._hooks import Hook
+from ._hooks import Hook, check_hooks
 from ._records import FitResult
 from ._resources import NamedResources
 from ._runner import Runner, default_store
 from .algorithms import Algorithm, Baseline, FastAlgorithm
 from .store import LightningStore
 from .tracing import Tracer
-
-T = TypeVar("T")
 
 
 class Trainer:
@@ -44,8 +43,11 @@ class Trainer:
         store: where rollouts and spans are kept; by default in ``runs/{run_name}.db``, or in memory where the runs
             have no name.
         run_name: what to call the runs of `fit`, to tell them apart in a store.
-        strategy, port, daemon: accepted for Agent-lightning 0.3 and ignored with a warning: everything runs in
-            this process.
+        strategy, port, daemon, dev: accepted for Agent-lightning 0.3 and ignored with a warning: everything runs in
+            this process, and `dev` is a method.
+        n_workers, max_tasks, triplet_exporter: older names of `n_runners`, `max_rollouts` and `adapter`, accepted
+            with a warning.
+        llm_proxy, runner: refused with an error that shows what to write instead.
 
     >>> async def double(task: int) -> float:
     ...     return task * 2.0
@@ -71,19 +73,27 @@ class Trainer:
         strategy: object = None,
         port: int | None = None,
         daemon: bool | None = None,
+        dev: bool | None = None,
+        n_workers: int | None = None,
+        max_tasks: int | None = None,
+        triplet_exporter: Any = None,
+        llm_proxy: object = None,
+        runner: object = None,
     ) -> None:
-        ignored = {"strategy": strategy, "port": port, "daemon": daemon}
-        if given := [name for name, value in ignored.items() if value is not None]:
-            warnings.warn(
-                f"Trainer ignores {', '.join(given)}: rollouts run in this process, n_runners of them at a time",
-                DeprecationWarning,
-                stacklevel=2,
-            )
+        _refuse(llm_proxy, runner)
+        _warn_ignored(strategy=strategy, port=port, daemon=daemon, dev=dev or None)
+        n_runners = _renamed("n_workers", n_workers, "n_runners", n_runners)
+        max_rollouts = _renamed("max_tasks", max_tasks, "max_rollouts", max_rollouts)
+        adapter = _renamed("triplet_exporter", triplet_exporter, "adapter", adapter)
         self.algorithm: Algorithm | None = None if algorithm is None else build("algorithm", algorithm, Algorithm)
         self.store: LightningStore = default_store(run_name) if store is None else build("store", store, LightningStore)
         self.tracer: Tracer = Tracer() if tracer is None else build("tracer", tracer, Tracer)
         self.adapter: Any = None if adapter is None else build("adapter", adapter, object)
-        self.hooks: tuple[Hook, ...] = (hooks,) if isinstance(hooks, Hook) else tuple(hooks or ())
+        self.hooks: tuple[Hook, ...] = check_hooks(hooks or ())
+        if n_runners is not None:
+            check_count("n_runners", n_runners)
+        check_count("max_rollouts", max_rollouts, least=0, unlimited=True)
+        check_count("max_processes", max_processes, unlimited=True)
         self.n_runners = n_runners
         check_max_failures(max_failures)
         self.max_failures = max_failures
@@ -96,9 +106,9 @@ class Trainer:
     def fit(
         self,
         agent: LitAgent[Any] | Callable[..., Any],
-        train_dataset: Sequence[Any] | None = None,
+        train_dataset: Dataset[Any] | None = None,
         *,
-        val_dataset: Sequence[Any] | None = None,
+        val_dataset: Dataset[Any] | None = None,
         resume: bool | str = False,
         force_resume: bool = False,
     ) -> FitResult:
@@ -123,9 +133,9 @@ class Trainer:
     def dev(
         self,
         agent: LitAgent[Any] | Callable[..., Any],
-        train_dataset: Sequence[Any] | None = None,
+        train_dataset: Dataset[Any] | None = None,
         *,
-        val_dataset: Sequence[Any] | None = None,
+        val_dataset: Dataset[Any] | None = None,
     ) -> FitResult:
         """Try an agent out: like `fit`, with a `FastAlgorithm` only.
 
@@ -142,12 +152,12 @@ class Trainer:
     def _fit(
         self,
         agent: LitAgent[Any] | Callable[..., Any],
-        train_dataset: Sequence[Any] | None,
-        val_dataset: Sequence[Any] | None,
+        train_dataset: Dataset[Any] | None,
+        val_dataset: Dataset[Any] | None,
         algorithm: Algorithm | None,
         resumption: Mapping[str, Any],
     ) -> FitResult:
-        if _in_trio():
+        if trio.lowlevel.in_trio_run():
             raise NestedTrioRun(
                 "Trainer.fit starts Trio, which runs here already; await a runner instead: "
                 "result = await agl.Runner(agent, …).fit(train_dataset, val_dataset)"
@@ -175,43 +185,32 @@ class Trainer:
         return trio.run(functools.partial(runner.fit, train_dataset, val_dataset, **resumption))
 
 
-def _in_trio() -> bool:
-    try:
-        trio.lowlevel.current_trio_token()
-    except RuntimeError:
-        return False
-    return True
+def _refuse(llm_proxy: object, runner: object) -> None:
+    if llm_proxy is not None:
+        raise UsageError(
+            "Trainer has no llm_proxy; name the proxy you run as a resource: "
+            'initial_resources={"llm": agl.ProxyLLM(endpoint="http://…/v1", model="…")}'
+        )
+    if runner is not None:
+        raise UsageError(
+            "Trainer makes its own runner; to configure one, write: trio.run(agl.Runner(agent, …).fit, train_dataset)"
+        )
 
 
-def build(name: str, spec: Any, kind: type[T]) -> T:
-    """Make a component of an instance, class, factory, import path or mapping.
-
-    Raises:
-        UsageError: the specification is none of these.
-        TypeError: what it gives is no `kind`.
-    """
-    if isinstance(spec, Mapping):
-        options = dict(cast("Mapping[str, Any]", spec))
-        path = options.pop("type", None)
-        if not isinstance(path, str):
-            raise UsageError(f'{name}={spec!r} has no "type"; write {{"type": "package.module.Name", …}}')
-        made: object = _imported(name, path)(**options)
-    elif isinstance(spec, str):
-        made = _imported(name, spec)()
-    elif isinstance(spec, kind) and not isinstance(spec, type):
-        made = spec
-    elif callable(spec):
-        made = spec()
-    else:
-        raise TypeError(f"{name} takes a {kind.__name__}, not {spec!r}")
-    if not isinstance(made, kind):
-        raise TypeError(f"{name}={spec!r} gives {made!r}, which is no {kind.__name__}")
-    return made
+def _warn_ignored(**options: object) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if not given:
+        return
+    instead = "; to try an agent out call trainer.dev(agent, …)" if "dev" in given else ""
+    warnings.warn(
+        f"Trainer ignores {', '.join(given)}: rollouts run in this process, n_runners of them at a time{instead}",
+        DeprecationWarning,
+        stacklevel=3,
+    )
 
 
-def _imported(name: str, path: str) -> Callable[..., object]:
-    module, _, attribute = path.rpartition(".")
-    try:
-        return cast("Callable[..., object]", getattr(importlib.import_module(module), attribute))
-    except (ImportError, AttributeError, ValueError) as exc:
-        raise UsageError(f"{name}={path!r} cannot be imported: {exc}; write package.module.Name") from exc
+def _renamed(old_name: str, old: Any, name: str, value: Any) -> Any:
+    if old is None:
+        return value
+    warnings.warn(f"Trainer({old_name}=…) is called {name}=… now", DeprecationWarning, stacklevel=3)
+    return old if value is None else value

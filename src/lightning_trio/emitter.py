@@ -25,10 +25,39 @@ from ._context import current_recorder
 from ._groups import sole_exception
 from ._records import AttemptedRollout
 from ._resources import NamedResources
-from ._rewards import reward_attributes
+from ._rewards import (
+    RewardDimension,
+    find_final_reward,
+    find_reward_spans,
+    get_reward_value,
+    get_rewards_from_span,
+    is_reward_span,
+    reward_attributes,
+)
 from ._span import OK_STATUS, UNSET_STATUS, Event, Span, SpanCoreFields, TraceStatus
 from .semconv import LightningSpanAttributes as Keys
 from .tracing._recorder import AttemptRecorder, OpenSpan
+
+__all__ = [
+    "Emitter",
+    "Operation",
+    "RewardDimension",
+    "current_emitter",
+    "emit_annotation",
+    "emit_exception",
+    "emit_message",
+    "emit_object",
+    "emit_reward",
+    "find_final_reward",
+    "find_reward_spans",
+    "get_message_value",
+    "get_object_value",
+    "get_reward_value",
+    "get_rewards_from_span",
+    "is_reward_span",
+    "operation",
+    "reward",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -145,6 +174,9 @@ def emit_annotation(annotation: Mapping[str, Any], propagate: bool = True) -> Sp
     Raises:
         ValueError: a value is something else.
         NoActiveRollout: outside of any rollout, unless ``propagate=False``.
+
+    >>> emit_annotation({"source": {"page": 3}}, propagate=False).attributes
+    {'source.page': 3}
     """
     checked = _annotation_attributes(annotation)
     if not propagate:
@@ -158,6 +190,16 @@ def emit_message(message: str, attributes: Mapping[str, Any] | None = None, prop
     Raises:
         TypeError: `message` is no string.
         NoActiveRollout: outside of any rollout, unless ``propagate=False``.
+
+    >>> from lightning_trio import Runner
+    >>> import trio
+    >>> async def agent(task):
+    ...     emit_message(f"looking at {task}")
+    >>> async def main():
+    ...     async with Runner(agent) as runner:
+    ...         return await runner.step("tea")
+    >>> get_message_value(trio.run(main).spans[1])
+    'looking at tea'
     """
     laid_out = _message_attributes(message, attributes)
     if propagate:
@@ -170,6 +212,9 @@ def emit_object(object: object, attributes: Mapping[str, Any] | None = None, pro
     Raises:
         RuntimeError: the object cannot be written as JSON.
         NoActiveRollout: outside of any rollout, unless ``propagate=False``.
+
+    >>> get_object_value(emit_object({"rooms": [101, 104]}, propagate=False))
+    {'rooms': [101, 104]}
     """
     laid_out = _object_attributes(object, attributes)
     if not propagate:
@@ -185,6 +230,11 @@ def emit_exception(
     Raises:
         TypeError: `exception` is none.
         NoActiveRollout: outside of any rollout, unless ``propagate=False``.
+
+    >>> try:
+    ...     int("four")
+    ... except ValueError as exc:
+    ...     emit_exception(exc, {"tried": "four"}, propagate=False)
     """
     laid_out = _emitted_exception_attributes(exception, attributes)
     if propagate:
@@ -244,12 +294,23 @@ def current_emitter() -> Emitter:
 
     Raises:
         NoActiveRollout: outside of any rollout.
+
+    >>> from lightning_trio import Runner
+    >>> import trio
+    >>> async def agent(task):
+    ...     current_emitter().emit_reward(0.5)
+    >>> trio.run(Runner(agent).fit, ["tea"]).mean_reward["train"]
+    0.5
     """
     return Emitter(current_recorder("current_emitter()"))
 
 
 def get_message_value(span: Span | SpanCoreFields) -> str | None:
-    """Read the text of a message span, None for other spans."""
+    """Read the text of a message span, None for other spans.
+
+    >>> get_message_value(SpanCoreFields("agentlightning.message", attributes={"agentlightning.message.body": "hi"}))
+    'hi'
+    """
     body = span.attributes.get(Keys.MESSAGE_BODY)
     if body is not None and not isinstance(body, str):
         raise TypeError(f"{Keys.MESSAGE_BODY} is {body!r} of type {type(body).__name__}; a message is a string")
@@ -266,7 +327,11 @@ _LITERALS: dict[str, Callable[[str], object]] = {
 
 
 def get_object_value(span: Span | SpanCoreFields) -> Any:
-    """Read the value of an object span back (JSON as mappings and lists), None for other spans."""
+    """Read the value of an object span back (JSON as mappings and lists), None for other spans.
+
+    >>> get_object_value(emit_object(b"raw", propagate=False))
+    b'raw'
+    """
     # See to_json for why msgspec is imported late.
     import msgspec
 
@@ -469,6 +534,16 @@ def reward(
     Args:
         fn: the function, when used bare.
         primary_key, attributes: as for `emit_reward`.
+
+    >>> from lightning_trio import Runner
+    >>> import trio
+    >>> @reward
+    ... def judge(answer):
+    ...     return 1.0 if answer == "tea" else 0.0
+    >>> async def agent(task):
+    ...     judge(task)
+    >>> trio.run(Runner(agent).fit, ["tea", "milk"]).mean_reward["train"]
+    0.5
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,6 +7,36 @@ and tools read our spans. The ``GEN_AI_*`` keys are OpenTelemetry's semantic con
 
 from typing import Final
 
+__all__ = [
+    "AGL_ANNOTATION",
+    "AGL_EXCEPTION",
+    "AGL_MESSAGE",
+    "AGL_OBJECT",
+    "AGL_OPERATION",
+    "AGL_REWARD",
+    "AGL_VIRTUAL",
+    "ERROR_TYPE",
+    "EXCEPTION_ESCAPED",
+    "EXCEPTION_MESSAGE",
+    "EXCEPTION_STACKTRACE",
+    "EXCEPTION_TYPE",
+    "GEN_AI_AGENT_NAME",
+    "GEN_AI_INPUT_MESSAGES",
+    "GEN_AI_OPERATION_NAME",
+    "GEN_AI_OUTPUT_MESSAGES",
+    "GEN_AI_SYSTEM_INSTRUCTIONS",
+    "GEN_AI_TOOL_DEFINITIONS",
+    "GEN_AI_USAGE_COST",
+    "GEN_AI_USAGE_INPUT_TOKENS",
+    "GEN_AI_USAGE_OUTPUT_TOKENS",
+    "INVOKE_AGENT",
+    "PRIMARY_REWARD",
+    "PRIMARY_REWARD_NAME",
+    "PRIMARY_REWARD_VALUE",
+    "LightningResourceAttributes",
+    "LightningSpanAttributes",
+]
+
 # Span names of Agent-lightning.
 AGL_ANNOTATION: Final = "agentlightning.annotation"
 AGL_MESSAGE: Final = "agentlightning.message"

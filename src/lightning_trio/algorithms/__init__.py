@@ -2,6 +2,7 @@
 
 from ._algorithm import Algorithm as Algorithm
 from ._algorithm import FastAlgorithm as FastAlgorithm
+from ._algorithm import FunctionalAlgorithm as FunctionalAlgorithm
 from ._algorithm import algo as algo
 from ._baseline import Baseline as Baseline
 from ._session import Session as Session

@@ -94,7 +94,10 @@ class Algorithm:
         return self._trainer
 
     def set_adapter(self, adapter: object | None) -> None:
-        """Give the algorithm an adapter, which turns spans into data to learn from."""
+        """Give the algorithm an adapter, which turns spans into data to learn from.
+
+        It is for runs whose runner has none; a runner's own wins.
+        """
         self._adapter = adapter
 
     def get_adapter(self) -> Any:
@@ -103,9 +106,14 @@ class Algorithm:
         Raises:
             ValueError: there is none.
         """
-        if self._adapter is None:
+        adapter = self._find_adapter()
+        if adapter is None:
             raise ValueError(f"{type(self).__name__} has no adapter; pass adapter=… to Runner or Trainer")
-        return self._adapter
+        return adapter
+
+    def _find_adapter(self) -> Any:
+        session = _session.get()
+        return self._adapter if session is None or session.adapter is None else session.adapter
 
 
 class FastAlgorithm(Algorithm):
@@ -159,6 +167,9 @@ class FunctionalAlgorithm(Algorithm, Generic[P, R]):
                 raise TypeError(
                     f"the algorithm {self._fn.__name__} asks for {name!r}; there are {', '.join(arguments)}"
                 )
+        adapter = parameters.get("adapter")
+        if adapter is not None and adapter.default is not inspect.Parameter.empty and self._find_adapter() is None:
+            del arguments["adapter"]
         supplied = {name: arguments[name]() for name in parameters if name in arguments}
         return cast("Callable[..., Any]", self._fn)(**supplied)
 
@@ -167,7 +178,7 @@ def algo(fn: Callable[P, R]) -> FunctionalAlgorithm[P, R]:
     """Make an algorithm of a sync or async function.
 
     It is called with those it has parameters for: ``session``, ``store``, ``adapter``, ``initial_resources``,
-    ``train_dataset``, ``val_dataset``.
+    ``train_dataset``, ``val_dataset``. An ``adapter`` with a default keeps it where the runner has none.
 
     >>> @algo
     ... async def once(session, train_dataset):

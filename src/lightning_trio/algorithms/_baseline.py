@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +14,32 @@ class Baseline(FastAlgorithm):
 
     Args:
         n_epochs: how often to go through both.
+        train_split, polling_interval, max_queue_length, span_verbosity: accepted for Agent-lightning 0.3 and ignored
+            with a warning: nothing is polled, and spans are in the store.
     """
 
-    def __init__(self, *, n_epochs: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        n_epochs: int = 1,
+        train_split: float | None = None,
+        polling_interval: float | None = None,
+        max_queue_length: int | None = None,
+        span_verbosity: str | None = None,
+    ) -> None:
+        ignored = {
+            "train_split": train_split,
+            "polling_interval": polling_interval,
+            "max_queue_length": max_queue_length,
+            "span_verbosity": span_verbosity,
+        }
+        if given := [name for name, value in ignored.items() if value is not None]:
+            warnings.warn(
+                f"Baseline ignores {', '.join(given)}: it is told when rollouts end, and agl.format_trace shows their "
+                "spans",
+                DeprecationWarning,
+                stacklevel=2,
+            )
         if n_epochs < 1:
             raise ValueError(f"n_epochs={n_epochs!r}: give at least 1")
         self.n_epochs = n_epochs

@@ -48,9 +48,27 @@ class Session:
         run_id: the run.
         store: the store, bound to the run.
         initial_resources: the resources the run began with.
+        adapter: what the runner was given to turn spans into data with, None for nothing.
+
+    >>> from lightning_trio import Runner, algo
+    >>> import trio
+    >>> @algo
+    ... async def once(session, train_dataset):
+    ...     for done in await session.run(train_dataset, mode="train"):
+    ...         session.note(task=done.rollout.input, reward=done.final_reward)
+    >>> trio.run(Runner(len, algorithm=once).fit, ["tea"]).history
+    ({'task': 'tea', 'reward': 3.0},)
     """
 
-    def __init__(self, run: Run, store: LightningStore, initial: ResourcesUpdate | None, max_concurrency: int) -> None:
+    def __init__(
+        self,
+        run: Run,
+        store: LightningStore,
+        initial: ResourcesUpdate | None,
+        max_concurrency: int,
+        adapter: object | None = None,
+    ) -> None:
+        self.adapter: Any = adapter
         self.run_id = run.run_id
         self.store = store
         self.initial_resources: NamedResources = {} if initial is None else initial.resources

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
+from .._datasets import Dataset
 from .._errors import RunnerClosed, UsageError
 from .._records import CompletedRollout, FitResult, RolloutMode, RunnerStatistics
 from .._resources import NamedResources
@@ -120,8 +120,8 @@ class AsyncioRunner:
 
     async def fit(
         self,
-        train_dataset: Sequence[Any] | None = None,
-        val_dataset: Sequence[Any] | None = None,
+        train_dataset: Dataset[Any] | None = None,
+        val_dataset: Dataset[Any] | None = None,
         *,
         resume: bool | str = False,
         force_resume: bool = False,

@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 
 import trio
 
+from .._datasets import Dataset
 from .._errors import DatasetError, NestedTrioRun, RunnerClosed, UsageError
 from .._records import CompletedRollout, FitResult, RolloutMode, RunnerStatistics
 from .._resources import NamedResources
@@ -128,8 +129,8 @@ class BlockingRunner:
 
     def fit(
         self,
-        train_dataset: Sequence[Any] | None = None,
-        val_dataset: Sequence[Any] | None = None,
+        train_dataset: Dataset[Any] | None = None,
+        val_dataset: Dataset[Any] | None = None,
         *,
         resume: bool | str = False,
         force_resume: bool = False,

@@ -6,8 +6,9 @@ This module imports the OpenTelemetry SDK (90 ms), so `Tracer` imports it when i
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource as SdkResource
@@ -21,15 +22,12 @@ from opentelemetry.trace import Link as SdkLink
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from .._ids import random_bits
-from .._span import Span
+from .._span import OtelResource, Span
 from .._span import SpanContext as SpanIds
 from .._version import __version__
 from ..semconv import LightningResourceAttributes as Ids
 from ._current import find_recorder
 from ._recorder import AttemptRecorder
-
-if TYPE_CHECKING:
-    from ._tracer import Tracer
 
 logger = logging.getLogger("lightning_trio.tracing")
 
@@ -39,13 +37,16 @@ _SCOPE = InstrumentationScope("lightning_trio", __version__)
 
 
 class RouteSpans(SpanProcessor):
-    """Give each span a library makes to the attempt whose context it was started in.
+    """Give each span a library makes through one provider to the attempt whose context it was started in.
+
+    A provider has one of these, however many tracers join it: processors cannot be taken off again.
 
     An error in a span processor would be raised into the agent's code; these hooks log theirs instead.
     """
 
-    def __init__(self, tracer: Tracer) -> None:
-        self._tracer = tracer
+    def __init__(self, provider: TracerProvider) -> None:
+        self.resource = OtelResource(dict(provider.resource.attributes), provider.resource.schema_url)
+        """What all spans of the provider have in common; one object, by which they are known again."""
         # By both ids: libraries draw theirs from `random`, which agents may seed alike, and then span ids repeat.
         self._owners: dict[tuple[int, int], AttemptRecorder] = {}
 
@@ -53,7 +54,7 @@ class RouteSpans(SpanProcessor):
         """Note which attempt the span belongs to."""
         try:
             recorder = find_recorder(parent_context)
-            if recorder is None or recorder.tracer is not self._tracer or span.context is None:
+            if recorder is None or recorder.tracer.route is not self or span.context is None:
                 return
             recorder.start_library_span(span)
             if not recorder.closed:
@@ -77,6 +78,20 @@ class RouteSpans(SpanProcessor):
             for ids, recorder in list(self._owners.items()):
                 if recorder.closed:
                     self._owners.pop(ids, None)
+
+
+_routes: WeakKeyDictionary[TracerProvider, RouteSpans] = WeakKeyDictionary()
+_routes_lock = threading.Lock()
+
+
+def route_of(provider: TracerProvider) -> RouteSpans:
+    """Give the provider's one processor of ours, added on first use."""
+    with _routes_lock:
+        route = _routes.get(provider)
+        if route is None:
+            route = _routes[provider] = RouteSpans(provider)
+            provider.add_span_processor(route)
+        return route
 
 
 def private_provider() -> TracerProvider:

@@ -49,8 +49,10 @@ class Tracer:
 
     def __init__(self, provider: TracerProvider | None = None, *, instrument_openai: bool = True) -> None:
         self._provider: TracerProvider | None = None
-        self._route: RouteSpans | None = None
+        self.route: RouteSpans | None = None
+        self._joined = provider is not None
         self._queues: list[ExportQueue] = []
+        self._whole: set[ExportQueue] = set()
         self._late_spans = 0
         self._late_lock = threading.Lock()
         self._instrument_openai = instrument_openai
@@ -65,10 +67,9 @@ class Tracer:
 
     def _use(self, provider: TracerProvider) -> None:
         # The SDK takes 90 ms to import, and agents without instrumented libraries never need it.
-        from ._otel import RouteSpans
+        from ._otel import route_of
 
-        self._route = RouteSpans(self)
-        provider.add_span_processor(self._route)
+        self.route = route_of(provider)
         self._provider = provider
 
     @property
@@ -86,8 +87,13 @@ class Tracer:
         assert self._provider is not None
         return self._provider
 
-    def add_exporter(self, exporter: SpanExporter, *, max_queued_spans: int = 65_536) -> None:
+    def add_exporter(
+        self, exporter: SpanExporter, *, max_queued_spans: int = 65_536, joined_spans: bool = False
+    ) -> None:
         """Send the spans of every finished attempt to an OpenTelemetry exporter.
+
+        Spans made through a provider that was joined are exported by that provider's own processors, so they are
+        left out here: where both send to one backend, it gets each span once and the trace whole.
 
         Exporting happens in a worker thread and never holds an attempt up: where the exporter is slower than
         the agents, attempts that find the queue full are dropped and counted in `statistics`. On closing, the
@@ -96,12 +102,15 @@ class Tracer:
         Args:
             exporter: any `SpanExporter` of the OpenTelemetry SDK.
             max_queued_spans: how many spans may wait.
+            joined_spans: send those of the joined provider too, to a backend which that provider does not export to.
         """
         if max_queued_spans < 1:
             raise ValueError(f"max_queued_spans={max_queued_spans!r}: give at least 1")
         if not callable(getattr(exporter, "export", None)):
             raise UsageError(f"add_exporter takes an OpenTelemetry SpanExporter, not {exporter!r}")
         queue = ExportQueue(exporter, max_queued_spans)
+        if joined_spans:
+            self._whole.add(queue)
         self._queues.append(queue)
         for exporting in self._exporting:
             exporting.start(queue)
@@ -135,8 +144,12 @@ class Tracer:
 
     def finish_attempt(self, spans: Sequence[Span]) -> None:
         """Queue a finished attempt's spans for every exporter."""
+        own = spans
+        if self._joined and self.route is not None:
+            resource = self.route.resource
+            own = [span for span in spans if span.resource is not resource]
         for queue in self._queues:
-            queue.put(spans)
+            queue.put(spans if queue in self._whole else own)
 
     def count_late_span(self) -> None:
         """Count a span that came after its attempt had ended."""
@@ -146,12 +159,13 @@ class Tracer:
 
     def forget_library_spans(self, span_ids: Sequence[int]) -> None:
         """Stop waiting for the end of spans whose attempt has ended."""
-        if self._route is not None:
-            self._route.forget(span_ids)
+        if self.route is not None:
+            self.route.forget(span_ids)
 
     def convert(self, span: ReadableSpan, *, rollout_id: str, attempt_id: str, sequence_id: int) -> Span:
         """Make a record of a library's span."""
-        return Span.from_opentelemetry(span, rollout_id=rollout_id, attempt_id=attempt_id, sequence_id=sequence_id)
+        made = Span.from_opentelemetry(span, rollout_id=rollout_id, attempt_id=attempt_id, sequence_id=sequence_id)
+        return made if self.route is None else attrs.evolve(made, resource=self.route.resource)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
