@@ -69,7 +69,10 @@ def encode_spans(spans: Sequence[Span], limit: int) -> str:
     """
     rows = [_span_row(span) for span in spans]
     try:
-        encoded = _encode(rows)
+        try:
+            encoded = _encode(rows)
+        except UnicodeEncodeError:
+            encoded = _encode([_with_surrogates(row) for row in rows])
     except (TypeError, ValueError, RecursionError) as exc:
         raise NotStorable(f"the spans of rollout {spans[0].rollout_id} cannot be stored: {exc}") from exc
     if len(encoded) > limit:
@@ -101,6 +104,15 @@ def _span_row(span: Span) -> tuple[Any, ...]:
     events = [(event.name, _attributes(event.attributes, span), _time(event.timestamp)) for event in span.events]
     links = [(_context(link.context), _attributes(link.attributes, span)) for link in span.links]
     return (*row, span.kind, events, links, [_attributes(resource.attributes, span), resource.schema_url])
+
+
+def _with_surrogates(row: tuple[Any, ...]) -> tuple[Any, ...] | str:
+    """Give a row as its text with tags if UTF-8 has not all its characters, as in names of files that are no text."""
+    try:
+        _encode(row)
+    except UnicodeEncodeError:
+        return encode(row, "span", NO_LIMIT)
+    return row
 
 
 def with_number(span: Span, sequence_id: int) -> Span:
@@ -157,7 +169,8 @@ def decode_spans(text: str, rollout_id: str, attempt_id: str) -> list[Span]:
     return [_read_span(row, rollout_id, attempt_id) for row in _decode(text)]
 
 
-def _read_span(row: list[Any], rollout_id: str, attempt_id: str) -> Span:
+def _read_span(stored: list[Any] | str, rollout_id: str, attempt_id: str) -> Span:
+    row = decode(stored) if type(stored) is str else stored
     sequence_id, trace_id, span_id, parent_id, name, status, attributes, start, end, *rest = row
     fields = (
         rollout_id,
