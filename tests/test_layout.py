@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
         "_version",
     },
     {"_records", "_resources", "_span"},
-    {"_lifecycle", "_attributes", "_rewards", "_usage", "_trace_tree"},
+    {"_lifecycle", "_attributes", "_rewards", "_usage", "_trace_tree", "_redaction"},
     {"tracing", "_context", "emitter"},
     {"_signature", "_injection", "_packing", "_agent", "_returns", "_hooks", "store", "llm"},
     {"lanes", "_attempt", "_running", "_describe"},
