@@ -169,8 +169,8 @@ def decode_spans(text: str, rollout_id: str, attempt_id: str) -> list[Span]:
     return [_read_span(row, rollout_id, attempt_id) for row in _decode(text)]
 
 
-def _read_span(stored: list[Any] | str, rollout_id: str, attempt_id: str) -> Span:
-    row = decode(stored) if type(stored) is str else stored
+def _read_span(stored: Any, rollout_id: str, attempt_id: str) -> Span:
+    row: Sequence[Any] = decode(stored) if type(stored) is str else stored
     sequence_id, trace_id, span_id, parent_id, name, status, attributes, start, end, *rest = row
     fields = (
         rollout_id,
