@@ -539,3 +539,23 @@ async def test_rounds_that_are_decided_differently_get_rollouts_of_their_own(tmp
 
     assert list(result.history) == [{"rewards": [2.0, 3.0]}]
     assert result.counts["succeeded"] == 4
+
+
+@pytest.mark.parametrize(("train", "val", "named"), [(3000, 2, "train_dataset"), (2, 3000, "val_dataset")])
+async def test_a_task_that_cannot_be_stored_is_refused_before_any_has_run(
+    train: int, val: int, named: str, tmp_path: Path
+) -> None:
+    ran: list[Any] = []
+
+    async def note(task: Any) -> None:
+        ran.append(task)
+
+    datasets: list[list[Any]] = [list(range(train)), list(range(val))]
+    datasets[named == "val_dataset"].append({"image": object()})
+    store = agl.SqliteLightningStore(tmp_path / "s.db")
+    with pytest.raises(agl.NotStorable, match=rf"{named}\[3000\]\['image'\]: object of type builtins.object cannot"):
+        await Runner(note, store=store).fit(*datasets)
+
+    assert ran == []
+    async with store:
+        assert list(await store.query_runs()) == []

@@ -8,6 +8,9 @@ import enum
 import io
 import json
 import math
+import os
+import subprocess
+import sys
 import uuid
 from collections import OrderedDict
 from decimal import Decimal
@@ -33,7 +36,7 @@ from lightning_trio import (
 )
 from lightning_trio._span import Event, Link, OtelResource, SpanContext, TraceStatus
 from lightning_trio.store._sql._codec import decode_config, decode_spans, encode_config, encode_spans
-from lightning_trio.store._sql._values import UnknownObject, decode, encode
+from lightning_trio.store._sql._values import UnknownObject, canonical, decode, encode
 
 LIMIT = 1 << 20
 
@@ -341,3 +344,59 @@ def test_a_configuration_comes_back(config: RolloutConfig) -> None:
 
 def test_a_field_of_a_later_version_is_left_to_it() -> None:
     assert decode_config('{"max_attempts":2,"of_tomorrow":1}') == RolloutConfig(max_attempts=2)
+
+
+FINGERPRINTS = """
+import dataclasses, pydantic
+from lightning_trio import LLM
+from lightning_trio._datasets import Datasets, encoded_task
+
+class Model(pydantic.BaseModel):
+    tags: set[str]
+
+@dataclasses.dataclass
+class Data:
+    tags: frozenset
+
+letters = set("abcdefgh")
+llm = LLM("e", "m", api_key="sk-12345678")
+tasks = [
+    Model(tags=letters), {(1, 2): letters}, {"z": 1j, "s": letters}, Data(frozenset(letters)), [letters, {1, "a"}],
+    {Data(frozenset(letters)).tags: 1, 2: "b"}, {"llm": llm}, "\\ud800", float("nan"),
+]
+for task in tasks:
+    print(encoded_task(task))
+print(Datasets(tasks, None).fingerprints(digest=True))
+"""
+
+
+def test_equal_tasks_have_one_fingerprint_in_all_processes() -> None:
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", FINGERPRINTS],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in "123"
+    }
+
+    assert len(printed) == 1
+    assert len(printed.pop().splitlines()) == 10
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ({"a": 1, "b": (1,)}, {"b": (1,), "a": 1}),
+        ({1: "a", 2: {"x"}}, {2: {"x"}, 1: "a"}),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+    ],
+)
+def test_the_order_in_a_mapping_makes_no_other_task(left: Any, right: Any) -> None:
+    assert canonical(left, "task") == canonical(right, "task")
+
+
+def test_lists_have_an_order() -> None:
+    assert canonical([1, (2, 3)], "task") != canonical([1, (3, 2)], "task")

@@ -29,6 +29,7 @@ from ..._keys import key_for_token, token_for_key
 from ..._resources import LLM, LostKey, Resource, UnknownResource, resource_class
 
 _encode = msgspec.json.Encoder().encode
+_encode_in_order = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder().decode
 
 
@@ -52,12 +53,12 @@ def encode(value: Any, name: str, limit: int) -> str:
         NotStorable: something in it cannot be kept; the message has the path to it.
         PayloadTooLarge: it takes more than `limit` bytes.
     """
-    encoded = _encode_plain(value)
+    encoded = _encode_plain(value, _encode)
     if encoded is None:
         try:
             encoded = _encode(_tagged(value, name))
         except RecursionError:
-            raise NotStorable(f"{name} contains itself or is nested too deeply to be stored") from None
+            raise _too_deep(name) from None
     if len(encoded) > limit:
         raise PayloadTooLarge(
             f"{name} takes {len(encoded):,} bytes, the store's limit is {limit:,}; keep large data in files and put "
@@ -66,15 +67,50 @@ def encode(value: Any, name: str, limit: int) -> str:
     return encoded.decode()
 
 
-def _encode_plain(value: Any) -> bytes | None:
+def canonical(value: Any, name: str) -> bytes:
+    """Give bytes that are the same for equal values, in this process and in every other.
+
+    Raises:
+        NotStorable: as `encode`.
+    """
+    encoded = _encode_plain(value, _encode_in_order)
+    if encoded is None:
+        try:
+            encoded = _encode_in_order(_in_order(_tagged(value, name)))
+        except RecursionError:
+            raise _too_deep(name) from None
+    return encoded
+
+
+def _too_deep(name: str) -> NotStorable:
+    return NotStorable(f"{name} contains itself or is nested too deeply to be stored")
+
+
+def _in_order(tagged: Any) -> Any:
+    """Sort what has no order of its own, or one that equal values need not share."""
+    if type(tagged) is list:
+        return [_in_order(inner) for inner in tagged]
+    if type(tagged) is not dict:
+        return tagged
+    # The name that a process has for an api key is its own.
+    ordered = {key: _in_order(inner) for key, inner in tagged.items() if key != "$key"}
+    for tag in _UNORDERED & ordered.keys():
+        ordered[tag].sort(key=_encode_in_order)
+    return ordered
+
+
+_UNORDERED: Final = frozenset({"$set", "$frozenset", "$dict"})
+
+
+def _encode_plain(value: Any, encode_json: Callable[[Any], bytes]) -> bytes | None:
     """Encode what JSON has; None if something would not come back as it is."""
     kind = type(value)
     if kind is str or kind is int or value is None or kind is bool:
         with contextlib.suppress(UnicodeEncodeError):
-            return _encode(value)
+            return encode_json(value)
         return None
     try:
-        encoded = _encode(value)
+        encoded = encode_json(value)
         # msgspec writes a tuple like a list, NaN as null, a date as text: comparing is quicker than looking for them.
         same = _decode(encoded) == value and b'"$' not in encoded
     except Exception:
