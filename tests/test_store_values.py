@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import functools
 import io
 import json
 import math
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 
 import attrs
 import msgspec
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -272,6 +274,126 @@ def test_a_resource_of_a_type_nobody_has_defined_is_kept_as_it_is() -> None:
 
     assert unknown == UnknownResource("of_tomorrow", {"template": "{a}", "engine": "f-string"})
     assert encode(unknown, "r", LIMIT) == text
+
+
+@attrs.frozen
+class Converted(Resource, resource_type="test-converted"):
+    """A resource whose `__init__` takes other things than it keeps."""
+
+    xs: tuple[int, ...] = attrs.field(converter=lambda xs: tuple(x + 1 for x in xs))
+    total: int = attrs.field(init=False, default=attrs.Factory(lambda self: sum(self.xs), takes_self=True))
+    note: str = attrs.field(init=False, default="none")
+
+
+class WithMethods(PromptTemplate, resource_type="test-with-methods"):
+    """A resource that says no more than the one it derives from."""
+
+    @functools.cached_property
+    def words(self) -> int:
+        return len(self.template.split())
+
+
+class Plain(Resource, resource_type="test-plain"):
+    """A resource that is no attrs class."""
+
+    def __init__(self, text: str) -> None:
+        object.__setattr__(self, "text", text)
+
+
+def test_a_resource_comes_back_without_its_init() -> None:
+    resource = Converted((1, 2))
+    object.__setattr__(resource, "note", "changed")
+
+    assert round_trip(resource) == resource
+    assert resource.xs == (2, 3)
+
+
+def test_a_field_that_its_class_got_later_is_as_it_is_by_default() -> None:
+    text = encode(Converted((1, 2)), "r", LIMIT).replace(',"total":5,"note":"none"', "")
+    assert "total" not in text
+
+    assert decode(text) == Converted((1, 2))
+
+
+def test_a_field_without_default_that_its_class_got_later_makes_it_unknown() -> None:
+    assert decode('{"$resource":["test-converted",{"note":"a"}]}') == UnknownResource("test-converted", {"note": "a"})
+
+
+def test_a_resource_that_adds_methods_is_kept() -> None:
+    resource = WithMethods("a b", engine="f-string")
+    assert resource.words == 2
+
+    assert round_trip(resource) == resource
+
+
+def test_a_resource_that_is_no_attrs_class_is_refused_with_what_to_write() -> None:
+    message = r"r: the resource Plain holds text, .*\n    @attrs.frozen\n    class Plain\(Resource\):\n        text: …"
+    with pytest.raises(NotStorable, match=message):
+        encode(Plain("x"), "r", LIMIT)
+
+
+# Pydantic models and flags.
+
+
+class Open(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    x: int = 0
+    name: str = pydantic.Field(default="n", alias="theName")
+    _cache: dict[str, Any] = pydantic.PrivateAttr(default_factory=dict[str, Any])
+
+
+class Closed(pydantic.BaseModel):
+    x: int
+    tags: tuple[str, ...] = ("a",)
+
+
+class Access(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+def test_a_model_comes_back_with_what_it_has_besides_its_fields() -> None:
+    model = Open(x=1, theName="m", question="what?", tags={"a"})  # type: ignore[call-arg]  # extra ones
+    model._cache["seen"] = (1, 2)
+    back = round_trip({"model": model})["model"]
+
+    assert back == model
+    assert (back.question, back.tags, back._cache) == ("what?", {"a"}, {"seen": (1, 2)})
+    assert back.model_dump(exclude_unset=True) == model.model_dump(exclude_unset=True)
+    back.more = 1
+    assert back.model_extra == {"question": "what?", "tags": {"a"}, "more": 1}
+
+
+@pytest.mark.parametrize("model", [Closed(x=1), Closed(x=1, tags=("b",)), Open()])
+def test_a_model_knows_what_it_was_given(model: pydantic.BaseModel) -> None:
+    back = round_trip(model)
+
+    assert back == model
+    assert back.model_fields_set == model.model_fields_set
+
+
+def test_a_field_that_a_model_got_later_is_as_it_is_by_default() -> None:
+    text = encode(Closed(x=1, tags=("a",)), "m", LIMIT).replace(',"tags":{"$tuple":["a"]}', "")
+
+    assert decode(text).tags == ("a",)
+
+
+def test_extra_fields_of_a_model_nobody_knows_are_there() -> None:
+    text = encode(Open(x=1, question="what?"), "m", LIMIT).replace(":Open", ":Gone")  # type: ignore[call-arg]
+
+    assert decode(text).fields == {"x": 1, "name": "n", "question": "what?"}
+
+
+@pytest.mark.parametrize("flags", [Access.READ | Access.WRITE, Access.READ, Access(0)])
+def test_flags_come_back_together(flags: Access) -> None:
+    assert round_trip([flags]) == [flags]
+
+
+def test_flags_that_the_class_has_no_longer_are_unknown() -> None:
+    text = encode(Access.READ | Access.WRITE, "flags", LIMIT).replace(",3]", ",9]")
+
+    assert isinstance(decode(text), UnknownObject)
 
 
 # Spans and configurations.
