@@ -454,10 +454,19 @@ async def test_a_run_with_a_name_is_kept_in_a_file_of_that_name(
     assert again == finished
 
 
-@pytest.mark.parametrize("name", ["", "a/b", ".hidden", "a:b"])
+@pytest.mark.parametrize("name", ["", "a/b", ".hidden", "a:b", "\U0001f600" * 99])
 def test_a_name_that_cannot_be_a_files_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"run_name=.* cannot be the name of a file; use letters"):
         Runner(len, run_name=name)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\0", "x" * 101, "\ud800", 3])
+@pytest.mark.parametrize("store", [None, agl.InMemoryLightningStore()])
+def test_a_name_that_is_no_line_of_text_is_refused(name: Any, store: agl.LightningStore | None) -> None:
+    with pytest.raises(ValueError, match=r"run_name=.*; give one line of text, with at most 100 characters"):
+        Runner(len, run_name=name, store=store)
+    with pytest.raises(ValueError, match=r"run_name=.*; give one line of text, with at most 100 characters"):
+        agl.Trainer(run_name=name, store=store)
 
 
 KILLED = """

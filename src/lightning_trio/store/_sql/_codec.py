@@ -32,6 +32,15 @@ _decode = msgspec.json.Decoder().decode
 NO_LIMIT: Final = 1 << 62
 
 
+UNREADABLE: Final = (msgspec.DecodeError, ValueError, TypeError, LookupError, AttributeError)
+"""What reading a text raises that was not written by this package."""
+
+
+def unreadable(what: str, exc: Exception) -> msgspec.DecodeError:
+    """Say which record it is that cannot be read."""
+    return msgspec.DecodeError(f"{what} cannot be read ({type(exc).__name__}: {exc})")
+
+
 # Configurations: few different ones, each met again and again.
 
 
@@ -166,7 +175,10 @@ def _read_attributes(stored: Any) -> dict[str, Any]:
 
 def decode_spans(text: str, rollout_id: str, attempt_id: str) -> list[Span]:
     """Give the spans of a text."""
-    return [_read_span(row, rollout_id, attempt_id) for row in _decode(text)]
+    try:
+        return [_read_span(row, rollout_id, attempt_id) for row in _decode(text)]
+    except UNREADABLE as exc:
+        raise unreadable(f"what attempt {attempt_id} of rollout {rollout_id} recorded", exc) from exc
 
 
 def _read_span(stored: Any, rollout_id: str, attempt_id: str) -> Span:
@@ -251,9 +263,12 @@ def encode_run(run: Run, limit: int) -> str:
 
 def decode_run(text: str) -> Run:
     """Give the run of a text."""
-    fields = decode(text)
-    fields["datasets"] = {mode: DatasetFingerprint(*each) for mode, each in fields["datasets"].items()}
-    return Run(**{name: value for name, value in fields.items() if name in _RUN_FIELDS})
+    try:
+        fields = decode(text)
+        fields["datasets"] = {mode: DatasetFingerprint(*each) for mode, each in fields["datasets"].items()}
+        return Run(**{name: value for name, value in fields.items() if name in _RUN_FIELDS})
+    except UNREADABLE as exc:
+        raise unreadable("a run", exc) from exc
 
 
 _RUN_FIELDS = frozenset(attrs.fields_dict(Run))

@@ -99,6 +99,19 @@ WORKER: Final[Columns] = {
 
 RUN: Final[Columns] = {"number": "int", "run_id": "text", "name": "text", "agent": "text", "body": "text"}
 
+TABLES: Final = (
+    "rollouts",
+    "payloads",
+    "attempts",
+    "traces",
+    "spans",
+    "resources",
+    "workers",
+    "runs",
+    "tallies",
+    "meta",
+)
+
 Migration: TypeAlias = Callable[[Transaction], None]
 
 
