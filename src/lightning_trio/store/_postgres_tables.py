@@ -6,7 +6,10 @@ from typing import Final
 
 from .._errors import StoreFormatError, StoreUnavailable
 from ._postgres_connection import PostgresConnection
-from ._sql._schema import MIGRATIONS, TABLES, migrate
+from ._sql import _schema
+from ._sql._schema import MIGRATIONS, migrate
+
+TABLES: Final = (*_schema.TABLES, "commits")
 
 _LOCK: Final = 0x4C547269
 """The advisory lock under which tables are made: "LTri"."""
@@ -46,7 +49,7 @@ def _version(connection: PostgresConnection, schema: str, place: str) -> int:
         "with schema=…"
     )
     if "meta" not in there:
-        if there.intersection({*TABLES, "commits"}):
+        if there.intersection(TABLES):
             raise foreign
         return 0
     try:
@@ -57,7 +60,7 @@ def _version(connection: PostgresConnection, schema: str, place: str) -> int:
     if not rows:
         raise foreign
     version = int(rows[0][0])
-    if missing := sorted({*TABLES, "commits"} - there):
+    if missing := sorted(set(TABLES) - there):
         raise StoreFormatError(f"{place} is damaged (without the tables {', '.join(missing)}); restore it from a copy")
     if version > len(MIGRATIONS):
         raise StoreFormatError(
