@@ -457,10 +457,19 @@ async def test_a_run_with_a_name_is_kept_in_a_file_of_that_name(
     assert again == finished
 
 
-@pytest.mark.parametrize("name", ["", "a/b", ".hidden", "a:b"])
+@pytest.mark.parametrize("name", ["", "a/b", ".hidden", "a:b", "\U0001f600" * 99])
 def test_a_name_that_cannot_be_a_files_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"run_name=.* cannot be the name of a file; use letters"):
         Runner(len, run_name=name)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\0", "x" * 101, "\ud800", 3])
+@pytest.mark.parametrize("store", [None, agl.InMemoryLightningStore()])
+def test_a_name_that_is_no_line_of_text_is_refused(name: Any, store: agl.LightningStore | None) -> None:
+    with pytest.raises(ValueError, match=r"run_name=.*; give one line of text, with at most 100 characters"):
+        Runner(len, run_name=name, store=store)
+    with pytest.raises(ValueError, match=r"run_name=.*; give one line of text, with at most 100 characters"):
+        agl.Trainer(run_name=name, store=store)
 
 
 KILLED = """
@@ -682,3 +691,23 @@ async def test_resume_takes_a_bool_or_the_id_of_a_run(resume: Any) -> None:
 async def test_force_without_resume_is_refused() -> None:
     with pytest.raises(UsageError, match="force_resume=True does nothing without resume"):
         await runner_of(Agent(), InMemoryLightningStore()).fit(TASKS, force_resume=True)
+
+
+@pytest.mark.parametrize(("train", "val", "named"), [(3000, 2, "train_dataset"), (2, 3000, "val_dataset")])
+async def test_a_task_that_cannot_be_stored_is_refused_before_any_has_run(
+    train: int, val: int, named: str, tmp_path: Path
+) -> None:
+    ran: list[Any] = []
+
+    async def note(task: Any) -> None:
+        ran.append(task)
+
+    datasets: list[list[Any]] = [list(range(train)), list(range(val))]
+    datasets[named == "val_dataset"].append({"image": object()})
+    store = agl.SqliteLightningStore(tmp_path / "s.db")
+    with pytest.raises(agl.NotStorable, match=rf"{named}\[3000\]\['image'\]: object of type builtins.object cannot"):
+        await Runner(note, store=store).fit(*datasets)
+
+    assert ran == []
+    async with store:
+        assert list(await store.query_runs()) == []

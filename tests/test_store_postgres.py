@@ -16,6 +16,7 @@ import pytest
 import trio
 from postgres_server import PostgresServer, make_server, postgres, remove_server
 from programs import run_program
+from test_storable import LIMIT, fit_with_one_that_records_too_much
 
 import lightning_trio as agl
 from lightning_trio import (
@@ -550,6 +551,29 @@ async def test_a_name_that_postgresql_cannot_keep_is_refused_and_hurts_nobody_el
         await store.enqueue([EnqueueRolloutRequest("task", key="ab")])
 
         assert (await store.summarize()).counts["queuing"] == 1
+
+
+async def test_a_store_without_some_of_its_tables_is_said_to_be_damaged(dsn: str, postgres: PostgresServer) -> None:
+    async with PostgresLightningStore(dsn):
+        pass
+    postgres.psql("DROP TABLE lightning_trio.traces, lightning_trio.runs")
+
+    with pytest.raises(StoreFormatError, match=r"is damaged \(without the tables runs, traces\)"):
+        async with PostgresLightningStore(dsn):
+            pass
+
+
+async def test_a_task_that_cannot_be_read_is_named(dsn: str, postgres: PostgresServer) -> None:
+    async with PostgresLightningStore(dsn) as store:
+        rollout = await store.enqueue_rollout("task")
+        postgres.psql("UPDATE lightning_trio.rollouts SET input = '{oops'")
+
+        with pytest.raises(StoreFormatError, match=rf"is damaged: rollout {rollout.rollout_id} cannot be read"):
+            await store.query_rollouts()
+
+
+async def test_what_cannot_be_stored_fails_its_own_attempt(dsn: str) -> None:
+    await fit_with_one_that_records_too_much(PostgresLightningStore(dsn, max_payload_bytes=LIMIT))
 
 
 async def test_vacuum_keeps_what_is_there(dsn: str) -> None:

@@ -44,7 +44,7 @@ from lightning_trio import (
     StoreUnavailable,
     UnknownId,
 )
-from lightning_trio._records import RolloutRemoval, Run
+from lightning_trio._records import ErrorRecord, RolloutRemoval, Run
 from lightning_trio.store import Query, Table, _sqlite
 from lightning_trio.store._sql._schema import MIGRATIONS
 from lightning_trio.store._sql._transaction import Connection, Transaction
@@ -632,6 +632,88 @@ async def test_a_directory_is_no_store(tmp_path: Path) -> None:
     message = await refusal(tmp_path, StoreUnavailable)
 
     assert message == f"{tmp_path} is a directory; give the path of a file in it: {tmp_path / 'runs.db'}"
+
+
+async def test_a_pipe_or_a_device_is_no_store(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    for path in (pipe, Path("/dev/null")):
+        assert "is a pipe or a device; give the path of a store" in await refusal(path, StoreUnavailable)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"runs.db"])
+def test_what_is_no_path_is_refused(path: Any) -> None:
+    with pytest.raises(TypeError, match=r"path=.* is no path of a file; give a str or a pathlib.Path"):
+        SqliteLightningStore(path)
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("PRAGMA user_version = -1", r"is damaged \(its schema has the version -1\)"),
+        ("PRAGMA user_version = 0", r"is damaged \(its schema has the version 0\)"),
+        ("DROP TABLE attempts; DROP TABLE meta", r"is damaged \(without the tables attempts, meta\)"),
+        ("DELETE FROM meta", r"is damaged \(its table meta does not say how ids are made\)"),
+        ("UPDATE meta SET value = 'x'", r"is damaged \(its table meta does not say how ids are made\)"),
+    ],
+)
+async def test_a_store_that_lacks_something_is_said_to_be_damaged(path: Path, statement: str, said: str) -> None:
+    async with SqliteLightningStore(path):
+        pass
+    tamper(path, statement)
+
+    assert re.search(said, await refusal(path, StoreFormatError))
+
+
+def tamper(path: Path, statements: str) -> None:
+    connection = sqlite3.connect(path)
+    connection.executescript(statements)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "query", "said"),
+    [
+        ("UPDATE rollouts SET input = '{oops'", "query_rollouts", "rollout ro-.* cannot be read"),
+        ("UPDATE rollouts SET config = '[1]'", "query_rollouts", "rollout ro-.* cannot be read"),
+        ("UPDATE rollouts SET input = x'00ff'", "query_rollouts", "is damaged"),
+        ("UPDATE rollouts SET input = CAST(x'ff22' AS TEXT)", "query_rollouts", "is damaged"),
+        ("UPDATE attempts SET error = '[[3'", "query_attempts", "attempt at-.* of rollout ro-.* cannot be read"),
+        ("UPDATE attempts SET error = '[3]'", "query_attempts", "attempt at-.* of rollout ro-.* cannot be read"),
+        ("UPDATE traces SET spans = '[['", "query_spans", "attempt at-.* of rollout ro-.* recorded cannot be read"),
+        ("UPDATE traces SET spans = '[[1]]'", "query_spans", "attempt at-.* of rollout ro-.* recorded cannot be read"),
+        ("UPDATE resources SET body = '['", "query_resources", "the resources rs-.* cannot be read"),
+        ("UPDATE runs SET body = '{}'", "query_runs", "a run cannot be read"),
+    ],
+)
+async def test_what_cannot_be_read_is_named(path: Path, statement: str, query: str, said: str) -> None:
+    async with SqliteLightningStore(path) as store:
+        await store.add_resources({"t": PromptTemplate("x", engine="f-string")})
+        await store.put([Run("run-1")])
+        ended = await claim_one(store)
+        await finish(store, ended, "failed", spans=[span_of(ended)], error=ErrorRecord("E", "m", "t"))
+    tamper(path, statement)
+
+    async with SqliteLightningStore(path) as store:
+        arguments = [ended.rollout_id] if query in ("query_attempts", "query_spans") else []
+        with pytest.raises(StoreFormatError, match=said):
+            await getattr(store, query)(*arguments)
+
+
+async def test_a_task_that_cannot_be_read_stops_its_claim_and_nobody_elses_report(path: Path) -> None:
+    async with SqliteLightningStore(path) as store:
+        running = await claim_one(store)
+        await store.enqueue_rollout("task")
+        tamper(path, "UPDATE rollouts SET input = '{oops' WHERE status = 'queuing'")
+
+        async def claim() -> None:
+            with pytest.raises(StoreFormatError, match=r"run.db is damaged: rollout ro-.* cannot be read"):
+                await store.claim(1)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(claim)
+            assert await finish(store, running) == "succeeded"
 
 
 async def test_a_text_file_is_left_as_it_is(path: Path) -> None:

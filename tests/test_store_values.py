@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import functools
 import io
 import json
 import math
+import os
+import subprocess
+import sys
 import uuid
 from collections import OrderedDict
 from decimal import Decimal
@@ -17,6 +21,7 @@ from typing import Any, NamedTuple
 
 import attrs
 import msgspec
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +38,7 @@ from lightning_trio import (
 )
 from lightning_trio._span import Event, Link, OtelResource, SpanContext, TraceStatus
 from lightning_trio.store._sql._codec import decode_config, decode_spans, encode_config, encode_spans
-from lightning_trio.store._sql._values import UnknownObject, decode, encode
+from lightning_trio.store._sql._values import UnknownObject, canonical, decode, encode
 
 LIMIT = 1 << 20
 
@@ -271,6 +276,126 @@ def test_a_resource_of_a_type_nobody_has_defined_is_kept_as_it_is() -> None:
     assert encode(unknown, "r", LIMIT) == text
 
 
+@attrs.frozen
+class Converted(Resource, resource_type="test-converted"):
+    """A resource whose `__init__` takes other things than it keeps."""
+
+    xs: tuple[int, ...] = attrs.field(converter=lambda xs: tuple(x + 1 for x in xs))
+    total: int = attrs.field(init=False, default=attrs.Factory(lambda self: sum(self.xs), takes_self=True))
+    note: str = attrs.field(init=False, default="none")
+
+
+class WithMethods(PromptTemplate, resource_type="test-with-methods"):
+    """A resource that says no more than the one it derives from."""
+
+    @functools.cached_property
+    def words(self) -> int:
+        return len(self.template.split())
+
+
+class Plain(Resource, resource_type="test-plain"):
+    """A resource that is no attrs class."""
+
+    def __init__(self, text: str) -> None:
+        object.__setattr__(self, "text", text)
+
+
+def test_a_resource_comes_back_without_its_init() -> None:
+    resource = Converted((1, 2))
+    object.__setattr__(resource, "note", "changed")
+
+    assert round_trip(resource) == resource
+    assert resource.xs == (2, 3)
+
+
+def test_a_field_that_its_class_got_later_is_as_it_is_by_default() -> None:
+    text = encode(Converted((1, 2)), "r", LIMIT).replace(',"total":5,"note":"none"', "")
+    assert "total" not in text
+
+    assert decode(text) == Converted((1, 2))
+
+
+def test_a_field_without_default_that_its_class_got_later_makes_it_unknown() -> None:
+    assert decode('{"$resource":["test-converted",{"note":"a"}]}') == UnknownResource("test-converted", {"note": "a"})
+
+
+def test_a_resource_that_adds_methods_is_kept() -> None:
+    resource = WithMethods("a b", engine="f-string")
+    assert resource.words == 2
+
+    assert round_trip(resource) == resource
+
+
+def test_a_resource_that_is_no_attrs_class_is_refused_with_what_to_write() -> None:
+    message = r"r: the resource Plain holds text, .*\n    @attrs.frozen\n    class Plain\(Resource\):\n        text: …"
+    with pytest.raises(NotStorable, match=message):
+        encode(Plain("x"), "r", LIMIT)
+
+
+# Pydantic models and flags.
+
+
+class Open(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    x: int = 0
+    name: str = pydantic.Field(default="n", alias="theName")
+    _cache: dict[str, Any] = pydantic.PrivateAttr(default_factory=dict[str, Any])
+
+
+class Closed(pydantic.BaseModel):
+    x: int
+    tags: tuple[str, ...] = ("a",)
+
+
+class Access(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+def test_a_model_comes_back_with_what_it_has_besides_its_fields() -> None:
+    model = Open(x=1, theName="m", question="what?", tags={"a"})  # type: ignore[call-arg]  # extra ones
+    model._cache["seen"] = (1, 2)
+    back = round_trip({"model": model})["model"]
+
+    assert back == model
+    assert (back.question, back.tags, back._cache) == ("what?", {"a"}, {"seen": (1, 2)})
+    assert back.model_dump(exclude_unset=True) == model.model_dump(exclude_unset=True)
+    back.more = 1
+    assert back.model_extra == {"question": "what?", "tags": {"a"}, "more": 1}
+
+
+@pytest.mark.parametrize("model", [Closed(x=1), Closed(x=1, tags=("b",)), Open()])
+def test_a_model_knows_what_it_was_given(model: pydantic.BaseModel) -> None:
+    back = round_trip(model)
+
+    assert back == model
+    assert back.model_fields_set == model.model_fields_set
+
+
+def test_a_field_that_a_model_got_later_is_as_it_is_by_default() -> None:
+    text = encode(Closed(x=1, tags=("a",)), "m", LIMIT).replace(',"tags":{"$tuple":["a"]}', "")
+
+    assert decode(text).tags == ("a",)
+
+
+def test_extra_fields_of_a_model_nobody_knows_are_there() -> None:
+    text = encode(Open(x=1, question="what?"), "m", LIMIT).replace(":Open", ":Gone")  # type: ignore[call-arg]
+
+    assert decode(text).fields == {"x": 1, "name": "n", "question": "what?"}
+
+
+@pytest.mark.parametrize("flags", [Access.READ | Access.WRITE, Access.READ, Access(0)])
+def test_flags_come_back_together(flags: Access) -> None:
+    assert round_trip([flags]) == [flags]
+
+
+def test_flags_that_the_class_has_no_longer_are_unknown() -> None:
+    text = encode(Access.READ | Access.WRITE, "flags", LIMIT).replace(",3]", ",9]")
+
+    assert isinstance(decode(text), UnknownObject)
+
+
 # Spans and configurations.
 
 ATTRIBUTES = st.dictionaries(
@@ -341,3 +466,59 @@ def test_a_configuration_comes_back(config: RolloutConfig) -> None:
 
 def test_a_field_of_a_later_version_is_left_to_it() -> None:
     assert decode_config('{"max_attempts":2,"of_tomorrow":1}') == RolloutConfig(max_attempts=2)
+
+
+FINGERPRINTS = """
+import dataclasses, pydantic
+from lightning_trio import LLM
+from lightning_trio._datasets import Datasets, encoded_task
+
+class Model(pydantic.BaseModel):
+    tags: set[str]
+
+@dataclasses.dataclass
+class Data:
+    tags: frozenset
+
+letters = set("abcdefgh")
+llm = LLM("e", "m", api_key="sk-12345678")
+tasks = [
+    Model(tags=letters), {(1, 2): letters}, {"z": 1j, "s": letters}, Data(frozenset(letters)), [letters, {1, "a"}],
+    {Data(frozenset(letters)).tags: 1, 2: "b"}, {"llm": llm}, "\\ud800", float("nan"),
+]
+for task in tasks:
+    print(encoded_task(task))
+print(Datasets(tasks, None).fingerprints(digest=True))
+"""
+
+
+def test_equal_tasks_have_one_fingerprint_in_all_processes() -> None:
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", FINGERPRINTS],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in "123"
+    }
+
+    assert len(printed) == 1
+    assert len(printed.pop().splitlines()) == 10
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ({"a": 1, "b": (1,)}, {"b": (1,), "a": 1}),
+        ({1: "a", 2: {"x"}}, {2: {"x"}, 1: "a"}),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+    ],
+)
+def test_the_order_in_a_mapping_makes_no_other_task(left: Any, right: Any) -> None:
+    assert canonical(left, "task") == canonical(right, "task")
+
+
+def test_lists_have_an_order() -> None:
+    assert canonical([1, (2, 3)], "task") != canonical([1, (3, 2)], "task")

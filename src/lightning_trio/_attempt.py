@@ -28,6 +28,7 @@ from ._records import (
     RolloutConfig,
     RolloutStatus,
 )
+from ._redaction import redact
 from ._resources import NamedResources
 from ._returns import record_return
 from ._rewards import find_final_reward
@@ -225,6 +226,7 @@ async def run_attempt(
         error = None if status == "succeeded" else _error(progress, rollout.config, duration)
         recorder.abandoned = progress.abandoned is not None
         spans = recorder.close(status, None if error is None else f"{error.type}: {error.message}")
+        error, spans = redact(error, spans)
         if shared.hooks:
             await _closing_hook(progress, "on_rollout_end", shared, rollout, spans=spans)
     finally:

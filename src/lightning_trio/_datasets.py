@@ -8,9 +8,10 @@ from typing import Any, Protocol, TypeVar, cast
 
 import attrs
 
-from ._errors import DatasetError
+from ._errors import DatasetError, NotStorable
 from ._records import DatasetFingerprint, RolloutMode
 from ._resources import LLM, NamedResources
+from .store._sql._values import canonical
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -58,10 +59,14 @@ class Datasets:
         return modes
 
     def fingerprints(self, *, digest: bool) -> Mapping[str, DatasetFingerprint]:
-        """Give what tells these datasets from others, by mode; with `digest` every task is read and encoded."""
+        """Give what tells these datasets from others, by mode; with `digest` every task is read and encoded.
+
+        Raises:
+            NotStorable: a task is of a kind that no store keeps beyond the process; the message has its index.
+        """
         tasks = {"train": self.train, "val": self.val}
         return {
-            mode: DatasetFingerprint(len(dataset), _digest(dataset) if digest else None)
+            mode: DatasetFingerprint(len(dataset), _digest(f"{mode}_dataset", dataset) if digest else None)
             for mode, dataset in tasks.items()
             if dataset is not None
         }
@@ -72,23 +77,21 @@ class Datasets:
         return sum(len(tasks) for tasks in (self.train, self.val) if tasks is not None)
 
 
-def _digest(dataset: Dataset[Any]) -> str:
+def _digest(name: str, dataset: Dataset[Any]) -> str:
+    """Read every task once, so that one that cannot be stored is refused before any has run."""
     whole = hashlib.sha256()
     # By index: 0.3's datasets have __len__ and __getitem__ only.
     for index in range(len(dataset)):
-        whole.update(encoded_task(dataset[index]))
+        whole.update(canonical(dataset[index], f"{name}[{index}]"))
         whole.update(b"\n")
     return whole.hexdigest()[:16]
 
 
 def encoded_task(task: object) -> bytes:
-    """Write a task in a way that is the same for equal tasks, today and tomorrow."""
-    # See to_json for why msgspec is imported late.
-    import msgspec
-
+    """Write a task in a way that is the same for equal tasks, today and tomorrow, or only here if it is no data."""
     try:
-        return msgspec.json.encode(task, enc_hook=repr, order="deterministic")
-    except (TypeError, ValueError, RecursionError, UnicodeEncodeError):
+        return canonical(task, "task")
+    except NotStorable:
         return repr(task).encode(errors="backslashreplace")
 
 

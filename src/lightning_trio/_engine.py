@@ -20,7 +20,7 @@ import trio
 from ._agent import bind_agent
 from ._attempt import EndedAttempt, Progress, Surroundings, run_attempt
 from ._describe import describe
-from ._errors import LightningTrioError, RunnerClosed, StaleAttempt
+from ._errors import LightningTrioError, NotStorable, RunnerClosed, StaleAttempt
 from ._groups import FlatNursery
 from ._injection import BoundAgent
 from ._lifecycle import TERMINAL_ROLLOUT, allowance, is_final, retry_delay
@@ -39,6 +39,7 @@ from ._resources import NamedResources
 from ._running import RunningAttempt, look_at_running
 from ._span import Link
 from ._stopping import Stop
+from ._storable import finish_storable
 from .store import LightningStore
 from .tracing._recorder import host_link
 
@@ -391,7 +392,14 @@ class Engine:
             del self._on_failure[run_id]
 
     async def _commit_batch(self, batch: Sequence[tuple[EndedAttempt, _Waiting | None]]) -> None:
-        statuses = await self._store.finish([ended.outcome for ended, _ in batch])
+        try:
+            statuses = await self._store.finish([ended.outcome for ended, _ in batch])
+        except NotStorable:
+            # Nothing of the call is stored; the others must not suffer for the one whose payload it is.
+            statuses = []
+            for ended, _ in batch:
+                ended.outcome, status = await finish_storable(self._store, ended.outcome)
+                statuses.append(status)
         for (ended, waiting), status in zip(batch, statuses, strict=True):
             self._committed(ended, waiting, status)
 

@@ -14,6 +14,7 @@ import attrs
 
 from ._containers import copy_containers
 from ._errors import MissingPlaceholder, ResourceError
+from ._keys import register_key
 from ._records import AttemptedRollout
 
 PromptEngine: TypeAlias = Literal["f-string", "jinja"]
@@ -107,7 +108,8 @@ class LLM(Resource, resource_type="llm"):
     Args:
         endpoint: base URL, as an OpenAI client takes it, for example ``https://api.openai.com/v1``.
         model: the model's name there.
-        api_key: the key itself. It is shown in no repr, span, log or export, and no store keeps it.
+        api_key: the key itself. It is shown in no repr, span, log or export, and no store keeps it: where an agent's
+            error or span has it as a part of a text, ``[api key]`` is put in its place (from 8 characters on).
         sampling_parameters: keyword arguments for the call, such as ``{"temperature": 0.7}``. Copied, and read as a
             copy each time, since many rollouts share the resource; for other ones write
             ``attrs.evolve(llm, sampling_parameters={…})``.
@@ -130,6 +132,9 @@ class LLM(Resource, resource_type="llm"):
                 raise ResourceError(f"LLM {name}={getattr(self, name)!r} is no string")
         if self._api_key is not None and self.api_key_env is not None:
             raise ResourceError(f"LLM {self.model!r} has both api_key and api_key_env; give one of them")
+        key = self._api_key if self.api_key_env is None else os.environ.get(self.api_key_env)
+        if isinstance(key, str):
+            register_key(key)
 
     @property
     def api_key(self) -> str | None:
@@ -142,9 +147,13 @@ class LLM(Resource, resource_type="llm"):
             )
             return None
         if self._api_key is not None or self.api_key_env is None:
-            return self._api_key
-        key = os.environ.get(self.api_key_env)
-        if key is None:
+            key = self._api_key
+        else:
+            key = os.environ.get(self.api_key_env)
+        if key is not None:
+            # Again, for it may have been forgotten, set only now, or come here with a pickle.
+            register_key(key)
+        elif self.api_key_env is not None:
             warnings.warn(
                 f"LLM {self.model!r}: the environment variable {self.api_key_env} is not set in this "
                 "process, so its api_key is None",

@@ -117,6 +117,7 @@ class Runner:
             if (missing := missing_name(each.retry_exceptions)) is not None:
                 raise UsageError(f"{name} has retry_exceptions=[{missing!r}], and its module has nothing of that name")
             _warn_idle(name, each)
+        check_run_name(run_name)
         self.store: LightningStore = (
             default_store(run_name) if store is None else checked("store", store, LightningStore)
         )
@@ -394,6 +395,16 @@ class Runner:
             self._worker_id,
         )
         return await Fit(engine, self.store, settings, datasets).run(resumption)
+
+
+def check_run_name(run_name: str | None) -> None:
+    """Refuse a name that would not fit into one line of a list.
+
+    Raises:
+        ValueError: saying so.
+    """
+    if run_name is not None and not (isinstance(run_name, str) and run_name.isprintable() and len(run_name) <= 100):
+        raise ValueError(f"run_name={run_name!r}; give one line of text, with at most 100 characters")
 
 
 def default_store(run_name: str | None) -> LightningStore:

@@ -17,7 +17,7 @@ from ._failures import check_max_failures
 from ._hooks import Hook, check_hooks
 from ._records import FitResult
 from ._resources import NamedResources
-from ._runner import Runner, default_store
+from ._runner import Runner, check_run_name, default_store
 from .algorithms import Algorithm, Baseline, FastAlgorithm
 from .store import LightningStore
 from .tracing import Tracer
@@ -86,6 +86,7 @@ class Trainer:
         max_rollouts = _renamed("max_tasks", max_tasks, "max_rollouts", max_rollouts)
         adapter = _renamed("triplet_exporter", triplet_exporter, "adapter", adapter)
         self.algorithm: Algorithm | None = None if algorithm is None else build("algorithm", algorithm, Algorithm)
+        check_run_name(run_name)
         self.store: LightningStore = default_store(run_name) if store is None else build("store", store, LightningStore)
         self.tracer: Tracer = Tracer() if tracer is None else build("tracer", tracer, Tracer)
         self.adapter: Any = None if adapter is None else build("adapter", adapter, object)

@@ -6,21 +6,10 @@ from typing import Final
 
 from .._errors import StoreFormatError, StoreUnavailable
 from ._postgres_connection import PostgresConnection
+from ._sql import _schema
 from ._sql._schema import MIGRATIONS, migrate
 
-TABLES: Final = (
-    "rollouts",
-    "payloads",
-    "attempts",
-    "traces",
-    "spans",
-    "resources",
-    "workers",
-    "runs",
-    "tallies",
-    "meta",
-    "commits",
-)
+TABLES: Final = (*_schema.TABLES, "commits")
 
 _LOCK: Final = 0x4C547269
 """The advisory lock under which tables are made: "LTri"."""
@@ -71,6 +60,8 @@ def _version(connection: PostgresConnection, schema: str, place: str) -> int:
     if not rows:
         raise foreign
     version = int(rows[0][0])
+    if missing := sorted(set(TABLES) - there):
+        raise StoreFormatError(f"{place} is damaged (without the tables {', '.join(missing)}); restore it from a copy")
     if version > len(MIGRATIONS):
         raise StoreFormatError(
             f"{place} was made by a newer version of lightning_trio: its schema is {version}, this one knows "

@@ -16,7 +16,7 @@ import trio
 
 from .._errors import StoreFormatError, StoreFull, StoreLocked, StoreUnavailable
 from ._sql._dialect import SQLITE, Kind
-from ._sql._schema import MIGRATIONS, migrate
+from ._sql._schema import MIGRATIONS, TABLES, migrate
 from ._sql._store import MAX_PAYLOAD_BYTES, SqlLightningStore
 from ._sql._transaction import Columns, Connection
 
@@ -30,6 +30,9 @@ _APPLICATION_ID: Final = 0x4C547269
 _MAGIC: Final = b"SQLite format 3\0"
 _LOOK_SECONDS: Final = 0.05
 """How often to look, while somebody waits, whether another process has committed something."""
+
+_LONGEST_NAME: Final = 200
+"""How many bytes a run's name may take; file systems take 255 for a name, and ``.db-wal`` is added to it."""
 
 _decode_rows = msgspec.json.Decoder(list[list[Any]]).decode
 
@@ -71,6 +74,8 @@ class SqliteLightningStore(SqlLightningStore):
             raise ValueError(f"synchronous={synchronous!r}; there are 'full' and 'normal'")
         if not busy_seconds >= 0:
             raise ValueError(f"busy_seconds={busy_seconds!r} is negative; give seconds, 0 for no wait")
+        if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+            raise TypeError(f"path={path!r} is no path of a file; give a str or a pathlib.Path, such as 'runs.db'")
         if os.fspath(path) in ("", ":memory:"):
             raise ValueError(f"path={path!r} names no file; for a store in memory use InMemoryLightningStore()")
         self.path = Path(path)
@@ -84,7 +89,8 @@ class SqliteLightningStore(SqlLightningStore):
     @classmethod
     def of_run(cls, name: str, folder: str | os.PathLike[str] = "runs") -> Self:
         """Give the store of a named run, ``runs/{name}.db``; the folder is made when it is opened."""
-        if not name or name.startswith(".") or any(character in name for character in '/\\:*?"<>|\0'):
+        unfit = name.startswith(".") or any(character in name for character in '/\\:*?"<>|')
+        if not name or unfit or len(name.encode(errors="replace")) > _LONGEST_NAME:
             raise ValueError(f"run_name={name!r} cannot be the name of a file; use letters, digits, spaces, - and _")
         store = cls(Path(folder) / f"{name}.db")
         store._makes_folder = True
@@ -150,6 +156,7 @@ class SqliteLightningStore(SqlLightningStore):
                 new = migrate(connection, version, MIGRATIONS)
                 connection.run(f"PRAGMA application_id = {_APPLICATION_ID}")
                 connection.run(f"PRAGMA user_version = {new}")
+            check_tables(connection, self.path)
             connection.commit()
         except BaseException:
             connection.rollback()
@@ -237,7 +244,10 @@ class SqliteConnection(Connection):
             [text] = cursor.fetchone()
         except sqlite3.Error as exc:
             self._fail(exc)
-        return [] if text is None else _decode_rows(f"[{text}]")
+        try:
+            return [] if text is None else _decode_rows(f"[{text}]")
+        except msgspec.DecodeError as exc:
+            raise _damaged(self._path, exc) from exc
 
     def take_numbers(self, name: str, count: int) -> int:
         rows = self.run("UPDATE counters SET value = value + ? WHERE name = ? RETURNING value", (count, name))
@@ -324,20 +334,25 @@ def _as_store_error(exc: sqlite3.Error, path: Path, busy_seconds: float) -> Exce
         )
     if primary == sqlite3.SQLITE_READONLY:
         return StoreUnavailable(f"{path} or its folder is read-only ({exc}); give write access, or copy it elsewhere")
-    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return StoreFormatError(
-            f"{path} is damaged ({exc}); put a copy in its place, or save what can be read: sqlite3 {path} .recover"
-        )
+    no_text = any(said in str(exc) for said in ("JSON cannot hold BLOB", "Could not decode to UTF-8"))
+    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or no_text:
+        return _damaged(path, exc)
     if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
         return StoreUnavailable(f"{path} cannot be read or written ({exc}); look at its folder's permissions and disk")
     return exc
+
+
+def _damaged(path: Path, why: object) -> StoreFormatError:
+    return StoreFormatError(
+        f"{path} is damaged ({why}); put a copy in its place, or save what can be read: sqlite3 {path} .recover"
+    )
 
 
 def check_path(path: Path) -> None:
     """Refuse what cannot be a store before SQLite touches it.
 
     Raises:
-        StoreUnavailable: the folder is not there, or the path is a folder.
+        StoreUnavailable: the folder is not there, or the path is a folder, a pipe or a device.
         StoreFormatError: the file is no SQLite file.
     """
     folder = path.parent
@@ -349,6 +364,9 @@ def check_path(path: Path) -> None:
         raise StoreUnavailable(f"{path} is a directory; give the path of a file in it: {path / 'runs.db'}")
     if not path.exists():
         return
+    if not path.is_file():
+        # Opening a pipe would wait for somebody to write into it.
+        raise StoreUnavailable(f"{path} is a pipe or a device; give the path of a store, or of no file yet")
     try:
         with path.open("rb") as file:
             begins = file.read(len(_MAGIC))
@@ -383,7 +401,20 @@ def check_schema(connection: SqliteConnection, path: Path) -> int:
             f"{path} was made by a newer version of lightning_trio: its schema is {version}, this one knows "
             f"{len(MIGRATIONS)}; upgrade with: pip install -U lightning-trio"
         )
+    if version < 1:
+        raise _damaged(path, f"its schema has the version {version}")
     return int(version)
+
+
+def check_tables(connection: SqliteConnection, path: Path) -> None:
+    """Refuse a store that lacks tables.
+
+    Raises:
+        StoreFormatError: naming them.
+    """
+    there = {name for [name] in connection.run("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if missing := sorted({*TABLES, "counters"} - there):
+        raise _damaged(path, f"without the tables {', '.join(missing)}")
 
 
 if sqlite3.sqlite_version_info < (3, 35):  # pragma: no cover

@@ -32,6 +32,15 @@ _decode = msgspec.json.Decoder().decode
 NO_LIMIT: Final = 1 << 62
 
 
+UNREADABLE: Final = (msgspec.DecodeError, ValueError, TypeError, LookupError, AttributeError)
+"""What reading a text raises that was not written by this package."""
+
+
+def unreadable(what: str, exc: Exception) -> msgspec.DecodeError:
+    """Say which record it is that cannot be read."""
+    return msgspec.DecodeError(f"{what} cannot be read ({type(exc).__name__}: {exc})")
+
+
 # Configurations: few different ones, each met again and again.
 
 
@@ -69,7 +78,10 @@ def encode_spans(spans: Sequence[Span], limit: int) -> str:
     """
     rows = [_span_row(span) for span in spans]
     try:
-        encoded = _encode(rows)
+        try:
+            encoded = _encode(rows)
+        except UnicodeEncodeError:
+            encoded = _encode([_with_surrogates(row) for row in rows])
     except (TypeError, ValueError, RecursionError) as exc:
         raise NotStorable(f"the spans of rollout {spans[0].rollout_id} cannot be stored: {exc}") from exc
     if len(encoded) > limit:
@@ -101,6 +113,15 @@ def _span_row(span: Span) -> tuple[Any, ...]:
     events = [(event.name, _attributes(event.attributes, span), _time(event.timestamp)) for event in span.events]
     links = [(_context(link.context), _attributes(link.attributes, span)) for link in span.links]
     return (*row, span.kind, events, links, [_attributes(resource.attributes, span), resource.schema_url])
+
+
+def _with_surrogates(row: tuple[Any, ...]) -> tuple[Any, ...] | str:
+    """Give a row as its text with tags if UTF-8 has not all its characters, as in names of files that are no text."""
+    try:
+        _encode(row)
+    except UnicodeEncodeError:
+        return encode(row, "span", NO_LIMIT)
+    return row
 
 
 def with_number(span: Span, sequence_id: int) -> Span:
@@ -154,10 +175,14 @@ def _read_attributes(stored: Any) -> dict[str, Any]:
 
 def decode_spans(text: str, rollout_id: str, attempt_id: str) -> list[Span]:
     """Give the spans of a text."""
-    return [_read_span(row, rollout_id, attempt_id) for row in _decode(text)]
+    try:
+        return [_read_span(row, rollout_id, attempt_id) for row in _decode(text)]
+    except UNREADABLE as exc:
+        raise unreadable(f"what attempt {attempt_id} of rollout {rollout_id} recorded", exc) from exc
 
 
-def _read_span(row: list[Any], rollout_id: str, attempt_id: str) -> Span:
+def _read_span(stored: Any, rollout_id: str, attempt_id: str) -> Span:
+    row: Sequence[Any] = decode(stored) if type(stored) is str else stored
     sequence_id, trace_id, span_id, parent_id, name, status, attributes, start, end, *rest = row
     fields = (
         rollout_id,
@@ -238,9 +263,12 @@ def encode_run(run: Run, limit: int) -> str:
 
 def decode_run(text: str) -> Run:
     """Give the run of a text."""
-    fields = decode(text)
-    fields["datasets"] = {mode: DatasetFingerprint(*each) for mode, each in fields["datasets"].items()}
-    return Run(**{name: value for name, value in fields.items() if name in _RUN_FIELDS})
+    try:
+        fields = decode(text)
+        fields["datasets"] = {mode: DatasetFingerprint(*each) for mode, each in fields["datasets"].items()}
+        return Run(**{name: value for name, value in fields.items() if name in _RUN_FIELDS})
+    except UNREADABLE as exc:
+        raise unreadable("a run", exc) from exc
 
 
 _RUN_FIELDS = frozenset(attrs.fields_dict(Run))

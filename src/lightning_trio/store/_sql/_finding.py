@@ -10,7 +10,7 @@ from ..._records import Attempt, PaginatedResult, ResourcesUpdate, Usage, Worker
 from ..._span import Span
 from .._query import Condition, Query, select
 from .._rollout_ids import Scramble
-from ._codec import decode_error, decode_resources, decode_run, decode_spans, with_number
+from ._codec import UNREADABLE, decode_error, decode_resources, decode_run, decode_spans, unreadable, with_number
 from ._known_spans import CHAIN
 from ._queueing import queued_runs
 from ._schema import ATTEMPTS_PER_ROLLOUT, WORKER
@@ -189,6 +189,10 @@ def _attempts(transaction: Transaction, ids: Scramble, numbers: Sequence[int]) -
 def _attempt(ids: Scramble, row: Sequence[Any]) -> Attempt:
     number, attempt_id, sequence_id, start, end, status, worker_id, heartbeat, metadata, error, *rest = row
     reward, duration, input_tokens, output_tokens, cost = rest
+    try:
+        read = None if metadata is None else decode(metadata), decode_error(error)
+    except UNREADABLE as exc:
+        raise unreadable(f"attempt {attempt_id} of rollout {ids.rollout_id(number)}", exc) from exc
     return Attempt(
         ids.rollout_id(number),
         attempt_id,
@@ -198,8 +202,7 @@ def _attempt(ids: Scramble, row: Sequence[Any]) -> Attempt:
         status,
         worker_id,
         heartbeat,
-        None if metadata is None else decode(metadata),
-        decode_error(error),
+        *read,
         reward,
         duration,
         Usage(input_tokens, output_tokens, cost),
@@ -322,7 +325,10 @@ def _resources(transaction: Transaction, query: Query) -> list[ResourcesUpdate]:
 
 def _make_resources(row: Sequence[Any]) -> ResourcesUpdate:
     resources_id, create_time, update_time, version, body = row
-    return ResourcesUpdate(resources_id, create_time, update_time, version, decode_resources(body))
+    try:
+        return ResourcesUpdate(resources_id, create_time, update_time, version, decode_resources(body))
+    except UNREADABLE as exc:
+        raise unreadable(f"the resources {resources_id}", exc) from exc
 
 
 def latest_resources(transaction: Transaction) -> ResourcesUpdate | None:

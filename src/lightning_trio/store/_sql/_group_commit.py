@@ -204,7 +204,6 @@ class GroupCommit:
             except Exception as exc:
                 connection.execute("ROLLBACK TO one")
                 connection.known_spans.clear()
-                connection.known_spans.clear()
                 connection.effects = before
                 call.result = outcome.Error(exc)
             else:

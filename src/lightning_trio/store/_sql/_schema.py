@@ -107,6 +107,19 @@ RUN: Final[Columns] = {
     "body": "text",
 }
 
+TABLES: Final = (
+    "rollouts",
+    "payloads",
+    "attempts",
+    "traces",
+    "spans",
+    "resources",
+    "workers",
+    "runs",
+    "tallies",
+    "meta",
+)
+
 Migration: TypeAlias = Callable[[Transaction], None]
 
 

@@ -21,7 +21,7 @@ from ..._records import (
     RolloutStatus,
 )
 from .._rollout_ids import Scramble
-from ._codec import decode_config
+from ._codec import UNREADABLE, decode_config, unreadable
 from ._schema import ATTEMPTS_PER_ROLLOUT
 from ._transaction import Columns, Transaction
 from ._values import decode
@@ -261,16 +261,24 @@ ROLLOUT_RECORD: Final[Columns] = {
 def rollout_fields(ids: Scramble, row: Sequence[Any]) -> dict[str, Any]:
     """Name the fields of a `Rollout` in a row of `ROLLOUT_RECORD`."""
     number, start, end, mode, resources_id, status, config, metadata, run_id, key, _, text = row
+    try:
+        read = (
+            decode(text),
+            DEFAULT_CONFIG if config is None else decode_config(config),
+            None if metadata is None else decode(metadata),
+        )
+    except UNREADABLE as exc:
+        raise unreadable(f"rollout {ids.rollout_id(number)}", exc) from exc
     return {
         "rollout_id": ids.rollout_id(number),
-        "input": decode(text),
+        "input": read[0],
         "start_time": start,
         "end_time": end,
         "mode": mode,
         "resources_id": resources_id,
         "status": status,
-        "config": DEFAULT_CONFIG if config is None else decode_config(config),
-        "metadata": None if metadata is None else decode(metadata),
+        "config": read[1],
+        "metadata": read[2],
         "run_id": run_id or None,
         "key": key,
     }

@@ -7,9 +7,10 @@ from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
+import msgspec
 import trio
 
-from ..._errors import StoreClosed
+from ..._errors import StoreClosed, StoreFormatError
 from ..._records import (
     AttemptChange,
     AttemptedRollout,
@@ -141,8 +142,14 @@ class SqlLightningStore(LightningStore):
         except BaseException:
             connection.close()
             raise
-        meta = {name: int(value) for name, value in rows}
-        self._ids = connection.ids = Scramble(meta["id_factor"], meta["id_offset"])
+        meta = dict(rows)
+        try:
+            self._ids = connection.ids = Scramble(int(meta["id_factor"]), int(meta["id_offset"]))
+        except (KeyError, ValueError):
+            connection.close()
+            raise StoreFormatError(
+                f"{self._where} is damaged (its table meta does not say how ids are made); put a copy in its place"
+            ) from None
         return connection
 
     def _committed(self, effects: Effects) -> None:
@@ -166,13 +173,23 @@ class SqlLightningStore(LightningStore):
     async def _write(self, operation: Operation[T], argument: Any) -> T:
         self._check_open()
         assert self._writer is not None
-        result: T = await self._writer.call(operation, argument)
+        try:
+            result: T = await self._writer.call(operation, argument)
+        except msgspec.DecodeError as exc:
+            raise self._damaged(exc) from exc
         return result
 
     async def _read(self, fn: Callable[..., T], *args: Any) -> T:
         self._check_open()
         assert self._readers is not None
-        return await self._readers.read(lambda connection: fn(connection, *args))
+        try:
+            return await self._readers.read(lambda connection: fn(connection, *args))
+        except msgspec.DecodeError as exc:
+            raise self._damaged(exc) from exc
+
+    def _damaged(self, exc: msgspec.DecodeError) -> StoreFormatError:
+        # Said only here, for within a group of calls it is one call's error and no damage to the others.
+        return StoreFormatError(f"{self._where} is damaged: {exc}; put a copy in its place")
 
     # The primitives.
 

@@ -12,14 +12,15 @@ import contextlib
 import dataclasses
 import datetime
 import enum
+import functools
 import math
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 import msgspec
@@ -28,7 +29,10 @@ from ..._errors import NotStorable, PayloadTooLarge
 from ..._keys import key_for_token, token_for_key
 from ..._resources import LLM, LostKey, Resource, UnknownResource, resource_class
 
+T = TypeVar("T")
+
 _encode = msgspec.json.Encoder().encode
+_encode_in_order = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder().decode
 
 
@@ -52,12 +56,12 @@ def encode(value: Any, name: str, limit: int) -> str:
         NotStorable: something in it cannot be kept; the message has the path to it.
         PayloadTooLarge: it takes more than `limit` bytes.
     """
-    encoded = _encode_plain(value)
+    encoded = _encode_plain(value, _encode)
     if encoded is None:
         try:
             encoded = _encode(_tagged(value, name))
         except RecursionError:
-            raise NotStorable(f"{name} contains itself or is nested too deeply to be stored") from None
+            raise _too_deep(name) from None
     if len(encoded) > limit:
         raise PayloadTooLarge(
             f"{name} takes {len(encoded):,} bytes, the store's limit is {limit:,}; keep large data in files and put "
@@ -66,15 +70,50 @@ def encode(value: Any, name: str, limit: int) -> str:
     return encoded.decode()
 
 
-def _encode_plain(value: Any) -> bytes | None:
+def canonical(value: Any, name: str) -> bytes:
+    """Give bytes that are the same for equal values, in this process and in every other.
+
+    Raises:
+        NotStorable: as `encode`.
+    """
+    encoded = _encode_plain(value, _encode_in_order)
+    if encoded is None:
+        try:
+            encoded = _encode_in_order(_in_order(_tagged(value, name)))
+        except RecursionError:
+            raise _too_deep(name) from None
+    return encoded
+
+
+def _too_deep(name: str) -> NotStorable:
+    return NotStorable(f"{name} contains itself or is nested too deeply to be stored")
+
+
+def _in_order(tagged: Any) -> Any:
+    """Sort what has no order of its own, or one that equal values need not share."""
+    if type(tagged) is list:
+        return [_in_order(inner) for inner in tagged]
+    if type(tagged) is not dict:
+        return tagged
+    # The name that a process has for an api key is its own.
+    ordered = {key: _in_order(inner) for key, inner in tagged.items() if key != "$key"}
+    for tag in _UNORDERED & ordered.keys():
+        ordered[tag].sort(key=_encode_in_order)
+    return ordered
+
+
+_UNORDERED: Final = frozenset({"$set", "$frozenset", "$dict"})
+
+
+def _encode_plain(value: Any, encode_json: Callable[[Any], bytes]) -> bytes | None:
     """Encode what JSON has; None if something would not come back as it is."""
     kind = type(value)
     if kind is str or kind is int or value is None or kind is bool:
         with contextlib.suppress(UnicodeEncodeError):
-            return _encode(value)
+            return encode_json(value)
         return None
     try:
-        encoded = _encode(value)
+        encoded = encode_json(value)
         # msgspec writes a tuple like a list, NaN as null, a date as text: comparing is quicker than looking for them.
         same = _decode(encoded) == value and b'"$' not in encoded
     except Exception:
@@ -111,9 +150,12 @@ def _tagged(value: Any, path: str) -> Any:
     if isinstance(value, Resource):
         return {"$resource": _resource(value, path)}
     if isinstance(value, enum.Enum):
-        return {"$enum": [_type_name(kind, path), value.name]}
+        stored = [_type_name(kind, path), value.name]
+        # Flags together are no member; what they come to says which.
+        return {"$enum": stored if value.name in kind.__members__ else [*stored, _tagged(value.value, path)]}
     if (fields := _fields_of(value)) is not None:
-        return {"$object": [_type_name(kind, path), {name: _tagged(v, f"{path}.{name}") for name, v in fields}]}
+        named = [_type_name(kind, path), {name: _tagged(v, f"{path}.{name}") for name, v in fields}]
+        return {"$object": [*named, _tagged(rest, path)] if (rest := _rest_of_model(value)) else named}
     if isinstance(value, str):
         return _text(str.__str__(value), path)
     if isinstance(value, int):
@@ -216,9 +258,26 @@ def _fields_of(value: Any) -> list[tuple[str, Any]] | None:
         return [(name, getattr(value, name)) for name in value.__struct_fields__]
     if isinstance(value, tuple) and hasattr(kind, "_fields"):
         return list(zip(kind._fields, value, strict=True))
-    if hasattr(kind, "model_fields") and hasattr(kind, "model_construct"):
+    if _is_model(kind):
         return list(value.__dict__.items())
     return None
+
+
+_REST_OF_MODEL: Final = ("__pydantic_extra__", "__pydantic_private__", "__pydantic_fields_set__")
+"""What a pydantic model has besides its fields."""
+
+
+def _rest_of_model(value: Any) -> dict[str, Any]:
+    """Give what else a pydantic model has, nothing if that is what its class would have as well."""
+    if not _is_model(type(value)):
+        return {}
+    rest = {name: getattr(value, name, None) for name in _REST_OF_MODEL}
+    extra, private, given = rest.values()
+    return rest if extra or private or given != value.__dict__.keys() else {}
+
+
+def _is_model(kind: type[Any]) -> bool:
+    return hasattr(kind, "model_fields") and hasattr(kind, "model_construct")
 
 
 def _resource(value: Resource, path: str) -> list[Any]:
@@ -227,7 +286,9 @@ def _resource(value: Resource, path: str) -> list[Any]:
         return [value.stored_type, dict(value.fields)]
     kind = type(value)
     fields: dict[str, Any] = {}
-    for field in attrs.fields(kind) if attrs.has(kind) else ():
+    known = attrs.fields(kind)
+    _check_made_of(value, {field.name for field in known}, path)
+    for field in known:
         inner = getattr(value, field.name)
         if isinstance(value, LLM) and field.name == "_api_key":
             # Never the key itself: only a name for it that this process understands.
@@ -236,6 +297,21 @@ def _resource(value: Resource, path: str) -> list[Any]:
             continue
         fields[field.name] = _tagged(inner, f"{path}.{field.name}")
     return [value.resource_type, fields]
+
+
+def _check_made_of(value: Resource, fields: Set[str], path: str) -> None:
+    """Refuse a resource that holds more than its fields: it would come back without."""
+    kind = type(value)
+    more = [
+        name
+        for name in getattr(value, "__dict__", ())
+        if name not in fields and not isinstance(getattr(kind, name, None), functools.cached_property)
+    ]
+    if more:
+        raise NotStorable(
+            f"{path}: the resource {kind.__qualname__} holds {', '.join(more)}, which no store would keep, for a store "
+            f"keeps fields; write:\n    @attrs.frozen\n    class {kind.__name__}(Resource):\n        {more[0]}: …"
+        )
 
 
 # And back.
@@ -255,30 +331,56 @@ def _untagged(value: Any) -> Any:
 
 
 def _read_object(stored: list[Any]) -> Any:
-    name, raw = stored
+    name, raw, *more = stored
     fields = {key: _untagged(inner) for key, inner in raw.items()}
+    rest: dict[str, Any] = _untagged(more[0]) if more else {}
     kind = _loaded_class(name)
     if kind is None:
-        return UnknownObject(name, fields)
+        return UnknownObject(name, {**fields, **(rest.get("__pydantic_extra__") or {})})
     if issubclass(kind, PurePath):
         return kind(fields["path"])
-    if hasattr(kind, "model_construct"):
-        return kind.model_construct(**fields)
+    if _is_model(kind):
+        return _read_model(kind, fields, rest)
     if issubclass(kind, msgspec.Struct | tuple):
         return kind(**fields)
-    # As it was: neither converters nor `__post_init__` run a second time.
+    return _made_of(kind, fields)
+
+
+def _made_of(kind: type[T], fields: Mapping[str, Any]) -> T:
+    """Make an object as it was: neither `__init__` nor converters nor `__post_init__` run a second time."""
     made = object.__new__(kind)
     for field, inner in fields.items():
         object.__setattr__(made, field, inner)
     return made
 
 
-def _read_enum(stored: list[str]) -> Any:
-    name, member = stored
+def _read_model(kind: type[Any], fields: dict[str, Any], rest: dict[str, Any]) -> Any:
+    made: Any = object.__new__(kind)
+    # What the class got only later is as it is by default.
+    later = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in kind.model_fields.items()
+        if name not in fields and not field.is_required()
+    }
+    has_extra = kind.model_config.get("extra") == "allow"
+    object.__setattr__(made, "__dict__", {**fields, **later})
+    object.__setattr__(made, "__pydantic_extra__", rest.get("__pydantic_extra__") or ({} if has_extra else None))
+    object.__setattr__(made, "__pydantic_private__", rest.get("__pydantic_private__"))
+    object.__setattr__(made, "__pydantic_fields_set__", rest.get("__pydantic_fields_set__", set(fields)))
+    return made
+
+
+def _read_enum(stored: list[Any]) -> Any:
+    name, member, *value = stored
     kind = _loaded_class(name)
-    if kind is None or not issubclass(kind, enum.Enum) or member not in kind.__members__:
-        return UnknownObject(name, {"name": member})
-    return kind[member]
+    if kind is not None and issubclass(kind, enum.Enum):
+        if member in kind.__members__:
+            return kind[member]
+        if value and issubclass(kind, enum.Flag):
+            # Flags that the class has no longer are refused, unless it keeps them.
+            with contextlib.suppress(ValueError):
+                return kind(_untagged(value[0]))
+    return UnknownObject(name, {"name": member})
 
 
 def _loaded_class(name: str) -> type[Any] | None:
@@ -294,7 +396,7 @@ def _loaded_class(name: str) -> type[Any] | None:
         or dataclasses.is_dataclass(found)
         or issubclass(found, msgspec.Struct | enum.Enum | PurePath)
         or (issubclass(found, tuple) and hasattr(found, "_fields"))
-        or (hasattr(found, "model_fields") and hasattr(found, "model_construct"))
+        or _is_model(found)
     )
     return found if made_of_fields else None
 
@@ -309,12 +411,19 @@ def _read_resource(stored: list[Any]) -> Resource:
     if token is not None:
         key = key_for_token(token)
         fields["_api_key"] = LostKey(token) if key is None else key
-    known = {field.name for field in attrs.fields(kind)}
-    if not known >= fields.keys():
+    known = attrs.fields_dict(kind)
+    later = known.keys() - fields.keys()
+    if not known.keys() >= fields.keys() or any(known[name].default is attrs.NOTHING for name in later):
         # Made by another version of the class.
         return UnknownResource(name, raw)
-    aliases = {field.name: field.alias for field in attrs.fields(kind)}
-    return kind(**{str(aliases[field]): inner for field, inner in fields.items()})
+    made = _made_of(kind, fields)
+    for field in (known[name] for name in known if name in later):
+        # A default, or a factory that may look at the fields before it.
+        default: Any = field.default
+        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a function to type checkers only
+            default = default.factory(made) if default.takes_self else default.factory()
+        object.__setattr__(made, field.name, default)
+    return made
 
 
 _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {

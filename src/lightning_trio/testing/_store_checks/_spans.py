@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from ..._errors import UnknownId
+from ..._records import ErrorRecord
 from ..._span import Event, Link, OtelResource, SpanContext, TraceStatus
 from ...store import LightningStore
 from ._steps import (
@@ -36,6 +37,23 @@ async def spans_are_kept_as_they_are(store: LightningStore) -> None:
 
     expect_equal(added, [span], "add_spans gives the spans that were stored")
     expect_equal(list(await store.query_spans(claimed.rollout_id)), [span], "a span is kept as it is")
+
+
+async def texts_that_are_no_unicode_are_kept_as_they_are(store: LightningStore) -> None:
+    # What `os.fsdecode` makes of a name that is not UTF-8.
+    text = "caf\udce9.txt"
+    claimed = await claim_one(store)
+    early, plain, late = (span_of(claimed, name, sequence_id=number) for number, name in enumerate([text, "b", "c"], 1))
+    early = attrs.evolve(early, attributes={"path": text, text: [text]}, status=TraceStatus("ERROR", text))
+    late = attrs.evolve(late, events=(Event(text, {"path": text}, 1.5),), resource=OtelResource({"path": text}))
+    await store.add_spans([early])
+    error = ErrorRecord("FileNotFoundError", text, f"Traceback: {text}")
+    await finish(store, claimed, "failed", spans=[plain, late], error=error)
+
+    found = list(await store.query_spans(claimed.rollout_id))
+    expect_equal(found, [early, plain, late], "a span whose texts have lone surrogates is kept as it is")
+    [attempt] = await attempts_of(store, claimed)
+    expect_equal(attempt.error, error, "an error whose texts have lone surrogates is kept as it is")
 
 
 async def spans_are_numbered_within_their_attempt(store: LightningStore) -> None:
@@ -125,6 +143,7 @@ async def spans_of_a_late_report_are_counted(store: LightningStore) -> None:
 
 CHECKS: tuple[Check, ...] = (
     spans_are_kept_as_they_are,
+    texts_that_are_no_unicode_are_kept_as_they_are,
     spans_are_numbered_within_their_attempt,
     a_known_span_is_not_stored_again,
     spans_of_an_outcome_join_those_before,

@@ -1,0 +1,84 @@
+"""What an agent records and a store cannot keep fails that agent's attempt, and nobody else's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+import lightning_trio as agl
+from lightning_trio import LightningStore, PayloadTooLarge, Runner, SqliteLightningStore
+
+LIMIT = 10_000
+
+
+@agl.rollout
+async def one_of_many_records_too_much(task: int) -> float:
+    if task == 8:
+        agl.emit_message("x" * LIMIT)
+    await trio.sleep(0.01)
+    return float(task)
+
+
+async def fit_with_one_that_records_too_much(store: LightningStore) -> None:
+    """Run twenty at once, whose outcomes are committed together."""
+    result = await Runner(one_of_many_records_too_much, store=store, max_concurrency=20).fit(list(range(20)))
+
+    assert result.counts == {"cancelled": 0, "failed": 1, "succeeded": 19}
+    async with store:
+        [failed] = await store.query_rollouts(status_in=["failed"])
+        [attempt] = await store.query_attempts(failed.rollout_id)
+        [root] = await store.query_spans(failed.rollout_id)
+    assert failed.input == 8
+    assert attempt.error is not None
+    assert attempt.error.type == "PayloadTooLarge"
+    assert attempt.final_reward is None
+    assert root.status.description == f"PayloadTooLarge: {attempt.error.message}"
+
+
+async def test_the_others_of_its_commit_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    await fit_with_one_that_records_too_much(SqliteLightningStore(tmp_path / "s.db", max_payload_bytes=LIMIT))
+
+    assert "its attempt has failed: 3 spans of rollout" in caplog.text
+
+
+async def test_a_step_raises_it_and_there_is_no_further_attempt(tmp_path: Path) -> None:
+    store = SqliteLightningStore(tmp_path / "s.db", max_payload_bytes=LIMIT)
+    config = agl.RolloutConfig(max_attempts=3, retry_condition=["failed"])
+    async with Runner(one_of_many_records_too_much, store=store, config=config) as runner:
+        with pytest.raises(PayloadTooLarge, match="3 spans of rollout"):
+            await runner.step(8)
+
+        [rollout] = await store.query_rollouts()
+        assert (rollout.status, len(await store.query_attempts(rollout.rollout_id))) == ("failed", 1)
+
+
+async def test_without_room_for_the_root_span_the_error_is_kept(tmp_path: Path) -> None:
+    store = SqliteLightningStore(tmp_path / "s.db", max_payload_bytes=200)
+    async with Runner(one_of_many_records_too_much, store=store) as runner:
+        with pytest.raises(PayloadTooLarge):
+            await runner.step(8)
+
+        [rollout] = await store.query_rollouts()
+        [attempt] = await store.query_attempts(rollout.rollout_id)
+        assert list(await store.query_spans(rollout.rollout_id)) == []
+    assert attempt.error is not None
+    assert "the store's limit is 200" in attempt.error.message
+
+
+@agl.rollout
+async def records_too_much_and_sleeps(task: str) -> None:
+    agl.emit_message("x" * LIMIT)
+    await trio.sleep_forever()
+
+
+async def test_one_that_was_cancelled_goes_back_to_the_queue(tmp_path: Path) -> None:
+    store = SqliteLightningStore(tmp_path / "s.db", max_payload_bytes=LIMIT)
+    with trio.move_on_after(0.2):
+        await Runner(records_too_much_and_sleeps, store=store).fit(["task"])
+
+    async with store:
+        [rollout] = await store.query_rollouts()
+        [attempt] = await store.query_attempts(rollout.rollout_id)
+    assert (rollout.status, attempt.status) == ("requeuing", "cancelled")
