@@ -18,18 +18,23 @@ from trio.testing import MockClock
 import lightning_trio as agl
 from lightning_trio import (
     Algorithm,
+    Attempt,
     DatasetFingerprint,
     InMemoryLightningStore,
     PromptTemplate,
     ResumeError,
+    RolloutConfig,
     Run,
     Runner,
     Worker,
     audit,
 )
 from lightning_trio._datasets import Datasets
+from lightning_trio._errors import StoreUnavailable
 from lightning_trio._lease import LEASE_SECONDS, is_alive, is_of_dead_process
+from lightning_trio._records import RolloutStatus
 from lightning_trio._resume import choose_run
+from lightning_trio.store import AttemptOutcome, Query
 
 TASKS = list(range(10))
 
@@ -410,6 +415,54 @@ async def test_a_closed_runner_holds_no_lease(autojump_clock: MockClock) -> None
 
         [worker] = await store.query_workers()
         assert (worker.status, worker.lease_seconds) == ("idle", None)
+
+
+class Failing(InMemoryLightningStore):
+    """Refuses to commit the first `times` outcomes."""
+
+    def __init__(self, times: float) -> None:
+        super().__init__()
+        self.times = times
+
+    async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
+        self.times -= 1
+        if self.times >= 0:
+            raise StoreUnavailable("the disk is away")
+        return await super().finish(outcomes)
+
+
+async def test_a_runner_that_could_not_commit_holds_nothing_once_it_is_closed(autojump_clock: MockClock) -> None:
+    config = RolloutConfig(max_lost_attempts=1)
+    async with Failing(1) as store:
+        with pytest.raises(StoreUnavailable, match="the disk is away"):
+            await runner_of(Agent(), store, config=config, max_concurrency=3).fit(range(5))
+
+        [worker] = await store.query_workers()
+        assert (worker.lease_seconds, await unended(store)) == (None, [])
+        # It was no fault of the rollouts, so that even one loss would be too many.
+        result = await runner_of(Agent(), store, config=config).fit(range(5), resume=True)
+        assert result.counts["succeeded"] == 5
+
+
+async def test_a_lease_is_left_to_run_out_where_the_store_fails(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Failing(float("inf")) as store:
+        with pytest.raises(StoreUnavailable, match="the disk is away"):
+            await runner_of(Agent(), store, max_concurrency=3).fit(range(5))
+
+        [worker] = await store.query_workers()
+        assert worker.lease_seconds == LEASE_SECONDS
+        assert "could not give its lease back (StoreUnavailable: the disk is away)" in caplog.text
+        store.times = 0
+        await trio.sleep(LEASE_SECONDS)
+        expiry = await store.expire()
+        assert len(expiry.requeued) > 0
+        assert await unended(store) == []
+
+
+async def unended(store: InMemoryLightningStore) -> list[Attempt]:
+    return [attempt for attempt in await store.find(Query("attempts")) if attempt.end_time is None]
 
 
 def test_a_dead_process_of_this_machine_is_told_from_a_living_one() -> None:

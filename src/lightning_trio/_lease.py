@@ -13,8 +13,8 @@ import attrs
 import trio
 
 from ._groups import FlatNursery
-from ._records import Worker
-from .store import LightningStore
+from ._records import Attempt, AttemptOutcome, ErrorRecord, Worker
+from .store import Condition, LightningStore, Query
 
 logger = logging.getLogger("lightning_trio.runner")
 
@@ -53,8 +53,34 @@ async def open_lease(
                 nursery.cancel_scope.cancel()
     finally:
         with trio.move_on_after(_LAST_SECONDS, shield=True):
-            worker = Worker(worker_id, last_idle_time=time.time())
-            await store.put([_alive(worker, None, busy=False)])
+            await _give_up(store, worker_id)
+
+
+async def _give_up(store: LightningStore, worker_id: str) -> None:
+    """End the lease and give back what the worker still holds, as it does where an outcome could not be committed.
+
+    Where the store fails, the lease is left to run out: without one, the attempts would be the worker's for ever.
+    """
+    try:
+        held = await store.find(Query("attempts", (Condition("worker_id", {worker_id}), Condition("end_time", {None}))))
+        if held:
+            # Given back, not lost: it was the store that failed, not the rollout that killed its runner.
+            await store.finish([_given_back(attempt) for attempt in held])
+            logger.warning("%d rollouts whose attempts came to nothing go back to the queue", len(held))
+        worker = Worker(worker_id, last_idle_time=time.time())
+        await store.put([_alive(worker, None, busy=False)])
+    except Exception as exc:
+        logger.warning(
+            "runner %s could not give its lease back (%s: %s); what it holds goes to others when the lease runs out",
+            worker_id,
+            type(exc).__name__,
+            exc,
+        )
+
+
+def _given_back(attempt: Attempt) -> AttemptOutcome:
+    error = ErrorRecord("RolloutCancelled", "its runner closed before what came of it was committed", "")
+    return AttemptOutcome(attempt.rollout_id, attempt.attempt_id, "cancelled", time.time(), error=error, requeue=True)
 
 
 async def _renew(store: LightningStore, worker_id: str, is_busy: Callable[[], bool], seconds: float) -> None:

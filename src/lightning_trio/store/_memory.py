@@ -649,6 +649,9 @@ class InMemoryLightningStore(LightningStore):
         if query.table == "rollouts":
             return (entry.rollout() for entry in entries)
         if query.table == "attempts":
+            if query.required("end_time") == {None}:
+                # Only the latest can be unended, and hardly any are.
+                return (e.attempts[-1] for e in entries if e.attempts and e.attempts[-1].end_time is None)
             return (attempt for entry in entries for attempt in entry.attempts)
         return (span for entry in entries for span in entry.spans)
 
