@@ -137,7 +137,12 @@ class Tables:
             return (span for spans in self.spans.values() for span in spans)
         if name == "runs":
             return self.runs.values()
-        return self.snapshots.values() if name == "resources" else self.workers.values()
+        return self.snapshots.values() if name == "resources" else map(self.worker, self.workers.values())
+
+    def worker(self, worker: Worker) -> Worker:
+        """A worker, with what is left of its lease."""
+        left = self.leases.get(worker.worker_id, -math.inf) - trio.current_time()
+        return attrs.evolve(worker, lease_left_seconds=left if left > 0 else None)
 
     # Changing.
 

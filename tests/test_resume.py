@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -32,6 +33,7 @@ from lightning_trio import (
 from lightning_trio._datasets import Datasets
 from lightning_trio._errors import StoreUnavailable
 from lightning_trio._lease import LEASE_SECONDS, is_alive, is_of_dead_process
+from lightning_trio._processes import own_process
 from lightning_trio._records import RolloutStatus
 from lightning_trio._resume import choose_run
 from lightning_trio.store import AttemptOutcome, Query
@@ -304,7 +306,7 @@ async def test_a_run_that_is_being_worked_on_is_refused(autojump_clock: MockCloc
         await trio.sleep(2)
 
         with pytest.raises(
-            ResumeError, match=r"is being worked on by runner-\w+ \(process \d+ on .+, heard of 0 s ago"
+            ResumeError, match=r"is being worked on by runner-\w+ \(process \d+ on .+, heard of 2 s ago"
         ):
             await runner_of(Agent(), store).fit(TASKS, resume=True)
 
@@ -465,19 +467,42 @@ async def unended(store: InMemoryLightningStore) -> list[Attempt]:
     return [attempt for attempt in await store.find(Query("attempts")) if attempt.end_time is None]
 
 
+def worker_of(process: int, **changes: Any) -> Worker:
+    stats = {**own_process(), "started": None, **changes, "process": process}
+    return Worker("w", heartbeat_stats=stats, lease_seconds=30.0, lease_left_seconds=10.0)
+
+
 def test_a_dead_process_of_this_machine_is_told_from_a_living_one() -> None:
-    import socket
+    assert is_alive(worker_of(os.getpid()))
+    assert is_of_dead_process(worker_of(2**22 + 1))
+    assert not is_alive(worker_of(2**22 + 1))
 
-    def worker(process: int, host: str) -> Worker:
-        return Worker(
-            "w", heartbeat_stats={"process": process, "host": host}, last_heartbeat_time=100.0, lease_seconds=30.0
-        )
 
-    here = socket.gethostname()
-    assert is_alive(worker(os.getpid(), here), now=110.0)
-    assert not is_alive(worker(os.getpid(), here), now=140.0)
-    assert is_of_dead_process(worker(2**22 + 1, here))
-    assert not is_of_dead_process(worker(2**22 + 1, "elsewhere"))
+def test_a_worker_is_alive_as_long_as_the_store_says_that_its_lease_lasts() -> None:
+    # Whatever the time is here: it may be another there.
+    assert is_alive(attrs.evolve(worker_of(os.getpid()), last_heartbeat_time=0.0))
+    assert not is_alive(attrs.evolve(worker_of(os.getpid()), lease_left_seconds=None, last_heartbeat_time=1e12))
+
+
+@pytest.mark.parametrize("name", ["host", "boot", "namespace"])
+def test_of_processes_elsewhere_nothing_is_known(name: str) -> None:
+    assert not is_of_dead_process(worker_of(2**22 + 1, **{name: "another"}))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say when a process began")
+def test_a_later_process_of_the_same_number_is_another() -> None:
+    own = own_process()
+
+    assert not is_of_dead_process(worker_of(os.getpid(), started=own["started"]))
+    assert is_of_dead_process(worker_of(os.getpid(), started="1"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say whether a process has ended")
+def test_a_process_that_nobody_has_waited_for_is_dead() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+        assert is_of_dead_process(worker_of(process.pid))
 
 
 def test_resuming_is_said_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -13,6 +11,7 @@ import attrs
 import trio
 
 from ._groups import FlatNursery
+from ._processes import is_dead, own_process
 from ._records import Attempt, AttemptOutcome, ErrorRecord, Worker
 from .store import Condition, LightningStore, Query
 
@@ -107,48 +106,38 @@ def _alive(worker: Worker, seconds: float | None, *, busy: bool) -> Worker:
     return attrs.evolve(
         worker,
         status="busy" if busy else "idle",
-        heartbeat_stats={"host": socket.gethostname(), "process": os.getpid()},
+        heartbeat_stats=own_process(),
         last_heartbeat_time=time.time(),
         lease_seconds=seconds,
     )
 
 
-def is_alive(worker: Worker, now: float) -> bool:
+def is_alive(worker: Worker) -> bool:
     """Tell whether a worker's lease lasts and, if it is of this machine, its process does.
 
     Args:
-        worker: as its runner put it last.
-        now: Unix time in seconds.
+        worker: as the store gives it, by whose clock leases run out.
     """
-    if worker.lease_seconds is None or worker.last_heartbeat_time is None:
-        return False
-    if worker.last_heartbeat_time + worker.lease_seconds <= now:
-        return False
-    return not is_of_dead_process(worker)
+    left = worker.lease_left_seconds
+    return left is not None and left > 0 and not is_of_dead_process(worker)
 
 
 def is_of_dead_process(worker: Worker) -> bool:
     """Tell whether a worker's process ran on this machine and is gone."""
-    process = (worker.heartbeat_stats or {}).get("process")
-    if not isinstance(process, int) or (worker.heartbeat_stats or {}).get("host") != socket.gethostname():
+    stats = worker.heartbeat_stats or {}
+    own = own_process()
+    process = stats.get("process")
+    # A number of another machine's, or of another container's, says nothing here.
+    if not isinstance(process, int) or any(stats.get(name) != own.get(name) for name in ("host", "boot", "namespace")):
         return False
-    if os.name != "posix":
-        # Elsewhere os.kill would kill.
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        # It is there and belongs to somebody else.
-        return False
-    return False
+    return is_dead(process, stats.get("started"))
 
 
-def describe_worker(worker: Worker, now: float) -> str:
+def describe_worker(worker: Worker) -> str:
     """Say who a worker is and when it was heard of."""
     stats = worker.heartbeat_stats or {}
-    age = "never" if worker.last_heartbeat_time is None else f"{now - worker.last_heartbeat_time:.0f} s ago"
+    lease, left = worker.lease_seconds, worker.lease_left_seconds
+    age = "long ago" if lease is None or left is None else f"{max(lease - left, 0.0):.0f} s ago"
     return f"{worker.worker_id} (process {stats.get('process')} on {stats.get('host')}, heard of {age})"
 
 

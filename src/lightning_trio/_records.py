@@ -345,6 +345,8 @@ class Worker:
     current_rollout_id: str | None = None
     current_attempt_id: str | None = None
     lease_seconds: float | None = None
+    lease_left_seconds: float | None = attrs.field(default=None, eq=False)
+    """How long the lease still lasts, as the store says when it is asked; None without one and once it has run out."""
 
 
 @attrs.frozen

@@ -113,6 +113,11 @@ def lost_error(worker_id: str | None) -> ErrorRecord:
     return ErrorRecord("LeaseExpired", f"its runner {worker_id} was not heard of until its lease ran out", "")
 
 
+def lease_left(until: float, now: float) -> float | None:
+    """Give how long a lease still lasts, None once it has run out."""
+    return until - now if until > now else None
+
+
 class InMemoryLightningStore(LightningStore):
     """Keep everything in this process's memory.
 
@@ -642,7 +647,7 @@ class InMemoryLightningStore(LightningStore):
         if query.table == "resources":
             return self._resources.values()
         if query.table == "workers":
-            return self._workers.values()
+            return map(self._worker, self._workers.values())
         if query.table == "runs":
             return self._runs.values()
         entries = self._entries_for(query)
@@ -654,6 +659,12 @@ class InMemoryLightningStore(LightningStore):
                 return (e.attempts[-1] for e in entries if e.attempts and e.attempts[-1].end_time is None)
             return (attempt for entry in entries for attempt in entry.attempts)
         return (span for entry in entries for span in entry.spans)
+
+    def _worker(self, worker: Worker) -> Worker:
+        until = self._leases.get(worker.worker_id)
+        return attrs.evolve(
+            worker, lease_left_seconds=None if until is None else lease_left(until, trio.current_time())
+        )
 
     def _entries_for(self, query: Query) -> Iterable[Entry]:
         rollout_ids = query.required("rollout_id")
