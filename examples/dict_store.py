@@ -461,6 +461,7 @@ class DictStore(LightningStore):
             rewards,
             sum((attempt.usage for attempt in every), Usage()),
             sum(attempt.duration or 0.0 for attempt in every),
+            sum(run_id in (None, rollout.run_id) for rollout, _ in tables.removed),
         )
 
     async def statistics(self) -> StoreStatistics:

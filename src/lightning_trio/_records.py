@@ -439,6 +439,8 @@ class RunSummary:
     """Of all attempts."""
     agent_seconds: float = 0.0
     """The durations of all attempts."""
+    removed: int = 0
+    """How many of the finished rollouts counted are no longer kept, evicted or pruned."""
 
     def mean_reward(self, mode: RolloutMode | None) -> float | None:
         """Give the mean final reward of `mode`, None where nothing was rewarded."""

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from types import TracebackType
 from typing import Any, Literal, Self, cast
 
@@ -432,6 +433,7 @@ class InMemoryLightningStore(LightningStore):
 
     def _forget(self, rollout_id: str) -> None:
         entry = self._entries.pop(rollout_id)
+        self._tallies[entry.run_id].removed += 1
         if entry.key is not None:
             del self._keys[entry.run_id, entry.key]
 
@@ -641,6 +643,11 @@ class InMemoryLightningStore(LightningStore):
 
     async def find(self, query: Query) -> PaginatedResult[Any]:
         await trio.lowlevel.checkpoint()
+        if query == Query("rollouts", limit=query.limit, offset=query.offset):
+            # A page of all: the records of the others need not be made.
+            end = None if query.limit < 0 else query.offset + query.limit
+            page = [entry.rollout() for entry in islice(self._entries.values(), query.offset, end)]
+            return PaginatedResult(page, query.limit, query.offset, len(self._entries))
         return select(self._records(query), query)
 
     def _records(self, query: Query) -> Iterable[Any]:

@@ -157,6 +157,9 @@ class RunStore(LightningStore):
     async def prune(self, *, run_id: str | None = None, older_than_seconds: float = 0.0) -> int:
         return await self._store.prune(run_id=self._run_id, older_than_seconds=older_than_seconds)
 
+    async def find_faults(self, run_id: str | None = None) -> Sequence[str]:
+        return await self._store.find_faults(self._run_id)
+
     # The rest knows no runs.
 
     async def vacuum(self) -> None:
