@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import attrs
 import pytest
@@ -11,7 +12,16 @@ import trio
 from dict_store import DictStore
 from trio.testing import MockClock
 
-from lightning_trio import InMemoryLightningStore, LightningStore, Rollout, Runner, Span
+from lightning_trio import (
+    EnqueueRolloutRequest,
+    InMemoryLightningStore,
+    LightningStore,
+    PaginatedResult,
+    Rollout,
+    Runner,
+    Span,
+)
+from lightning_trio.store import Query
 from lightning_trio.store._run import RunStore
 from lightning_trio.testing._check_store import check_store, store_checks
 from lightning_trio.testing._store_checks._steps import Check
@@ -127,3 +137,61 @@ async def test_a_runner_works_with_a_store_of_ones_own(autojump_clock: MockClock
 
     assert result.counts == {"cancelled": 0, "failed": 0, "succeeded": 3}
     assert result.mean_reward == {"train": 0.75, "val": 2.0}
+
+
+class CancellingStore(InMemoryLightningStore):
+    """Has its caller cancelled when something was committed, and then takes `seconds` to answer queries."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.scope = trio.CancelScope()
+        self.committed = False
+        self.seconds = seconds
+
+    async def enqueue(self, *args: Any, **options: Any) -> list[str]:
+        ids = await super().enqueue(*args, **options)
+        self.committed = True
+        return ids
+
+    async def update(self, *args: Any) -> None:
+        await super().update(*args)
+        self.committed = True
+
+    async def find(self, query: Query) -> PaginatedResult[Any]:
+        if self.committed:
+            self.scope.cancel()
+            await trio.sleep(self.seconds)
+        return await super().find(query)
+
+
+FAMILIAR: dict[str, Callable[[LightningStore, str], Awaitable[Any]]] = {
+    "enqueue_rollout": lambda store, _: store.enqueue_rollout("b"),
+    "enqueue_many_rollouts": lambda store, _: store.enqueue_many_rollouts([EnqueueRolloutRequest("b")]),
+    "update_rollout": lambda store, rollout_id: store.update_rollout(rollout_id, metadata={"n": 1}),
+    "update_attempt": lambda store, rollout_id: store.update_attempt(rollout_id, "latest", metadata={"n": 1}),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIAR)
+async def test_a_caller_cancelled_after_the_commit_is_told_of_it(name: str) -> None:
+    store = CancellingStore()
+    rollout = await store.start_rollout("a")
+    told: list[Any] = []
+
+    with store.scope:
+        told.append(await FAMILIAR[name](store, rollout.rollout_id))
+        # The cancellation is not lost: it comes now.
+        await trio.lowlevel.checkpoint()
+        told.append("not cancelled")
+
+    assert len(told) == 1
+
+
+async def test_a_cancelled_caller_does_not_wait_for_a_store_that_hangs(autojump_clock: MockClock) -> None:
+    store = CancellingStore(seconds=float("inf"))
+
+    with store.scope:
+        await store.enqueue_rollout("a")
+
+    assert store.scope.cancelled_caught
+    assert trio.current_time() < 60
