@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -20,10 +21,12 @@ from lightning_trio import (
     Rollout,
     Runner,
     Span,
+    SqliteLightningStore,
 )
-from lightning_trio.store import Query
+from lightning_trio.store import AttemptChange, Query, RolloutChange, RolloutRemoval
 from lightning_trio.store._run import RunStore
 from lightning_trio.testing._check_store import check_store, store_checks
+from lightning_trio.testing._store_checks._opening import check_reopened
 from lightning_trio.testing._store_checks._steps import Check
 
 OpenStore = Callable[[], AbstractAsyncContextManager[LightningStore]]
@@ -128,6 +131,33 @@ async def test_the_first_broken_rule_ends_the_suite(autojump_clock: MockClock) -
         await check_store(LeakyStore)
 
 
+class ShortLivedStore(InMemoryLightningStore):
+    """Forgets everything when it is closed."""
+
+    async def __aexit__(self, *exc: object) -> None:
+        InMemoryLightningStore.__init__(self)
+
+
+async def test_a_store_that_forgets_everything_on_closing_is_found_out(autojump_clock: MockClock) -> None:
+    with pytest.raises(AssertionError, match="closed and is opened again has everything \\(rollouts\\)") as caught:
+        await check_store(ShortLivedStore)
+
+    assert caught.value.__notes__ == ["while check_store ran the check a_store_opened_again_has_everything"]
+
+
+async def test_a_store_that_only_seems_to_outlive_the_process_is_found_out(autojump_clock: MockClock) -> None:
+    with pytest.raises(AssertionError, match="on the place of one that was closed has everything") as caught:
+        await check_store(InMemoryLightningStore, reopen=lambda store: InMemoryLightningStore())
+
+    assert caught.value.__notes__ == ["while check_store ran the check a_later_store_has_everything"]
+
+
+async def test_a_file_opened_by_another_store_has_everything(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    async with SqliteLightningStore(path) as store:
+        await check_reopened(store, lambda store: SqliteLightningStore(path))
+
+
 async def test_a_runner_works_with_a_store_of_ones_own(autojump_clock: MockClock) -> None:
     async def agent(task: float) -> float:
         await trio.sleep(task)
@@ -153,8 +183,8 @@ class CancellingStore(InMemoryLightningStore):
         self.committed = True
         return ids
 
-    async def update(self, *args: Any) -> None:
-        await super().update(*args)
+    async def update(self, changes: Sequence[RolloutChange | AttemptChange | RolloutRemoval]) -> None:
+        await super().update(changes)
         self.committed = True
 
     async def find(self, query: Query) -> PaginatedResult[Any]:
