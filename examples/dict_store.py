@@ -140,7 +140,12 @@ class Tables:
             return (span for spans in self.spans.values() for span in spans)
         if name == "runs":
             return self.runs.values()
-        return self.snapshots.values() if name == "resources" else self.workers.values()
+        return self.snapshots.values() if name == "resources" else map(self.worker, self.workers.values())
+
+    def worker(self, worker: Worker) -> Worker:
+        """A worker, with what is left of its lease."""
+        left = self.leases.get(worker.worker_id, -math.inf) - trio.current_time()
+        return attrs.evolve(worker, lease_left_seconds=left if left > 0 else None)
 
     # Changing.
 
@@ -464,6 +469,7 @@ class DictStore(LightningStore):
             rewards,
             sum((attempt.usage for attempt in every), Usage()),
             sum(attempt.duration or 0.0 for attempt in every),
+            sum(run_id in (None, rollout.run_id) for rollout, _ in tables.removed),
         )
 
     async def statistics(self) -> StoreStatistics:

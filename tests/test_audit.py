@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -11,12 +15,17 @@ import trio.lowlevel
 from trio.testing import MockClock
 
 from lightning_trio import (
+    Audit,
     InMemoryLightningStore,
+    LightningStore,
     PaginatedResult,
+    PromptTemplate,
     RolloutConfig,
     Runner,
     RunSummary,
+    SqliteLightningStore,
     audit,
+    emit_message,
 )
 from lightning_trio.store import Query
 
@@ -108,3 +117,150 @@ async def test_what_does_not_agree_is_named(store: Cooked, problem: str) -> None
     found = await audit(store)
 
     assert any(problem in each for each in found.problems), found.problems
+
+
+# A file that somebody else has written to. Rollout 5 succeeded with a reward of 5.0; rollout 3 is the one that failed.
+
+_AT_5 = "number / 1048576 = 5"
+TAMPERED = {
+    "rollout": ("DELETE FROM rollouts WHERE number = 5", "counts 10 finished rollouts, of which 0 were removed, and 9"),
+    "rollout with all": (
+        f"DELETE FROM rollouts WHERE number = 5; DELETE FROM attempts WHERE {_AT_5}; DELETE FROM traces WHERE {_AT_5}",
+        "counts 10 finished rollouts, of which 0 were removed, and 9 are there",
+    ),
+    "orphans": ("DELETE FROM rollouts WHERE number = 5", "which is not there"),
+    "attempt": ("DELETE FROM attempts WHERE rollout_number = 5", "is succeeded and was never attempted"),
+    "spans": (f"DELETE FROM traces WHERE {_AT_5}", "spans, and the store counts"),
+    "orphan trace": ("INSERT INTO traces SELECT 777 * 1048576 + 1, spans FROM traces LIMIT 1", "spans (number"),
+    "moved attempt": (
+        "UPDATE attempts SET rollout_number = 999, number = 999 * 1048576 + 1 WHERE rollout_number = 5",
+        "is of the rollout",
+    ),
+    "reward": ("UPDATE attempts SET final_reward = 1000 WHERE rollout_number = 5", "the rewards come to 1047"),
+    "no reward": ("UPDATE attempts SET final_reward = NULL WHERE rollout_number = 5", "there are 8 rewards"),
+    "counted rewards": (
+        "UPDATE tallies SET amount = amount + 1 WHERE name LIKE 'reward%'",
+        "the rewards come to 52, and the store counts 53",
+    ),
+    "tokens": ("UPDATE attempts SET input_tokens = 7 WHERE rollout_number = 5", "there are 7 input tokens"),
+    "duration": ("UPDATE attempts SET duration = 1e6 WHERE rollout_number = 5", "agent seconds, and the store counts"),
+    "counted seconds": ("UPDATE tallies SET amount = amount + 9 WHERE name = 'seconds'", "agent seconds"),
+    "one too many": (
+        "UPDATE tallies SET number = number + 1 WHERE name = 'status:succeeded'",
+        "counts 11 finished rollouts",
+    ),
+    "one too few": (
+        "UPDATE tallies SET number = number - 1 WHERE name = 'status:succeeded'",
+        "9 rollouts are succeeded, and the store counts 8",
+    ),
+    "no counts": ("DELETE FROM tallies", "and the store counts 0"),
+    "removed": ("INSERT INTO tallies VALUES ('', 'removed', 0, 1, 0.0)", "of which 1 were removed"),
+    "status": (
+        "UPDATE rollouts SET status = 'succeeded' WHERE status = 'failed'",
+        "is succeeded, and its last attempt is failed",
+    ),
+    "both statuses": (
+        "UPDATE rollouts SET status = 'succeeded' WHERE number = 3; UPDATE attempts SET status = 'succeeded' "
+        "WHERE rollout_number = 3",
+        "is succeeded and has an error: ValueError",
+    ),
+    "no status": ("UPDATE rollouts SET status = 'done' WHERE number = 5", "is 'done', which is no status"),
+    "end": ("UPDATE attempts SET end_time = NULL WHERE rollout_number = 5", "is succeeded without a time of its end"),
+    "queue": ("UPDATE rollouts SET available_at = 0 WHERE number = 5", "is succeeded and still in the queue"),
+    "not in the queue": (
+        "UPDATE rollouts SET status = 'queuing', end_time = NULL WHERE number = 5",
+        "is queuing and not in the queue",
+    ),
+    "latest attempt": ("UPDATE rollouts SET attempts = 7 WHERE number = 5", "does not name the latest"),
+    "run": ("UPDATE rollouts SET run_id = 'run-0' WHERE number = 5", "is of the run run-0, which is not there"),
+    "resources": ("UPDATE rollouts SET resources_id = 'rs-0' WHERE number = 5", "the resources rs-0, which are not"),
+    "spans that are none": (f"UPDATE traces SET spans = '[[' WHERE {_AT_5}", "its spans cannot be read"),
+    "task that is none": ("UPDATE rollouts SET input = '{oops' WHERE number = 5", "at place 4 cannot be read"),
+    "run that is none": ("UPDATE runs SET body = '{'", "the runs cannot be read"),
+    "resources that are none": ("UPDATE resources SET body = '{'", "cannot be read"),
+    "unfinished run": (
+        "UPDATE runs SET body = replace(body, '\"finished\"', '\"running\"')",
+        "is running and has not finished",
+    ),
+    "finished run": (
+        "UPDATE rollouts SET status = 'queuing', end_time = NULL, available_at = 0 WHERE number = 5",
+        "is finished, and 1 of its rollouts are not",
+    ),
+}
+
+
+async def fails_at_3(task: int, prompt: PromptTemplate) -> float:
+    if task == 3:
+        raise ValueError(task)
+    await trio.lowlevel.checkpoint()
+    return float(task)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a run of ten rollouts."""
+    path = tmp_path_factory.mktemp("audit") / "sound.db"
+    resources = {"prompt": PromptTemplate("x", engine="f-string")}
+    runner = Runner(fails_at_3, store=SqliteLightningStore(path), resources=resources, max_concurrency=1)
+    trio.run(runner.fit, range(1, 11))
+    return path
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+async def test_what_was_changed_by_hand_is_found(what: str, sound: Path, tmp_path: Path) -> None:
+    sql, problem = TAMPERED[what]
+    path = tmp_path / "tampered.db"
+    shutil.copy(sound, path)
+    async with SqliteLightningStore(path) as store:
+        assert list((await audit(store)).problems) == []
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(sql)
+
+    async with SqliteLightningStore(path) as store:
+        found = await audit(store)
+
+    assert any(problem in each for each in found.problems), found.problems
+
+
+async def test_pruned_rollouts_are_no_problem(sound: Path, tmp_path: Path) -> None:
+    shutil.copy(sound, tmp_path / "pruned.db")
+    async with SqliteLightningStore(tmp_path / "pruned.db") as store:
+        await store.prune()
+
+        assert await audit(store) == Audit(0, [])
+        assert (await store.summarize()).removed == 10
+
+
+@pytest.mark.parametrize("store", [InMemoryLightningStore(), InMemoryLightningStore(retain=50)], ids=["all", "some"])
+async def test_a_run_that_goes_on_is_clean_in_memory(store: LightningStore) -> None:
+    await audited_while_it_runs(store)
+
+
+async def test_a_run_that_goes_on_is_clean_in_a_file(tmp_path: Path) -> None:
+    await audited_while_it_runs(SqliteLightningStore(tmp_path / "live.db"))
+
+
+async def audited_while_it_runs(store: LightningStore) -> None:
+    audits = 0
+
+    async def now_and_then(task: int) -> float:
+        await trio.sleep(0.001 * (task % 3))
+        if task % 7 == 0:
+            raise ValueError(task)
+        emit_message("half way")
+        return float(task - 150)
+
+    async with store:
+        async with trio.open_nursery() as nursery:
+
+            async def fit() -> None:
+                await Runner(now_and_then, store=store, config=RETRIES, max_concurrency=20).fit(range(1000))
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(fit)
+            while True:
+                found = await audit(store, finished=False)
+                assert list(found.problems) == []
+                audits += 1
+        assert (await audit(store)).clean
+    assert audits

@@ -26,6 +26,7 @@ LAYERS: list[set[str]] = [
         "_groups",
         "_ids",
         "_keys",
+        "_processes",
         "_signals",
         "_stopping",
         "_version",

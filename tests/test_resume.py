@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -18,10 +19,12 @@ from trio.testing import MockClock
 import lightning_trio as agl
 from lightning_trio import (
     Algorithm,
+    Attempt,
     DatasetFingerprint,
     InMemoryLightningStore,
     PromptTemplate,
     ResumeError,
+    RolloutConfig,
     Run,
     Runner,
     UsageError,
@@ -29,8 +32,12 @@ from lightning_trio import (
     audit,
 )
 from lightning_trio._datasets import Datasets
+from lightning_trio._errors import StoreUnavailable
 from lightning_trio._lease import LEASE_SECONDS, is_alive, is_of_dead_process
+from lightning_trio._processes import own_process
+from lightning_trio._records import RolloutStatus
 from lightning_trio._resume import choose_run
+from lightning_trio.store import AttemptOutcome, Query
 
 TASKS = list(range(10))
 
@@ -302,7 +309,7 @@ async def test_a_run_that_is_being_worked_on_is_refused(autojump_clock: MockCloc
         await trio.sleep(2)
 
         with pytest.raises(
-            ResumeError, match=r"is being worked on by runner-\w+ \(process \d+ on .+, heard of 0 s ago"
+            ResumeError, match=r"is being worked on by runner-\w+ \(process \d+ on .+, heard of 2 s ago"
         ):
             await runner_of(Agent(), store).fit(TASKS, resume=True)
 
@@ -415,19 +422,90 @@ async def test_a_closed_runner_holds_no_lease(autojump_clock: MockClock) -> None
         assert (worker.status, worker.lease_seconds) == ("idle", None)
 
 
+class Failing(InMemoryLightningStore):
+    """Refuses to commit the first `times` outcomes."""
+
+    def __init__(self, times: float) -> None:
+        super().__init__()
+        self.times = times
+
+    async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
+        self.times -= 1
+        if self.times >= 0:
+            raise StoreUnavailable("the disk is away")
+        return await super().finish(outcomes)
+
+
+async def test_a_runner_that_could_not_commit_holds_nothing_once_it_is_closed(autojump_clock: MockClock) -> None:
+    config = RolloutConfig(max_lost_attempts=1)
+    async with Failing(1) as store:
+        with pytest.raises(StoreUnavailable, match="the disk is away"):
+            await runner_of(Agent(), store, config=config, max_concurrency=3).fit(range(5))
+
+        [worker] = await store.query_workers()
+        assert (worker.lease_seconds, await unended(store)) == (None, [])
+        # It was no fault of the rollouts, so that even one loss would be too many.
+        result = await runner_of(Agent(), store, config=config).fit(range(5), resume=True)
+        assert result.counts["succeeded"] == 5
+
+
+async def test_a_lease_is_left_to_run_out_where_the_store_fails(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Failing(float("inf")) as store:
+        with pytest.raises(StoreUnavailable, match="the disk is away"):
+            await runner_of(Agent(), store, max_concurrency=3).fit(range(5))
+
+        [worker] = await store.query_workers()
+        assert worker.lease_seconds == LEASE_SECONDS
+        assert "could not give its lease back (StoreUnavailable: the disk is away)" in caplog.text
+        store.times = 0
+        await trio.sleep(LEASE_SECONDS)
+        expiry = await store.expire()
+        assert len(expiry.requeued) > 0
+        assert await unended(store) == []
+
+
+async def unended(store: InMemoryLightningStore) -> list[Attempt]:
+    return [attempt for attempt in await store.find(Query("attempts")) if attempt.end_time is None]
+
+
+def worker_of(process: int, **changes: Any) -> Worker:
+    stats = {**own_process(), "started": None, **changes, "process": process}
+    return Worker("w", heartbeat_stats=stats, lease_seconds=30.0, lease_left_seconds=10.0)
+
+
 def test_a_dead_process_of_this_machine_is_told_from_a_living_one() -> None:
-    import socket
+    assert is_alive(worker_of(os.getpid()))
+    assert is_of_dead_process(worker_of(2**22 + 1))
+    assert not is_alive(worker_of(2**22 + 1))
 
-    def worker(process: int, host: str) -> Worker:
-        return Worker(
-            "w", heartbeat_stats={"process": process, "host": host}, last_heartbeat_time=100.0, lease_seconds=30.0
-        )
 
-    here = socket.gethostname()
-    assert is_alive(worker(os.getpid(), here), now=110.0)
-    assert not is_alive(worker(os.getpid(), here), now=140.0)
-    assert is_of_dead_process(worker(2**22 + 1, here))
-    assert not is_of_dead_process(worker(2**22 + 1, "elsewhere"))
+def test_a_worker_is_alive_as_long_as_the_store_says_that_its_lease_lasts() -> None:
+    # Whatever the time is here: it may be another there.
+    assert is_alive(attrs.evolve(worker_of(os.getpid()), last_heartbeat_time=0.0))
+    assert not is_alive(attrs.evolve(worker_of(os.getpid()), lease_left_seconds=None, last_heartbeat_time=1e12))
+
+
+@pytest.mark.parametrize("name", ["host", "boot", "namespace"])
+def test_of_processes_elsewhere_nothing_is_known(name: str) -> None:
+    assert not is_of_dead_process(worker_of(2**22 + 1, **{name: "another"}))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say when a process began")
+def test_a_later_process_of_the_same_number_is_another() -> None:
+    own = own_process()
+
+    assert not is_of_dead_process(worker_of(os.getpid(), started=own["started"]))
+    assert is_of_dead_process(worker_of(os.getpid(), started="1"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say whether a process has ended")
+def test_a_process_that_nobody_has_waited_for_is_dead() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+        assert is_of_dead_process(worker_of(process.pid))
 
 
 def test_resuming_is_said_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -11,9 +13,20 @@ import trio
 from dict_store import DictStore
 from trio.testing import MockClock
 
-from lightning_trio import InMemoryLightningStore, LightningStore, Rollout, Runner, Span
+from lightning_trio import (
+    EnqueueRolloutRequest,
+    InMemoryLightningStore,
+    LightningStore,
+    PaginatedResult,
+    Rollout,
+    Runner,
+    Span,
+    SqliteLightningStore,
+)
+from lightning_trio.store import AttemptChange, Query, RolloutChange, RolloutRemoval
 from lightning_trio.store._run import RunStore
 from lightning_trio.testing._check_store import check_store, store_checks
+from lightning_trio.testing._store_checks._opening import check_reopened
 from lightning_trio.testing._store_checks._steps import Check
 
 OpenStore = Callable[[], AbstractAsyncContextManager[LightningStore]]
@@ -118,6 +131,33 @@ async def test_the_first_broken_rule_ends_the_suite(autojump_clock: MockClock) -
         await check_store(LeakyStore)
 
 
+class ShortLivedStore(InMemoryLightningStore):
+    """Forgets everything when it is closed."""
+
+    async def __aexit__(self, *exc: object) -> None:
+        InMemoryLightningStore.__init__(self)
+
+
+async def test_a_store_that_forgets_everything_on_closing_is_found_out(autojump_clock: MockClock) -> None:
+    with pytest.raises(AssertionError, match="closed and is opened again has everything \\(rollouts\\)") as caught:
+        await check_store(ShortLivedStore)
+
+    assert caught.value.__notes__ == ["while check_store ran the check a_store_opened_again_has_everything"]
+
+
+async def test_a_store_that_only_seems_to_outlive_the_process_is_found_out(autojump_clock: MockClock) -> None:
+    with pytest.raises(AssertionError, match="on the place of one that was closed has everything") as caught:
+        await check_store(InMemoryLightningStore, reopen=lambda store: InMemoryLightningStore())
+
+    assert caught.value.__notes__ == ["while check_store ran the check a_later_store_has_everything"]
+
+
+async def test_a_file_opened_by_another_store_has_everything(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    async with SqliteLightningStore(path) as store:
+        await check_reopened(store, lambda store: SqliteLightningStore(path))
+
+
 async def test_a_runner_works_with_a_store_of_ones_own(autojump_clock: MockClock) -> None:
     async def agent(task: float) -> float:
         await trio.sleep(task)
@@ -127,3 +167,61 @@ async def test_a_runner_works_with_a_store_of_ones_own(autojump_clock: MockClock
 
     assert result.counts == {"cancelled": 0, "failed": 0, "succeeded": 3}
     assert result.mean_reward == {"train": 0.75, "val": 2.0}
+
+
+class CancellingStore(InMemoryLightningStore):
+    """Has its caller cancelled when something was committed, and then takes `seconds` to answer queries."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.scope = trio.CancelScope()
+        self.committed = False
+        self.seconds = seconds
+
+    async def enqueue(self, *args: Any, **options: Any) -> list[str]:
+        ids = await super().enqueue(*args, **options)
+        self.committed = True
+        return ids
+
+    async def update(self, changes: Sequence[RolloutChange | AttemptChange | RolloutRemoval]) -> None:
+        await super().update(changes)
+        self.committed = True
+
+    async def find(self, query: Query) -> PaginatedResult[Any]:
+        if self.committed:
+            self.scope.cancel()
+            await trio.sleep(self.seconds)
+        return await super().find(query)
+
+
+FAMILIAR: dict[str, Callable[[LightningStore, str], Awaitable[Any]]] = {
+    "enqueue_rollout": lambda store, _: store.enqueue_rollout("b"),
+    "enqueue_many_rollouts": lambda store, _: store.enqueue_many_rollouts([EnqueueRolloutRequest("b")]),
+    "update_rollout": lambda store, rollout_id: store.update_rollout(rollout_id, metadata={"n": 1}),
+    "update_attempt": lambda store, rollout_id: store.update_attempt(rollout_id, "latest", metadata={"n": 1}),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIAR)
+async def test_a_caller_cancelled_after_the_commit_is_told_of_it(name: str) -> None:
+    store = CancellingStore()
+    rollout = await store.start_rollout("a")
+    told: list[Any] = []
+
+    with store.scope:
+        told.append(await FAMILIAR[name](store, rollout.rollout_id))
+        # The cancellation is not lost: it comes now.
+        await trio.lowlevel.checkpoint()
+        told.append("not cancelled")
+
+    assert len(told) == 1
+
+
+async def test_a_cancelled_caller_does_not_wait_for_a_store_that_hangs(autojump_clock: MockClock) -> None:
+    store = CancellingStore(seconds=float("inf"))
+
+    with store.scope:
+        await store.enqueue_rollout("a")
+
+    assert store.scope.cancelled_caught
+    assert trio.current_time() < 60

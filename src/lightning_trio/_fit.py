@@ -121,9 +121,9 @@ class Fit:
         workers = await self._store.query_workers()
         driver = next((worker for worker in workers if worker.worker_id == run.worker_id), None)
         mine = self._settings.worker_id
-        if driver is not None and driver.worker_id != mine and is_alive(driver, time.time()):
+        if driver is not None and driver.worker_id != mine and is_alive(driver):
             raise ResumeError(
-                f"{run.run_id} is being worked on by {describe_worker(driver, time.time())}. Let it end, or, if it was "
+                f"{run.run_id} is being worked on by {describe_worker(driver)}. Let it end, or, if it was "
                 f"cut off, wait until its lease of {driver.lease_seconds:.0f} s runs out"
             )
         # Of those on other machines nothing is known until their leases run out.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -13,8 +11,9 @@ import attrs
 import trio
 
 from ._groups import FlatNursery
-from ._records import Worker
-from .store import LightningStore
+from ._processes import is_dead, own_process
+from ._records import Attempt, AttemptOutcome, ErrorRecord, Worker
+from .store import Condition, LightningStore, Query
 
 logger = logging.getLogger("lightning_trio.runner")
 
@@ -53,8 +52,34 @@ async def open_lease(
                 nursery.cancel_scope.cancel()
     finally:
         with trio.move_on_after(_LAST_SECONDS, shield=True):
-            worker = Worker(worker_id, last_idle_time=time.time())
-            await store.put([_alive(worker, None, busy=False)])
+            await _give_up(store, worker_id)
+
+
+async def _give_up(store: LightningStore, worker_id: str) -> None:
+    """End the lease and give back what the worker still holds, as it does where an outcome could not be committed.
+
+    Where the store fails, the lease is left to run out: without one, the attempts would be the worker's for ever.
+    """
+    try:
+        held = await store.find(Query("attempts", (Condition("worker_id", {worker_id}), Condition("end_time", {None}))))
+        if held:
+            # Given back, not lost: it was the store that failed, not the rollout that killed its runner.
+            await store.finish([_given_back(attempt) for attempt in held])
+            logger.warning("%d rollouts whose attempts came to nothing go back to the queue", len(held))
+        worker = Worker(worker_id, last_idle_time=time.time())
+        await store.put([_alive(worker, None, busy=False)])
+    except Exception as exc:
+        logger.warning(
+            "runner %s could not give its lease back (%s: %s); what it holds goes to others when the lease runs out",
+            worker_id,
+            type(exc).__name__,
+            exc,
+        )
+
+
+def _given_back(attempt: Attempt) -> AttemptOutcome:
+    error = ErrorRecord("RolloutCancelled", "its runner closed before what came of it was committed", "")
+    return AttemptOutcome(attempt.rollout_id, attempt.attempt_id, "cancelled", time.time(), error=error, requeue=True)
 
 
 async def _renew(store: LightningStore, worker_id: str, is_busy: Callable[[], bool], seconds: float) -> None:
@@ -81,48 +106,38 @@ def _alive(worker: Worker, seconds: float | None, *, busy: bool) -> Worker:
     return attrs.evolve(
         worker,
         status="busy" if busy else "idle",
-        heartbeat_stats={"host": socket.gethostname(), "process": os.getpid()},
+        heartbeat_stats=own_process(),
         last_heartbeat_time=time.time(),
         lease_seconds=seconds,
     )
 
 
-def is_alive(worker: Worker, now: float) -> bool:
+def is_alive(worker: Worker) -> bool:
     """Tell whether a worker's lease lasts and, if it is of this machine, its process does.
 
     Args:
-        worker: as its runner put it last.
-        now: Unix time in seconds.
+        worker: as the store gives it, by whose clock leases run out.
     """
-    if worker.lease_seconds is None or worker.last_heartbeat_time is None:
-        return False
-    if worker.last_heartbeat_time + worker.lease_seconds <= now:
-        return False
-    return not is_of_dead_process(worker)
+    left = worker.lease_left_seconds
+    return left is not None and left > 0 and not is_of_dead_process(worker)
 
 
 def is_of_dead_process(worker: Worker) -> bool:
     """Tell whether a worker's process ran on this machine and is gone."""
-    process = (worker.heartbeat_stats or {}).get("process")
-    if not isinstance(process, int) or (worker.heartbeat_stats or {}).get("host") != socket.gethostname():
+    stats = worker.heartbeat_stats or {}
+    own = own_process()
+    process = stats.get("process")
+    # A number of another machine's, or of another container's, says nothing here.
+    if not isinstance(process, int) or any(stats.get(name) != own.get(name) for name in ("host", "boot", "namespace")):
         return False
-    if os.name != "posix":
-        # Elsewhere os.kill would kill.
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        # It is there and belongs to somebody else.
-        return False
-    return False
+    return is_dead(process, stats.get("started"))
 
 
-def describe_worker(worker: Worker, now: float) -> str:
+def describe_worker(worker: Worker) -> str:
     """Say who a worker is and when it was heard of."""
     stats = worker.heartbeat_stats or {}
-    age = "never" if worker.last_heartbeat_time is None else f"{now - worker.last_heartbeat_time:.0f} s ago"
+    lease, left = worker.lease_seconds, worker.lease_left_seconds
+    age = "long ago" if lease is None or left is None else f"{max(lease - left, 0.0):.0f} s ago"
     return f"{worker.worker_id} (process {stats.get('process')} on {stats.get('host')}, heard of {age})"
 
 

@@ -358,6 +358,8 @@ class Worker:
     current_rollout_id: str | None = None
     current_attempt_id: str | None = None
     lease_seconds: float | None = None
+    lease_left_seconds: float | None = attrs.field(default=None, eq=False)
+    """How long the lease still lasts, as the store says when it is asked; None without one and once it has run out."""
 
 
 @attrs.frozen
@@ -452,6 +454,8 @@ class RunSummary:
     """Of all attempts."""
     agent_seconds: float = 0.0
     """The durations of all attempts."""
+    removed: int = 0
+    """How many of the finished rollouts counted are no longer kept, evicted or pruned."""
 
     def mean_reward(self, mode: RolloutMode | None) -> float | None:
         """Give the mean final reward of `mode`, None where nothing was rewarded."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
@@ -50,7 +50,12 @@ Record = TypeVar("Record", bound=ResourcesUpdate | Worker | Run)
 """What a store keeps by an id that the caller chose."""
 
 
+T = TypeVar("T")
+
 _PRUNE_AT_ONCE = 1000
+
+_READ_BACK_SECONDS = 5.0
+"""How long reading what was committed may take once the caller is cancelled."""
 
 
 class LightningStore(ABC):
@@ -241,6 +246,11 @@ class LightningStore(ABC):
             late_spans=0,
         )
 
+    async def find_faults(self, run_id: str | None = None) -> Sequence[str]:
+        """Say what is wrong in how the store keeps its records, and no query shows; `audit` calls this."""
+        await trio.lowlevel.checkpoint()
+        return ()
+
     # The familiar calls, over the primitives.
 
     async def enqueue_rollout(
@@ -260,8 +270,12 @@ class LightningStore(ABC):
     async def enqueue_many_rollouts(self, rollouts: Sequence[EnqueueRolloutRequest]) -> list[Rollout]:
         """Put rollouts into the queue, in order."""
         ids = await self.enqueue(rollouts)
-        found = {each.rollout_id: each for each in await self.query_rollouts(rollout_id_in=set(ids))}
-        return [found[rollout_id] for rollout_id in ids]
+
+        async def read() -> list[Rollout]:
+            found = {each.rollout_id: each for each in await self.query_rollouts(rollout_id_in=set(ids))}
+            return [found[rollout_id] for rollout_id in ids]
+
+        return await _read_back(read)
 
     async def dequeue_rollout(self, worker_id: str | None = None) -> AttemptedRollout | None:
         """Take the oldest rollout off the queue, None if there is none."""
@@ -457,7 +471,7 @@ class LightningStore(ABC):
     ) -> Rollout:
         """Change a rollout; what is not given stays."""
         await self.update([RolloutChange(rollout_id, input, mode, resources_id, status, config, metadata)])
-        return await self._rollout(rollout_id)
+        return await _read_back(lambda: self._rollout(rollout_id))
 
     async def update_attempt(
         self,
@@ -476,7 +490,7 @@ class LightningStore(ABC):
                 raise UnknownId(f"No attempts found for rollout {rollout_id}")
             attempt_id = latest.attempt_id
         await self.update([AttemptChange(rollout_id, attempt_id, status, worker_id, last_heartbeat_time, metadata)])
-        attempts = await self.query_attempts(rollout_id)
+        attempts = await _read_back(lambda: self.query_attempts(rollout_id))
         return next(attempt for attempt in attempts if attempt.attempt_id == attempt_id)
 
     async def prune(
@@ -553,6 +567,20 @@ class LightningStore(ABC):
         if rollout is None:
             raise UnknownId(f"Rollout {rollout_id} not found")
         return rollout
+
+
+async def _read_back(read: Callable[[], Awaitable[T]]) -> T:
+    """Read what was committed just now, even if the caller is cancelled: it must not take it for not done.
+
+    The cancellation comes at the caller's next checkpoint then.
+    """
+    try:
+        return await read()
+    except trio.Cancelled:
+        with trio.move_on_after(_READ_BACK_SECONDS, shield=True):
+            return await read()
+        # The store hangs.
+        raise
 
 
 def _one(value: str | None) -> set[str] | None:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from types import TracebackType
 from typing import Any, Literal, Self, cast
 
@@ -51,7 +52,7 @@ from ._interface import LightningStore, Record
 from ._query import Query, select
 from ._queue import Queues
 from ._rollout_ids import RolloutIds
-from ._rules import check_run, lost_error
+from ._rules import check_run, lease_left, lost_error
 from ._tally import Tally
 
 
@@ -424,6 +425,7 @@ class InMemoryLightningStore(LightningStore):
 
     def _forget(self, rollout_id: str) -> None:
         entry = self._entries.pop(rollout_id)
+        self._tallies[entry.run_id].removed += 1
         if entry.key is not None:
             del self._keys[entry.run_id, entry.key]
 
@@ -641,21 +643,35 @@ class InMemoryLightningStore(LightningStore):
 
     async def find(self, query: Query) -> PaginatedResult[Any]:
         await trio.lowlevel.checkpoint()
+        if query == Query("rollouts", limit=query.limit, offset=query.offset):
+            # A page of all: the records of the others need not be made.
+            end = None if query.limit < 0 else query.offset + query.limit
+            page = [entry.rollout() for entry in islice(self._entries.values(), query.offset, end)]
+            return PaginatedResult(page, query.limit, query.offset, len(self._entries))
         return select(self._records(query), query)
 
     def _records(self, query: Query) -> Iterable[Any]:
         if query.table == "resources":
             return self._resources.values()
         if query.table == "workers":
-            return self._workers.values()
+            return map(self._worker, self._workers.values())
         if query.table == "runs":
             return self._runs.values()
         entries = self._entries_for(query)
         if query.table == "rollouts":
             return (entry.rollout() for entry in entries)
         if query.table == "attempts":
+            if query.required("end_time") == {None}:
+                # Only the latest can be unended, and hardly any are.
+                return (e.attempts[-1] for e in entries if e.attempts and e.attempts[-1].end_time is None)
             return (attempt for entry in entries for attempt in entry.attempts)
         return (span for entry in entries for span in entry.spans)
+
+    def _worker(self, worker: Worker) -> Worker:
+        until = self._leases.get(worker.worker_id)
+        return attrs.evolve(
+            worker, lease_left_seconds=None if until is None else lease_left(until, trio.current_time())
+        )
 
     def _entries_for(self, query: Query) -> Iterable[Entry]:
         rollout_ids = query.required("rollout_id")

@@ -12,6 +12,11 @@ def lost_error(worker_id: str | None) -> ErrorRecord:
     return ErrorRecord("LeaseExpired", f"its runner {worker_id} was not heard of until its lease ran out", "")
 
 
+def lease_left(until: float, now: float) -> float | None:
+    """Give how long a lease still lasts, None once it has run out."""
+    return until - now if until > now else None
+
+
 def check_run(known: Run | None, new: Run) -> None:
     """Refuse what a `fit` reports of a run that another has taken up.
 

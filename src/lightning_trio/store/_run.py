@@ -183,6 +183,9 @@ class RunStore(LightningStore):
             run_id=self._run_id, older_than_seconds=older_than_seconds, unfinished_runs=unfinished_runs
         )
 
+    async def find_faults(self, run_id: str | None = None) -> Sequence[str]:
+        return await self._store.find_faults(self._run_id)
+
     # The rest knows no runs.
 
     async def vacuum(self) -> None:

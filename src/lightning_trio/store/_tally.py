@@ -19,6 +19,7 @@ class Tally:
     )
     usage: Usage = NO_USAGE
     agent_seconds: float = 0.0
+    removed: int = 0
 
     def move(self, old: RolloutStatus | None, new: RolloutStatus, number: int = 1) -> None:
         """Count `number` rollouts from `old` (None: new ones) to `new`."""
@@ -40,7 +41,7 @@ class Tally:
     def summary(self) -> RunSummary:
         """Give the counts that are not zero, and the rewards."""
         counts: dict[RolloutStatus, int] = {status: n for status, n in self.counts.items() if n}
-        return RunSummary(counts, dict(self.rewards), self.usage, self.agent_seconds)
+        return RunSummary(counts, dict(self.rewards), self.usage, self.agent_seconds, self.removed)
 
     @classmethod
     def total(cls, tallies: Iterable[Tally]) -> Tally:
@@ -52,4 +53,5 @@ class Tally:
             for mode, (number, value) in tally.rewards.items():
                 whole.reward(mode, value, number)
             whole.attempt(tally.agent_seconds, tally.usage)
+            whole.removed += tally.removed
         return whole

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import trio
 
@@ -13,6 +14,7 @@ from ._store_checks import (
     _changes,
     _counts,
     _familiar,
+    _opening,
     _queries,
     _queue,
     _resources,
@@ -20,6 +22,7 @@ from ._store_checks import (
     _spans,
     _waits,
 )
+from ._store_checks._opening import check_reopened
 from ._store_checks._steps import Check
 
 _DEADLINE_SECONDS = 30.0
@@ -36,6 +39,7 @@ _CHECKS: tuple[Check, ...] = (
     *_counts.CHECKS,
     *_familiar.CHECKS,
     *_runs.CHECKS,
+    *_opening.CHECKS,
 )
 
 
@@ -52,7 +56,11 @@ def store_checks() -> tuple[Check, ...]:
     return _CHECKS
 
 
-async def check_store(open_store: Callable[[], AbstractAsyncContextManager[LightningStore]]) -> None:
+async def check_store(
+    open_store: Callable[[], AbstractAsyncContextManager[LightningStore]],
+    *,
+    reopen: Callable[[LightningStore], AbstractAsyncContextManager[LightningStore]] | None = None,
+) -> None:
     """Check that a store keeps the contract of `LightningStore`.
 
     Runs about 150 small checks, one after the other, and stops at the first broken rule. Takes a few seconds for
@@ -61,6 +69,8 @@ async def check_store(open_store: Callable[[], AbstractAsyncContextManager[Light
     Args:
         open_store: called once for each check; gives an open, empty store. A store class that needs no arguments
             will do.
+        reopen: for a store that outlives the process. Is given a store of `open_store`, and gives another one on the
+            same file or server, which must have what an earlier one was told before it was closed.
 
     Raises:
         AssertionError: the store breaks a rule; the message says which, and a note names the check.
@@ -70,10 +80,16 @@ async def check_store(open_store: Callable[[], AbstractAsyncContextManager[Light
     >>> trio.run(check_store, InMemoryLightningStore)
     """
     for check in _CHECKS:
-        try:
-            with trio.fail_after(_DEADLINE_SECONDS):
-                async with open_store() as store:
-                    await check(store)
-        except Exception as exc:
-            exc.add_note(f"while check_store ran the check {check.__name__}")
-            raise
+        await _run(check.__name__, check, open_store)
+    if reopen is not None:
+        await _run("a_later_store_has_everything", partial(check_reopened, reopen=reopen), open_store)
+
+
+async def _run(name: str, check: Check, open_store: Callable[[], AbstractAsyncContextManager[LightningStore]]) -> None:
+    try:
+        with trio.fail_after(_DEADLINE_SECONDS):
+            async with open_store() as store:
+                await check(store)
+    except Exception as exc:
+        exc.add_note(f"while check_store ran the check {name}")
+        raise

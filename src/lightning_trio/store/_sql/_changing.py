@@ -111,6 +111,7 @@ def _remove(transaction: Transaction, standing: Standing) -> None:
     transaction.execute("DELETE FROM attempts WHERE number BETWEEN ? AND ?", attempts)
     transaction.execute("DELETE FROM payloads WHERE number = ?", (standing.number,))
     transaction.execute("DELETE FROM rollouts WHERE number = ?", (standing.number,))
+    transaction.effects.count(standing.run_id, "removed", 1)
 
 
 def _change_rollout(

@@ -49,6 +49,7 @@ def summarize(transaction: Transaction, run_id: str | None) -> RunSummary:
             tally.reward(mode, amount, int(number))
     usage = Usage(numbers.get("input_tokens", 0), numbers.get("output_tokens", 0), amounts.get("cost", 0.0))
     tally.attempt(amounts.get("seconds", 0.0), usage)
+    tally.removed = numbers.get("removed", 0)
     return tally.summary()
 
 

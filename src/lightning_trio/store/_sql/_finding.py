@@ -10,6 +10,7 @@ from ..._records import Attempt, PaginatedResult, ResourcesUpdate, Usage, Worker
 from ..._span import Span
 from .._query import Condition, Query, select
 from .._rollout_ids import Scramble
+from .._rules import lease_left
 from ._codec import UNREADABLE, decode_error, decode_resources, decode_run, decode_spans, unreadable, with_number
 from ._known_spans import CHAIN
 from ._queueing import queued_runs
@@ -346,7 +347,9 @@ def _workers(transaction: Transaction) -> list[Worker]:
         fields = dict(zip(WORKER, row, strict=True))
         stats = fields["heartbeat_stats"]
         fields["heartbeat_stats"] = None if stats is None else decode(stats)
-        del fields["number"], fields["lease_until"]
+        del fields["number"]
+        until = fields.pop("lease_until")
+        fields["lease_left_seconds"] = None if until is None else lease_left(until, transaction.now())
         found.append(Worker(**fields))
     return found
 

@@ -30,7 +30,7 @@ from ..._span import Span
 from .._interface import LightningStore, Record
 from .._query import Query
 from .._rollout_ids import Scramble
-from . import _changing, _counting, _finding, _finishing, _keeping, _queueing, _streaming, _workers
+from . import _changing, _counting, _faults, _finding, _finishing, _keeping, _queueing, _streaming, _workers
 from ._codec import encode_config
 from ._group_commit import GroupCommit, Operation
 from ._readers import Readers
@@ -296,6 +296,9 @@ class SqlLightningStore(LightningStore):
 
     async def statistics(self) -> StoreStatistics:
         return await self._read(_counting.statistics, type(self).__name__)
+
+    async def find_faults(self, run_id: str | None = None) -> Sequence[str]:
+        return await self._read(_faults.find_faults, self._ids, run_id)
 
     async def get_latest_resources(self) -> ResourcesUpdate | None:
         return await self._read(_finding.latest_resources)

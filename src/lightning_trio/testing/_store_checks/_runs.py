@@ -104,6 +104,27 @@ async def a_renewed_lease_lasts(store: LightningStore) -> None:
     expect_equal(await finish(store, claimed), "succeeded", "its report counts")
 
 
+async def a_worker_says_what_is_left_of_its_lease(store: LightningStore) -> None:
+    async def left() -> float | None:
+        worker = await store.get_worker_by_id("worker-1")
+        assert worker is not None
+        return worker.lease_left_seconds
+
+    # By the store's own clock, whatever the worker takes the time for.
+    await store.put([Worker("worker-1", last_heartbeat_time=0.0, lease_seconds=60.0, lease_left_seconds=1000.0)])
+    first = await left()
+    expect(first is not None and 0 < first <= 60.0, "lease_left_seconds says how long the lease still lasts")
+    await trio.sleep(SOON)
+    second = await left()
+    expect(first is not None and second is not None and second < first, "what is left of a lease grows less")
+    await store.put([Worker("worker-1", lease_seconds=0.0)])
+    expect_equal(await left(), None, "of a lease that has run out nothing is left")
+    await store.expire()
+    expect_equal(await left(), None, "nor when that was noted")
+    await store.put([Worker("worker-1")])
+    expect_equal(await left(), None, "nor without a lease")
+
+
 async def no_lease_never_runs_out(store: LightningStore) -> None:
     await store.put([Worker("worker-1")])
     await store.enqueue(requests("a"))
@@ -166,7 +187,9 @@ async def removed_rollouts_stay_counted(store: LightningStore) -> None:
     before = await store.summarize("run-1")
     await store.update([RolloutRemoval(gone)])
     expect_equal(ids_of(await store.query_rollouts()), [kept], "a removed rollout is found no more")
-    expect_equal(await store.summarize("run-1"), before, "counts, rewards and usage cover removed rollouts")
+    after = await store.summarize("run-1")
+    expect_equal(attrs.evolve(after, removed=0), before, "counts, rewards and usage cover removed rollouts")
+    expect_equal((before.removed, after.removed), (0, 1), "summarize says how many were removed")
     expect_equal(await store.wait_finished([gone]), [], "waiting for a removed rollout returns at once")
     [again] = await store.enqueue(_keyed("gone"), run_id="run-1")
     expect(again not in (kept, gone), "the key of a removed rollout is free")
@@ -249,6 +272,7 @@ CHECKS: tuple[Check, ...] = (
     a_finished_rollout_keeps_its_key,
     an_expired_lease_requeues,
     a_renewed_lease_lasts,
+    a_worker_says_what_is_left_of_its_lease,
     no_lease_never_runs_out,
     an_idle_workers_lease_ends_quietly,
     rollouts_that_lose_every_worker_fail,

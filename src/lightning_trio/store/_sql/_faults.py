@@ -1,0 +1,64 @@
+"""Faults in the tables that no operation makes: from a damaged disk, or from hands other than the store's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .._rollout_ids import Scramble
+from ._transaction import Columns, Transaction
+
+_SHOWN = 100
+"""How many faults of a kind are named."""
+
+_FINISHED = "('succeeded', 'failed', 'cancelled')"
+_IN_QUEUE = "('queuing', 'requeuing')"
+
+
+def find_faults(transaction: Transaction, ids: Scramble, run_id: str | None) -> list[str]:
+    """Say what does not belong together; see `LightningStore.find_faults`."""
+    found = _queue_faults(transaction, ids, run_id)
+    # What belongs to no rollout belongs to no run either.
+    return found if run_id is not None else [*found, *_orphans(transaction, ids)]
+
+
+def _queue_faults(transaction: Transaction, ids: Scramble, run_id: str | None) -> list[str]:
+    of_run, parameters = ("", ()) if run_id is None else (" AND run_id = ?", (run_id,))
+    columns: Columns = {"number": "int", "status": "text"}
+    claimable = transaction.select(
+        columns,
+        f"FROM rollouts WHERE available_at IS NOT NULL AND status NOT IN {_IN_QUEUE}{of_run} LIMIT {_SHOWN}",
+        parameters,
+    )
+    # One that is requeued may wait for the runner that has it.
+    stuck = transaction.select(
+        columns, f"FROM rollouts WHERE available_at IS NULL AND status = 'queuing'{of_run} LIMIT {_SHOWN}", parameters
+    )
+    return [
+        *(f"rollout {ids.rollout_id(number)} is {status} and still in the queue" for number, status in claimable),
+        *(f"rollout {ids.rollout_id(number)} is {status} and not in the queue" for number, status in stuck),
+    ]
+
+
+def _orphans(transaction: Transaction, ids: Scramble) -> Sequence[str]:
+    attempts = transaction.select(
+        {"a.attempt_id": "text", "a.rollout_number": "int"},
+        "FROM attempts a LEFT JOIN rollouts r ON r.number = a.rollout_number WHERE r.number IS NULL "
+        f"ORDER BY a.number LIMIT {_SHOWN}",
+    )
+    found = [
+        f"attempt {attempt_id} is of the rollout {ids.rollout_id(number)}, which is not there"
+        for attempt_id, number in attempts
+    ]
+    for table, key, owners, what in (
+        ("traces", "number", "attempts", "spans"),
+        ("spans", "attempt_number", "attempts", "a span"),
+        ("payloads", "number", "rollouts", "a task"),
+    ):
+        rows = transaction.select(
+            {"t.number": "int"},
+            f"FROM {table} t LEFT JOIN {owners} o ON o.number = t.{key} WHERE o.number IS NULL "
+            f"ORDER BY t.number LIMIT {_SHOWN}",
+        )
+        owner = owners.removesuffix("s")
+        found += [f"{what} (number {number} of {table}) belong to no {owner} that is there" for [number] in rows]
+    return found
