@@ -192,6 +192,7 @@ async def run_attempt(
     started = progress.started
     limit = progress.limit
     value: object = None
+    duration: float | None = None
     try:
         try:
             if shared.hooks:
@@ -209,8 +210,9 @@ async def run_attempt(
                 await trio.lowlevel.checkpoint_if_cancelled()
                 if limit > 0:
                     value = await _call(shared, recorder, bound, progress, scope)
-                    # Asked inside the scope, for there it looks at the clock, too.
-                    progress.returned_late = scope.cancel_called
+                    duration = trio.current_time() - started
+                    # By the clock: to the scope nothing has happened if nobody heard of the cancellation.
+                    progress.returned_late = duration >= limit or progress.unresponsive
             if scope.cancelled_caught or progress.returned_late or limit <= 0:
                 progress.timed_out = True
             else:
@@ -219,7 +221,8 @@ async def run_attempt(
             progress.fail(exc)
         if progress.worker is not None and shared.process_lane is not None:
             shared.process_lane.put_back(progress.worker)
-        duration = trio.current_time() - started
+        if duration is None:
+            duration = trio.current_time() - started
         if shared.hooks:
             await _closing_hook(progress, "on_trace_end", shared, rollout, tracer=shared.tracer)
         status = progress.status
