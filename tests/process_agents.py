@@ -37,6 +37,21 @@ class Unreadable(Exception):
         super().__init__(f"{first} and {second}")
 
 
+class RateLimit(OSError):
+    """As the errors of SDKs: with a keyword-only argument, for which it cannot be read again."""
+
+    def __init__(self, message: str, *, response: int) -> None:
+        super().__init__(message)
+        self.response = response
+
+
+@agl.rollout(runs_in="process")
+def busy(task: str) -> float:
+    agl.emit_message("before")
+    error = RateLimit("slow down", response=429)
+    raise ExceptionGroup("calls", [error, KeyError("room")]) if task == "group" else error
+
+
 @agl.rollout(runs_in="process")
 def double(task: float) -> float:
     return task * 2

@@ -173,8 +173,8 @@ async def test_an_exception_comes_with_the_spans_before_it_and_the_workers_trace
     [
         ("exit", SystemExit, "3"),
         ("interrupt", agl.AgentError, "the agent raised KeyboardInterrupt"),
-        ("unreadable", agl.AgentError, "Unreadable: one and two"),
-        ("local", agl.AgentError, "Local: nobody else knows it"),
+        ("unreadable", agl.RemoteAgentError, "Unreadable: one and two"),
+        ("local", agl.RemoteAgentError, "Local: nobody else knows it"),
         ("group", ExceptionGroup, "several"),
     ],
 )
@@ -187,6 +187,30 @@ async def test_whatever_an_agent_raises_fails_its_attempt_only(
 
         [rollout] = await runner.store.query_rollouts()
     assert rollout.status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("task", "exceptions", "attempts"),
+    [
+        ("one", [agents.RateLimit], 3),
+        ("one", ["OSError"], 3),
+        ("one", [KeyError], 1),
+        ("group", [agents.RateLimit, LookupError], 3),
+        ("group", [agents.RateLimit], 1),
+    ],
+)
+async def test_an_exception_that_cannot_come_over_is_known_by_its_classes(
+    task: str, exceptions: list[type[BaseException] | str], attempts: int
+) -> None:
+    config = RolloutConfig(max_attempts=3, retry_exceptions=exceptions, backoff_seconds=0.01)
+    async with Runner(agents.busy, max_processes=1, config=config) as runner, runner.stream([task]) as results:
+        [done] = [each async for each in results]
+
+    assert done.attempt.sequence_id == attempts
+    assert done.error is not None
+    assert (done.error.type, done.error.message) == (
+        ("ExceptionGroup", "calls (2 sub-exceptions)") if task == "group" else ("RateLimit", "slow down")
+    )
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from .._errors import AgentError, UnsupportedLane, UsageError, WorkerDied
+from .._errors import RemoteAgentError, UnsupportedLane, UsageError, WorkerDied
 from .._groups import FlatNursery, split_stop
 from .._injection import BoundAgent
 from .._span import Span
@@ -229,7 +229,7 @@ def _to_local(error: RemoteError) -> BaseException:
             exception = None
     if exception is None or split_stop(exception)[0] is not None:
         # What stops a program stops none but its own.
-        exception = AgentError(f"{error.type}: {error.message}")
+        exception = RemoteAgentError(error.type, error.message, error.names)
     exception.__cause__ = WorkerTraceback(error.traceback)
     return exception
 

@@ -25,6 +25,8 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from .._errors import AgentError
+from .._exception_names import names_of_members
+from .._groups import sole_exception
 from .._packing import PackedAgent, unpack_agent
 from .._records import Attempt, AttemptedRollout, RolloutConfig
 from .._returns import record_return
@@ -82,11 +84,15 @@ def _load_config(data: bytes) -> RolloutConfig:
 
 
 class RemoteError(NamedTuple):
-    """What an agent raised in a worker; `pickled` is the exception itself where it can be pickled."""
+    """What an agent raised in a worker; `pickled` is the exception itself where it can be pickled.
+
+    `names` is what retries go by where it cannot, see `names_of_members`.
+    """
 
     type: str
     message: str
     traceback: str
+    names: tuple[frozenset[str], ...]
     pickled: bytes | None
 
 
@@ -187,8 +193,9 @@ def _call(recorder: AttemptRecorder, agent: PackedAgent) -> object:
 
 
 def _to_remote(exc: BaseException) -> RemoteError:
+    sole = sole_exception(exc)
     try:
-        message = str(exc)
+        message = str(sole)
     except Exception as unprintable:
         message = f"<str() of it raised {type(unprintable).__name__}>"
     pickled: bytes | None = None
@@ -198,7 +205,15 @@ def _to_remote(exc: BaseException) -> RemoteError:
         pickle.loads(pickled)
     except Exception:
         pickled = None
-    return RemoteError(type(exc).__name__, message, "".join(traceback.format_exception(exc)), pickled)
+    formatted = "".join(traceback.format_exception(exc))
+    return RemoteError(type(sole).__name__, message, formatted, _names(exc), pickled)
+
+
+def _names(exc: BaseException) -> tuple[frozenset[str], ...]:
+    # The main program's file goes by another name here, see multiprocessing.spawn.
+    return tuple(
+        frozenset(name.replace("__mp_main__.", "__main__.", 1) for name in names) for names in names_of_members(exc)
+    )
 
 
 # The journal.
