@@ -466,6 +466,42 @@ def test_a_main_script_without_a_guard_is_told(tmp_path: Path) -> None:
     assert 'belongs below if __name__ == "__main__":' in ended.err
 
 
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_worker_ends_with_its_parent_whatever_ended_that(signum: int, tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    with started(
+        f"""
+        import sys, trio, lightning_trio as agl
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import process_agents
+
+        async def main():
+            async with agl.Runner(process_agents.hangs, max_processes=1) as runner:
+                await runner.step({str(mark)!r})
+
+        trio.run(main)
+        """
+    ) as program:
+        pid = wait_for_pid(mark)
+        program.send_signal(signum)
+
+    deadline = time.monotonic() + 20
+    while is_alive(pid):
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            pytest.fail("the worker outlived its parent")
+        time.sleep(0.05)
+
+
+def wait_for_pid(mark: Path) -> int:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if mark.exists() and (text := mark.read_text(encoding="utf-8")):
+            return int(text)
+        time.sleep(0.02)
+    raise AssertionError("the agent did not begin")
+
+
 def test_a_ctrl_c_in_a_terminal_leaves_no_traceback_of_a_worker() -> None:
     """It reaches all processes of the group; a worker that is starting must not answer it either."""
     with started(

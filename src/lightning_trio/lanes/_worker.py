@@ -8,6 +8,8 @@ from __future__ import annotations
 import atexit
 import functools
 import io
+import multiprocessing
+import multiprocessing.connection
 import operator
 import os
 import pickle
@@ -121,6 +123,7 @@ _journal_file = -1
 
 def prepare_worker(directory: str, instrument_openai: bool) -> None:
     """Set the process up; called once, before its first attempt."""
+    threading.Thread(target=_end_with_parent, name="lightning_trio parent watch", daemon=True).start()
     if hasattr(signal, "pthread_sigmask"):
         # Ctrl-C is the parent's matter. It was held back while this process started, and is ignored from here on.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -134,6 +137,15 @@ def prepare_worker(directory: str, instrument_openai: bool) -> None:
 
         _process_lifetime.enter_context(open_openai_instrumentation(AttemptTracerProvider()))
         atexit.register(_process_lifetime.close)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, for nobody else would: a parent that was killed ends no workers."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        # Not PR_SET_PDEATHSIG, which goes by the thread that started this process, and Trio's threads come and go.
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def run_in_worker(data: bytes) -> bytes:
