@@ -339,6 +339,17 @@ async def test_nothing_is_left_in_the_temporary_directory(tmp_path: Path, monkey
     assert not os.listdir(tmp_path)
 
 
+async def test_nothing_is_left_there_either_when_the_runners_block_ends_by_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(KeyError):
+        async with Runner(agents.fails, max_processes=1) as runner:
+            await runner.step("room")
+
+    assert not os.listdir(tmp_path)
+
+
 async def test_a_silent_worker_is_unresponsive_and_one_that_records_is_not() -> None:
     config = RolloutConfig(unresponsive_seconds=0.8)
     async with Runner(agents.emits_slowly, config=config) as runner:
@@ -484,13 +495,15 @@ def test_a_worker_ends_with_its_parent_whatever_ended_that(signum: int, tmp_path
     ) as program:
         pid = wait_for_pid(mark)
         program.send_signal(signum)
+        program.wait(timeout=20)
 
-    deadline = time.monotonic() + 20
-    while is_alive(pid):
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-            pytest.fail("the worker outlived its parent")
-        time.sleep(0.05)
+        # Within the block, whose end waits for all that hold the program's pipes.
+        deadline = time.monotonic() + 20
+        while is_alive(pid):
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+                pytest.fail("the worker outlived its parent")
+            time.sleep(0.05)
 
 
 def wait_for_pid(mark: Path) -> int:

@@ -252,10 +252,14 @@ async def open_process_lane(instrument_openai: bool) -> AsyncGenerator[ProcessLa
             "this worker process runs the main program's file to find the agent in it, and comes upon the start of a "
             'runner there, which belongs below if __name__ == "__main__":'
         )
-    async with FlatNursery() as nursery:
-        lane = ProcessLane(nursery, instrument_openai)
-        try:
-            yield lane
-        finally:
-            lane.close()
-    lane.remove_files()
+    lane: ProcessLane | None = None
+    try:
+        async with FlatNursery() as nursery:
+            lane = ProcessLane(nursery, instrument_openai)
+            try:
+                yield lane
+            finally:
+                lane.close()
+    finally:
+        if lane is not None:
+            lane.remove_files()
