@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -442,6 +444,48 @@ def test_an_agent_of_an_interactive_session_is_refused() -> None:
     assert "the main program is no file" in ended.err
 
 
+def test_an_agent_of_a_script_from_stdin_is_refused() -> None:
+    script = SCRIPT.format(start='if __name__ == "__main__":\n    main()', tasks=[1])
+
+    ended = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, timeout=30, check=False)
+
+    assert ended.returncode == 1
+    assert "the main program is no file" in ended.stderr
+
+
+async def test_a_worker_that_does_not_come_to_its_start_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_trio.lanes._process._START_SECONDS", 0.01)
+    async with Runner(agents.double, max_processes=1) as runner:
+        with pytest.raises(agl.WorkerDied, match="did not start within 0.01 s and was killed. It imports"):
+            await runner.step(1)
+        monkeypatch.setattr("lightning_trio.lanes._process._START_SECONDS", 30)
+
+        assert (await runner.step(1)).final_reward == 2.0
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="has no signal masks")
+async def test_starting_workers_leaves_no_thread_of_trios_deaf_to_ctrl_c() -> None:
+    async with Runner(agents.double, max_processes=2) as runner, trio.open_nursery() as nursery:
+        nursery.start_soon(runner.step, 1)
+        nursery.start_soon(runner.step, 2)
+
+    together = threading.Barrier(4)
+
+    def mask() -> set[signal.Signals | int]:
+        together.wait(10)
+        return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    masks: list[set[signal.Signals | int]] = []
+
+    async def look() -> None:
+        masks.append(await trio.to_thread.run_sync(mask))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(look)
+    assert masks == [set()] * 4
+
+
 SCRIPT = """
 import trio, lightning_trio as agl
 
@@ -450,31 +494,32 @@ def agent(task):
     return 1.0
 
 def main():
-    print(trio.run(agl.Runner(agent).fit, [1]).counts["succeeded"])
+    print(trio.run(agl.Runner(agent, max_processes=1).fit, {tasks}).counts["succeeded"])
 
 {start}
 """
 
 
-def run_script(path: Path, start: str) -> Ended:
+def run_script(path: Path, start: str, tasks: list[int]) -> Ended:
     file = path / "script.py"
-    file.write_text(SCRIPT.format(start=start), encoding="utf-8")
+    file.write_text(SCRIPT.format(start=start, tasks=tasks), encoding="utf-8")
     return run_program(
         f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, {str(file)!r}]))", timeout=30
     )
 
 
 def test_an_agent_of_the_main_script_is_found(tmp_path: Path) -> None:
-    ended = run_script(tmp_path, 'if __name__ == "__main__":\n    main()')
+    ended = run_script(tmp_path, 'if __name__ == "__main__":\n    main()', [1])
 
     assert (ended.code, ended.out) == (0, "1\n"), ended.err
 
 
-def test_a_main_script_without_a_guard_is_told(tmp_path: Path) -> None:
-    ended = run_script(tmp_path, "main()")
+def test_a_main_script_without_a_guard_is_told_by_one_worker(tmp_path: Path) -> None:
+    ended = run_script(tmp_path, "main()", [1, 2, 3])
 
     assert ended.out == "0\n"
     assert 'belongs below if __name__ == "__main__":' in ended.err
+    assert ended.err.count("Traceback") == 1
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
