@@ -45,6 +45,40 @@ class RateLimit(OSError):
         self.response = response
 
 
+class Unsendable:
+    """What cannot be pickled."""
+
+    def __reduce__(self) -> str:
+        raise TypeError("it stays where it is")
+
+
+class OwnFloat(Unsendable, float):
+    """A number of a class of one's own."""
+
+
+class OwnStr(Unsendable, str):
+    """A text of a class of one's own."""
+
+
+class OwnText(Exception):
+    """An exception with a message of a class of its own."""
+
+    def __str__(self) -> str:
+        return OwnStr("what it says")
+
+
+@agl.rollout(runs_in="process")
+def own_number(task: float) -> float:
+    agl.emit_message("before")
+    return OwnFloat(task)
+
+
+@agl.rollout(runs_in="process")
+def own_text(task: float) -> float:
+    agl.emit_message("before")
+    raise OwnText
+
+
 @agl.rollout(runs_in="process")
 def busy(task: str) -> float:
     agl.emit_message("before")

@@ -215,6 +215,23 @@ async def test_an_exception_that_cannot_come_over_is_known_by_its_classes(
     )
 
 
+async def test_a_number_of_a_class_that_cannot_be_sent_is_a_reward() -> None:
+    async with Runner(agents.own_number) as runner:
+        done = await runner.step(2.5)
+
+    assert done.final_reward == 2.5
+    assert [agl.get_message_value(span) for span in done.spans[1:2]] == ["before"]
+
+
+async def test_a_message_of_a_class_that_cannot_be_sent_loses_nothing() -> None:
+    async with Runner(agents.own_text) as runner, runner.stream([1]) as results:
+        [done] = [each async for each in results]
+
+    assert done.error is not None
+    assert (done.error.type, done.error.message) == ("OwnText", "what it says")
+    assert [agl.get_message_value(span) for span in done.spans[1:]] == ["before"]
+
+
 @pytest.mark.parametrize(
     ("task", "kind", "message"),
     [
@@ -456,7 +473,7 @@ def test_an_agent_of_a_script_from_stdin_is_refused() -> None:
 async def test_a_worker_that_does_not_come_to_its_start_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning_trio.lanes._process._START_SECONDS", 0.01)
     async with Runner(agents.double, max_processes=1) as runner:
-        with pytest.raises(agl.WorkerDied, match="did not start within 0.01 s and was killed. It imports"):
+        with pytest.raises(agl.WorkerDied, match=r"did not start within 0\.01 s and was killed\. It imports"):
             await runner.step(1)
         monkeypatch.setattr("lightning_trio.lanes._process._START_SECONDS", 30)
 

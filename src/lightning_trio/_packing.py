@@ -108,9 +108,7 @@ def _not_importable(module: str) -> str | None:
         has_file = getattr(loaded, "__spec__", None) is not None or os.path.exists(
             getattr(loaded, "__file__", None) or ""
         )
-        return (
-            None if has_file else "the main program is no file (python -c, stdin, an interactive session, a notebook)"
-        )
+        return None if has_file else "the main program is no file (python -c, stdin, a shell, a notebook)"
     if getattr(loaded, "__spec__", None) is not None or getattr(loaded, "__file__", None) is not None:
         return None
     return "there is no such file"

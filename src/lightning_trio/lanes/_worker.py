@@ -17,9 +17,9 @@ import signal
 import threading
 import traceback
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import attrs
 import trio
@@ -184,8 +184,12 @@ def _call_in_context(recorder: AttemptRecorder, agent: PackedAgent) -> object:
     otel_token = otel_context.attach(recorder.context())
     try:
         value = _call(recorder, agent)
-        if value is None or isinstance(value, float) or is_number(value) or value == []:
+        if value is None or (value.__class__ is list and not value):
             return value
+        if is_number(value):
+            # As a plain one: its class may be one that cannot be sent. What no float holds is refused below.
+            with suppress(OverflowError, ValueError):
+                return float(cast("float", value))
         # Spans need not be picklable, and what is refused need not travel.
         record_return(recorder, value)
         return None
@@ -207,7 +211,8 @@ def _call(recorder: AttemptRecorder, agent: PackedAgent) -> object:
 def _to_remote(exc: BaseException) -> RemoteError:
     sole = sole_exception(exc)
     try:
-        message = str(sole)
+        # A plain string, whose class can be sent, whatever the exception gives.
+        message = "".join((str(sole),))
     except Exception as unprintable:
         message = f"<str() of it raised {type(unprintable).__name__}>"
     pickled: bytes | None = None
