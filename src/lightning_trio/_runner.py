@@ -156,6 +156,7 @@ class Runner:
         Args:
             limit: how many to look at; None for all.
         """
+        _check_limit(limit)
         return [] if self._engine is None else self._engine.running(limit)
 
     def describe(self, *, limit: int = 20) -> str:
@@ -167,6 +168,7 @@ class Runner:
         Args:
             limit: how many attempts to show.
         """
+        _check_limit(limit)
         if self._engine is None:
             return f"{summary(self.agent.name, self._statistics, None)}; it is closed"
         return self._engine.describe(limit)
@@ -398,6 +400,11 @@ def default_store(run_name: str | None) -> LightningStore:
         ValueError: the name cannot be a file's.
     """
     return InMemoryLightningStore() if run_name is None else SqliteLightningStore.of_run(run_name)
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and (not isinstance(limit, int) or limit < 0):
+        raise UsageError(f"limit={limit!r}; give how many attempts to look at, from 0")
 
 
 def _checked(name: str, value: object, kind: type[T]) -> T:
