@@ -245,7 +245,7 @@ def _hold_back_interrupts(context: trio_parallel.WorkerContext) -> None:
         return worker
 
     # Its attributes are frozen, not its dict.
-    context.__dict__["_worker_class"] = make_quiet_worker
+    vars(context)["_worker_class"] = make_quiet_worker
 
 
 def _exited_by_itself(exc: BaseException) -> bool:
