@@ -37,6 +37,55 @@ class Unreadable(Exception):
         super().__init__(f"{first} and {second}")
 
 
+class RateLimit(OSError):
+    """As the errors of SDKs: with a keyword-only argument, for which it cannot be read again."""
+
+    def __init__(self, message: str, *, response: int) -> None:
+        super().__init__(message)
+        self.response = response
+
+
+class Unsendable:
+    """What cannot be pickled."""
+
+    def __reduce__(self) -> str:
+        raise TypeError("it stays where it is")
+
+
+class OwnFloat(Unsendable, float):
+    """A number of a class of one's own."""
+
+
+class OwnStr(Unsendable, str):
+    """A text of a class of one's own."""
+
+
+class OwnText(Exception):
+    """An exception with a message of a class of its own."""
+
+    def __str__(self) -> str:
+        return OwnStr("what it says")
+
+
+@agl.rollout(runs_in="process")
+def own_number(task: float) -> float:
+    agl.emit_message("before")
+    return OwnFloat(task)
+
+
+@agl.rollout(runs_in="process")
+def own_text(task: float) -> float:
+    agl.emit_message("before")
+    raise OwnText
+
+
+@agl.rollout(runs_in="process")
+def busy(task: str) -> float:
+    agl.emit_message("before")
+    error = RateLimit("slow down", response=429)
+    raise ExceptionGroup("calls", [error, KeyError("room")]) if task == "group" else error
+
+
 @agl.rollout(runs_in="process")
 def double(task: float) -> float:
     return task * 2

@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -269,6 +270,33 @@ async def test_tasks_left_behind_are_cancelled_awaited_and_named(caplog: pytest.
     [message] = [message for message in caplog.messages if "left tasks behind" in message]
     assert f"rollout {done.rollout.rollout_id} (leaky)" in message
     assert "the heartbeat (" in message
+
+
+async def test_tasks_left_behind_that_do_not_end_do_not_hold_up_the_attempts_end() -> None:
+    async def ignore() -> None:
+        until = time.monotonic() + 0.9
+        while time.monotonic() < until:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.05)
+
+    @agl.rollout(runs_in="asyncio", config=RolloutConfig(timeout_seconds=0.2))
+    async def agent(task: int) -> None:
+        agl.emit_message("begun")
+        background.append(asyncio.create_task(ignore()))
+        await asyncio.sleep(60)
+
+    background: list[asyncio.Task[None]] = []
+    async with Runner(agent) as runner, runner.stream([1]) as results:
+        [done] = [each async for each in results]
+        still_there = not background[0].done()
+        abandoned = runner.statistics().abandoned_threads
+        with trio.fail_after(10):
+            while runner.statistics().abandoned_threads:
+                await trio.sleep(0.05)
+
+    assert done.attempt.status == "timeout"
+    assert (still_there, abandoned) == (True, 1)
+    assert background[0].done()
 
 
 async def test_tasks_left_behind_by_an_agent_at_its_deadline_are_cancelled_too() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 from typing import Any
 
+import outcome
 import pytest
 import trio
 
@@ -563,3 +564,43 @@ def test_counts_are_refused_where_they_are_given() -> None:
         agl.Trainer(n_runners=0)
     with pytest.raises(agl.UsageError, match="max_rollouts=-1; give a whole number from 0, None for no limit"):
         agl.Trainer(max_rollouts=-1)
+
+
+async def keep_cancelled() -> outcome.Outcome[None]:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        return await outcome.acapture(trio.sleep, 1)
+    raise AssertionError
+
+
+async def test_a_cancellation_that_was_kept_and_raised_elsewhere_fails_its_attempt_only() -> None:
+    kept = await keep_cancelled()
+
+    async def agent(task: int) -> float:
+        if task == 1:
+            kept.unwrap()
+        return 1.0
+
+    async with Runner(agent, max_concurrency=1) as runner:
+        with trio.fail_after(10):
+            result = await runner.fit([0, 1, 2])
+        [failed] = await runner.store.query_rollouts(status_in=["failed"])
+
+    assert result.counts["succeeded"] == 2
+    assert isinstance(failed, agl.AttemptedRollout)
+    assert failed.attempt.error is not None
+    assert "a cancellation that was not meant for it" in failed.attempt.error.message
+
+
+async def test_of_a_group_with_a_stray_cancellation_the_error_is_what_counts() -> None:
+    kept = await keep_cancelled()
+    assert isinstance(kept, outcome.Error)
+
+    async def agent(task: int) -> float:
+        raise BaseExceptionGroup("both", [kept.error, ValueError("mine")])
+
+    async with Runner(agent) as runner:
+        with trio.fail_after(10), pytest.raises(ExceptionGroup) as raised:
+            await runner.step(1)
+
+    assert raised.group_contains(ValueError, match="mine")

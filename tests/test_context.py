@@ -191,3 +191,9 @@ async def test_a_task_started_in_a_nursery_outside_the_rollout_keeps_the_callers
         result = await run(agent)
 
     assert agl.get_message_value(result.spans[1]) == "started elsewhere"
+
+
+@pytest.mark.parametrize("value", [None, 3])
+def test_carry_context_takes_a_function(value: Any) -> None:
+    with pytest.raises(TypeError, match=rf"takes a function, not {value}; write: .*carry_context\(fn\)"):
+        agl.carry_context(value)

@@ -336,3 +336,28 @@ def test_a_runner_in_another_thread_leaves_signals_alone() -> None:
     thread.join()
 
     assert seen == [signal.SIG_DFL]
+
+
+async def test_a_task_in_trios_own_code_only_is_shown_by_what_was_called() -> None:
+    async def agent(task: int) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep, 60)
+
+    async with Runner(agent) as runner, trio.open_nursery() as nursery:
+        nursery.start_soon(runner.step, 1)
+        await wait_all_tasks_blocked()
+        [attempt] = runner.running()
+        nursery.cancel_scope.cancel()
+
+    assert attempt.task is not None
+    assert [child.function for child in attempt.task.children] == ["sleep"]
+
+
+@pytest.mark.parametrize("limit", [-1, "3", 1.5])
+async def test_a_limit_that_is_no_number_of_attempts_is_refused(limit: int) -> None:
+    runner = Runner(sleeper)
+
+    with pytest.raises(agl.UsageError, match="give how many attempts to look at, from 0"):
+        runner.describe(limit=limit)
+    with pytest.raises(agl.UsageError, match="give how many attempts to look at, from 0"):
+        runner.running(limit)

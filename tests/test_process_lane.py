@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -174,8 +176,8 @@ async def test_an_exception_comes_with_the_spans_before_it_and_the_workers_trace
         ("exit", SystemExit, "3"),
         ("generator exit", agl.AgentError, "the agent raised GeneratorExit"),
         ("interrupt", agl.AgentError, "the agent raised KeyboardInterrupt"),
-        ("unreadable", agl.AgentError, "Unreadable: one and two"),
-        ("local", agl.AgentError, "Local: nobody else knows it"),
+        ("unreadable", agl.RemoteAgentError, "Unreadable: one and two"),
+        ("local", agl.RemoteAgentError, "Local: nobody else knows it"),
         ("group", ExceptionGroup, "several"),
     ],
 )
@@ -188,6 +190,47 @@ async def test_whatever_an_agent_raises_fails_its_attempt_only(
 
         [rollout] = await runner.store.query_rollouts()
     assert rollout.status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("task", "exceptions", "attempts"),
+    [
+        ("one", [agents.RateLimit], 3),
+        ("one", ["OSError"], 3),
+        ("one", [KeyError], 1),
+        ("group", [agents.RateLimit, LookupError], 3),
+        ("group", [agents.RateLimit], 1),
+    ],
+)
+async def test_an_exception_that_cannot_come_over_is_known_by_its_classes(
+    task: str, exceptions: list[type[BaseException] | str], attempts: int
+) -> None:
+    config = RolloutConfig(max_attempts=3, retry_exceptions=exceptions, backoff_seconds=0.01)
+    async with Runner(agents.busy, max_processes=1, config=config) as runner, runner.stream([task]) as results:
+        [done] = [each async for each in results]
+
+    assert done.attempt.sequence_id == attempts
+    assert done.error is not None
+    assert (done.error.type, done.error.message) == (
+        ("ExceptionGroup", "calls (2 sub-exceptions)") if task == "group" else ("RateLimit", "slow down")
+    )
+
+
+async def test_a_number_of_a_class_that_cannot_be_sent_is_a_reward() -> None:
+    async with Runner(agents.own_number) as runner:
+        done = await runner.step(2.5)
+
+    assert done.final_reward == 2.5
+    assert [agl.get_message_value(span) for span in done.spans[1:2]] == ["before"]
+
+
+async def test_a_message_of_a_class_that_cannot_be_sent_loses_nothing() -> None:
+    async with Runner(agents.own_text) as runner, runner.stream([1]) as results:
+        [done] = [each async for each in results]
+
+    assert done.error is not None
+    assert (done.error.type, done.error.message) == ("OwnText", "what it says")
+    assert [agl.get_message_value(span) for span in done.spans[1:]] == ["before"]
 
 
 @pytest.mark.parametrize(
@@ -316,6 +359,17 @@ async def test_nothing_is_left_in_the_temporary_directory(tmp_path: Path, monkey
     assert not os.listdir(tmp_path)
 
 
+async def test_nothing_is_left_there_either_when_the_runners_block_ends_by_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(KeyError):
+        async with Runner(agents.fails, max_processes=1) as runner:
+            await runner.step("room")
+
+    assert not os.listdir(tmp_path)
+
+
 async def test_a_silent_worker_is_unresponsive_and_one_that_records_is_not() -> None:
     config = RolloutConfig(unresponsive_seconds=0.8)
     async with Runner(agents.emits_slowly, config=config) as runner:
@@ -408,6 +462,48 @@ def test_an_agent_of_an_interactive_session_is_refused() -> None:
     assert "the main program is no file" in ended.err
 
 
+def test_an_agent_of_a_script_from_stdin_is_refused() -> None:
+    script = SCRIPT.format(start='if __name__ == "__main__":\n    main()', tasks=[1])
+
+    ended = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, timeout=30, check=False)
+
+    assert ended.returncode == 1
+    assert "the main program is no file" in ended.stderr
+
+
+async def test_a_worker_that_does_not_come_to_its_start_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_trio.lanes._process._START_SECONDS", 0.01)
+    async with Runner(agents.double, max_processes=1) as runner:
+        with pytest.raises(agl.WorkerDied, match=r"did not start within 0\.01 s and was killed\. It imports"):
+            await runner.step(1)
+        monkeypatch.setattr("lightning_trio.lanes._process._START_SECONDS", 30)
+
+        assert (await runner.step(1)).final_reward == 2.0
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="has no signal masks")
+async def test_starting_workers_leaves_no_thread_of_trios_deaf_to_ctrl_c() -> None:
+    async with Runner(agents.double, max_processes=2) as runner, trio.open_nursery() as nursery:
+        nursery.start_soon(runner.step, 1)
+        nursery.start_soon(runner.step, 2)
+
+    together = threading.Barrier(4)
+
+    def mask() -> set[signal.Signals | int]:
+        together.wait(10)
+        return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    masks: list[set[signal.Signals | int]] = []
+
+    async def look() -> None:
+        masks.append(await trio.to_thread.run_sync(mask))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(look)
+    assert masks == [set()] * 4
+
+
 SCRIPT = """
 import trio, lightning_trio as agl
 
@@ -416,31 +512,70 @@ def agent(task):
     return 1.0
 
 def main():
-    print(trio.run(agl.Runner(agent).fit, [1]).counts["succeeded"])
+    print(trio.run(agl.Runner(agent, max_processes=1).fit, {tasks}).counts["succeeded"])
 
 {start}
 """
 
 
-def run_script(path: Path, start: str) -> Ended:
+def run_script(path: Path, start: str, tasks: list[int]) -> Ended:
     file = path / "script.py"
-    file.write_text(SCRIPT.format(start=start), encoding="utf-8")
+    file.write_text(SCRIPT.format(start=start, tasks=tasks), encoding="utf-8")
     return run_program(
         f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, {str(file)!r}]))", timeout=30
     )
 
 
 def test_an_agent_of_the_main_script_is_found(tmp_path: Path) -> None:
-    ended = run_script(tmp_path, 'if __name__ == "__main__":\n    main()')
+    ended = run_script(tmp_path, 'if __name__ == "__main__":\n    main()', [1])
 
     assert (ended.code, ended.out) == (0, "1\n"), ended.err
 
 
-def test_a_main_script_without_a_guard_is_told(tmp_path: Path) -> None:
-    ended = run_script(tmp_path, "main()")
+def test_a_main_script_without_a_guard_is_told_by_one_worker(tmp_path: Path) -> None:
+    ended = run_script(tmp_path, "main()", [1, 2, 3])
 
     assert ended.out == "0\n"
     assert 'belongs below if __name__ == "__main__":' in ended.err
+    assert ended.err.count("Traceback") == 1
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_worker_ends_with_its_parent_whatever_ended_that(signum: int, tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    with started(
+        f"""
+        import sys, trio, lightning_trio as agl
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import process_agents
+
+        async def main():
+            async with agl.Runner(process_agents.hangs, max_processes=1) as runner:
+                await runner.step({str(mark)!r})
+
+        trio.run(main)
+        """
+    ) as program:
+        pid = wait_for_pid(mark)
+        program.send_signal(signum)
+        program.wait(timeout=20)
+
+        # Within the block, whose end waits for all that hold the program's pipes.
+        deadline = time.monotonic() + 20
+        while is_alive(pid):
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+                pytest.fail("the worker outlived its parent")
+            time.sleep(0.05)
+
+
+def wait_for_pid(mark: Path) -> int:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if mark.exists() and (text := mark.read_text(encoding="utf-8")):
+            return int(text)
+        time.sleep(0.02)
+    raise AssertionError("the agent did not begin")
 
 
 def test_a_ctrl_c_in_a_terminal_leaves_no_traceback_of_a_worker() -> None:

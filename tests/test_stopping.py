@@ -14,6 +14,7 @@ from programs import Ended, interrupt_program
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from lightning_trio import Runner, UsageError
+from lightning_trio._engine import Engine
 from lightning_trio._groups import FlatNursery, Terminated
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
@@ -517,6 +518,22 @@ async def test_without_a_grace_period_it_is_immediate(autojump_clock: MockClock)
 
     assert isinstance(raised, KeyboardInterrupt)
     assert trio.current_time() == 0
+
+
+async def test_a_fit_ends_with_the_grace_period_whatever_it_waits_for(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait(engine: Engine, run_id: str | None) -> None:
+        await trio.sleep(1000)
+
+    async def fit(runner: Runner) -> None:
+        await runner.fit([5])
+
+    monkeypatch.setattr(Engine, "work", wait)
+    raised = await raised_in(fit, signal.SIGINT, grace_seconds=30)
+
+    assert isinstance(raised, KeyboardInterrupt)
+    assert trio.current_time() == pytest.approx(30)
 
 
 @pytest.mark.parametrize("value", [-1, float("inf"), float("nan"), "5", None])

@@ -44,6 +44,7 @@ from ._errors import NoActiveRollout as NoActiveRollout
 from ._errors import NotInTrio as NotInTrio
 from ._errors import NotStorable as NotStorable
 from ._errors import PayloadTooLarge as PayloadTooLarge
+from ._errors import RemoteAgentError as RemoteAgentError
 from ._errors import ResourceError as ResourceError
 from ._errors import ResumeError as ResumeError
 from ._errors import RolloutCancelled as RolloutCancelled

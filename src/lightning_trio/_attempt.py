@@ -14,7 +14,7 @@ import trio
 from opentelemetry import context as otel_context
 
 from ._errors import AgentError, AttemptTimedOut, RolloutCancelled
-from ._groups import split_stop
+from ._groups import split_stop, without_strays
 from ._hooks import Hook, call_hooks
 from ._injection import BoundAgent
 from ._lifecycle import Allowance
@@ -142,10 +142,11 @@ class Progress:
         """
         if isinstance(exc, GeneratorExit):
             exc = self._raised_generator_exit(exc)
-        self.stop, rest = split_stop(exc)
+        cancelled = trio.current_effective_deadline() == -math.inf
+        self.stop, rest = split_stop(exc if cancelled else without_strays(exc))
         self.error = rest if rest is not None else self.error
         # An agent may answer its cancellation with an error of its own; it was stopped all the same.
-        self.stopped = self.stop is not None or trio.current_effective_deadline() == -math.inf
+        self.stopped = self.stop is not None or cancelled
 
     def _raised_generator_exit(self, exc: GeneratorExit) -> AgentError:
         # Trio, when it crashes, and the garbage collector close coroutines while their tasks do not run.

@@ -71,11 +71,18 @@ def carry_context(fn: Callable[P, T]) -> Callable[P, T]:
     `threading.Thread`, a `ThreadPoolExecutor` and ``run_in_executor`` with one do not. The result may be called
     many times and from several threads at once.
 
+    Raises:
+        TypeError: `fn` is no function, for instance the result of a call.
+
     >>> from concurrent.futures import ThreadPoolExecutor
     >>> with ThreadPoolExecutor() as pool:
     ...     pool.submit(carry_context(max), 1, 2).result()
     2
     """
+    if not callable(fn):
+        raise TypeError(
+            f"carry_context() takes a function, not {fn!r}; write: threading.Thread(target=carry_context(fn))"
+        )
     context = contextvars.copy_context()
 
     @wraps(fn)

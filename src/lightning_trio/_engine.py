@@ -189,6 +189,9 @@ class Engine:
                 with work.claiming(nursery.cancel_scope):
                     await self._work(run_id, host, nursery)
             await work.wait_others()
+            if not work.ending:
+                # Whoever waits for rollouts would do so for ever.
+                raise RuntimeError("working off the queue ended, though nobody had ended it; please report this")
 
     async def _work(self, run_id: str | None, host: Link | None, nursery: trio.Nursery) -> None:
         while True:

@@ -22,6 +22,7 @@
     │   ├── AttemptTimedOut (also TimeoutError)
     │   ├── InvalidReturn (also TypeError)
     │   ├── InvalidReward (also ValueError)
+    │   ├── RemoteAgentError
     │   ├── RolloutCancelled
     │   └── WorkerDied
     └── StoreError (what was asked of a store does not fit what it holds)
@@ -121,6 +122,25 @@ class InvalidReturn(AgentError, TypeError):
 
 class InvalidReward(AgentError, ValueError):
     """A reward is not finite."""
+
+
+class RemoteAgentError(AgentError):
+    """An agent in a worker process raised what cannot be brought over, such as exceptions with keyword-only arguments.
+
+    Args:
+        kind: the name of what was raised.
+        text: its message.
+        names: the names of its classes, with and without their modules; of a group, those of each member.
+    """
+
+    def __init__(self, kind: str, text: str, names: tuple[frozenset[str], ...]) -> None:
+        super().__init__(kind, text, names)
+        self.kind = kind
+        self.text = text
+        self.names = names
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}"
 
 
 class RolloutCancelled(AgentError):

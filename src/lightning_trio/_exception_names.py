@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import NamedTuple
 
+from ._errors import RemoteAgentError
+
 
 def exception_names(classes: Sequence[type[BaseException] | str]) -> tuple[str, ...]:
     """Give the qualified name of each class; names are taken as they are.
@@ -87,9 +89,20 @@ def is_named(exception: BaseException, names: Sequence[str]) -> bool:
     >>> is_named(ConnectionResetError(), ["builtins.OSError"]), is_named(KeyError(), ["OSError"])
     (True, False)
     """
+    return all(not names_of.isdisjoint(names) for names_of in names_of_members(exception))
+
+
+def names_of_members(exception: BaseException) -> tuple[frozenset[str], ...]:
+    """Give the names of the exception's classes, qualified and bare; of a group, those of each member in it.
+
+    >>> [len(names) for names in names_of_members(ExceptionGroup("several", [KeyError(), ValueError()]))]
+    [10, 8]
+    """
     if isinstance(exception, BaseExceptionGroup):
-        return all(is_named(member, names) for member in exception.exceptions)
-    return not set(names).isdisjoint(_names_of(type(exception)))
+        return tuple(names for member in exception.exceptions for names in names_of_members(member))
+    if isinstance(exception, RemoteAgentError):
+        return exception.names
+    return (frozenset(_names_of(type(exception))),)
 
 
 def _names_of(kind: type[BaseException]) -> Iterator[str]:

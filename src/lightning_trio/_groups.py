@@ -6,6 +6,8 @@ from types import TracebackType
 
 import trio
 
+from ._errors import AgentError
+
 
 def sole_exception(exc: BaseException) -> BaseException:
     """Give the only exception inside nested groups, or the group if there are several."""
@@ -23,6 +25,25 @@ def split_stop(exc: BaseException) -> tuple[BaseException | None, BaseException 
     if isinstance(exc, BaseExceptionGroup):
         return exc.split(stops)
     return (exc, None) if isinstance(exc, stops) else (None, exc)
+
+
+def without_strays(exc: BaseException) -> BaseException:
+    """Take out the `trio.Cancelled` of an exception that was raised where nobody has cancelled anything.
+
+    One that was kept, and raised again elsewhere, is no scope's there: a nursery would take it for its own, end, and
+    say nothing. What remains is the rest, or an error in its place.
+    """
+    stray, rest = exc.split(trio.Cancelled) if isinstance(exc, BaseExceptionGroup) else (exc, None)
+    if stray is None or not isinstance(stray, trio.Cancelled | BaseExceptionGroup):
+        return exc
+    if rest is not None:
+        return rest
+    error = AgentError(
+        "the agent raised a cancellation that was not meant for it: a trio.Cancelled from another task, from a rollout "
+        "before, or from a trio.run() of its own. Let cancellations go on up, and keep the outcome of none for others"
+    )
+    error.__cause__ = exc
+    return error
 
 
 class Terminated(SystemExit):

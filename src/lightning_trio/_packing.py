@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import pickle
 import sys
 from collections.abc import Iterator, Mapping
@@ -103,8 +104,11 @@ def _not_importable(module: str) -> str | None:
     loaded = sys.modules.get(module)
     if module == "__main__":
         # What multiprocessing needs to know to run it again.
-        has_file = getattr(loaded, "__spec__", None) is not None or getattr(loaded, "__file__", None) is not None
-        return None if has_file else "the main program is no file (python -c, an interactive session, a notebook)"
+        # A program read from stdin has "<stdin>" for its file.
+        has_file = getattr(loaded, "__spec__", None) is not None or os.path.exists(
+            getattr(loaded, "__file__", None) or ""
+        )
+        return None if has_file else "the main program is no file (python -c, stdin, a shell, a notebook)"
     if getattr(loaded, "__spec__", None) is not None or getattr(loaded, "__file__", None) is not None:
         return None
     return "there is no such file"

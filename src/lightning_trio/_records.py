@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, ove
 
 import attrs
 
+from ._errors import RemoteAgentError
 from ._exception_names import exception_names
 from ._groups import sole_exception
 
@@ -151,6 +152,8 @@ class ErrorRecord:
     def from_exception(cls, exception: BaseException) -> ErrorRecord:
         """Make the record of `exception`; of a group with one member, type and message are the member's."""
         sole = sole_exception(exception)
+        if isinstance(sole, RemoteAgentError):
+            return cls(sole.kind, sole.text, "".join(traceback.format_exception(exception)), exception)
         try:
             message = str(sole)
         except Exception as exc:

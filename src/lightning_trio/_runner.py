@@ -156,6 +156,7 @@ class Runner:
         Args:
             limit: how many to look at; None for all.
         """
+        _check_limit(limit)
         return [] if self._engine is None else self._engine.running(limit)
 
     def describe(self, *, limit: int = 20) -> str:
@@ -167,6 +168,7 @@ class Runner:
         Args:
             limit: how many attempts to show.
         """
+        _check_limit(limit)
         if self._engine is None:
             return f"{summary(self.agent.name, self._statistics, None)}; it is closed"
         return self._engine.describe(limit)
@@ -427,3 +429,8 @@ def _warn_idle(name: str, config: RolloutConfig) -> None:
     else:
         return
     warnings.warn(f"{name}: {idle}", stacklevel=3)
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and (not isinstance(limit, int) or limit < 0):
+        raise UsageError(f"limit={limit!r}; give how many attempts to look at, from 0")

@@ -191,7 +191,8 @@ def _standing(name: str, frames: Sequence[FrameType]) -> RunningTask | None:
     ranked = sorted(frames, key=_rank)
     if not ranked:
         return None
-    frame = ranked[-1]
+    # Where there is nothing but Trio's own code, as in start_soon(trio.sleep, 60), what was called says the most.
+    frame = ranked[-1] if _rank(ranked[-1]) else frames[0]
     code = frame.f_code
     source = linecache.getline(code.co_filename, frame.f_lineno, frame.f_globals).strip()
     return RunningTask(name, code.co_name, code.co_filename, frame.f_lineno, source)

@@ -50,6 +50,12 @@ class Work:
                 self.end_by(self._deadline)
             yield
 
+    def end_within(self, scope: trio.CancelScope) -> None:
+        """Let the end of the grace period, or a second signal, cancel `scope`."""
+        self._attempts = scope
+        if self.ending:
+            self.end_by(self._deadline)
+
     async def wait_others(self) -> None:
         """Wait until all works in the program have ended their attempts, for the first to leave cancels the others.
 

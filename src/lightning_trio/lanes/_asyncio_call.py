@@ -25,6 +25,9 @@ logger = logging.getLogger("lightning_trio.lanes")
 LEFTOVER_SECONDS = 1.0
 """How long the tasks an agent leaves behind get to end once they are cancelled."""
 
+_PROMPT_SECONDS = 0.1
+"""How much of it they get on the time of an attempt that has been cancelled."""
+
 _CALL: contextvars.ContextVar[AsyncioCall | None] = contextvars.ContextVar("lightning_trio_asyncio_call", default=None)
 """The call whose agent is running; the tasks the agent creates inherit it."""
 
@@ -243,7 +246,13 @@ class AsyncioCall:
         for child in forgotten:
             child.cancel()
         with suppress(asyncio.CancelledError):
-            _, left = await asyncio.wait(left, timeout=LEFTOVER_SECONDS)
+            _, left = await asyncio.wait(left, timeout=_PROMPT_SECONDS)
+        if left and self.cancelled_at is not None:
+            # The attempt ends at its deadline; what is left holds its slot alone.
+            self._bridge.give_up_soon(self)
+        if left:
+            with suppress(asyncio.CancelledError):
+                _, left = await asyncio.wait(left, timeout=LEFTOVER_SECONDS)
         if left:
             logger.warning(
                 "tasks that %s left behind do not end though they are cancelled: %s", str(self), names_of(left)

@@ -126,6 +126,11 @@ class AsyncioBridge:
         self._reports.append((call, result))
         self._report_soon()
 
+    def give_up_soon(self, call: AsyncioCall) -> None:
+        """Let Trio go on without a cancelled call whose agent has ended, and not all of its tasks."""
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(lambda: call.give_up() if call in self.calls else None)
+
     def _report_soon(self) -> None:
         if not self._will_report:
             self._will_report = True

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from .._errors import AgentError, UnsupportedLane, UsageError, WorkerDied
+from .._errors import RemoteAgentError, UnsupportedLane, UsageError, WorkerDied
 from .._groups import FlatNursery, split_stop
 from .._injection import BoundAgent
 from .._span import Span
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 _GRACE_SECONDS = 1.0
 """How long an idle worker may take to exit before it is killed."""
+
+
+_START_SECONDS = 30.0
+"""How long a worker may take to start: importing the largest frameworks takes ten seconds on a cold disk."""
 
 
 # Any async context manager will do, see trio_parallel.run_sync; what limits workers is the runner's slots.
@@ -67,12 +71,15 @@ class ProcessLane:
         self._idle: list[Worker] = []
         self._closing = trio.Event()
         self._directory: str | None = None
+        self._has_started = False
+        self._refusal: str | None = None
+        """Why no worker can start, known from the first one."""
 
     async def take(self, agent: str) -> Worker:
         """Give a worker that is ready, for `put_back` when it is done with; starting one may take a while.
 
         Raises:
-            WorkerDied: it ended while it started.
+            WorkerDied: it ended while it started, or did not come to its start's end.
         """
         worker = self._idle.pop() if self._idle else await self._nursery.start(self._keep_worker)
         try:
@@ -143,6 +150,7 @@ class ProcessLane:
                     init=partial(prepare_worker, directory, self._instrument_openai),
                     grace_period=_GRACE_SECONDS,
                 ) as context:
+                    _hold_back_interrupts(context)
                     task_status.started(Worker(context))
                     await self._closing.wait()
             except trio_parallel.BrokenWorkerError:
@@ -152,16 +160,27 @@ class ProcessLane:
     async def _start_process(self, worker: Worker, agent: str) -> None:
         import trio_parallel
 
-        # The worker is started from the thread that became idle last, which is this one, and inherits its mask:
-        # a Ctrl-C before it can ignore one would print a traceback.
-        await trio.to_thread.run_sync(_hold_back_interrupts)
+        if self._refusal is not None:
+            raise WorkerDied(self._refusal)
         try:
-            worker.pid = await worker.context.run_sync(os.getpid, kill_on_cancel=True, limiter=_UNLIMITED)
+            with trio.move_on_after(_START_SECONDS):
+                worker.pid = await worker.context.run_sync(os.getpid, kill_on_cancel=True, limiter=_UNLIMITED)
+                self._has_started = True
+                return
         except trio_parallel.BrokenWorkerError as exc:
-            raise WorkerDied(
+            message = (
                 f"the worker process for the agent {agent} died while it started: {_describe_end(exc)}. It runs the "
                 'main program\'s file anew: what starts the runner there belongs below if __name__ == "__main__":'
-            ) from None
+            )
+            if not self._has_started and _exited_by_itself(exc):
+                # The others would do the same, each after as long.
+                self._refusal = message
+            raise WorkerDied(message) from None
+        raise WorkerDied(
+            f"the worker process for the agent {agent} did not start within {_START_SECONDS:g} s and was killed. It "
+            "imports the main program's file and the agent's module anew: what takes long there belongs into a "
+            'function, or below if __name__ == "__main__":'
+        )
 
     def _make_directory(self) -> str:
         if self._directory is None:
@@ -199,11 +218,39 @@ class ProcessLane:
             shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def _hold_back_interrupts() -> None:
-    if hasattr(signal, "pthread_sigmask"):
-        # Starting multiprocessing's own helper process would lift the mask again.
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _hold_back_interrupts(context: trio_parallel.WorkerContext) -> None:
+    """Let the context's workers start with Ctrl-C held back: before they can ignore one, it prints a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):
+        return
+    # There is no public place for this. A worker inherits the mask of the thread that starts it, which is one of
+    # Trio's and goes on to serve others, so it has to get its own mask back there.
+    make_worker: Any = context._worker_class
+
+    def make_quiet_worker(*args: Any) -> Any:
+        worker = make_worker(*args)
+        start = worker.proc.start
+
+        def start_quietly() -> None:
+            # The process pickles itself, and this is not for the other side.
+            del worker.proc.start
+            # Starting multiprocessing's own helper process would lift the mask again.
+            resource_tracker.ensure_running()
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+        worker.proc.start = start_quietly
+        return worker
+
+    # Its attributes are frozen, not its dict.
+    vars(context)["_worker_class"] = make_quiet_worker
+
+
+def _exited_by_itself(exc: BaseException) -> bool:
+    code = getattr(exc.args[-1], "exitcode", None) if exc.args else None
+    return code is not None and code >= 0
 
 
 def _describe_end(exc: BaseException) -> str:
@@ -229,7 +276,7 @@ def _to_local(error: RemoteError) -> BaseException:
             exception = None
     if exception is None or split_stop(exception)[0] is not None:
         # What stops a program stops none but its own.
-        exception = AgentError(f"{error.type}: {error.message}")
+        exception = RemoteAgentError(error.type, error.message, error.names)
     exception.__cause__ = WorkerTraceback(error.traceback)
     return exception
 
@@ -252,10 +299,14 @@ async def open_process_lane(instrument_openai: bool) -> AsyncGenerator[ProcessLa
             "this worker process runs the main program's file to find the agent in it, and comes upon the start of a "
             'runner there, which belongs below if __name__ == "__main__":'
         )
-    async with FlatNursery() as nursery:
-        lane = ProcessLane(nursery, instrument_openai)
-        try:
-            yield lane
-        finally:
-            lane.close()
-    lane.remove_files()
+    lane: ProcessLane | None = None
+    try:
+        async with FlatNursery() as nursery:
+            lane = ProcessLane(nursery, instrument_openai)
+            try:
+                yield lane
+            finally:
+                lane.close()
+    finally:
+        if lane is not None:
+            lane.remove_files()

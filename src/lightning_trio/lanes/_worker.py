@@ -8,6 +8,8 @@ from __future__ import annotations
 import atexit
 import functools
 import io
+import multiprocessing
+import multiprocessing.connection
 import operator
 import os
 import pickle
@@ -15,9 +17,9 @@ import signal
 import threading
 import traceback
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import attrs
 import trio
@@ -25,6 +27,8 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from .._errors import AgentError
+from .._exception_names import names_of_members
+from .._groups import sole_exception
 from .._packing import PackedAgent, unpack_agent
 from .._records import Attempt, AttemptedRollout, RolloutConfig
 from .._returns import record_return
@@ -82,11 +86,15 @@ def _load_config(data: bytes) -> RolloutConfig:
 
 
 class RemoteError(NamedTuple):
-    """What an agent raised in a worker; `pickled` is the exception itself where it can be pickled."""
+    """What an agent raised in a worker; `pickled` is the exception itself where it can be pickled.
+
+    `names` is what retries go by where it cannot, see `names_of_members`.
+    """
 
     type: str
     message: str
     traceback: str
+    names: tuple[frozenset[str], ...]
     pickled: bytes | None
 
 
@@ -115,6 +123,7 @@ _journal_file = -1
 
 def prepare_worker(directory: str, instrument_openai: bool) -> None:
     """Set the process up; called once, before its first attempt."""
+    threading.Thread(target=_end_with_parent, name="lightning_trio parent watch", daemon=True).start()
     if hasattr(signal, "pthread_sigmask"):
         # Ctrl-C is the parent's matter. It was held back while this process started, and is ignored from here on.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -128,6 +137,15 @@ def prepare_worker(directory: str, instrument_openai: bool) -> None:
 
         _process_lifetime.enter_context(open_openai_instrumentation(AttemptTracerProvider()))
         atexit.register(_process_lifetime.close)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, for nobody else would: a parent that was killed ends no workers."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        # Not PR_SET_PDEATHSIG, which goes by the thread that started this process, and Trio's threads come and go.
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def run_in_worker(data: bytes) -> bytes:
@@ -166,8 +184,12 @@ def _call_in_context(recorder: AttemptRecorder, agent: PackedAgent) -> object:
     otel_token = otel_context.attach(recorder.context())
     try:
         value = _call(recorder, agent)
-        if value is None or isinstance(value, float) or is_number(value) or value == []:
+        if value is None or (value.__class__ is list and not value):
             return value
+        if is_number(value):
+            # As a plain one: its class may be one that cannot be sent. What no float holds is refused below.
+            with suppress(OverflowError, ValueError):
+                return float(cast("float", value))
         # Spans need not be picklable, and what is refused need not travel.
         record_return(recorder, value)
         return None
@@ -187,8 +209,10 @@ def _call(recorder: AttemptRecorder, agent: PackedAgent) -> object:
 
 
 def _to_remote(exc: BaseException) -> RemoteError:
+    sole = sole_exception(exc)
     try:
-        message = str(exc)
+        # A plain string, whose class can be sent, whatever the exception gives.
+        message = "".join((str(sole),))
     except Exception as unprintable:
         message = f"<str() of it raised {type(unprintable).__name__}>"
     pickled: bytes | None = None
@@ -198,7 +222,15 @@ def _to_remote(exc: BaseException) -> RemoteError:
         pickle.loads(pickled)
     except Exception:
         pickled = None
-    return RemoteError(type(exc).__name__, message, "".join(traceback.format_exception(exc)), pickled)
+    formatted = "".join(traceback.format_exception(exc))
+    return RemoteError(type(sole).__name__, message, formatted, _names(exc), pickled)
+
+
+def _names(exc: BaseException) -> tuple[frozenset[str], ...]:
+    # The main program's file goes by another name here, see multiprocessing.spawn.
+    return tuple(
+        frozenset(name.replace("__mp_main__.", "__main__.", 1) for name in names) for names in names_of_members(exc)
+    )
 
 
 # The journal.
