@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 
 import lightning_trio as agl
 
@@ -70,6 +71,29 @@ class Late(agl.Hook):
 
 
 async def native_aio(task: str) -> None:
+    await asyncio.sleep(0)
+
+
+class NativeAio(agl.LitAgent[str]):
+    async def rollout_async(self, task: str, resources: agl.NamedResources, rollout: agl.Rollout) -> None:
+        await asyncio.sleep(0)
+
+
+@agl.rollout(runs_in="asyncio")
+async def native(task: str) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+async def inner(task: str) -> float:
+    return 1.0
+
+
+def plain(task: str) -> object:
+    return inner(task)
+
+
+@agl.algo
+async def search(session: agl.Session) -> None:
     await asyncio.sleep(0)
 
 
@@ -134,6 +158,7 @@ MISTAKES: dict[str, dict[str, Callable[[], object]]] = {
         "a stream read without `async with`": lambda: trio.run(read_stream_without_entering),
         "a class as component": lambda: agl.Runner(one, store=agl.InMemoryLightningStore),  # type: ignore[arg-type]
         "a function as algorithm": lambda: agl.Runner(one, algorithm=one),  # type: ignore[arg-type]
+        "an algorithm written for asyncio": lambda: trio.run(agl.Runner(one, algorithm=search).fit),
         "a hook that is not async": lambda: agl.Runner(one, hooks=[Late()]),
         "a resource without a name": lambda: agl.Runner(one, resources=[LLM]),  # type: ignore[arg-type]
         '`retry_condition=["boom"]`': lambda: agl.RolloutConfig(retry_condition=["boom"]),  # type: ignore[list-item]
@@ -146,6 +171,9 @@ MISTAKES: dict[str, dict[str, Callable[[], object]]] = {
             two, resources={"a": LLM, "b": LLM}
         ),
         "an asyncio agent without `runs_in`": lambda: step(native_aio),
+        "the same in a class": lambda: step(NativeAio()),
+        'Trio under `runs_in="asyncio"`': lambda: step(native),
+        "a coroutine returned": lambda: step(plain),
         "a dictionary returned": lambda: step(bad),
         "a reward of NaN": lambda: step(lambda task: math.nan),
         "a placeholder without a value": lambda: agl.PromptTemplate("{a} {b}", engine="f-string").format(a=1),
