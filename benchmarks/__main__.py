@@ -30,7 +30,6 @@ from . import (
     scaling,
     sleeping,
     stores,
-    threads,
 )
 from ._measurement import Layer, Measurement, layer_table, measurement_table
 
@@ -42,7 +41,6 @@ SUBJECTS: Mapping[str, Callable[[bool], list[Measurement]]] = {
     "latency": latency.measure,
     "scaling": scaling.measure,
     "importing": importing.measure,
-    "threads": threads.measure,
     "lanes": lanes.measure,
     "emitting": emitting.measure,
     "embedding": embedding.measure,
