@@ -113,9 +113,9 @@ def _claim_all_barely(dsn: str, count: int, connections: int, at_once: int) -> f
 
 
 def _measure_claims(dsn: str, quick: bool) -> list[Measurement]:
-    count, batched, rounds = (500, 4_000, 1) if quick else (5_000, 40_000, 3)
+    count, batched, alone_count, rounds = (500, 4_000, 100, 1) if quick else (5_000, 20_000, 500, 3)
     single, single_floor = _rounds(rounds, count, dsn, CLAIMING_TASKS, CONNECTIONS, 1)
-    alone, alone_floor = _rounds(rounds, count, dsn, 1, 1, 1)
+    alone, alone_floor = _rounds(rounds, alone_count, dsn, 1, 1, 1)
     batch, batch_floor = _rounds(rounds, batched, dsn, CONNECTIONS, CONNECTIONS, CLAIMED_AT_ONCE)
     return [
         Measurement(
@@ -131,7 +131,7 @@ def _measure_claims(dsn: str, quick: bool) -> list[Measurement]:
             alone.median * 1e6,
             "µs",
             alone_floor.median * 1e6,
-            note=f"median of {rounds} × {count:,}, {1 / alone.median:,.0f}/s; floor: psycopg, one connection",
+            note=f"median of {rounds} × {alone_count:,}, {1 / alone.median:,.0f}/s; floor: psycopg, one connection",
         ),
         Measurement(
             f"claim, PostgreSQL, {CONNECTIONS} tasks, {CLAIMED_AT_ONCE} at once",

@@ -78,7 +78,7 @@ def run_bare_sqlite(count: int) -> None:
 
 def measure_rollouts(quick: bool) -> list[Measurement]:
     """Compare medians of interleaved rounds."""
-    count, rounds = (2_000, 3) if quick else (20_000, 5)
+    count, rounds = (2_000, 3) if quick else (20_000, 3)
     run_noop_in_file(count // 10)
     in_file, in_memory, bare = interleave(
         rounds,
