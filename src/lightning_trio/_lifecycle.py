@@ -14,6 +14,7 @@ TERMINAL_ROLLOUT: Final[frozenset[RolloutStatus]] = frozenset({"succeeded", "fai
 TERMINAL_ATTEMPT: Final[frozenset[AttemptStatus]] = frozenset(
     {"succeeded", "failed", "timeout", "unresponsive", "cancelled"}
 )
+UNFINISHED_ROLLOUT: Final[frozenset[RolloutStatus]] = frozenset({"queuing", "preparing", "running", "requeuing"})
 QUEUED: Final[frozenset[RolloutStatus]] = frozenset({"queuing", "requeuing"})
 
 

@@ -15,7 +15,7 @@ import trio
 
 from .._datasets import describe_resources, encoded_task
 from .._errors import StaleAttempt, UsageError
-from .._lifecycle import TERMINAL_ROLLOUT
+from .._lifecycle import TERMINAL_ROLLOUT, UNFINISHED_ROLLOUT
 from .._records import (
     Attempt,
     AttemptedRollout,
@@ -26,7 +26,6 @@ from .._records import (
     RolloutChange,
     RolloutMode,
     RolloutRemoval,
-    RolloutStatus,
     Run,
 )
 from .._resources import NamedResources, check_resources
@@ -34,8 +33,6 @@ from .._span import Span
 from ..store import Condition, LightningStore, Query
 
 logger = logging.getLogger("lightning_trio.runner")
-
-_UNFINISHED: Sequence[RolloutStatus] = ("queuing", "preparing", "running", "requeuing")
 
 _WINDOW_AT_LEAST = 1024
 """How many rollouts to keep enqueued and unfinished, so that a runner always finds a batch to claim."""
@@ -146,7 +143,7 @@ class Session:
         return record.state
 
     async def _cancel_later_rounds(self) -> None:
-        unfinished = await self.store.query_rollouts(status_in=_UNFINISHED, run_id_in=[self.run_id])
+        unfinished = await self.store.query_rollouts(status_in=UNFINISHED_ROLLOUT, run_id_in=[self.run_id])
         later = [each.rollout_id for each in unfinished if each.key is not None and self._is_later(each.key)]
         for rollout_id in later:
             # Removed as well, so that the key is free. One that has just ended stays.
@@ -267,7 +264,7 @@ class Session:
             counts = (await self.store.summarize()).counts
             if all(status in TERMINAL_ROLLOUT for status in counts):
                 return
-            rollouts = await self.store.query_rollouts(status_in=_UNFINISHED, run_id_in={self.run_id})
+            rollouts = await self.store.query_rollouts(status_in=UNFINISHED_ROLLOUT, run_id_in={self.run_id})
             await self.store.wait_finished([rollout.rollout_id for rollout in rollouts])
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any, Literal
 
 from .._errors import StaleAttempt, UnknownId
+from .._lifecycle import UNFINISHED_ROLLOUT
 from .._records import (
     UNSET,
     AttemptChange,
@@ -65,8 +66,7 @@ class RunStore(LightningStore):
         """End the run's unfinished rollouts as cancelled, and those that are enqueued from now on at once."""
         self._left = 0
         self._refusing = True
-        unfinished: list[RolloutStatus] = ["queuing", "preparing", "running", "requeuing"]
-        rollouts = await self._store.query_rollouts(status_in=unfinished, run_id_in={self._run_id})
+        rollouts = await self._store.query_rollouts(status_in=UNFINISHED_ROLLOUT, run_id_in={self._run_id})
         await self._cancel([rollout.rollout_id for rollout in rollouts])
 
     async def _cancel(self, rollout_ids: Sequence[str]) -> None:
