@@ -19,12 +19,11 @@ import trio
 from opentelemetry import context as otel_context
 
 import lightning_trio as agl
+from lightning_trio._agents import record_return
 from lightning_trio._records import AttemptOutcome
-from lightning_trio._returns import record_return
-from lightning_trio._rewards import find_final_reward
+from lightning_trio._spans import find_final_reward
 from lightning_trio.lanes import run_natively
-from lightning_trio.tracing._current import CURRENT
-from lightning_trio.tracing._recorder import AttemptRecorder
+from lightning_trio.tracing import CURRENT, AttemptRecorder
 
 from ._floors import run_limited
 from ._measurement import Layer

@@ -1,4 +1,4 @@
-"""The house: imports point down, exports are real, nothing optional is imported early."""
+"""The house: packages in one strict order, reached through their doors, no knots, nothing optional imported early."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -14,87 +15,157 @@ import lightning_trio
 
 PACKAGE = Path(lightning_trio.__file__).parent
 
-LAYERS: list[set[str]] = [
-    {
-        "semconv",
-        "_async_signs",
-        "_collector",
-        "_components",
-        "_containers",
-        "_errors",
-        "_exception_names",
-        "_groups",
-        "_ids",
-        "_keys",
-        "_processes",
-        "_signals",
-        "_stopping",
-        "_version",
-    },
-    {"_records", "_resources", "_span"},
-    {"_lifecycle", "_attributes", "_rewards", "_usage", "_trace_tree", "_redaction"},
-    {"tracing", "_context", "emitter"},
-    {"_signature", "_injection", "_packing", "_agent", "_returns", "_hooks", "store", "llm"},
-    {"lanes", "_attempt", "_running", "_describe"},
-    {
-        "_datasets",
-        "_lease",
-        "_resume",
-        "_audit",
-        "_failures",
-        "_storable",
-        "_engine",
-        "_stream",
-        "_fit",
-        "_runner",
-        "algorithms",
-    },
-    {"_trainer", "embed"},
-    {"testing"},
-]
-LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
+FLOORS = (
+    "semconv",
+    "_version",
+    "_ids",
+    "_containers",
+    "_errors",
+    "_checks",
+    "_concurrency",
+    "_host",
+    "_spans",
+    "_resources",
+    "_records",
+    "_lifecycle",
+    "_serialization",
+    "tracing",
+    "emitter",
+    "store",
+    "llm",
+    "server",
+    "algorithms",
+    "_agents",
+    "lanes",
+    "_runner",
+    "_trainer",
+    "embed",
+    "testing",
+)
+"""The rooms from the ground up: each imports only from those before it."""
+
+FLOOR_OF = {name: number for number, name in enumerate(FLOORS)}
+
+TYPE_ONLY_UPWARDS = {
+    ("_resources", "_records"): "ProxyLLM names the attempt in its endpoint",
+    ("_agents", "_runner"): "a LitAgent gives its runner",
+    ("_agents", "_trainer"): "a LitAgent gives its trainer",
+    ("algorithms", "_trainer"): "an Algorithm gives its trainer",
+}
+"""What points up for type checkers only, and why."""
 
 
-def modules() -> list[Path]:
-    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+class Import(NamedTuple):
+    """One imported name: the file or package it comes from, and whether only type checkers see it."""
+
+    source: Path
+    name: str
+    type_only: bool
+    line: int
+
+    @property
+    def file(self) -> Path:
+        """The file that is executed by it: that of a module, or of the package whose name it is."""
+        for path in (self.source / f"{self.name}.py", self.source / self.name / "__init__.py"):
+            if self.source.is_dir() and path.is_file():
+                return path
+        return self.source / "__init__.py" if self.source.is_dir() else self.source.with_suffix(".py")
+
+
+def files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def short(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
 
 
 def room(path: Path) -> str:
-    """The top-level module or package a file belongs to."""
+    """The top-level module or package that a file belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_rooms(path: Path) -> Iterator[str]:
-    """The rooms of this package that a module imports when it runs."""
-    depth = len(path.relative_to(PACKAGE).parts)
-    for node in runtime_nodes(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level == depth:
-            if node.module is None:
-                yield from (alias.name for alias in node.names)
-            else:
-                yield node.module.split(".")[0]
+def imports(path: Path) -> Iterator[Import]:
+    """What a file imports from this package."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node, type_only in walk(tree, False):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            source = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            for alias in node.names:
+                yield Import(source, alias.name, type_only, node.lineno)
 
 
-def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those under ``if TYPE_CHECKING:``."""
+def walk(tree: ast.AST, type_only: bool) -> Iterator[tuple[ast.AST, bool]]:
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            continue
-        yield node
-        yield from runtime_nodes(node)
+        inside = type_only or (
+            isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        )
+        yield node, inside
+        yield from walk(node, inside)
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", [path for path in files() if room(path) != "__init__"], ids=short)
 def test_imports_point_down(path: Path) -> None:
-    own = LAYER_OF[room(path)]
+    own = room(path)
 
-    above = [name for name in imported_rooms(path) if LAYER_OF[name] > own]
+    wrong = [
+        f"line {each.line}: {each.name}"
+        for each in imports(path)
+        if FLOOR_OF[room(each.file)] > FLOOR_OF[own]
+        and not (each.type_only and (own, room(each.file)) in TYPE_ONLY_UPWARDS)
+    ]
 
-    assert not above
+    assert not wrong
+
+
+def test_the_exceptions_to_it_are_few_and_all_in_use() -> None:
+    used = {
+        (room(path), room(each.file))
+        for path in files()
+        if room(path) != "__init__"
+        for each in imports(path)
+        if FLOOR_OF[room(each.file)] > FLOOR_OF[room(path)]
+    }
+
+    assert used == set(TYPE_ONLY_UPWARDS)
+    assert len(TYPE_ONLY_UPWARDS) <= 5
+
+
+@pytest.mark.parametrize("path", files(), ids=short)
+def test_a_package_is_reached_through_its_door(path: Path) -> None:
+    """A module whose name begins with ``_`` is imported by its own package and by packages inside that one only."""
+    wrong = [
+        f"line {each.line}: {each.source.relative_to(PACKAGE)}"
+        for each in imports(path)
+        if each.file.name != "__init__.py"
+        and each.file.stem.startswith("_")
+        and not path.is_relative_to(each.file.parent)
+    ]
+
+    assert not wrong
+
+
+def test_no_name_of_another_module_is_private() -> None:
+    wrong = [
+        f"{short(path)}:{each.line} {each.name}"
+        for path in files()
+        for each in imports(path)
+        if each.name.startswith("_") and each.name != "__version__" and each.file == each.source.with_suffix(".py")
+    ]
+
+    assert not wrong
+
+
+def test_every_room_has_its_floor() -> None:
+    assert {room(path) for path in files()} - {"__init__"} == set(FLOORS)
 
 
 def test_nothing_but_the_test_kit_imports_the_test_kit() -> None:
-    importers = [path.name for path in modules() if room(path) != "testing" and "testing" in imported_rooms(path)]
+    importers = [
+        short(path)
+        for path in files()
+        if room(path) != "testing" and any(room(each.file) == "testing" for each in imports(path))
+    ]
 
     assert not importers
 
@@ -133,7 +204,8 @@ def test_all_errors_are_in_one_tree() -> None:
 
     raised = [each for each in vars(_errors).values() if isinstance(each, type)]
 
-    assert all(issubclass(each, lightning_trio.LightningTrioError | lightning_trio.AttemptAbandoned) for each in raised)
+    outside = (lightning_trio.AttemptAbandoned, _errors.Terminated)
+    assert all(issubclass(each, (lightning_trio.LightningTrioError, *outside)) for each in raised)
 
 
 def test_the_tree_in_the_errors_docstring_names_them_all() -> None:

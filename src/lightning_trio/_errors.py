@@ -36,8 +36,11 @@
         │   └── StoreLocked (also TimeoutError)
         └── UnknownId (also ValueError, LookupError)
 
-``AttemptAbandoned`` stands outside: it is a ``BaseException``, see there.
+Two stand outside the tree, since no ``except Exception`` is to catch them: ``AttemptAbandoned``, a ``BaseException``,
+and ``Terminated``, a ``SystemExit``.
 """
+
+from __future__ import annotations
 
 
 class LightningTrioError(Exception):
@@ -199,3 +202,10 @@ class AttemptAbandoned(BaseException):
     It is a ``BaseException``, like ``trio.Cancelled``, so that an agent's ``except Exception: retry()`` does
     not keep an abandoned thread alive.
     """
+
+
+class Terminated(SystemExit):
+    """SIGTERM has come: the program is to end with the status that shells give a program so killed, 128 + 15."""
+
+    def __init__(self) -> None:
+        super().__init__(143)

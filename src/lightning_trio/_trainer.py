@@ -9,16 +9,13 @@ from typing import Any
 
 import trio
 
-from ._agent import LitAgent, as_agent
-from ._components import build, check_count
-from ._datasets import Dataset
+from ._agents import LitAgent, as_agent
+from ._checks import build, check_count
 from ._errors import NestedTrioRun, UsageError
-from ._failures import check_max_failures
-from ._hooks import Hook, check_hooks
 from ._records import FitResult
 from ._resources import NamedResources
-from ._runner import Runner, check_run_name, default_store
-from .algorithms import Algorithm, Baseline, FastAlgorithm
+from ._runner import Hook, Runner, check_hooks, check_max_failures, check_run_name, default_store
+from .algorithms import Algorithm, Baseline, Dataset, FastAlgorithm
 from .store import LightningStore
 from .tracing import Tracer
 

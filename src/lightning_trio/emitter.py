@@ -20,23 +20,29 @@ import trio
 from opentelemetry import context as otel_context
 
 from . import semconv
-from ._attributes import check_attributes, flatten_value, sanitize_attributes
-from ._context import current_recorder
-from ._groups import sole_exception
+from ._concurrency import sole_exception
 from ._records import AttemptedRollout
 from ._resources import NamedResources
-from ._rewards import (
+from ._spans import (
+    OK_STATUS,
+    UNSET_STATUS,
+    Event,
     RewardDimension,
+    Span,
+    SpanCoreFields,
+    TraceStatus,
+    check_attributes,
     find_final_reward,
     find_reward_spans,
+    flatten_value,
     get_reward_value,
     get_rewards_from_span,
     is_reward_span,
     reward_attributes,
+    sanitize_attributes,
 )
-from ._span import OK_STATUS, UNSET_STATUS, Event, Span, SpanCoreFields, TraceStatus
 from .semconv import LightningSpanAttributes as Keys
-from .tracing._recorder import AttemptRecorder, OpenSpan
+from .tracing import AttemptRecorder, OpenSpan, current_recorder
 
 __all__ = [
     "Emitter",

@@ -5,4 +5,8 @@ from ._algorithm import FastAlgorithm as FastAlgorithm
 from ._algorithm import FunctionalAlgorithm as FunctionalAlgorithm
 from ._algorithm import algo as algo
 from ._baseline import Baseline as Baseline
+from ._datasets import Dataset as Dataset
+from ._datasets import Datasets as Datasets
+from ._datasets import check_dataset as check_dataset
+from ._datasets import describe_resources as describe_resources
 from ._session import Session as Session

@@ -15,6 +15,7 @@ from ._session import Session
 if TYPE_CHECKING:
     from .._trainer import Trainer
 
+
 # Not an attribute: one algorithm may run in several fits at once, each with a session of its own.
 _session: ContextVar[Session | None] = ContextVar("lightning_trio_session", default=None)
 

@@ -13,7 +13,6 @@ from typing import Any
 import attrs
 import trio
 
-from .._datasets import describe_resources, encoded_task
 from .._errors import StaleAttempt, UsageError
 from .._lifecycle import TERMINAL_ROLLOUT, UNFINISHED_ROLLOUT
 from .._records import (
@@ -29,8 +28,9 @@ from .._records import (
     Run,
 )
 from .._resources import NamedResources, check_resources
-from .._span import Span
+from .._spans import Span
 from ..store import Condition, LightningStore, Query
+from ._datasets import describe_resources, encoded_task
 
 logger = logging.getLogger("lightning_trio.runner")
 

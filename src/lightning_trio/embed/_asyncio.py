@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
-from .._datasets import Dataset
 from .._errors import RunnerClosed, UsageError
 from .._records import CompletedRollout, FitResult, RolloutMode, RunnerStatistics
 from .._resources import NamedResources
-from .._runner import Runner
-from .._stream import Tasks
+from .._runner import Runner, Tasks
+from ..algorithms import Dataset
 from ._host import check_runner
 
 if TYPE_CHECKING:

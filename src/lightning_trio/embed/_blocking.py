@@ -14,11 +14,11 @@ from typing import Any, Self, TypeVar
 
 import trio
 
-from .._datasets import Dataset
 from .._errors import DatasetError, NestedTrioRun, RunnerClosed, UsageError
 from .._records import CompletedRollout, FitResult, RolloutMode, RunnerStatistics
 from .._resources import NamedResources
 from .._runner import Runner
+from ..algorithms import Dataset
 from ._host import CANCEL_SECONDS, Job, TrioHost, check_runner
 from ._streaming import Answer, OutsideStream, raise_failure, read_task
 

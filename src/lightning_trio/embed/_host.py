@@ -15,8 +15,8 @@ from typing import Any, Generic, TypeVar
 import outcome
 import trio
 
+from .._concurrency import FlatNursery
 from .._errors import AgentError, RolloutCancelled, RunnerClosed, UsageError
-from .._groups import FlatNursery
 from .._runner import Runner
 
 T = TypeVar("T")

@@ -12,8 +12,7 @@ import outcome
 from .._errors import DatasetError, UsageError
 from .._records import CompletedRollout, RolloutMode
 from .._resources import NamedResources
-from .._runner import Runner
-from .._stream import Tasks
+from .._runner import Runner, Tasks
 from ._loop import LoopCall, LoopHost, settle
 from ._streaming import Answer, OutsideStream, raise_failure, read_task
 

@@ -9,12 +9,11 @@ from typing import Any, Self, TypeAlias
 import outcome
 import trio
 
+from .._concurrency import sole_exception
 from .._errors import RolloutCancelled, RunnerClosed
-from .._groups import sole_exception
 from .._records import CompletedRollout, RolloutMode
 from .._resources import NamedResources
-from .._runner import Runner
-from .._stream import RolloutStream
+from .._runner import RolloutStream, Runner
 from ._host import Job
 
 Answer: TypeAlias = Callable[[outcome.Outcome[Any]], None]

@@ -1,6 +1,6 @@
 """Lanes: where an agent's code runs."""
 
-from ._abandoned import StillRunning as StillRunning
+from ._abandoned import AbandonedCall as AbandonedCall
 from ._asyncio import AsyncioLane as AsyncioLane
 from ._asyncio import open_asyncio_lane as open_asyncio_lane
 from ._thread import WorkerThread as WorkerThread

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import ClassVar, Protocol
 
 
-class StillRunning(Protocol):
+class AbandonedCall(Protocol):
     """An agent's call that could not be stopped and was given up.
 
     It holds its runner's slot until it really ends.

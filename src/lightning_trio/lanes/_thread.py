@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from .._errors import AgentError
-from ._abandoned import StillRunning
+from ._abandoned import AbandonedCall
 
 
 @attrs.define(eq=False)
@@ -51,7 +51,7 @@ async def run_in_thread(
     task: Any,
     arguments: Mapping[str, Any],
     thread: WorkerThread,
-    abandon: Callable[[StillRunning], None],
+    abandon: Callable[[AbandonedCall], None],
 ) -> Any:
     """Call the function in a thread; on cancellation go on without it and hand it to `abandon`."""
     try:

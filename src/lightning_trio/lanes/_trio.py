@@ -7,8 +7,7 @@ from typing import Any
 
 import trio
 
-from .._agent import LitAgent
-from .._async_signs import SIGNALLING, find_asyncio_sign
+from .._agents import SIGNALLING, LitAgent, find_asyncio_sign
 from .._errors import AsyncioAgentError
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 
 from .._records import Attempt, PaginatedResult, ResourcesUpdate, Rollout, Run, Worker
-from .._span import Span
+from .._spans import Span
 
 Table: TypeAlias = Literal["rollouts", "attempts", "spans", "resources", "workers", "runs"]
 SortOrder: TypeAlias = Literal["asc", "desc"]

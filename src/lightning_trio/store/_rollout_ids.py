@@ -10,7 +10,7 @@ _MASK = (1 << 48) - 1
 
 
 @attrs.frozen
-class Scramble:
+class RolloutIdCipher:
     """Turn numbers into ids that look random, and back, so that no table from one to the other is needed.
 
     The map is affine modulo 2**48, which is one-to-one because the factor is odd.
@@ -44,14 +44,14 @@ class RolloutIds:
 
     def __init__(self) -> None:
         self._count = 0
-        self._scramble = Scramble()
+        self._cipher = RolloutIdCipher()
 
     def new(self) -> str:
         """Mint the next id."""
         self._count += 1
-        return self._scramble.rollout_id(self._count)
+        return self._cipher.rollout_id(self._count)
 
     def minted(self, rollout_id: str) -> bool:
         """Tell whether `rollout_id` is one of ours."""
-        number = self._scramble.number(rollout_id)
+        number = self._cipher.number(rollout_id)
         return number is not None and 0 < number <= self._count

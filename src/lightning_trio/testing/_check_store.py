@@ -9,38 +9,10 @@ from functools import partial
 import trio
 
 from ..store import LightningStore
-from ._store_checks import (
-    _attempts,
-    _changes,
-    _counts,
-    _familiar,
-    _opening,
-    _queries,
-    _queue,
-    _resources,
-    _runs,
-    _spans,
-    _waits,
-)
-from ._store_checks._opening import check_reopened
-from ._store_checks._steps import Check
+from ._store_checks import CHECKS, Check, check_reopened
 
 _DEADLINE_SECONDS = 30.0
 """How long one check may take: a wait that nobody ends must not hang the suite."""
-
-_CHECKS: tuple[Check, ...] = (
-    *_queue.CHECKS,
-    *_attempts.CHECKS,
-    *_changes.CHECKS,
-    *_waits.CHECKS,
-    *_spans.CHECKS,
-    *_resources.CHECKS,
-    *_queries.CHECKS,
-    *_counts.CHECKS,
-    *_familiar.CHECKS,
-    *_runs.CHECKS,
-    *_opening.CHECKS,
-)
 
 
 def store_checks() -> tuple[Check, ...]:
@@ -53,7 +25,7 @@ def store_checks() -> tuple[Check, ...]:
             async with MyStore() as store:
                 await check(store)
     """
-    return _CHECKS
+    return CHECKS
 
 
 async def check_store(
@@ -79,7 +51,7 @@ async def check_store(
     >>> from lightning_trio import InMemoryLightningStore
     >>> trio.run(check_store, InMemoryLightningStore)
     """
-    for check in _CHECKS:
+    for check in CHECKS:
         await _run(check.__name__, check, open_store)
     if reopen is not None:
         await _run("a_later_store_has_everything", partial(check_reopened, reopen=reopen), open_store)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from .._agent import LitAgent
+from .._agents import LitAgent
 from .._records import CompletedRollout, RolloutConfig, RolloutMode
 from .._runner import Runner
 

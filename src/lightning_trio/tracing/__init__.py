@@ -1,5 +1,13 @@
 """Tracing: native span records, with OpenTelemetry at the edges."""
 
-from ._exporting import ExporterStatistics as ExporterStatistics
+from ._context import carry_context as carry_context
+from ._context import current_recorder as current_recorder
+from ._context import current_resources as current_resources
+from ._context import current_rollout as current_rollout
+from ._current import CURRENT as CURRENT
+from ._export import ExporterStatistics as ExporterStatistics
+from ._recorder import AttemptRecorder as AttemptRecorder
+from ._recorder import OpenSpan as OpenSpan
+from ._recorder import host_link as host_link
 from ._tracer import Tracer as Tracer
 from ._tracer import TracerStatistics as TracerStatistics

@@ -22,8 +22,8 @@ from opentelemetry.trace import Link as SdkLink
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from .._ids import random_bits
-from .._span import OtelResource, Span
-from .._span import SpanContext as SpanIds
+from .._spans import OtelResource, Span
+from .._spans import SpanContext as SpanIds
 from .._version import __version__
 from ..semconv import LightningResourceAttributes as Ids
 from ._current import find_recorder

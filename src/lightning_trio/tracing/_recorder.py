@@ -11,7 +11,7 @@ import itertools
 import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 from opentelemetry import context as otel_context
@@ -30,13 +30,12 @@ from .._errors import AttemptAbandoned, NoActiveRollout
 from .._ids import new_span_id, new_trace_id
 from .._records import AttemptedRollout, AttemptStatus
 from .._resources import NamedResources
-from .._span import OK_STATUS, Event, Link, Span, TraceStatus
-from .._span import SpanContext as SpanIds
+from .._spans import OK_STATUS, Event, Link, Span, TraceStatus
+from .._spans import SpanContext as SpanIds
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
-    from ._tracer import Tracer
 
 RECORDER_KEY = otel_context.create_key("lightning_trio-attempt")
 """Where the OpenTelemetry context holds the attempt, for threads that carry that context and not ours."""
@@ -45,6 +44,32 @@ RECORDER_KEY = otel_context.create_key("lightning_trio-attempt")
 [_SPAN_KEY] = set_span_in_context(INVALID_SPAN, Context())
 _sequence_id = operator.attrgetter("sequence_id")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+
+
+class SpanSink(Protocol):
+    """What a recorder asks of the tracer it records for."""
+
+    @property
+    def route(self) -> object | None:
+        """The processor that brings in the spans of libraries, None before there is one."""
+        ...
+
+    @property
+    def provider(self) -> TracerProvider:
+        """The provider that libraries get their tracers from."""
+        ...
+
+    def count_late_span(self) -> None:
+        """Count a span that came after its attempt had ended."""
+        ...
+
+    def forget_library_spans(self, span_ids: Sequence[int]) -> None:
+        """Stop waiting for the end of spans whose attempt has ended."""
+        ...
+
+    def convert(self, span: ReadableSpan, *, rollout_id: str, attempt_id: str, sequence_id: int) -> Span:
+        """Make a record of a library's span."""
+        ...
 
 
 class NativeSpan(NonRecordingSpan):
@@ -133,7 +158,7 @@ class AttemptRecorder:
 
     def __init__(
         self,
-        tracer: Tracer,
+        tracer: SpanSink,
         rollout: AttemptedRollout,
         resources: NamedResources,
         agent_name: str,

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from .._concurrency import FlatNursery
 from .._errors import UsageError
-from .._groups import FlatNursery
-from .._span import Span
+from .._spans import Span
 from ._current import find_recorder
-from ._exporting import ExporterStatistics, Exporting, ExportQueue
+from ._export import ExporterStatistics, Exporting, ExportQueue
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -49,7 +49,7 @@ class Tracer:
 
     def __init__(self, provider: TracerProvider | None = None, *, instrument_openai: bool = True) -> None:
         self._provider: TracerProvider | None = None
-        self.route: RouteSpans | None = None
+        self._route: RouteSpans | None = None
         self._joined = provider is not None
         self._queues: list[ExportQueue] = []
         self._whole: set[ExportQueue] = set()
@@ -69,7 +69,7 @@ class Tracer:
         # The SDK takes 90 ms to import, and agents without instrumented libraries never need it.
         from ._otel import route_of
 
-        self.route = route_of(provider)
+        self._route = route_of(provider)
         self._provider = provider
 
     @property
@@ -138,6 +138,11 @@ class Tracer:
     # The rest is for the runner and its attempts.
 
     @property
+    def route(self) -> RouteSpans | None:
+        """The processor that brings in the spans of libraries, None before a provider was needed."""
+        return self._route
+
+    @property
     def instruments_openai(self) -> bool:
         """Whether calls of the OpenAI SDK are recorded, where it is installed."""
         return self._instrument_openai
@@ -145,8 +150,8 @@ class Tracer:
     def finish_attempt(self, spans: Sequence[Span]) -> None:
         """Queue a finished attempt's spans for every exporter."""
         own = spans
-        if self._joined and self.route is not None:
-            resource = self.route.resource
+        if self._joined and self._route is not None:
+            resource = self._route.resource
             own = [span for span in spans if span.resource is not resource]
         for queue in self._queues:
             queue.put(spans if queue in self._whole else own)
@@ -159,13 +164,13 @@ class Tracer:
 
     def forget_library_spans(self, span_ids: Sequence[int]) -> None:
         """Stop waiting for the end of spans whose attempt has ended."""
-        if self.route is not None:
-            self.route.forget(span_ids)
+        if self._route is not None:
+            self._route.forget(span_ids)
 
     def convert(self, span: ReadableSpan, *, rollout_id: str, attempt_id: str, sequence_id: int) -> Span:
         """Make a record of a library's span."""
         made = Span.from_opentelemetry(span, rollout_id=rollout_id, attempt_id=attempt_id, sequence_id=sequence_id)
-        return made if self.route is None else attrs.evolve(made, resource=self.route.resource)
+        return made if self._route is None else attrs.evolve(made, resource=self._route.resource)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
@@ -173,8 +178,7 @@ class Tracer:
         with ExitStack() as stack:
             if self._instrument_openai:
                 # Optional: the extra `openai`; the module does nothing where it is not installed.
-                from ._openai import open_openai_instrumentation
-                from ._resolving import AttemptTracerProvider
+                from .instrumentation import AttemptTracerProvider, open_openai_instrumentation
 
                 stack.enter_context(open_openai_instrumentation(AttemptTracerProvider()))
             async with FlatNursery() as nursery:

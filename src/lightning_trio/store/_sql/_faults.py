@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .._rollout_ids import Scramble
+from .._rollout_ids import RolloutIdCipher
 from ._transaction import Columns, Transaction
 
 _SHOWN = 100
@@ -14,14 +14,14 @@ _FINISHED = "('succeeded', 'failed', 'cancelled')"
 _IN_QUEUE = "('queuing', 'requeuing')"
 
 
-def find_faults(transaction: Transaction, ids: Scramble, run_id: str | None) -> list[str]:
+def find_faults(transaction: Transaction, ids: RolloutIdCipher, run_id: str | None) -> list[str]:
     """Say what does not belong together; see `LightningStore.find_faults`."""
     found = _queue_faults(transaction, ids, run_id)
     # What belongs to no rollout belongs to no run either.
     return found if run_id is not None else [*found, *_orphans(transaction, ids)]
 
 
-def _queue_faults(transaction: Transaction, ids: Scramble, run_id: str | None) -> list[str]:
+def _queue_faults(transaction: Transaction, ids: RolloutIdCipher, run_id: str | None) -> list[str]:
     of_run, parameters = ("", ()) if run_id is None else (" AND run_id = ?", (run_id,))
     columns: Columns = {"number": "int", "status": "text"}
     claimable = transaction.select(
@@ -39,7 +39,7 @@ def _queue_faults(transaction: Transaction, ids: Scramble, run_id: str | None) -
     ]
 
 
-def _orphans(transaction: Transaction, ids: Scramble) -> Sequence[str]:
+def _orphans(transaction: Transaction, ids: RolloutIdCipher) -> Sequence[str]:
     attempts = transaction.select(
         {"a.attempt_id": "text", "a.rollout_number": "int"},
         "FROM attempts a LEFT JOIN rollouts r ON r.number = a.rollout_number WHERE r.number IS NULL "

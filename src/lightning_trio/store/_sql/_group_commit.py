@@ -13,14 +13,14 @@ import outcome
 import trio
 
 from ..._errors import StoreError, StoreFormatError, StoreUnavailable
-from .._rollout_ids import Scramble
-from ._counting import add_tallies
-from ._transaction import Connection, Effects, NotBegun, Transaction, TryAgain
+from .._rollout_ids import RolloutIdCipher
+from ._counts import add_tallies
+from ._transaction import CommitSummary, Connection, NotBegun, Transaction, TryAgain
 from ._workers import write_notes
 
 T = TypeVar("T")
 
-Operation: TypeAlias = Callable[[Transaction, Scramble, Sequence[Any]], Sequence[T]]
+Operation: TypeAlias = Callable[[Transaction, RolloutIdCipher, Sequence[Any]], Sequence[T]]
 """Take the arguments of several calls and give the result of each; raise if any call fails."""
 
 _AT_ONCE: Final = 1024
@@ -67,7 +67,7 @@ class GroupCommit:
     """
 
     def __init__(
-        self, open_connection: Callable[[], Connection], on_commit: Callable[[Effects], None], threads: int = 1
+        self, open_connection: Callable[[], Connection], on_commit: Callable[[CommitSummary], None], threads: int = 1
     ) -> None:
         self._open_connection = open_connection
         self._on_commit = on_commit
@@ -162,7 +162,7 @@ class GroupCommit:
 
     def _try(self, connection: Connection, calls: Sequence[_Call]) -> bool:
         """Run all in one transaction and commit it; tell whether it took place."""
-        connection.effects = Effects()
+        connection.effects = CommitSummary()
         try:
             try:
                 self._run_all(connection, calls)
@@ -212,7 +212,7 @@ class GroupCommit:
 
     # In Trio's thread.
 
-    def _deliver(self, calls: Sequence[_Call], effects: Effects) -> None:
+    def _deliver(self, calls: Sequence[_Call], effects: CommitSummary) -> None:
         self._on_commit(effects)
         for call in calls:
             result = call.result
@@ -260,7 +260,7 @@ def _tell(token: trio.lowlevel.TrioToken, fn: Callable[[], object]) -> None:
 def _undo(connection: Connection) -> None:
     connection.rollback()
     connection.known_spans.clear()
-    connection.effects = Effects()
+    connection.effects = CommitSummary()
 
 
 def _copy(exc: BaseException) -> BaseException:

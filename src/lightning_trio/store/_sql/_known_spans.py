@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from ._transaction import Transaction
 
+
 _ATTEMPTS_AT_MOST: Final = 1024
 
 CHAIN: Final = (

@@ -26,16 +26,16 @@ from ..._records import (
     RunSummary,
     StoreStatistics,
 )
-from ..._span import Span
-from .._interface import LightningStore, Record
+from ..._serialization import encode_config
+from ..._spans import Span
 from .._query import Query
-from .._rollout_ids import Scramble
-from . import _changing, _counting, _faults, _finding, _finishing, _keeping, _queueing, _streaming, _workers
-from ._codec import encode_config
+from .._rollout_ids import RolloutIdCipher
+from .._store import LightningStore, Record
+from . import _changes, _claims, _counts, _faults, _outcomes, _queries, _queue, _records_by_id, _spans, _workers
 from ._group_commit import GroupCommit, Operation
 from ._readers import Readers
-from ._transaction import Connection, Effects
-from ._waiting import Waiter, Wakeups
+from ._transaction import CommitSummary, Connection
+from ._wakeups import Waiter, Wakeups
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class SqlLightningStore(LightningStore):
         self._opening = False
         self._readers: Readers | None = None
         self._wakeups: Wakeups | None = None
-        self._ids = Scramble()
+        self._ids = RolloutIdCipher()
         self._commits = 0
         self._plenty: set[str | None] = set()
         """Runs of which the last claim has left some."""
@@ -144,7 +144,7 @@ class SqlLightningStore(LightningStore):
             raise
         meta = dict(rows)
         try:
-            self._ids = connection.ids = Scramble(int(meta["id_factor"]), int(meta["id_offset"]))
+            self._ids = connection.ids = RolloutIdCipher(int(meta["id_factor"]), int(meta["id_offset"]))
         except (KeyError, ValueError):
             connection.close()
             raise StoreFormatError(
@@ -152,7 +152,7 @@ class SqlLightningStore(LightningStore):
             ) from None
         return connection
 
-    def _committed(self, effects: Effects) -> None:
+    def _committed(self, effects: CommitSummary) -> None:
         self._commits += 1
         wakeups = self._wakeups
         if wakeups is None:
@@ -200,8 +200,8 @@ class SqlLightningStore(LightningStore):
         run_id: str | None = None,
         status: Literal["queuing", "cancelled"] = "queuing",
     ) -> list[str]:
-        encoded = [_queueing.encode_request(request, self._limit) for request in requests]
-        return await self._write(_queueing.enqueue, _queueing.Enqueue(encoded, _stored(run_id), status))
+        encoded = [_queue.encode_request(request, self._limit) for request in requests]
+        return await self._write(_queue.enqueue, _queue.Enqueue(encoded, _stored(run_id), status))
 
     async def start(
         self,
@@ -211,9 +211,9 @@ class SqlLightningStore(LightningStore):
         worker_id: str | None = None,
         default_config: RolloutConfig | None = None,
     ) -> list[AttemptedRollout]:
-        encoded = [each if isinstance(each, str) else _queueing.encode_request(each, self._limit) for each in rollouts]
-        argument = _queueing.Start(encoded, _stored(run_id), worker_id, _config(default_config))
-        return await self._write(_queueing.start, argument)
+        encoded = [each if isinstance(each, str) else _queue.encode_request(each, self._limit) for each in rollouts]
+        argument = _claims.Start(encoded, _stored(run_id), worker_id, _config(default_config))
+        return await self._write(_claims.start, argument)
 
     async def claim(
         self,
@@ -223,8 +223,8 @@ class SqlLightningStore(LightningStore):
         worker_id: str | None = None,
         default_config: RolloutConfig | None = None,
     ) -> list[AttemptedRollout]:
-        argument = _queueing.Claim(limit, run_id, worker_id, _config(default_config))
-        claimed = await self._write(_queueing.claim, argument)
+        argument = _claims.Claim(limit, run_id, worker_id, _config(default_config))
+        claimed = await self._write(_claims.claim, argument)
         if claimed.more:
             self._plenty.add(run_id)
         return claimed.rollouts
@@ -242,7 +242,7 @@ class SqlLightningStore(LightningStore):
         wakeups.add(waiter)
         try:
             while True:
-                queued = await self._read(_finding.look_at_queue, run_id)
+                queued = await self._read(_queries.look_at_queue, run_id)
                 if queued.ready:
                     return
                 await wakeups.wait(waiter, queued.due_in)
@@ -250,26 +250,26 @@ class SqlLightningStore(LightningStore):
             wakeups.remove(waiter)
 
     async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
-        encoded = [_streaming.encode_span(span, self._limit) for span in spans]
-        return await self._write(_streaming.add_spans, encoded)
+        encoded = [_spans.encode_span(span, self._limit) for span in spans]
+        return await self._write(_spans.add_spans, encoded)
 
     async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
-        encoded = [_finishing.encode_outcome(outcome, self._limit) for outcome in outcomes]
-        return await self._write(_finishing.finish, encoded)
+        encoded = [_outcomes.encode_outcome(outcome, self._limit) for outcome in outcomes]
+        return await self._write(_outcomes.finish, encoded)
 
     async def update(self, changes: Sequence[RolloutChange | AttemptChange | RolloutRemoval]) -> None:
-        encoded = [_changing.encode_change(change, self._limit) for change in changes]
-        await self._write(_changing.update, encoded)
+        encoded = [_changes.encode_change(change, self._limit) for change in changes]
+        await self._write(_changes.update, encoded)
 
     async def expire(self) -> Expiry:
         return await self._write(_workers.expire, None)
 
     async def put(self, records: Sequence[Record]) -> list[Record]:
-        encoded = [_keeping.encode_record(record, self._limit) for record in records]
-        return await self._write(_keeping.put, encoded)
+        encoded = [_records_by_id.encode_record(record, self._limit) for record in records]
+        return await self._write(_records_by_id.put, encoded)
 
     async def find(self, query: Query) -> PaginatedResult[Any]:
-        return await self._read(_finding.find, self._ids, query)
+        return await self._read(_queries.find, self._ids, query)
 
     async def wait_finished(self, rollout_ids: Collection[str], *, count: int | None = None) -> list[str]:
         self._check_open()
@@ -281,7 +281,7 @@ class SqlLightningStore(LightningStore):
         wakeups.add(waiter)
         try:
             while True:
-                wakeups.keep_pending(waiter, await self._read(_finding.unfinished, self._ids, tuple(pending)))
+                wakeups.keep_pending(waiter, await self._read(_queries.unfinished, self._ids, tuple(pending)))
                 if len(pending) > waiter.enough and wanted > 0:
                     await wakeups.wait(waiter)
                 if len(pending) <= waiter.enough or wanted <= 0:
@@ -290,18 +290,18 @@ class SqlLightningStore(LightningStore):
             wakeups.remove(waiter)
 
     async def summarize(self, run_id: str | None = None) -> RunSummary:
-        return await self._read(_counting.summarize, run_id)
+        return await self._read(_counts.summarize, run_id)
 
     # Done better than over the primitives.
 
     async def statistics(self) -> StoreStatistics:
-        return await self._read(_counting.statistics, type(self).__name__)
+        return await self._read(_counts.statistics, type(self).__name__)
 
     async def find_faults(self, run_id: str | None = None) -> Sequence[str]:
         return await self._read(_faults.find_faults, self._ids, run_id)
 
     async def get_latest_resources(self) -> ResourcesUpdate | None:
-        return await self._read(_finding.latest_resources)
+        return await self._read(_queries.latest_resources)
 
 
 def _stored(run_id: str | None) -> str:

@@ -10,7 +10,7 @@ import attrs
 
 from ..._errors import StoreUnavailable
 from ..._records import Attempt
-from .._rollout_ids import Scramble
+from .._rollout_ids import RolloutIdCipher
 from ._dialect import Dialect, Kind
 from ._known_spans import KnownSpans
 
@@ -22,7 +22,7 @@ _AT_ONCE: Final = 512
 
 
 @attrs.define(eq=False)
-class Effects:
+class CommitSummary:
     """What a transaction means beyond its own rows: counts to add up, and whom to wake once it is committed."""
 
     numbers: dict[tuple[str, str], int] = attrs.field(factory=dict[tuple[str, str], int])
@@ -50,7 +50,7 @@ class Effects:
         key = (run_id, name)
         self.amounts[key] = self.amounts.get(key, 0.0) + amount
 
-    def copy(self) -> Effects:
+    def copy(self) -> CommitSummary:
         """Give a copy, to go back to."""
         return attrs.evolve(
             self,
@@ -68,9 +68,9 @@ class Transaction(ABC):
     dialect: Dialect
 
     def __init__(self) -> None:
-        self.effects = Effects()
+        self.effects = CommitSummary()
         self.known_spans = KnownSpans()
-        self.ids = Scramble()
+        self.ids = RolloutIdCipher()
 
     @abstractmethod
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:

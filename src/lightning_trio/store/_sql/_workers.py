@@ -7,13 +7,12 @@ from typing import Final
 
 from ..._lifecycle import rollout_status_after_loss
 from ..._records import Attempt, Expiry, Worker
-from .._rollout_ids import Scramble
+from ..._serialization import encode, encode_error
+from .._rollout_ids import RolloutIdCipher
 from .._rules import lost_error
-from ._codec import encode_error
+from ._rollout_state import READY, end_attempts, load_states, write_states
 from ._schema import WORKER
-from ._standing import READY, end_attempts, load_standings, write_standings
 from ._transaction import Transaction
-from ._values import encode
 
 _OTHERS_SECONDS: Final = 0.2
 """When to look again at a lease that is over and that somebody else has locked."""
@@ -147,12 +146,12 @@ def _known(transaction: Transaction, worker_id: str) -> bool:
     return transaction.value("number", "int", "FROM workers WHERE worker_id = ?", (worker_id,)) is not None
 
 
-def expire(transaction: Transaction, ids: Scramble, calls: Sequence[None]) -> list[Expiry]:
+def expire(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[None]) -> list[Expiry]:
     """End the attempts of workers whose lease has run out; see `LightningStore.expire`."""
     return [_expire(transaction, ids) for _ in calls]
 
 
-def _expire(transaction: Transaction, ids: Scramble) -> Expiry:
+def _expire(transaction: Transaction, ids: RolloutIdCipher) -> Expiry:
     now = transaction.now()
     requeued: list[str] = []
     failed: list[str] = []
@@ -168,7 +167,7 @@ def _expire(transaction: Transaction, ids: Scramble) -> Expiry:
             "FROM attempts WHERE worker_id = ? AND end_time IS NULL ORDER BY number",
             (worker_id,),
         )
-        standings = load_standings(transaction, ids, [number for [number] in numbers])
+        standings = load_states(transaction, ids, [number for [number] in numbers])
         lost = [s for s in standings.values() if s.at_work and s.worker_id == worker_id and not s.ended]
         error = encode_error(lost_error(worker_id))
         end_attempts(transaction, [(standing, "unresponsive", error) for standing in lost])
@@ -178,7 +177,7 @@ def _expire(transaction: Transaction, ids: Scramble) -> Expiry:
             status = rollout_status_after_loss(standing.lost, standing.config)
             standing.set_status(transaction, status, READY if status == "requeuing" else None)
             (requeued if status == "requeuing" else failed).append(standing.rollout_id)
-        write_standings(transaction, lost)
+        write_states(transaction, lost)
         transaction.execute("UPDATE workers SET lease_until = NULL WHERE worker_id = ?", (worker_id,))
         set_unknown(transaction, worker_id)
     next_at = transaction.value("min(lease_until)", "real", "FROM workers WHERE lease_until IS NOT NULL")

@@ -6,14 +6,7 @@ import trio
 
 from ..._errors import StaleAttempt, UnknownId
 from ..._lifecycle import TERMINAL_ATTEMPT
-from ..._records import (
-    AttemptOutcome,
-    AttemptStatus,
-    EnqueueRolloutRequest,
-    ErrorRecord,
-    RolloutConfig,
-    RolloutStatus,
-)
+from ..._records import AttemptOutcome, AttemptStatus, EnqueueRolloutRequest, ErrorRecord, RolloutConfig, RolloutStatus
 from ...store import LightningStore
 from ._steps import (
     NEVER,

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from ..._records import EnqueueRolloutRequest, Run, Usage, Worker
+from ..._records import EnqueueRolloutRequest, Run, Worker
+from ..._spans import Usage
 from ...store import LightningStore, Query, Table
 from ._steps import Check, Marker, expect_equal, finish, ids_of, outcome_of, span_of
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from ..._records import AttemptedRollout, EnqueueRolloutRequest, Rollout, RolloutMode
-from ..._span import Span
+from ..._spans import Span
 from ...store import Condition, LightningStore, Query
 from ._steps import Check, claim_one, expect, expect_equal, finish, refused, requests, span_of
 

@@ -13,9 +13,9 @@ from ..._records import (
     RolloutConfig,
     RolloutRemoval,
     Run,
-    Usage,
     Worker,
 )
+from ..._spans import Usage
 from ...store import LightningStore
 from ._steps import (
     SOON,

@@ -6,7 +6,7 @@ import attrs
 
 from ..._errors import UnknownId
 from ..._records import ErrorRecord
-from ..._span import Event, Link, OtelResource, SpanContext, TraceStatus
+from ..._spans import Event, Link, OtelResource, SpanContext, TraceStatus
 from ...store import LightningStore
 from ._steps import (
     RETRY,

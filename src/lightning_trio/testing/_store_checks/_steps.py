@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import attrs
 import trio
 
-from ..._groups import FlatNursery
+from ..._concurrency import FlatNursery
 from ..._ids import new_span_id
 from ..._records import (
     Attempt,
@@ -23,7 +23,7 @@ from ..._records import (
     RolloutMode,
 )
 from ..._resources import Resource
-from ..._span import Span
+from ..._spans import Span
 from ...store import LightningStore, Query, Table
 
 T = TypeVar("T")

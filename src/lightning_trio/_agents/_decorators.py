@@ -1,0 +1,127 @@
+"""The decorators that make an agent of a function."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, overload
+
+from .._errors import AgentSignatureError
+from .._records import LaneName, RolloutConfig
+
+if TYPE_CHECKING:
+    pass
+from ._agent import FunctionalLitAgent, P, R
+
+
+@overload
+def rollout(fn: Callable[P, R], /) -> FunctionalLitAgent[P, R]: ...
+@overload
+def rollout(
+    fn: None = None,
+    /,
+    *,
+    runs_in: LaneName | None = None,
+    name: str | None = None,
+    config: RolloutConfig | None = None,
+    strip_proxy: bool = True,
+) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...
+def rollout(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    runs_in: LaneName | None = None,
+    name: str | None = None,
+    config: RolloutConfig | None = None,
+    strip_proxy: bool = True,
+) -> Any:
+    """Make an agent of a sync or async function, as ``@rollout`` or ``@rollout(name=…)``.
+
+    The first parameter is the task, whatever its name. The others are supplied by name or annotation:
+    ``rollout`` (`AttemptedRollout`), ``emitter`` (`Emitter`), ``resources`` (all of them), a resource's own
+    name, a resource class as annotation, ``llm`` and ``prompt_template`` (the first of that type). What cannot be
+    supplied and has no default is an error before the first rollout starts.
+
+    Args:
+        fn: the function, when used bare.
+        runs_in: ``"trio"`` (the default of ``async def``), ``"thread"`` (the default of ``def``),
+            ``"asyncio"`` or ``"process"``.
+        name: what the agent is called in spans; the function's name by default.
+        config: deadlines and retries of its rollouts.
+        strip_proxy: give a `ProxyLLM` to the function as a plain `LLM` whose endpoint names the attempt.
+
+    Raises:
+        AgentSignatureError: the function has no parameter for the task.
+        UnsupportedLane: `runs_in` does not fit the function.
+
+    >>> @rollout
+    ... async def answer(task: str, llm: "LLM") -> float:
+    ...     return 1.0
+    >>> answer
+    <agent answer>
+    """
+
+    def decorate(function: Callable[..., Any]) -> FunctionalLitAgent[..., Any]:
+        return FunctionalLitAgent(function, runs_in=runs_in, name=name, config=config, strip_proxy=strip_proxy)
+
+    return decorate if fn is None else decorate(fn)
+
+
+@overload
+def llm_rollout(fn: Callable[P, R], /) -> FunctionalLitAgent[P, R]: ...
+@overload
+def llm_rollout(
+    fn: None = None,
+    /,
+    *,
+    strip_proxy: bool = True,
+    runs_in: LaneName | None = None,
+    name: str | None = None,
+    config: RolloutConfig | None = None,
+) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...
+def llm_rollout(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make an agent of a function with a parameter ``llm``; otherwise like `rollout`, options included.
+
+    >>> @llm_rollout
+    ... async def answer(task: str, llm: "LLM") -> float:
+    ...     return float(llm.model == task)
+    >>> answer
+    <agent answer>
+    """
+    return _rollout_with("llm", fn, options)
+
+
+@overload
+def prompt_rollout(fn: Callable[P, R], /) -> FunctionalLitAgent[P, R]: ...
+@overload
+def prompt_rollout(
+    fn: None = None,
+    /,
+    *,
+    runs_in: LaneName | None = None,
+    name: str | None = None,
+    config: RolloutConfig | None = None,
+) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...
+def prompt_rollout(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make an agent of a function with a parameter ``prompt_template``; otherwise like `rollout`, options included.
+
+    >>> @prompt_rollout
+    ... def answer(task: str, prompt_template: "PromptTemplate") -> float:
+    ...     return float(len(prompt_template.format(question=task)))
+    >>> answer
+    <agent answer>
+    """
+    return _rollout_with("prompt_template", fn, options)
+
+
+def _rollout_with(parameter: str, fn: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
+    def decorate(function: Callable[..., Any]) -> FunctionalLitAgent[..., Any]:
+        agent = FunctionalLitAgent(function, **options)
+        if parameter not in inspect.signature(function).parameters:
+            raise AgentSignatureError(
+                f"the agent {agent.name} must have a parameter called {parameter!r}; write: "
+                f"def {agent.name}(task, {parameter}): …, or use @rollout"
+            )
+        return agent
+
+    return decorate if fn is None else decorate(fn)

@@ -1,0 +1,210 @@
+"""Injection: what each parameter of an agent is supplied with, decided once per agent and resources snapshot."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import typing
+from collections.abc import Callable, Mapping
+from types import UnionType
+from typing import Any, Literal, TypeAlias
+
+import attrs
+
+from .._errors import AgentSignatureError
+from .._records import AttemptedRollout, LaneName, Rollout
+from .._resources import LLM, NamedResources, PromptTemplate, ProxyLLM, Resource
+from ..emitter import Emitter
+from ..tracing import AttemptRecorder
+from ._signature import resolve_lane
+
+logger = logging.getLogger("lightning_trio.agent")
+
+_BY_NAME: Mapping[str, type[Resource]] = {"llm": LLM, "prompt_template": PromptTemplate}
+
+_Live: TypeAlias = Literal["rollout", "emitter", "proxy", "resources"]
+
+
+@attrs.frozen
+class BoundAgent:
+    """An agent's function with what it will be called with, but for the attempt itself."""
+
+    name: str
+    fn: Callable[..., Any]
+    lane: LaneName
+    fixed: Mapping[str, Any]
+    """Arguments that are the same for all rollouts with this snapshot."""
+    live: Mapping[str, tuple[_Live, Any]]
+    """Arguments that depend on the attempt."""
+    packed: bytes = attrs.field(default=b"", repr=False)
+    """All this for a worker process, where the agent runs in one."""
+
+    def arguments(self, recorder: AttemptRecorder) -> dict[str, Any]:
+        """Give the keyword arguments for one attempt."""
+        arguments = dict(self.fixed)
+        for name, (kind, resource) in self.live.items():
+            if kind == "emitter":
+                arguments[name] = Emitter(recorder)
+            else:
+                arguments[name] = _of_rollout(kind, resource, recorder.rollout)
+        return arguments
+
+    def call_with(self, task: Any, rollout: Rollout) -> Any:
+        """Call the function outside of a runner, where there is no emitter."""
+        live = {
+            name: _of_rollout(kind, resource, rollout)
+            for name, (kind, resource) in self.live.items()
+            if kind != "emitter"
+        }
+        return self.fn(task, **self.fixed, **live)
+
+
+def _of_rollout(kind: _Live, resource: Any, rollout: Rollout) -> Any:
+    if kind == "rollout":
+        return rollout
+    if kind == "resources":
+        # A copy for each attempt: many share the mapping.
+        return dict(resource)
+    if not isinstance(rollout, AttemptedRollout):
+        raise AgentSignatureError(
+            "Rollout is not an AttemptedRollout: a ProxyLLM's endpoint names the attempt; start one with "
+            "store.start_rollout(…) or use strip_proxy=False"
+        )
+    assert isinstance(resource, ProxyLLM)
+    return resource.with_attempted_rollout(rollout)
+
+
+def bind_function(name: str, fn: Callable[..., Any], resources: NamedResources, strip_proxy: bool) -> BoundAgent:
+    """Decide what the parameters of `fn` but the first get from `resources`."""
+    fixed: dict[str, Any] = {}
+    live: dict[str, tuple[_Live, Any]] = {}
+    _, *parameters = _parameters(fn)
+    for parameter in parameters:
+        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            continue
+        if parameter.name == "rollout" or _is(parameter, Rollout):
+            live[parameter.name] = ("rollout", None)
+        elif parameter.name == "emitter" or _is(parameter, Emitter):
+            live[parameter.name] = ("emitter", None)
+        elif parameter.name == "resources" or parameter.annotation in (NamedResources, "NamedResources"):
+            live[parameter.name] = ("resources", resources)
+        else:
+            resource = _find_resource(name, parameter, resources)
+            if resource is None:
+                continue
+            if strip_proxy and isinstance(resource, ProxyLLM):
+                live[parameter.name] = ("proxy", resource)
+            else:
+                fixed[parameter.name] = resource
+    return BoundAgent(name, fn, resolve_lane(name, fn, None), fixed, live)
+
+
+def supply_keywords(bound: BoundAgent, resources: NamedResources) -> BoundAgent:
+    """Give a method that takes any keywords those that Agent-lightning 0.3 called all methods with."""
+    if all(parameter.kind is not inspect.Parameter.VAR_KEYWORD for parameter in _parameters(bound.fn)):
+        return bound
+    return attrs.evolve(bound, live={"resources": ("resources", resources), "rollout": ("rollout", None), **bound.live})
+
+
+def _parameters(fn: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        signature = inspect.signature(fn, eval_str=True)
+    except Exception:
+        # An annotation names something that exists for type checkers only; the others still count.
+        signature = inspect.signature(fn)
+        return [_evaluated(parameter, fn) for parameter in signature.parameters.values()]
+    return list(signature.parameters.values())
+
+
+def _evaluated(parameter: inspect.Parameter, fn: Callable[..., Any]) -> inspect.Parameter:
+    if not isinstance(parameter.annotation, str):
+        return parameter
+    try:
+        # What inspect.signature(eval_str=True) does for all of them at once.
+        annotation = eval(parameter.annotation, getattr(inspect.unwrap(fn), "__globals__", {}))
+    except Exception:
+        return parameter
+    return parameter.replace(annotation=annotation)
+
+
+def _annotated_classes(parameter: inspect.Parameter) -> list[type]:
+    """List the classes an annotation allows: itself, or the members of a union."""
+    annotation = parameter.annotation
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    if typing.get_origin(annotation) in (typing.Union, UnionType):
+        members = typing.get_args(annotation)
+    else:
+        members = (annotation,)
+    return [member for member in members if inspect.isclass(member) and member is not inspect.Parameter.empty]
+
+
+def _is(parameter: inspect.Parameter, kind: type) -> bool:
+    annotation = parameter.annotation
+    if isinstance(annotation, str):
+        subclasses: list[type] = kind.__subclasses__()
+        return annotation.rpartition(".")[2] in {each.__name__ for each in (kind, *subclasses)}
+    return any(issubclass(member, kind) for member in _annotated_classes(parameter))
+
+
+def _find_resource(agent: str, parameter: inspect.Parameter, resources: NamedResources) -> Resource | None:
+    """Find what a parameter gets; None stands for its default."""
+    wanted = tuple(kind for kind in _annotated_classes(parameter) if issubclass(kind, Resource))
+    if parameter.name in resources and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY:
+        named = resources[parameter.name]
+        expected = wanted or ((_BY_NAME[parameter.name],) if parameter.name in _BY_NAME else ())
+        if expected and not isinstance(named, expected):
+            raise AgentSignatureError(
+                f"the agent {agent} asks for a {expected[0].__name__} as {parameter.name!r}, and the resource of that "
+                f"name is a {type(named).__name__}; give one of them another name"
+            )
+        return named
+    if parameter.name in _BY_NAME:
+        by_name = wanted or (_BY_NAME[parameter.name],)
+        found = {name: resource for name, resource in resources.items() if isinstance(resource, by_name)}
+        if len(found) > 1:
+            logger.warning(
+                "the agent %s gets %r for its parameter %r, the first of %s; name the parameter like the "
+                "resource it should get",
+                agent,
+                next(iter(found)),
+                parameter.name,
+                list(found),
+            )
+        if found:
+            return next(iter(found.values()))
+    elif wanted:
+        found = {name: resource for name, resource in resources.items() if isinstance(resource, wanted)}
+        if len(found) == 1:
+            return next(iter(found.values()))
+        if found:
+            raise AgentSignatureError(
+                f"the agent {agent} asks for a {parameter.name}: {wanted[0].__name__}, and there are several: "
+                f"{list(found)}; name the parameter like the resource it should get"
+            )
+    if parameter.default is not inspect.Parameter.empty:
+        return None
+    raise AgentSignatureError(_cannot_supply(agent, parameter, wanted, resources))
+
+
+def _cannot_supply(
+    agent: str, parameter: inspect.Parameter, wanted: tuple[type[Resource], ...], resources: NamedResources
+) -> str:
+    if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+        return f"the agent {agent} has the positional-only parameter {parameter.name!r}; only the task can be one"
+    at_hand = ", ".join(f"{name!r} ({type(r).__name__})" for name, r in resources.items()) or "none"
+    kind = wanted[0] if wanted else _BY_NAME.get(parameter.name)
+    examples: Mapping[type[Resource] | None, str] = {
+        LLM: 'LLM(endpoint="http://…/v1", model="…")',
+        PromptTemplate: 'PromptTemplate("… {question} …", engine="f-string")',
+    }
+    example = examples.get(kind, "…" if kind is None else f"{kind.__name__}(…)")
+    if kind is None:
+        what = f"nothing supplies the parameter {parameter.name!r} of the agent {agent}"
+    else:
+        what = f"the agent {agent} needs a {kind.__name__} for its parameter {parameter.name!r}"
+    return (
+        f"{what}; resources at hand: {at_hand}. Pass "
+        f"resources={{{parameter.name!r}: {example}}} to Runner (initial_resources= to Trainer), or give the "
+        "parameter a default"
+    )

@@ -1,0 +1,148 @@
+"""Packing an agent for a worker process, and saying before the first rollout why it cannot be packed."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import pickle
+import sys
+from collections.abc import Iterator, Mapping
+from types import FunctionType, MethodType
+from typing import Any, NamedTuple, cast
+
+from .._errors import UnsupportedLane
+from .._resources import NamedResources
+from ._injection import BoundAgent
+
+
+class PackedAgent(NamedTuple):
+    """What a worker process is sent of an agent."""
+
+    bound: BoundAgent
+    resources: NamedResources
+
+
+def pack_agent(bound: BoundAgent, resources: NamedResources) -> bytes:
+    """Pickle an agent with its resources.
+
+    Raises:
+        UnsupportedLane: the extra is missing, or something cannot be pickled or imported in the worker; the message
+            says what.
+    """
+    if importlib.util.find_spec("trio_parallel") is None:
+        raise UnsupportedLane(
+            f'the agent {bound.name} has runs_in="process", which needs the extra `process`: '
+            "pip install 'lightning-trio[process]'"
+        )
+    packed = PackedAgent(bound, dict(resources))
+    try:
+        data, modules = _dump(packed)
+    except Exception as exc:
+        what, hint = _find_culprit(packed)
+        raise UnsupportedLane(
+            f"the agent {bound.name} cannot run in a worker process: {what} cannot be pickled ({exc}). {hint}"
+        ) from exc
+    for module in modules:
+        if why := _not_importable(module):
+            raise UnsupportedLane(
+                f"the agent {bound.name} cannot run in a worker process, which would import it from {module!r}: {why}. "
+                "Move it to the top level of a module in a file"
+            )
+    return data
+
+
+def unpack_agent(data: bytes) -> PackedAgent:
+    """Read what `pack_agent` made.
+
+    Raises:
+        UnsupportedLane: something in it cannot be imported here.
+    """
+    try:
+        packed: PackedAgent = pickle.loads(data)
+    except Exception as exc:
+        raise UnsupportedLane(
+            f"the worker process could not load the agent: {type(exc).__name__}: {exc}; it imports the agent's module "
+            "anew, so the agent and the classes of its resources stand at the top level there, whoever imports it"
+        ) from exc
+    return packed
+
+
+def _dump(value: object) -> tuple[bytes, set[str]]:
+    buffer = io.BytesIO()
+    pickler = _AgentPickler(buffer, pickle.HIGHEST_PROTOCOL)
+    pickler.dump(value)
+    return buffer.getvalue(), pickler.modules
+
+
+class _AgentPickler(pickle.Pickler):
+    """Find a decorated function by the agent that has taken its name, and note which modules are needed."""
+
+    def __init__(self, file: io.BytesIO, protocol: int) -> None:
+        super().__init__(file, protocol)
+        self.modules: set[str] = set()
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, FunctionType | type):
+            self.modules.add(obj.__module__)
+        if isinstance(obj, FunctionType):
+            found = _find(obj.__module__, obj.__qualname__)
+            if found is not obj and getattr(found, "function", None) is obj:
+                return getattr, (found, "function")
+        return NotImplemented
+
+
+def _find(module: str, qualname: str) -> object:
+    found: object = sys.modules.get(module)
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+def _not_importable(module: str) -> str | None:
+    """Say why a worker could not import a module, None if it can."""
+    loaded = sys.modules.get(module)
+    if module == "__main__":
+        # What multiprocessing needs to know to run it again.
+        # A program read from stdin has "<stdin>" for its file.
+        has_file = getattr(loaded, "__spec__", None) is not None or os.path.exists(
+            getattr(loaded, "__file__", None) or ""
+        )
+        return None if has_file else "the main program is no file (python -c, stdin, a shell, a notebook)"
+    if getattr(loaded, "__spec__", None) is not None or getattr(loaded, "__file__", None) is not None:
+        return None
+    return "there is no such file"
+
+
+def _find_culprit(packed: PackedAgent) -> tuple[str, str]:
+    """Name the part that cannot be pickled, and what to do about it."""
+    for what, hint, part in _parts(packed):
+        try:
+            _dump(part)
+        except Exception:
+            return what, hint
+    return "it", "See the pickle module for what can be"
+
+
+def _parts(packed: PackedAgent) -> Iterator[tuple[str, str, object]]:
+    for name, resource in packed.resources.items():
+        hint = "Define its class at the top level of a module, and keep files, locks and clients out of it"
+        yield f"the resource {name!r} ({type(resource).__name__})", hint, resource
+    fn = packed.bound.fn
+    owner = fn.__self__ if isinstance(fn, MethodType) else None
+    if owner is not None:
+        hint = "Make it where it is used, or leave it out in __getstate__"
+        state = cast("Mapping[str, object]", owner.__getstate__())
+        for name, value in state.items():
+            yield f"its attribute self.{name} ({type(value).__name__})", hint, value
+        yield (
+            f"its class {type(owner).__qualname__}",
+            "Define the class at the top level of a module, where a worker process can import it",
+            type(owner),
+        )
+    yield (
+        f"its function {getattr(fn, '__qualname__', fn)}",
+        "Define it with def at the top level of a module, where a worker process can import it, and not as a lambda "
+        "or inside another function",
+        fn,
+    )

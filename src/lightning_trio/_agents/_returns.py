@@ -1,0 +1,96 @@
+"""What an agent's return value means."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any, cast
+
+from .. import semconv
+from .._errors import InvalidReturn
+from .._spans import OK_STATUS, Span, SpanCoreFields, as_reward, is_number, reward_attributes
+from ..tracing import AttemptRecorder
+
+logger = logging.getLogger("lightning_trio.agent")
+
+_EXPECTED = "a number (the reward), None, or a list of ReadableSpan, Span or SpanCoreFields"
+
+
+def record_return(recorder: AttemptRecorder, value: object) -> None:
+    """Record what an agent returned: a reward, or spans.
+
+    Raises:
+        InvalidReturn: it is neither of these nor None.
+        InvalidReward: it is a number, but NaN or infinite, or there is such a reward in its spans.
+    """
+    if value is None:
+        return
+    if isinstance(value, float) or is_number(value):
+        recorder.record(semconv.AGL_ANNOTATION, reward_attributes(value), OK_STATUS, recorder.root_id)
+    elif inspect.iscoroutine(value):
+        # It never runs; closed, Python does not warn of it.
+        value.close()
+        raise InvalidReturn(
+            f"the agent {recorder.agent_name} returned a coroutine, which nobody runs; write async def and await it: "
+            "async def agent(task): return await …"
+        )
+    elif isinstance(value, list):
+        _record_list(recorder, cast("list[object]", value))
+    else:
+        raise InvalidReturn(
+            f"the agent {recorder.agent_name} returned {_short(value)} of type {type(value).__name__}; an agent "
+            f"returns {_EXPECTED}. Record other results with emit_object(…)"
+        )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _record_list(recorder: AttemptRecorder, items: list[object]) -> None:
+    if not items:
+        logger.warning("the agent %s returns an empty list, so nothing is added to its spans", recorder.agent_name)
+    elif all(isinstance(item, SpanCoreFields) for item in items):
+        _adopt(recorder, [_owned(recorder, item) for item in cast("list[SpanCoreFields]", items)])
+    elif all(isinstance(item, Span) for item in items):
+        _adopt(recorder, cast("Sequence[Span]", items))
+    elif all(map(_is_readable, items)):
+        _adopt(recorder, [_converted(recorder, item) for item in items])
+    else:
+        types = ", ".join(type(item).__name__ for item in items[:10])
+        raise InvalidReturn(
+            f"the agent {recorder.agent_name} returned a list of {types}{', …' if len(items) > 10 else ''}; an "
+            f"agent returns {_EXPECTED}, all of one kind"
+        )
+
+
+def _adopt(recorder: AttemptRecorder, spans: Sequence[Span]) -> None:
+    for span in spans:
+        value = span.attributes.get(semconv.PRIMARY_REWARD_VALUE)
+        if is_number(value):
+            as_reward(value)
+    recorder.adopt(spans)
+
+
+def _owned(recorder: AttemptRecorder, core: SpanCoreFields) -> Span:
+    rollout = recorder.rollout
+    span = Span.from_core_fields(
+        core, rollout_id=rollout.rollout_id, attempt_id=rollout.attempt.attempt_id, sequence_id=0
+    )
+    return recorder.in_trace(span)
+
+
+def _is_readable(item: object) -> bool:
+    # Whoever has a ReadableSpan has imported the SDK; for all others it need not be.
+    sdk: Any = sys.modules.get("opentelemetry.sdk.trace")
+    return sdk is not None and isinstance(item, sdk.ReadableSpan)
+
+
+def _converted(recorder: AttemptRecorder, item: Any) -> Span:
+    rollout = recorder.rollout
+    return Span.from_opentelemetry(
+        item, rollout_id=rollout.rollout_id, attempt_id=rollout.attempt.attempt_id, sequence_id=0
+    )

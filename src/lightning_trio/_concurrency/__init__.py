@@ -1,0 +1,6 @@
+"""Tools for Trio: exception groups and nurseries."""
+
+from ._exception_groups import sole_exception as sole_exception
+from ._exception_groups import split_stop as split_stop
+from ._exception_groups import without_strays as without_strays
+from ._flat_nursery import FlatNursery as FlatNursery

@@ -1,0 +1,42 @@
+"""Whether and when a failed attempt is tried again."""
+
+from __future__ import annotations
+
+from .._records import AttemptStatus, ErrorRecord, RolloutConfig, is_named
+
+
+def is_final(status: AttemptStatus, error: ErrorRecord | None, config: RolloutConfig, spent: float) -> bool:
+    """Decide whether there is no further attempt, whatever the statuses say.
+
+    Args:
+        status: how the attempt ended.
+        error: what it ended with.
+        config: the rollout's.
+        spent: how long ago, in seconds, the rollout's first attempt will have begun when the next one would.
+
+    >>> is_final("failed", ErrorRecord.from_exception(KeyError()), RolloutConfig(retry_exceptions=[OSError]), 0.0)
+    True
+    """
+    if config.total_timeout_seconds is not None and spent >= config.total_timeout_seconds:
+        return True
+    if status != "failed" or not config.retry_exceptions or error is None:
+        return False
+    if error.exception is None:
+        # It was raised in another process and could not come over.
+        return error.type not in {name.rpartition(".")[2] for name in config.retry_exceptions}
+    return not is_named(error.exception, config.retry_exceptions)
+
+
+def retry_delay(sequence_id: int, config: RolloutConfig, random: float) -> float:
+    """Give the wait in seconds after attempt number `sequence_id`; `random` lies in [0, 1).
+
+    The wait doubles with each attempt up to `backoff_max_seconds`, and a share `backoff_jitter` of it is random.
+    Source: "equal jitter" for 0.5 and "full jitter" for 1, in
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/.
+
+    >>> retry_delay(3, RolloutConfig(), 0.0), retry_delay(3, RolloutConfig(), 0.5)
+    (1.0, 1.5)
+    """
+    # 2**63 seconds are enough; a larger exponent would overflow a float.
+    whole = min(config.backoff_seconds * 2.0 ** min(sequence_id - 1, 63), config.backoff_max_seconds)
+    return whole * (1.0 - config.backoff_jitter) + whole * config.backoff_jitter * random

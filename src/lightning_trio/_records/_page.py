@@ -1,0 +1,37 @@
+"""A page of query results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar, overload
+
+import attrs
+
+if TYPE_CHECKING:
+    pass
+
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@attrs.frozen
+class PaginatedResult(Sequence[T_co], Generic[T_co]):
+    """A page of query results that is also a plain sequence; `limit` -1 means all."""
+
+    items: Sequence[T_co]
+    limit: int
+    offset: int
+    total: int
+
+    @overload
+    def __getitem__(self, index: int) -> T_co: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T_co]: ...
+    def __getitem__(self, index: int | slice) -> T_co | Sequence[T_co]:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[T_co]:
+        return iter(self.items)

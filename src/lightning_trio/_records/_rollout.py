@@ -1,0 +1,112 @@
+"""Rollouts and their attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from .._spans import Span
+from .._spans import NO_USAGE, Usage
+from ._config import DEFAULT_CONFIG, RolloutConfig
+from ._error_record import ErrorRecord
+from ._statuses import AttemptStatus, RolloutMode, RolloutStatus, known_mode
+
+
+@attrs.frozen
+class Attempt:
+    """One execution of a rollout. `sequence_id` counts the rollout's attempts from 1."""
+
+    rollout_id: str
+    attempt_id: str
+    sequence_id: int
+    start_time: float
+    end_time: float | None = None
+    status: AttemptStatus = "preparing"
+    worker_id: str | None = None
+    last_heartbeat_time: float | None = None
+    metadata: Mapping[str, Any] | None = None
+    error: ErrorRecord | None = None
+    final_reward: float | None = None
+    duration: float | None = None
+    """Seconds the agent ran, by the runner's clock; None while it runs."""
+    usage: Usage = NO_USAGE
+
+
+@attrs.frozen
+class Rollout:
+    """One unit of work: a task (`input`), how to run it, and how far it is."""
+
+    rollout_id: str
+    input: Any
+    start_time: float
+    end_time: float | None = None
+    mode: RolloutMode | None = None
+    resources_id: str | None = None
+    status: RolloutStatus = "queuing"
+    config: RolloutConfig = DEFAULT_CONFIG
+    metadata: Mapping[str, Any] | None = None
+    run_id: str | None = None
+    key: str | None = None
+    """Which of its run's tasks this is, see `EnqueueRolloutRequest`."""
+
+
+def _same_rollout(instance: AttemptedRollout, attribute: attrs.Attribute[Attempt], value: Attempt) -> None:
+    if value.rollout_id != instance.rollout_id:
+        raise ValueError(
+            f"attempt {value.attempt_id} belongs to rollout {value.rollout_id}, not to {instance.rollout_id}"
+        )
+
+
+@attrs.frozen
+class AttemptedRollout(Rollout):
+    """A rollout with its latest attempt."""
+
+    attempt: Attempt = attrs.field(kw_only=True, validator=_same_rollout)
+
+
+@attrs.frozen
+class EnqueueRolloutRequest:
+    """Ask a store for one rollout. `config` None takes the agent's, else the runner's.
+
+    A `key` names the rollout within its run: enqueued a second time, it is the rollout that is there already. So a
+    run that goes on after a crash enqueues what it did before and runs only what is missing.
+    """
+
+    input: Any
+    mode: RolloutMode | None = attrs.field(default=None, validator=known_mode)
+    resources_id: str | None = None
+    config: RolloutConfig | None = None
+    metadata: Mapping[str, Any] | None = None
+    key: str | None = None
+
+
+@attrs.frozen
+class CompletedRollout:
+    """A rollout that has ended, with its last attempt and that attempt's spans in order of their start."""
+
+    rollout: Rollout
+    attempt: Attempt
+    spans: Sequence[Span] = attrs.field(repr=False)
+
+    @property
+    def status(self) -> RolloutStatus:
+        """``"succeeded"``, ``"failed"`` or ``"cancelled"``; `attempt.status` tells a timeout."""
+        return self.rollout.status
+
+    @property
+    def final_reward(self) -> float | None:
+        """The value of the last reward span, None where there was none."""
+        return self.attempt.final_reward
+
+    @property
+    def error(self) -> ErrorRecord | None:
+        """What went wrong, None if nothing did."""
+        return self.attempt.error
+
+    @property
+    def duration(self) -> float:
+        """How long the last attempt ran, in seconds."""
+        return self.attempt.duration or 0.0

@@ -1,0 +1,30 @@
+"""The statuses, modes and lanes there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import attrs
+
+if TYPE_CHECKING:
+    pass
+from ._unset import UNSET
+
+RolloutMode: TypeAlias = Literal["train", "val", "test"]
+RolloutStatus: TypeAlias = Literal["queuing", "preparing", "running", "failed", "succeeded", "cancelled", "requeuing"]
+AttemptStatus: TypeAlias = Literal[
+    "preparing", "running", "failed", "succeeded", "unresponsive", "timeout", "cancelled"
+]
+WorkerStatus: TypeAlias = Literal["idle", "busy", "unknown"]
+LaneName: TypeAlias = Literal["trio", "thread", "asyncio", "process"]
+
+
+_MODES = frozenset({"train", "val", "test", None, UNSET})
+
+
+def known_mode(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value not in _MODES:
+        raise ValueError(f"mode={value!r}; there are 'train', 'val' and 'test', or None")
+
+
+RunStatus: TypeAlias = Literal["running", "finished"]

@@ -1,0 +1,199 @@
+"""Prompts with placeholders."""
+
+from __future__ import annotations
+
+import re
+import string
+import warnings
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Literal, TypeAlias, get_args
+
+import attrs
+
+from .._errors import MissingPlaceholder, ResourceError
+from ._resource import Resource
+
+PromptEngine: TypeAlias = Literal["f-string", "jinja"]
+
+
+@attrs.frozen
+class PromptTemplate(Resource, resource_type="prompt_template"):
+    """A prompt with placeholders.
+
+    Args:
+        template: the text.
+        engine: ``"f-string"``: ``{name}`` with the attribute, index, conversion and format parts of
+            `str.format`; ``"jinja"``: Jinja2, rendered in its sandbox.
+
+    Braces in an f-string template: double them (``{{"label": 1}}``), as in `str.format`. A template that
+    is not a valid format string, such as a prompt that shows JSON as it is, stands as well: then only
+    ``{name}`` with a plain name is replaced and every other brace is text. What looks like a placeholder with an
+    attribute, index or format there, such as ``{price:.2f}``, stays as it is, with a warning.
+
+    >>> PromptTemplate("Answer {question} as {\\"a\\": 1}", engine="f-string").format(question="why?")
+    'Answer why? as {"a": 1}'
+    """
+
+    template: str
+    engine: PromptEngine
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.template, str):
+            raise ResourceError(f"PromptTemplate template={self.template!r} is no string")
+        if self.engine not in get_args(PromptEngine):
+            raise ResourceError(f"PromptTemplate engine={self.engine!r}; there are 'f-string' and 'jinja'")
+        if self.engine == "jinja":
+            _compile_jinja(self.template)
+        elif not _is_format_string(self.template) and (lost := _PARTS.search(self.template)) is not None:
+            warnings.warn(
+                f"the prompt template has braces that are no placeholders, so only plain ones are filled in and "
+                f"{lost[0]!r} stays as it is; double the braces that are text, or pass a finished value for "
+                f"{{{lost[1]}}}",
+                stacklevel=3,
+            )
+
+    @property
+    def placeholders(self) -> frozenset[str]:
+        """The names `format` needs (for jinja: those it may need)."""
+        return self._compiled().names
+
+    def format(self, /, **values: object) -> str:
+        """Fill in the placeholders; values the template does not use are ignored.
+
+        Raises:
+            MissingPlaceholder: a placeholder has no value; the message names it and the values given.
+        """
+        return self._compiled().render(values)
+
+    def _compiled(self) -> _Compiled:
+        compile_ = _compile_jinja if self.engine == "jinja" else _compile_format
+        return compile_(self.template)
+
+
+@attrs.frozen
+class _Compiled:
+    names: frozenset[str]
+    render: Callable[[Mapping[str, object]], str]
+
+
+def _missing(name: str, values: Mapping[str, object]) -> MissingPlaceholder:
+    given = ", ".join(map(repr, values)) or "none"
+    return MissingPlaceholder(f"the prompt template needs {name!r}, and the values given are: {given}")
+
+
+_PLAIN_NAME = re.compile(r"\{([A-Za-z_]\w*)\}")
+_PARTS = re.compile(
+    # No brace before or behind it: doubled ones are text.
+    r"(?<!\{)\{([A-Za-z_]\w*)(?=[.\[!:])(?:\.[A-Za-z_]\w*|\[\w+\])*(?:![rsa])?"
+    r"(?::(?=[^}])[<>=^]?[+\-]?#?\d*[,_]?(?:\.\d+)?[bcdeEfFgGnosxX%]?)?\}(?!\})"
+)
+"""What `str.format` would fill in, besides a plain name."""
+_CONVERSIONS = (None, "r", "s", "a")
+_FIELD_NAME = re.compile(r"([A-Za-z_]\w*)((?:\.\w+|\[[^\]]*\])*)")
+
+
+def _is_format_string(template: str) -> bool:
+    try:
+        fields = [field for field in string.Formatter().parse(template) if field[1] is not None]
+    except ValueError:
+        return False
+    return all(
+        _FIELD_NAME.fullmatch(name or "") and conversion in _CONVERSIONS and (not spec or _is_format_string(spec))
+        for _, name, spec, conversion in fields
+    )
+
+
+@lru_cache(maxsize=1024)
+def _compile_format(template: str) -> _Compiled:
+    if not _is_format_string(template):
+        names = frozenset(_PLAIN_NAME.findall(template))
+
+        def render_plain(values: Mapping[str, object]) -> str:
+            _check_given(names, values)
+            return _PLAIN_NAME.sub(lambda match: str(values[match[1]]), template)
+
+        return _Compiled(names, render_plain)
+
+    names, paths = _format_fields(template)
+    if private := [path for path in paths if "._" in path]:
+        raise ResourceError(f"the prompt template reads the private attribute {private[0]!r}; use a public one")
+
+    def render_format(values: Mapping[str, object]) -> str:
+        _check_given(names, values)
+        try:
+            return template.format_map(values)
+        except (AttributeError, LookupError, TypeError, ValueError) as exc:
+            raise ResourceError(_failed_field(template, values, exc)) from exc
+
+    return _Compiled(names, render_format)
+
+
+def _failed_field(template: str, values: Mapping[str, object], exc: Exception) -> str:
+    """Say which placeholder could not be filled in."""
+    for _, field, spec, conversion in string.Formatter().parse(template):
+        if field is None:
+            continue
+        placeholder = "{" + field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "") + "}"
+        try:
+            placeholder.format_map(values)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            return (
+                f"the placeholder {placeholder!r} of the prompt template cannot be filled in: {type(error).__name__}: "
+                f"{error}"
+            )
+    return f"the prompt template cannot be filled in: {type(exc).__name__}: {exc}"
+
+
+def _check_given(names: frozenset[str], values: Mapping[str, object]) -> None:
+    for name in sorted(names):
+        if name not in values:
+            raise _missing(name, values)
+
+
+def _format_fields(template: str) -> tuple[frozenset[str], list[str]]:
+    """List the names and the whole field paths of a format string, format specs included."""
+    names: set[str] = set()
+    paths: list[str] = []
+    for _, field, spec, _ in string.Formatter().parse(template):
+        if field is None:
+            continue
+        match = _FIELD_NAME.fullmatch(field)
+        assert match is not None
+        names.add(match[1])
+        paths.append(field)
+        if spec:
+            inner_names, inner_paths = _format_fields(spec)
+            names |= inner_names
+            paths += inner_paths
+    return frozenset(names), paths
+
+
+@lru_cache(maxsize=1024)
+def _compile_jinja(template: str) -> _Compiled:
+    # Jinja2 takes 90 ms to import and most programs never use it.
+    from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, meta
+    from jinja2.exceptions import SecurityError
+    from jinja2.sandbox import SandboxedEnvironment
+
+    environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    try:
+        names = frozenset(meta.find_undeclared_variables(environment.parse(template)))
+        compiled = environment.from_string(template)
+    except TemplateSyntaxError as exc:
+        raise ResourceError(f"the jinja prompt template is wrong at line {exc.lineno}: {exc.message}") from exc
+
+    def render(values: Mapping[str, object]) -> str:
+        try:
+            return compiled.render(values)
+        except UndefinedError as exc:
+            missing = next((name for name in sorted(names) if name not in values), None)
+            if missing is None:
+                raise ResourceError(f"the jinja prompt template failed: {exc}") from exc
+            raise _missing(missing, values) from exc
+        except SecurityError as exc:
+            raise ResourceError(f"the jinja prompt template does what its sandbox forbids: {exc}") from exc
+        except TemplateError as exc:
+            raise ResourceError(f"the jinja prompt template failed: {exc}") from exc
+
+    return _Compiled(names, render)

@@ -1,0 +1,81 @@
+"""The base of resources, and the registry of their types."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeAlias
+
+import attrs
+
+from .._errors import ResourceError
+
+_resource_types: dict[str, type[Resource]] = {}
+
+
+@attrs.frozen
+class Resource:
+    """Derive your own kinds of resource from this.
+
+    A subclass is a frozen attrs class with a name, under which stores and wire formats keep it; without one
+    the name is the class name in snake case.
+
+    >>> @attrs.frozen
+    ... class Rubric(Resource, resource_type="rubric"):
+    ...     criteria: tuple[str, ...]
+    >>> Rubric(("short", "polite")).resource_type
+    'rubric'
+    """
+
+    resource_type: ClassVar[str] = "resource"
+
+    def __init_subclass__(cls, *, resource_type: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # attrs builds a slotted class anew and so comes here twice; a name given at first must stay.
+        name: str = resource_type or cls.__dict__.get("resource_type") or _snake_case(cls.__name__)
+        known = _resource_types.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ResourceError(
+                f"resource_type {name!r} of {cls.__qualname__} is taken by {known.__qualname__}; "
+                f'give another: class {cls.__name__}(Resource, resource_type="…")'
+            )
+        cls.resource_type = name
+        _resource_types[name] = cls
+
+
+NamedResources: TypeAlias = Mapping[str, Resource]
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def resource_class(resource_type: str) -> type[Resource]:
+    """Give the class registered under `resource_type`, `UnknownResource` if there is none."""
+    return _resource_types.get(resource_type, UnknownResource)
+
+
+@attrs.frozen
+class UnknownResource(Resource, resource_type="unknown"):
+    """Stand for a stored resource whose class this process has not defined."""
+
+    stored_type: str
+    fields: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False)
+
+
+def check_resources(resources: object, where: str) -> NamedResources:
+    """Return `resources` as a mapping of its own, or say what is wrong with it."""
+    if not isinstance(resources, Mapping):
+        raise ResourceError(
+            f"{where} takes a mapping of names to resources, not {type(resources).__name__}; "
+            'for example {"prompt_template": PromptTemplate("…", engine="f-string")}'
+        )
+    for name, resource in resources.items():
+        if not isinstance(name, str):
+            raise ResourceError(f"{where} has the key {name!r}; the names of resources are strings")
+        if not isinstance(resource, Resource):
+            raise ResourceError(
+                f"{where}[{name!r}] is of type {type(resource).__name__}, which is no resource; "
+                "use LLM, PromptTemplate or a subclass of Resource"
+            )
+    return dict(resources)

@@ -1,0 +1,66 @@
+"""How many failures a run may have before it ends early."""
+
+from __future__ import annotations
+
+import trio
+
+from .._errors import UsageError
+
+
+def check_max_failures(value: object) -> None:
+    """Refuse what is neither a number of failures nor a share of the tasks.
+
+    Raises:
+        UsageError: showing what to give.
+    """
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return
+    if isinstance(value, float) and 0.0 < value < 1.0:
+        return
+    hint = ""
+    if isinstance(value, float) and value >= 1.0 and value.is_integer():
+        hint = f"; did you mean {int(value)}?"
+    raise UsageError(
+        f"max_failures={value!r}; give how many rollouts may fail as an int (0 ends the run at the first failure), or "
+        f"their share of all tasks as a float between 0 and 1{hint}"
+    )
+
+
+class FailureLimit:
+    """Count the failures of a run and tell when there are more than it may have.
+
+    Args:
+        max_failures: a number, or a share of the tasks.
+        tasks: how many tasks there are.
+        failed: how many rollouts have failed before.
+    """
+
+    def __init__(self, max_failures: float, tasks: int, failed: int) -> None:
+        if isinstance(max_failures, float) and not tasks:
+            raise UsageError(
+                f"max_failures={max_failures!r} is a share of the datasets' tasks, and fit() got no dataset; give a "
+                "number, as an int"
+            )
+        self._given = max_failures
+        self._tasks = tasks
+        self._allowed = max_failures if isinstance(max_failures, int) else int(max_failures * tasks)
+        self._failed = failed
+        self.exceeded = trio.Event()
+        self._look()
+
+    @property
+    def reason(self) -> str:
+        """Why the run ends early."""
+        what = f"max_failures={self._given!r}"
+        if isinstance(self._given, float):
+            what += f" of {self._tasks} tasks"
+        return f"{self._failed} rollouts failed, more than {what} allows"
+
+    def count(self) -> None:
+        """Note that another rollout has failed."""
+        self._failed += 1
+        self._look()
+
+    def _look(self) -> None:
+        if self._failed > self._allowed:
+            self.exceeded.set()

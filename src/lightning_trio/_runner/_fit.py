@@ -1,0 +1,324 @@
+"""One run of an algorithm over datasets, on an open runner."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import attrs
+import trio
+
+from .._agents import SIGNALLING, find_asyncio_sign
+from .._concurrency import FlatNursery
+from .._errors import AsyncioAgentError, ResumeError, StaleRun, Terminated
+from .._ids import new_run_id
+from .._lifecycle import TERMINAL_ROLLOUT, choose_run
+from .._records import AttemptedRollout, FitResult, ResourcesUpdate, RolloutMode, Run, RunSummary, Unset
+from .._resources import NamedResources
+from ..algorithms import Algorithm, Baseline, Datasets, Session, describe_resources
+from ..store import LightningStore, RunStore
+from ._engine import Engine
+from ._failure_limit import FailureLimit
+from ._lease import describe_worker, end_leases, is_alive, is_of_dead_process
+
+logger = logging.getLogger("lightning_trio.runner")
+
+
+_RECORD_SECONDS = 1.0
+"""How often a run notes how long it has been worked on; a process that is killed takes this much with it."""
+
+_LAST_RECORD_SECONDS = 2.0
+"""How long noting it may take when the run is cancelled."""
+
+
+@attrs.frozen
+class FitSettings:
+    """What a runner's fits have in common.
+
+    `own` is the snapshot of the runner's own resources, None where it has none.
+    """
+
+    agent_name: str
+    algorithm: Algorithm
+    adapter: object | None
+    resources: NamedResources
+    own: ResourcesUpdate | None
+    max_concurrency: int
+    max_rollouts: int | None
+    max_failures: float | None
+    run_name: str | None
+    worker_id: str
+
+
+@attrs.frozen
+class Resumption:
+    """Whether to go on with a run that is in the store: any, one by its id, or even one that differs."""
+
+    resume: bool | str = False
+    force: bool = False
+
+
+class Fit:
+    """Run the algorithm, with its store bound to a run of its own, and work off what it asks for."""
+
+    def __init__(self, engine: Engine, store: LightningStore, settings: FitSettings, datasets: Datasets) -> None:
+        self._engine = engine
+        self._store = store
+        self._settings = settings
+        self._datasets = datasets
+
+    async def run(self, resumption: Resumption) -> FitResult:
+        """Run to the end and give what it came to."""
+        await self._check_resources()
+        run = await self._begin(resumption)
+        if run.status == "finished":
+            logger.info("%s has finished before; this is its result", run.run_id)
+            return await self._result(run)
+        return await self._work(run)
+
+    # Beginning.
+
+    async def _begin(self, resumption: Resumption) -> Run:
+        """Make a run, or take one up again."""
+        settings = self._settings
+        wanted = Run(
+            new_run_id(),
+            settings.run_name,
+            settings.agent_name,
+            settings.algorithm.name,
+            self._datasets.fingerprints(digest=self._store.persistent),
+            start_time=time.time(),
+            resources_id=None if settings.own is None else settings.own.resources_id,
+            config={"max_concurrency": settings.max_concurrency, "max_rollouts": settings.max_rollouts},
+            worker_id=settings.worker_id,
+        )
+        if resumption.resume is False:
+            await self._store.put([wanted])
+            return wanted
+        runs = await self._store.query_runs()
+        found = choose_run(runs, wanted, resumption.resume, force=resumption.force)
+        if found is None:
+            logger.info("there is no run to resume; %s begins", wanted.run_id)
+            await self._store.put([wanted])
+            return wanted
+        return found if found.status == "finished" else await self._take_up(found)
+
+    async def _take_up(self, run: Run) -> Run:
+        workers = await self._store.query_workers()
+        driver = next((worker for worker in workers if worker.worker_id == run.worker_id), None)
+        mine = self._settings.worker_id
+        if driver is not None and driver.worker_id != mine and is_alive(driver):
+            raise ResumeError(
+                f"{run.run_id} is being worked on by {describe_worker(driver)}. Let it end, or, if it was "
+                f"cut off, wait until its lease of {driver.lease_seconds:.0f} s runs out"
+            )
+        # Of those on other machines nothing is known until their leases run out.
+        await end_leases(
+            self._store, [worker for worker in workers if worker.worker_id != mine and is_of_dead_process(worker)]
+        )
+        counts = (await self._store.summarize(run.run_id)).counts
+        done = sum(number for status, number in counts.items() if status in TERMINAL_ROLLOUT)
+        logger.info("%s goes on: %d rollouts are done, %d begun are not", run.run_id, done, sum(counts.values()) - done)
+        taken = attrs.evolve(run, worker_id=mine, takeovers=run.takeovers + 1)
+        try:
+            await self._store.put([taken])
+        except StaleRun as exc:
+            raise ResumeError(f"{run.run_id} has just been taken up by another process; let it end") from exc
+        return taken
+
+    async def _initial(self, run: Run) -> ResourcesUpdate | None:
+        """Give the snapshot the run begins with; a resumed run's has the id it had."""
+        own = self._settings.own
+        if own is None or run.resources_id in (None, own.resources_id):
+            return own
+        before = await self._store.get_resources_by_id(run.resources_id)
+        if before is not None and describe_resources(before.resources) != describe_resources(own.resources):
+            logger.warning(
+                "%s began with other resources; what is done stays, what is left runs with today's", run.run_id
+            )
+        return await self._store.update_resources(run.resources_id, own.resources)
+
+    # Working.
+
+    async def _work(self, run: Run) -> FitResult:
+        settings = self._settings
+        store = RunStore(self._store, run.run_id, self._check, await self._rollouts_left(run))
+        session = Session(run, store, await self._initial(run), settings.max_concurrency, settings.adapter)
+        begun = trio.current_time()
+
+        def elapsed() -> float:
+            return run.elapsed_seconds + trio.current_time() - begun
+
+        limit = await self._failure_limit(run)
+        try:
+            with self._engine.stop.working() as work:
+                async with FlatNursery() as nursery:
+                    # Whatever the algorithm waits for, the end of the grace period or a second signal ends it.
+                    work.end_within(nursery.cancel_scope)
+                    nursery.start_soon(_note_time, session, elapsed)
+                    await self._run_limited(session, store, limit)
+                    nursery.cancel_scope.cancel()
+        except BaseException as exc:
+            with trio.move_on_after(_LAST_RECORD_SECONDS, shield=True), suppress(Exception):
+                await self._engine.wait_committed()
+                await session.record(elapsed_seconds=elapsed())
+                if isinstance(exc, KeyboardInterrupt | Terminated):
+                    await self._say_interrupted(run.run_id)
+            raise
+        best = session.best
+        run = await session.record(
+            status="finished",
+            end_time=time.time(),
+            elapsed_seconds=elapsed(),
+            best_resources_id=None if best is None else best.resources_id,
+            history=session.history,
+            ended_early=limit.reason if limit is not None and limit.exceeded.is_set() else run.ended_early,
+        )
+        return await self._result(run, best)
+
+    async def _rollouts_left(self, run: Run) -> int | None:
+        """Give how many rollouts may still be started."""
+        if self._settings.max_rollouts is None:
+            return None
+        counts = (await self._store.summarize(run.run_id)).counts
+        started = sum(number for status, number in counts.items() if status != "cancelled")
+        return max(self._settings.max_rollouts - started, 0)
+
+    async def _failure_limit(self, run: Run) -> FailureLimit | None:
+        max_failures = self._settings.max_failures
+        if max_failures is None:
+            return None
+        failed = (await self._store.summarize(run.run_id)).counts.get("failed", 0)
+        return FailureLimit(max_failures, self._datasets.size, failed)
+
+    async def _run_limited(self, session: Session, store: RunStore, limit: FailureLimit | None) -> None:
+        """Run the algorithm and work off what it asks for, both until there are too many failures."""
+        learning = trio.CancelScope()
+        async with FlatNursery() as nursery:
+            if limit is None:
+                nursery.start_soon(self._work_off, session)
+            else:
+                nursery.start_soon(self._work_until, limit, session, store, learning)
+            with learning:
+                await self._run_algorithm(session)
+            session.begun.set()
+            await session.wait_all()
+            nursery.cancel_scope.cancel()
+
+    async def _work_off(self, session: Session) -> None:
+        await session.begun.wait()
+        await self._engine.work(session.run_id)
+
+    async def _work_until(
+        self, limit: FailureLimit, session: Session, store: RunStore, learning: trio.CancelScope
+    ) -> None:
+        """Work off what the algorithm asks for until there are too many failures, then end what is left."""
+        with self._engine.telling_failures(store.run_id, limit.count):
+            async with FlatNursery() as nursery:
+                nursery.start_soon(self._work_off, session)
+                await limit.exceeded.wait()
+                nursery.cancel_scope.cancel()
+        logger.warning("%s ends early: %s", store.run_id, limit.reason)
+        await self._engine.wait_committed()
+        await store.refuse()
+        # Baseline comes to its end by itself, and so all tasks are counted; what others make of failures only is open.
+        if not isinstance(self._settings.algorithm, Baseline):
+            learning.cancel()
+
+    async def _check_resources(self) -> None:
+        # Baseline runs both datasets with what there is; another algorithm may publish what the agent needs.
+        own = self._settings.own
+        if own is not None or isinstance(self._settings.algorithm, Baseline):
+            snapshot = own or await self._store.get_latest_resources()
+            resources = {} if snapshot is None else snapshot.resources
+            for mode in self._datasets.modes:
+                self._engine.bind(mode, resources)
+
+    def _check(self, mode: RolloutMode | None | Unset, resources: NamedResources) -> None:
+        for each in self._datasets.modes if isinstance(mode, Unset) else (mode,):
+            self._engine.bind(each, resources)
+
+    async def _run_algorithm(self, session: Session) -> None:
+        algorithm = self._settings.algorithm
+        datasets = self._datasets
+        token = algorithm.enter_session(session)
+        try:
+            if algorithm.is_async():
+                await _run_unprotected(algorithm, datasets)
+            else:
+
+                def run_in_thread() -> object:
+                    return algorithm.run(train_dataset=datasets.train, val_dataset=datasets.val)
+
+                await trio.to_thread.run_sync(run_in_thread, abandon_on_cancel=True)
+        finally:
+            algorithm.leave_session(token)
+
+    # Ending.
+
+    async def _result(self, run: Run, best: ResourcesUpdate | None = None) -> FitResult:
+        summary = await self._store.summarize(run.run_id)
+        await self._say_failures(run, summary)
+        if best is None and run.best_resources_id is not None:
+            best = await self._store.get_resources_by_id(run.best_resources_id)
+        return FitResult(
+            run_id=run.run_id,
+            resources=self._settings.resources if best is None else best.resources,
+            resources_id=None if best is None else best.resources_id,
+            counts={status: summary.counts.get(status, 0) for status in sorted(TERMINAL_ROLLOUT)},
+            mean_reward={"train": summary.mean_reward("train"), "val": summary.mean_reward("val")},
+            history=run.history,
+            usage=summary.usage,
+            agent_seconds=summary.agent_seconds,
+            duration=run.elapsed_seconds,
+            ended_early=run.ended_early,
+        )
+
+    async def _say_failures(self, run: Run, summary: RunSummary) -> None:
+        failed = summary.counts.get("failed", 0)
+        if not failed:
+            return
+        first = await self._store.query_rollouts(status_in=["failed"], run_id_in=[run.run_id], limit=1)
+        rollout = first[0] if first else None
+        error = rollout.attempt.error if isinstance(rollout, AttemptedRollout) else None
+        logger.warning(
+            "%d of %d rollouts of %s failed%s; store.query_rollouts(status_in=['failed']) gives them all",
+            failed,
+            sum(summary.counts.values()),
+            run.run_id,
+            "" if error is None else f", the first with {error.type}: {error.message}",
+        )
+
+    async def _say_interrupted(self, run_id: str) -> None:
+        counts = (await self._store.summarize(run_id)).counts
+        done = sum(number for status, number in counts.items() if status in TERMINAL_ROLLOUT)
+        logger.warning(
+            "interrupted: %d rollouts of %s are done and kept, %d are not%s",
+            done,
+            run_id,
+            sum(counts.values()) - done,
+            "; fit(…, resume=True) goes on from here" if self._store.persistent else "",
+        )
+
+
+async def _note_time(session: Session, elapsed: Callable[[], float]) -> None:
+    while True:
+        await trio.sleep(_RECORD_SECONDS)
+        await session.record(elapsed_seconds=elapsed())
+
+
+@trio.lowlevel.disable_ki_protection
+async def _run_unprotected(algorithm: Algorithm, datasets: Datasets) -> Any:
+    try:
+        await algorithm.run(train_dataset=datasets.train, val_dataset=datasets.val)
+    except SIGNALLING as exc:
+        sign = find_asyncio_sign(exc)
+        if sign is None:
+            raise
+        raise AsyncioAgentError(
+            f"the algorithm {algorithm.name} is written for asyncio ({sign}), and algorithms run in Trio: call "
+            "trio.sleep, trio.open_nursery and the like instead of asyncio's"
+        ) from exc

@@ -1,0 +1,108 @@
+"""Hooks: a user's own code at the start and the end of every attempt."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import trio
+
+from .._agents import find_asyncio_sign
+from .._checks import checked
+from .._errors import ComponentError
+from .._records import AttemptedRollout
+from .._spans import Span
+
+if TYPE_CHECKING:
+    from .._agents import LitAgent
+    from ..tracing import Tracer
+    from ._runner import Runner
+
+
+logger = logging.getLogger("lightning_trio.hooks")
+
+
+class Hook:
+    """Derive from this and override what you need; all methods are called with keywords.
+
+    Hooks run one after another in the order they were given, for each attempt: `on_rollout_start`,
+    `on_trace_start`, the agent, `on_trace_end` (also when the agent raised or was stopped), `on_rollout_end`.
+    An error in a hook is logged and does not fail the rollout.
+
+    >>> from lightning_trio import Runner
+    >>> import trio
+    >>> class Report(Hook):
+    ...     async def on_rollout_end(self, *, agent, runner, rollout, spans):
+    ...         print(rollout.input, len(spans))
+    >>> result = trio.run(Runner(len, hooks=[Report()]).fit, ["tea"])
+    tea 2
+    """
+
+    async def on_rollout_start(self, *, agent: LitAgent[Any], runner: Runner, rollout: AttemptedRollout) -> None:
+        """Before anything else of the attempt."""
+
+    async def on_trace_start(
+        self, *, agent: LitAgent[Any], runner: Runner, tracer: Tracer, rollout: AttemptedRollout
+    ) -> None:
+        """Inside the attempt's trace, before the agent: what is emitted here belongs to the attempt."""
+
+    async def on_trace_end(
+        self, *, agent: LitAgent[Any], runner: Runner, tracer: Tracer, rollout: AttemptedRollout
+    ) -> None:
+        """Inside the attempt's trace, after the agent; `tracer.get_last_trace` gives its spans so far."""
+
+    async def on_rollout_end(
+        self, *, agent: LitAgent[Any], runner: Runner, rollout: AttemptedRollout, spans: Sequence[Span]
+    ) -> None:
+        """After the trace is complete, the automatic reward included, and before the outcome is stored."""
+
+
+HookName = Literal["on_rollout_start", "on_trace_start", "on_trace_end", "on_rollout_end"]
+
+
+def check_hooks(hooks: Hook | Sequence[Hook]) -> tuple[Hook, ...]:
+    """Refuse what is no hook, and hooks that could not be called.
+
+    Raises:
+        ComponentError: something is no `Hook`, or its method is not async or does not take the keywords.
+    """
+    if not isinstance(hooks, Hook | Sequence) or isinstance(hooks, str):
+        raise ComponentError(f"hooks takes a list of hooks, not {hooks!r}")
+    several = (hooks,) if isinstance(hooks, Hook) else tuple(hooks)
+    for hook in several:
+        checked("hooks", hook, Hook)
+        for name in get_args(HookName):
+            _check_method(hook, name)
+    return several
+
+
+def _check_method(hook: Hook, name: str) -> None:
+    own = getattr(Hook, name)
+    method = getattr(hook, name)
+    if getattr(method, "__func__", None) is own:
+        return
+    _, *keywords = inspect.signature(own).parameters
+    right = f"write: async def {name}(self, *, {', '.join(keywords)}): …"
+    if not inspect.iscoroutinefunction(inspect.unwrap(method)):
+        raise ComponentError(f"the hook {type(hook).__name__}.{name} is not async; {right}")
+    try:
+        inspect.signature(method).bind(**dict.fromkeys(keywords))
+    except TypeError as exc:
+        raise ComponentError(
+            f"the hook {type(hook).__name__}.{name} does not take what it is called with ({exc}); {right}"
+        ) from exc
+
+
+@trio.lowlevel.disable_ki_protection
+async def call_hooks(hooks: Sequence[Hook], name: HookName, **arguments: Any) -> None:
+    """Call one method of every hook, logging what they raise."""
+    for hook in hooks:
+        try:
+            await getattr(hook, name)(**arguments)
+        except (Exception, SystemExit) as exc:
+            what = "failed"
+            if (sign := find_asyncio_sign(exc)) is not None:
+                what = f"is written for asyncio ({sign}), and hooks run in Trio: call trio.sleep and the like there"
+            logger.exception("the hook %s.%s %s; the rollout goes on", type(hook).__name__, name, what)

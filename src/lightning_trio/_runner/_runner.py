@@ -1,0 +1,433 @@
+"""The runner: turns tasks into attempts."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import trio
+
+from .._agents import LitAgent, as_agent
+from .._checks import check_count, checked
+from .._concurrency import FlatNursery
+from .._errors import DatasetError, NotInTrio, RunnerClosed, UsageError
+from .._host import DESCRIBING, STOPPING, relaxed_gc
+from .._ids import random_bits
+from .._records import (
+    DEFAULT_CONFIG,
+    CompletedRollout,
+    EnqueueRolloutRequest,
+    FitResult,
+    ResourcesUpdate,
+    RolloutConfig,
+    RolloutMode,
+    RunnerStatistics,
+    missing_name,
+)
+from .._resources import NamedResources, check_resources
+from ..algorithms import Algorithm, Baseline, Dataset, Datasets, check_dataset
+from ..lanes import open_asyncio_lane
+from ..store import InMemoryLightningStore, LightningStore, SqliteLightningStore
+from ..tracing import Tracer
+from ._attempt import Surroundings
+from ._engine import Engine
+from ._failure_limit import check_max_failures
+from ._fit import Fit, FitSettings, Resumption
+from ._hooks import Hook, check_hooks
+from ._inspection import RunningAttempt
+from ._lease import LEASE_SECONDS, open_lease
+from ._report import summary
+from ._stream import RolloutStream, Tasks
+
+if TYPE_CHECKING:
+    from ..lanes._process import ProcessLane
+
+
+class Runner:
+    """Run an agent on tasks, many at a time. Making one starts nothing.
+
+    Args:
+        agent: what `@rollout` made, a `LitAgent`, or a plain function.
+        resources: what the agent is given, by name.
+        store: where rollouts and spans are kept; by default in ``runs/{run_name}.db``, or in memory where the runs
+            have no name.
+        algorithm: what `fit` runs; `Baseline` by default.
+        max_concurrency: how many attempts may run at a time.
+        config: deadlines and retries of rollouts that have none of their own (the agent's win over these).
+        hooks: code of yours around every attempt, in this order.
+        tracer: what records the attempts.
+        adapter: what the algorithm turns spans into data with.
+        max_rollouts: how many rollouts one `fit` starts at most; the rest count as cancelled.
+        max_failures: how many rollouts of one `fit` may fail, as an int, or which share of its tasks, as a float
+            between 0 and 1; with one more it ends early, and what is left counts as cancelled.
+        grace_seconds: how long attempts may run on after a first Ctrl-C or SIGTERM.
+        run_name: what to call the runs of `fit`, to tell them apart in a store.
+        lease_seconds: how long the runner may be silent before other runners of the store take over what it runs.
+        max_processes: how many worker processes an agent with ``runs_in="process"`` gets, and so how many of its
+            attempts run at a time; None for as many as there are processors.
+
+    >>> import trio
+    >>> async def double(task: int) -> float:
+    ...     return task * 2.0
+    >>> result = trio.run(Runner(double).fit, [1, 2, 3])
+    >>> result.mean_reward["train"]
+    4.0
+    """
+
+    def __init__(
+        self,
+        agent: LitAgent[Any] | Callable[..., Any],
+        *,
+        resources: NamedResources | None = None,
+        store: LightningStore | None = None,
+        algorithm: Algorithm | None = None,
+        max_concurrency: int = 100,
+        config: RolloutConfig = DEFAULT_CONFIG,
+        hooks: Hook | Sequence[Hook] = (),
+        tracer: Tracer | None = None,
+        adapter: object | None = None,
+        max_rollouts: int | None = None,
+        max_failures: float | None = None,
+        grace_seconds: float = 5.0,
+        run_name: str | None = None,
+        lease_seconds: float = LEASE_SECONDS,
+        max_processes: int | None = None,
+    ) -> None:
+        check_count("max_concurrency", max_concurrency)
+        check_count("max_rollouts", max_rollouts, least=0, unlimited=True)
+        check_count("max_processes", max_processes, unlimited=True)
+        if not isinstance(lease_seconds, int | float) or not 0 < lease_seconds < math.inf:
+            raise UsageError(f"lease_seconds={lease_seconds!r}; give seconds, more than 0")
+        check_max_failures(max_failures)
+        if not isinstance(grace_seconds, int | float) or not 0 <= grace_seconds < math.inf:
+            raise UsageError(f"grace_seconds={grace_seconds!r}; give how long attempts may run on, 0 to stop at once")
+        self.agent: LitAgent[Any] = as_agent(agent)
+        for name, each in (("config", config), ("the agent's config", self.agent.config)):
+            if each is None:
+                continue
+            checked(name, each, RolloutConfig)
+            if (missing := missing_name(each.retry_exceptions)) is not None:
+                raise UsageError(f"{name} has retry_exceptions=[{missing!r}], and its module has nothing of that name")
+            _warn_idle(name, each)
+        check_run_name(run_name)
+        self.store: LightningStore = (
+            default_store(run_name) if store is None else checked("store", store, LightningStore)
+        )
+        self.algorithm: Algorithm = Baseline() if algorithm is None else checked("algorithm", algorithm, Algorithm)
+        self.tracer: Tracer = Tracer() if tracer is None else checked("tracer", tracer, Tracer)
+        self.hooks: tuple[Hook, ...] = check_hooks(hooks)
+        self.adapter = adapter
+        self.max_processes = max_processes
+        if self.agent.runs_in == "process":
+            # A slot is taken before a rollout is claimed, so that nobody waits for a worker on the agent's time.
+            max_concurrency = min(max_concurrency, max_processes or os.cpu_count() or 1)
+        self.max_concurrency = max_concurrency
+        self.max_rollouts = max_rollouts
+        self.max_failures = max_failures
+        self.grace_seconds = grace_seconds
+        self.run_name = run_name
+        self.lease_seconds = lease_seconds
+        self.config: RolloutConfig = checked("config", config, RolloutConfig)
+        self._resources = check_resources({} if resources is None else resources, "Runner(resources=…)")
+        self._worker_id = f"runner-{random_bits(48):012x}"
+        self._engine: Engine | None = None
+        self._own_snapshot: ResourcesUpdate | None = None
+        self._last_published: ResourcesUpdate | None = None
+        self._stack: AsyncExitStack | None = None
+        self._statistics = RunnerStatistics(0, 0, 0, 0, 0, 0, 0, 0, max_concurrency)
+
+    def statistics(self) -> RunnerStatistics:
+        """Count what runs, waits and is done since the runner was opened last; zeros before."""
+        return self._statistics if self._engine is None else self._engine.statistics()
+
+    def running(self, limit: int | None = None) -> list[RunningAttempt]:
+        """Look at the attempts that run, the oldest first: their ages, last spans, and where their tasks stand.
+
+        May be called from any thread.
+
+        Args:
+            limit: how many to look at; None for all.
+        """
+        _check_limit(limit)
+        return [] if self._engine is None else self._engine.running(limit)
+
+    def describe(self, *, limit: int = 20) -> str:
+        """Say what the runner does, in lines for a terminal: numbers, then the attempts that run, the oldest first.
+
+        ``kill -USR1`` prints this for all open runners of a program, also while an agent keeps Trio from running.
+        May be called from any thread.
+
+        Args:
+            limit: how many attempts to show.
+        """
+        _check_limit(limit)
+        if self._engine is None:
+            return f"{summary(self.agent.name, self._statistics, None)}; it is closed"
+        return self._engine.describe(limit)
+
+    # Opening and closing.
+
+    # Protected: a Ctrl-C is raised in the agent's code or where we wait, never halfway through our own.
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> Self:
+        if not trio.lowlevel.in_trio_task():
+            raise NotInTrio(
+                "a runner runs in Trio, and this is no task of Trio's; write trio.run(runner.fit, train_dataset), or, "
+                "in a program of asyncio, async with embed.open_asyncio(runner) as r: await r.fit(train_dataset)"
+            )
+        if self._stack is not None:
+            raise UsageError("this runner is open already; one `async with runner:` is enough")
+        self._stack = AsyncExitStack()
+        try:
+            await self._stack.enter_async_context(self._open())
+        except BaseException:
+            self._stack = None
+            raise
+        return self
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> bool | None:
+        assert self._stack is not None
+        stack, self._stack = self._stack, None
+        return await stack.__aexit__(kind, exc, tb)
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncGenerator[Engine]:
+        async with AsyncExitStack() as stack:
+            stack.enter_context(relaxed_gc())
+            if not self.store.is_open:
+                await stack.enter_async_context(self.store)
+            await stack.enter_async_context(self.tracer.open())
+            asyncio_lane = await stack.enter_async_context(open_asyncio_lane())
+            process_lane: ProcessLane | None = None
+            if self.agent.runs_in == "process":
+                # The extra `process` is optional, and so is the import of all that goes with it.
+                from ..lanes._process import open_process_lane
+
+                process_lane = await stack.enter_async_context(open_process_lane(self.tracer.instruments_openai))
+            engine = Engine(
+                Surroundings(self.agent, self, self.tracer, self.hooks, asyncio_lane, process_lane),
+                self.store,
+                self._resources,
+                self.agent.config or self.config,
+                self.max_concurrency,
+                self._worker_id,
+                self.grace_seconds,
+            )
+            await stack.enter_async_context(
+                open_lease(self.store, self._worker_id, engine.is_busy, seconds=self.lease_seconds)
+            )
+            stack.callback(self._keep_statistics, engine)
+            stack.callback(engine.say_abandoned)
+            nursery = await stack.enter_async_context(FlatNursery())
+            nursery.start_soon(engine.commit_all)
+            stack.callback(engine.close)
+            if self._resources:
+                self._own_snapshot = await self.store.add_resources(self._resources)
+            self.agent.set_runner(self)
+            self._engine = engine
+            stack.enter_context(DESCRIBING.joined(self.describe))
+            stack.enter_context(STOPPING.joined(engine.stop))
+            try:
+                yield engine
+            finally:
+                self._engine = None
+                self._own_snapshot = self._last_published = None
+
+    def _keep_statistics(self, engine: Engine) -> None:
+        self._statistics = engine.statistics()
+
+    def _opened(self, call: str) -> Engine:
+        if self._engine is None:
+            raise RunnerClosed(f"the runner is not open; write: {call}")
+        return self._engine
+
+    # One rollout, many rollouts, a queue.
+
+    async def step(
+        self, task: Any, *, resources: NamedResources | None = None, mode: RolloutMode | None = None
+    ) -> CompletedRollout:
+        """Run one task and give what came of it.
+
+        Args:
+            task: the input.
+            resources: what to run with instead of the runner's own.
+            mode: ``"train"``, ``"val"`` or ``"test"``.
+
+        Raises:
+            Exception: what the agent raised in its last attempt (`AttemptTimedOut` at its deadline), after it is
+                recorded.
+            RunnerClosed: outside ``async with runner``.
+            AgentSignatureError: a parameter of the agent cannot be supplied.
+
+        When the caller is cancelled, the rollout is stopped and ends as cancelled.
+        """
+        engine = self._opened("async with runner: await runner.step(task)")
+        request = await self._request(engine, task, resources, mode)
+        await engine.acquire_slot()
+        completed = await engine.run_new(request)
+        if completed.error is not None:
+            exception = completed.error.exception
+            assert exception is not None
+            exception.add_note(f"In rollout {completed.rollout.rollout_id}.")
+            raise exception
+        return completed
+
+    async def _request(
+        self, engine: Engine, task: Any, resources: NamedResources | None, mode: RolloutMode | None
+    ) -> EnqueueRolloutRequest:
+        if resources is None:
+            snapshot = self._own_snapshot or await self.store.get_latest_resources()
+        else:
+            checked = check_resources(resources, "resources=…")
+            engine.bind(mode, checked)
+            snapshot = self._last_published
+            if snapshot is None or snapshot.resources != checked:
+                # The same resources again, as in a loop of steps, are the same snapshot.
+                snapshot = self._last_published = await self.store.add_resources(checked)
+        engine.bind(mode, self._resources if snapshot is None else snapshot.resources)
+        return EnqueueRolloutRequest(task, mode, None if snapshot is None else snapshot.resources_id)
+
+    def stream(
+        self,
+        tasks: Tasks,
+        *,
+        resources: NamedResources | None = None,
+        mode: RolloutMode | None = None,
+    ) -> RolloutStream:
+        """Run the tasks of a sync or async iterable, as ``async with runner.stream(tasks) as results:``.
+
+        ``async for done in results:`` gives each `CompletedRollout` as it finishes; failures come as data, too.
+        The source is read no further ahead than `max_concurrency` rollouts that run or wait to be read. Leaving
+        the block cancels what runs.
+
+        Args:
+            tasks: the inputs; may be endless.
+            resources: what to run with instead of the runner's own.
+            mode: ``"train"``, ``"val"`` or ``"test"``.
+        """
+        engine = self._opened("async with runner, runner.stream(tasks) as results: …")
+
+        async def prepare() -> str | None:
+            return (await self._request(engine, None, resources, mode)).resources_id
+
+        def request(task: Any, resources_id: str | None) -> EnqueueRolloutRequest:
+            return EnqueueRolloutRequest(task, mode, resources_id)
+
+        return RolloutStream(engine, tasks, prepare, request, self.max_concurrency)
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Work off the store's queue, whoever fills it, until cancelled.
+
+        Rollouts that run when it is cancelled go back to the queue.
+
+        Raises:
+            RunnerClosed: outside ``async with runner``.
+        """
+        engine = self._opened("async with runner: await runner.serve()")
+        task_status.started()
+        await engine.work(None)
+
+    # A whole run.
+
+    @trio.lowlevel.enable_ki_protection
+    async def fit(
+        self,
+        train_dataset: Dataset[Any] | None = None,
+        val_dataset: Dataset[Any] | None = None,
+        *,
+        resume: bool | str = False,
+        force_resume: bool = False,
+    ) -> FitResult:
+        """Run the algorithm over the datasets and give what it came to, as ``trio.run(runner.fit, train, val)``.
+
+        Works on an open and on a closed runner; a closed one is open while it runs. When it is cancelled or
+        interrupted, finished rollouts are kept and those that run go back to the queue.
+
+        Args:
+            train_dataset: tasks, as a list or anything with ``len()`` and ``[index]``.
+            val_dataset: the same, held out.
+            resume: True goes on with the latest unfinished run of this agent and these datasets that the store has:
+                what finished is kept, what ran is run again, counts and times cover the whole run. A run that has
+                finished gives its result; where there is none, one begins. A run's id goes on with that one.
+            force_resume: go on even with a run of another agent or dataset.
+
+        Raises:
+            DatasetError: a dataset is empty, or a generator (see `stream`).
+            AgentSignatureError: a parameter of the agent cannot be supplied; nothing has run then.
+            NotInTrio: Trio does not run here, but perhaps asyncio; the message shows what to write instead.
+            ResumeError: the run to resume is another agent's or dataset's, unknown, or being worked on.
+        """
+        if train_dataset is None and val_dataset is None and isinstance(self.algorithm, Baseline):
+            raise DatasetError("fit() got no dataset; write: trio.run(runner.fit, [task, …])")
+        check_dataset("train_dataset", train_dataset)
+        check_dataset("val_dataset", val_dataset)
+        if not isinstance(resume, bool | str):
+            raise UsageError(f"resume={resume!r}; give True, False, or the id of a run, such as 'run-0123456789ab'")
+        if force_resume and resume is False:
+            raise UsageError("force_resume=True does nothing without resume=True or the id of a run")
+        datasets = Datasets.of(train_dataset, val_dataset)
+        resumption = Resumption(resume, force_resume)
+        if self._engine is not None:
+            return await self._fit(self._engine, datasets, resumption)
+        async with self:
+            return await self._fit(self._opened("await runner.fit(train_dataset)"), datasets, resumption)
+
+    async def _fit(self, engine: Engine, datasets: Datasets, resumption: Resumption) -> FitResult:
+        settings = FitSettings(
+            self.agent.name,
+            self.algorithm,
+            self.adapter,
+            self._resources,
+            self._own_snapshot,
+            self.max_concurrency,
+            self.max_rollouts,
+            self.max_failures,
+            self.run_name,
+            self._worker_id,
+        )
+        return await Fit(engine, self.store, settings, datasets).run(resumption)
+
+
+def check_run_name(run_name: str | None) -> None:
+    """Refuse a name that would not fit into one line of a list.
+
+    Raises:
+        ValueError: saying so.
+    """
+    if run_name is not None and not (isinstance(run_name, str) and run_name.isprintable() and len(run_name) <= 100):
+        raise ValueError(f"run_name={run_name!r}; give one line of text, with at most 100 characters")
+
+
+def default_store(run_name: str | None) -> LightningStore:
+    """Give the store of runs that were given none: a file for runs with a name, the memory for others.
+
+    Raises:
+        ValueError: the name cannot be a file's.
+    """
+    return InMemoryLightningStore() if run_name is None else SqliteLightningStore.of_run(run_name)
+
+
+def _warn_idle(name: str, config: RolloutConfig) -> None:
+    """Say so where one half of what retries need is missing."""
+    causes = config.retry_condition or config.retry_exceptions
+    if config.max_attempts > 1 and not causes:
+        idle = f"max_attempts={config.max_attempts} does nothing without retry_condition=[…] or retry_exceptions=[…]"
+    elif config.max_attempts == 1 and causes:
+        given = "retry_condition" if config.retry_condition else "retry_exceptions"
+        idle = f"{given}={list(causes)} does nothing with max_attempts=1; give 2 or more"
+    else:
+        return
+    warnings.warn(f"{name}: {idle}", stacklevel=3)
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and (not isinstance(limit, int) or limit < 0):
+        raise UsageError(f"limit={limit!r}; give how many attempts to look at, from 0")

@@ -1,0 +1,48 @@
+"""Outcomes that a store can keep: what cannot be stored fails its own attempt and nothing else."""
+
+from __future__ import annotations
+
+import logging
+
+import attrs
+
+from .._errors import NotStorable
+from .._records import AttemptOutcome, ErrorRecord, RolloutStatus
+from .._spans import TraceStatus
+from ..store import LightningStore
+
+logger = logging.getLogger("lightning_trio.runner")
+
+
+async def finish_storable(
+    store: LightningStore, outcome: AttemptOutcome
+) -> tuple[AttemptOutcome, RolloutStatus | None]:
+    """Commit one outcome; if the store cannot keep it, commit that the attempt failed for it.
+
+    Returns:
+        What was committed, and the rollout's status then, as `LightningStore.finish` gives it.
+    """
+    try:
+        [status] = await store.finish([outcome])
+    except NotStorable as exc:
+        logger.warning("what rollout %s recorded is lost, and its attempt has failed: %s", outcome.rollout_id, exc)
+        return await _finish_without_payload(store, outcome, ErrorRecord.from_exception(exc))
+    return outcome, status
+
+
+async def _finish_without_payload(
+    store: LightningStore, outcome: AttemptOutcome, error: ErrorRecord
+) -> tuple[AttemptOutcome, RolloutStatus | None]:
+    failed = TraceStatus("ERROR", f"{error.type}: {error.message}")
+    root = [attrs.evolve(span, status=failed) for span in outcome.spans if span.parent_id is None]
+    # One that was cancelled goes back to the queue, or ends as it would have.
+    status = outcome.status if outcome.status == "cancelled" else "failed"
+    bare = attrs.evolve(
+        outcome, status=status, spans=root, error=error, final_reward=None, retry_delay=None, final=True
+    )
+    try:
+        [new] = await store.finish([bare])
+    except NotStorable:
+        bare = attrs.evolve(bare, spans=())
+        [new] = await store.finish([bare])
+    return bare, new

@@ -1,0 +1,114 @@
+"""A stream of results: tasks are started as results are read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, suppress
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import trio
+
+from .._concurrency import FlatNursery
+from .._errors import DatasetError, UsageError
+from .._records import CompletedRollout, EnqueueRolloutRequest
+from ._engine import Engine
+
+Tasks: TypeAlias = Iterable[Any] | AsyncIterable[Any]
+
+
+class RolloutStream:
+    """Results as they finish; made by `Runner.stream`, to be entered with ``async with``."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        tasks: Tasks,
+        prepare: Callable[[], Awaitable[str | None]],
+        request: Callable[[Any, str | None], EnqueueRolloutRequest],
+        ahead: int,
+    ) -> None:
+        if not isinstance(tasks, Iterable | AsyncIterable):
+            raise DatasetError(f"stream() takes an iterable or async iterable of tasks, not {tasks!r}")
+        self._engine = engine
+        self._tasks = tasks
+        self._prepare = prepare
+        self._request = request
+        # A rollout holds a place from its start until its result is read: this is what holds the source back.
+        self._places = trio.Semaphore(ahead, max_value=ahead)
+        self._send, self._receive = trio.open_memory_channel[CompletedRollout](ahead)
+        self._stack: AsyncExitStack | None = None
+        self._entered = False
+        self._read = trio.Event()
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> Self:
+        if self._entered:
+            raise UsageError("a stream is entered once; call runner.stream(tasks) again for another pass")
+        self._entered = True
+        self._engine.check_open()
+        resources_id = await self._prepare()
+        self._stack = AsyncExitStack()
+        nursery = await self._stack.enter_async_context(FlatNursery())
+        self._stack.callback(nursery.cancel_scope.cancel)
+        nursery.start_soon(self._start_all, resources_id)
+        return self
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> bool | None:
+        assert self._stack is not None
+        stack, self._stack = self._stack, None
+        self._receive.close()
+        return await stack.__aexit__(kind, exc, tb)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> CompletedRollout:
+        if self._stack is None:
+            raise UsageError(
+                "a stream was read without being entered; write: async with runner.stream(tasks) as results: "
+                "async for done in results: …"
+            )
+        try:
+            completed = await self._receive.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+        self._places.release()
+        self._read.set()
+        return completed
+
+    async def _start_all(self, resources_id: str | None) -> None:
+        # Closed by plain `with`: the checkpoint in `async with` could swap an error of the source for a cancellation.
+        with self._send, self._engine.stop.working() as work, trio.CancelScope() as scope:
+            async with FlatNursery() as nursery:
+                with work.claiming(scope):
+                    await self._start_each(resources_id, nursery)
+            while work.ending and self._receive.statistics().current_buffer_used:
+                self._read = trio.Event()
+                await self._read.wait()
+            await work.wait_others()
+
+    async def _start_each(self, resources_id: str | None, nursery: trio.Nursery) -> None:
+        # A place is taken before its task is read, so nothing is read that cannot be started soon.
+        await self._places.acquire()
+        if isinstance(self._tasks, AsyncIterable):
+            async for task in self._tasks:
+                await self._start(task, resources_id, nursery)
+        else:
+            for task in self._tasks:
+                await self._start(task, resources_id, nursery)
+
+    async def _start(self, task: Any, resources_id: str | None, nursery: trio.Nursery) -> None:
+        await self._engine.acquire_slot()
+        nursery.start_soon(self._run, self._request(task, resources_id))
+        await self._places.acquire()
+
+    async def _run(self, request: EnqueueRolloutRequest) -> None:
+        completed = await self._engine.run_new(request)
+        # There is room: whoever has a place has one in the channel.
+        # A result that comes after the block was left, while the others are being cancelled, has no reader.
+        with suppress(trio.BrokenResourceError):
+            self._send.send_nowait(completed)

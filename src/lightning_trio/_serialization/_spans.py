@@ -1,0 +1,146 @@
+"""Spans as JSON text and back, as arrays: half the size of objects and half the time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any, Final
+
+import msgspec
+
+from .._errors import NotStorable, PayloadTooLarge
+from .._spans import NO_RESOURCE, OK_STATUS, UNSET_STATUS, Event, Link, OtelResource, Span, SpanContext, TraceStatus
+from ._values import NO_LIMIT, UNREADABLE, decode, encode, unreadable
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+# Spans, as arrays: half the size of objects and half the time.
+
+_PLAIN: Final = frozenset({str, int, bool, type(None)})
+
+
+def encode_spans(spans: Sequence[Span], limit: int) -> str:
+    """Give the text of an attempt's spans, whose ids are kept beside it.
+
+    Raises:
+        NotStorable: an attribute cannot be kept.
+        PayloadTooLarge: they take more than `limit` bytes.
+    """
+    rows = [_span_row(span) for span in spans]
+    try:
+        try:
+            encoded = _encode(rows)
+        except UnicodeEncodeError:
+            encoded = _encode([_with_surrogates(row) for row in rows])
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise NotStorable(f"the spans of rollout {spans[0].rollout_id} cannot be stored: {exc}") from exc
+    if len(encoded) > limit:
+        raise PayloadTooLarge(
+            f"{len(spans)} spans of rollout {spans[0].rollout_id} take {len(encoded):,} bytes, the store's limit is "
+            f"{limit:,}; record less, or raise the limit with max_payload_bytes=…"
+        )
+    return encoded.decode()
+
+
+def _span_row(span: Span) -> tuple[Any, ...]:
+    status = span.status
+    row = (
+        span.sequence_id,
+        span.trace_id,
+        span.span_id,
+        span.parent_id,
+        span.name,
+        "OK" if status is OK_STATUS else [status.status_code, status.description],
+        _attributes(span.attributes, span),
+        _time(span.start_time),
+        _time(span.end_time),
+    )
+    resource = span.resource
+    # Almost always the same one, and comparing takes longer.
+    plain = resource is NO_RESOURCE or resource == NO_RESOURCE
+    if plain and span.kind == "INTERNAL" and not span.events and not span.links:
+        return row
+    events = [(event.name, _attributes(event.attributes, span), _time(event.timestamp)) for event in span.events]
+    links = [(_context(link.context), _attributes(link.attributes, span)) for link in span.links]
+    return (*row, span.kind, events, links, [_attributes(resource.attributes, span), resource.schema_url])
+
+
+def _with_surrogates(row: tuple[Any, ...]) -> tuple[Any, ...] | str:
+    """Give a row as its text with tags if UTF-8 has not all its characters, as in names of files that are no text."""
+    try:
+        _encode(row)
+    except UnicodeEncodeError:
+        return encode(row, "span", NO_LIMIT)
+    return row
+
+
+def _time(value: float | None) -> float | None:
+    return value if value is None or isfinite(value) else None
+
+
+def _context(context: SpanContext) -> tuple[Any, ...]:
+    return (context.trace_id, context.span_id, context.is_remote, dict(context.trace_state))
+
+
+def _attributes(attributes: Mapping[str, Any], span: Span) -> Any:
+    """Give attributes as they are if JSON has them all, else their text with tags."""
+    for name, value in attributes.items():
+        kind = type(value)
+        if kind in _PLAIN:
+            continue
+        if kind is float and isfinite(value):
+            continue
+        if kind is list and all(type(each) is str for each in value):
+            continue
+        return encode(dict(attributes), f"attributes of the span {span.name!r}: {name}", NO_LIMIT)
+    return attributes if type(attributes) is dict else dict(attributes)
+
+
+def _read_attributes(stored: Any) -> dict[str, Any]:
+    attributes: dict[str, Any] = decode(stored) if type(stored) is str else stored
+    return attributes
+
+
+def decode_spans(text: str, rollout_id: str, attempt_id: str) -> list[Span]:
+    """Give the spans of a text."""
+    try:
+        return [_read_span(row, rollout_id, attempt_id) for row in _decode(text)]
+    except UNREADABLE as exc:
+        raise unreadable(f"what attempt {attempt_id} of rollout {rollout_id} recorded", exc) from exc
+
+
+def _read_span(stored: Any, rollout_id: str, attempt_id: str) -> Span:
+    row: Sequence[Any] = decode(stored) if type(stored) is str else stored
+    sequence_id, trace_id, span_id, parent_id, name, status, attributes, start, end, *rest = row
+    fields = (
+        rollout_id,
+        attempt_id,
+        sequence_id,
+        trace_id,
+        span_id,
+        parent_id,
+        name,
+        _read_status(status),
+        _read_attributes(attributes),
+        start,
+        end,
+    )
+    if not rest:
+        return Span(*fields)
+    kind, events, links, (resource, schema_url) = rest
+    return Span(
+        *fields,
+        tuple(Event(each, _read_attributes(stored), timestamp) for each, stored, timestamp in events),
+        tuple(Link(SpanContext(*context), _read_attributes(stored)) for context, stored in links),
+        kind,
+        OtelResource(_read_attributes(resource), schema_url),
+    )
+
+
+def _read_status(stored: Any) -> TraceStatus:
+    if stored == "OK":
+        return OK_STATUS
+    code, description = stored
+    return UNSET_STATUS if code == "UNSET" and description is None else TraceStatus(code, description)

@@ -1,0 +1,237 @@
+"""Span attributes: nested values made flat and back, tags, and links between spans.
+
+OpenTelemetry attributes are flat: strings mapped to a string, a bool, a number, or a list of one of these.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from ..semconv import LightningSpanAttributes
+from ._span import Attributes, Span
+
+_PRIMITIVES = (str, bool, int, float)
+_TAG = LightningSpanAttributes.TAG
+_LINK = LightningSpanAttributes.LINK
+
+
+def to_json(value: object) -> str:
+    """Encode `value` as JSON; msgspec knows records, dates, UUIDs and the like, the rest goes by `str`."""
+    # msgspec takes 40 ms to import, and many agents emit no objects.
+    import msgspec
+
+    try:
+        return msgspec.json.encode(value, enc_hook=str).decode()
+    except Exception as exc:
+        # A lone surrogate, a cycle, a __str__ that raises: describing a value must not stop the agent.
+        return json.dumps(f"<{type(value).__qualname__}: {type(exc).__name__} when written as JSON>")
+
+
+def is_primitive_list(value: object) -> bool:
+    """Tell whether `value` is a list of strings, of bools, of ints or of floats."""
+    if not isinstance(value, list | tuple):
+        return False
+    first = type(value[0]) if value else str
+    return first in _PRIMITIVES and all(type(item) is first for item in value)
+
+
+def flatten_attributes(attributes: Mapping[str, Any], *, expand_leaf_lists: bool = False) -> dict[str, Any]:
+    """Flatten nested mappings and lists into dotted keys.
+
+    Lists of one primitive kind stay lists unless `expand_leaf_lists`; other lists get indexed keys. Values that
+    are no attribute values are left as they are. Empty mappings and lists vanish.
+
+    Raises:
+        ValueError: a key is no string.
+
+    >>> flatten_attributes({"a": {"b": 1}, "c": [{"d": 2}, "x"]})
+    {'a.b': 1, 'c.0.d': 2, 'c.1': 'x'}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in _items(attributes):
+        _flatten(key, value, expand_leaf_lists, flat)
+    return flat
+
+
+def _items(mapping: Mapping[Any, Any]) -> Iterable[tuple[str, Any]]:
+    for key, value in mapping.items():
+        if not isinstance(key, str):
+            raise ValueError(f"the attribute key {key!r} is of type {type(key).__name__}; keys are strings")
+        yield key, value
+
+
+def _flatten(key: str, value: Any, expand: bool, flat: dict[str, Any]) -> None:
+    if isinstance(value, Mapping):
+        for inner, item in _items(value):
+            _flatten(f"{key}.{inner}", item, expand, flat)
+    elif isinstance(value, list | tuple) and (expand or not is_primitive_list(value)):
+        for index, item in enumerate(value):
+            _flatten(f"{key}.{index}", item, expand, flat)
+    elif not isinstance(value, list | tuple) or value:
+        flat[key] = value
+
+
+def unflatten_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo `flatten_attributes`; keys ``0..n-1`` become a list.
+
+    >>> unflatten_attributes({"a.b": 1, "c.0": "x", "c.1": "y"})
+    {'a': {'b': 1}, 'c': ['x', 'y']}
+    """
+    nested: dict[str, Any] = {}
+    for key, value in attributes.items():
+        *path, last = key.split(".")
+        node = nested
+        for part in path:
+            child = node.setdefault(part, {})
+            if not isinstance(child, dict):
+                # A value stands where a branch is needed: keep it under the empty name.
+                child = node[part] = {"": child}
+            node = child
+        if isinstance(node.get(last), dict):
+            node[last][""] = value
+        else:
+            node[last] = value
+    return {key: _lists(value) for key, value in nested.items()}
+
+
+def _lists(node: Any) -> Any:
+    if not isinstance(node, dict):
+        return node
+    values = {key: _lists(value) for key, value in node.items()}
+    if values and all(str(index) in values for index in range(len(values))):
+        return [values[str(index)] for index in range(len(values))]
+    return values
+
+
+def filter_attributes(attributes: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Keep `prefix` itself and what lies under ``prefix.``."""
+    inside = prefix + "."
+    return {key: value for key, value in attributes.items() if key == prefix or key.startswith(inside)}
+
+
+def filter_and_unflatten_attributes(attributes: Mapping[str, Any], prefix: str) -> Any:
+    """Give what lies under ``prefix.`` as nested mappings and lists; a value at `prefix` itself is ignored.
+
+    >>> filter_and_unflatten_attributes({"agentlightning.tag.0": "a"}, "agentlightning.tag")
+    ['a']
+    """
+    inside = prefix + "."
+    return _lists(
+        unflatten_attributes({key[len(inside) :]: value for key, value in attributes.items() if key.startswith(inside)})
+    )
+
+
+def sanitize_attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Flatten and turn whatever is no attribute value into JSON, so that any object can be attached."""
+    if not attributes:
+        return {}
+    sane: dict[str, Any] = {}
+    for key, value in flatten_attributes(attributes).items():
+        if value.__class__ in _PRIMITIVES:
+            sane[key] = value
+        elif is_primitive_list(value):
+            sane[key] = list(value)
+        else:
+            sane[key] = value if isinstance(value, _PRIMITIVES) else to_json(value)
+    return sane
+
+
+def check_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten strictly; lists are copied.
+
+    Raises:
+        ValueError: a value is no string, bool, number or list of one of these.
+    """
+    flat = flatten_attributes(attributes)
+    for key, value in flat.items():
+        if is_primitive_list(value):
+            flat[key] = list(value)
+        elif not isinstance(value, _PRIMITIVES):
+            raise ValueError(
+                f"attribute {key!r} has the value {value!r} of type {type(value).__name__}; it takes strings, "
+                "bools, numbers and lists of one of these (emit_object takes any object)"
+            )
+    return flat
+
+
+def flatten_value(key: str, value: object) -> dict[str, Any]:
+    """Put any value under `key`: mappings and lists below it, other objects as JSON."""
+    try:
+        return sanitize_attributes({key: value})
+    except (ValueError, RecursionError):
+        # A mapping with keys that are no strings, a cycle.
+        return {key: to_json(value)}
+
+
+def make_tag_attributes(tags: Sequence[str]) -> dict[str, Any]:
+    """Turn tags into attributes, to pass to an emitter.
+
+    >>> make_tag_attributes(["draft", "slow"])
+    {'agentlightning.tag.0': 'draft', 'agentlightning.tag.1': 'slow'}
+    """
+    if isinstance(tags, str):
+        raise ValueError(f"tags={tags!r} is one string; give a list: [{tags!r}]")
+    for tag in tags:
+        if not isinstance(tag, str):
+            raise ValueError(f"the tag {tag!r} is of type {type(tag).__name__}; tags are strings")
+    return {f"{_TAG}.{index}": tag for index, tag in enumerate(tags)}
+
+
+def extract_tags_from_attributes(attributes: Attributes) -> list[str]:
+    """Read the tags back, in order."""
+    tags = filter_and_unflatten_attributes(attributes, _TAG)
+    values = list(tags.values()) if isinstance(tags, dict) else tags
+    for tag in values:
+        if not isinstance(tag, str):
+            raise ValueError(f"the tag {tag!r} is of type {type(tag).__name__}; tags are strings")
+    return values
+
+
+@attrs.frozen
+class LinkAttributes:
+    """Point to spans whose attribute `key_match` equals `value_match`; ``trace_id`` and ``span_id`` are keys too."""
+
+    key_match: str
+    value_match: str
+
+
+def make_link_attributes(links: Mapping[str, str]) -> dict[str, Any]:
+    """Turn ``{key: value}`` into attributes that point to the spans with that key and value.
+
+    >>> make_link_attributes({"span_id": "00f067aa0ba902b7"})["agentlightning.link.0.key_match"]
+    'span_id'
+    """
+    attributes: dict[str, Any] = {}
+    for index, (key, value) in enumerate(links.items()):
+        if not isinstance(value, str):
+            raise ValueError(f"the link {key!r} has the value {value!r} of type {type(value).__name__}, not str")
+        attributes[f"{_LINK}.{index}.key_match"] = key
+        attributes[f"{_LINK}.{index}.value_match"] = value
+    return attributes
+
+
+def extract_links_from_attributes(attributes: Attributes) -> list[LinkAttributes]:
+    """Read the links back, in order."""
+    links = filter_and_unflatten_attributes(attributes, _LINK)
+    values = list(links.values()) if isinstance(links, dict) else links
+    try:
+        return [LinkAttributes(link["key_match"], link["value_match"]) for link in values]
+    except (KeyError, TypeError) as exc:
+        raise ValueError(
+            f"malformed link attributes: {json.dumps(links, default=str)}; each link has key_match and value_match"
+        ) from exc
+
+
+def query_linked_spans(spans: Iterable[Span], links: Sequence[LinkAttributes]) -> list[Span]:
+    """Find the spans that match all of `links`."""
+    return [span for span in spans if all(_matches(span, link) for link in links)]
+
+
+def _matches(span: Span, link: LinkAttributes) -> bool:
+    if link.key_match in ("trace_id", "span_id"):
+        return bool(getattr(span, link.key_match) == link.value_match)
+    return bool(span.attributes.get(link.key_match) == link.value_match)

@@ -1,0 +1,161 @@
+"""Rewards: what counts as one, how it lies on a span, and how to read it back."""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import attrs
+
+from .. import semconv
+from .._errors import InvalidReward
+from ._attributes import filter_and_unflatten_attributes
+from ._span import Attributes, Span, SpanCoreFields
+
+_NUMBERS = (float, int, numbers.Real, Decimal)
+_REWARD = semconv.LightningSpanAttributes.REWARD
+_SpanLike = TypeVar("_SpanLike", Span, SpanCoreFields)
+
+
+@attrs.frozen
+class RewardDimension:
+    """One dimension of a reward."""
+
+    name: str
+    value: float
+
+
+def is_number(value: object) -> bool:
+    """Tell whether `value` can be a reward: any real number, NumPy's and decimals included."""
+    return value.__class__ is float or isinstance(value, _NUMBERS)
+
+
+def as_reward(value: object) -> float:
+    """Give `value` as a finite float.
+
+    Raises:
+        TypeError: it is no real number.
+        InvalidReward: it is NaN or infinite.
+    """
+    if not is_number(value):
+        raise TypeError(f"Reward must be a number, not {value!r} of type {type(value).__name__}")
+    reward = _finite(value)
+    if reward is None:
+        # Python refuses to write out the longest integers.
+        shown = "too large for a float" if isinstance(value, numbers.Rational) else value
+        raise InvalidReward(
+            f"the reward is {shown}, which no mean survives; return None where there is nothing to judge"
+        )
+    return reward
+
+
+def _finite(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (OverflowError, ValueError):
+        # An integer beyond all floats, a signalling NaN of decimal's.
+        return None
+    return number if math.isfinite(number) else None
+
+
+def reward_attributes(reward: object, primary_key: str | None = None) -> dict[str, Any]:
+    """Lay a reward out as attributes, the primary dimension first.
+
+    Raises:
+        TypeError, InvalidReward: see `as_reward`.
+        ValueError: `primary_key` is missing, unknown, or given for a plain number.
+    """
+    if reward.__class__ is float or not isinstance(reward, Mapping):
+        if primary_key is not None:
+            raise ValueError(f"primary_key={primary_key!r} goes with a reward of several dimensions")
+        return {
+            semconv.PRIMARY_REWARD_NAME: semconv.PRIMARY_REWARD,
+            semconv.PRIMARY_REWARD_VALUE: as_reward(reward),
+        }
+    if not reward:
+        raise ValueError("the reward has no dimension; give at least one: {'accuracy': 1.0}")
+    if primary_key is None:
+        raise ValueError(
+            f"a reward of several dimensions needs primary_key=…, the one that counts; one of {list(reward)}"
+        )
+    if primary_key not in reward:
+        raise ValueError(f"primary_key={primary_key!r} is no dimension of the reward; there are {list(reward)}")
+    attributes: dict[str, Any] = {}
+    for index, name in enumerate([primary_key, *(name for name in reward if name != primary_key)]):
+        if not is_number(reward[name]):
+            raise ValueError(f"the reward's dimension {name!r} is {reward[name]!r}, which is no number")
+        attributes[f"{_REWARD}.{index}.name"] = name
+        attributes[f"{_REWARD}.{index}.value"] = as_reward(reward[name])
+    return attributes
+
+
+def get_rewards_from_span(span: Span | SpanCoreFields) -> list[RewardDimension]:
+    """Read all dimensions of a reward span, the primary one first; empty for other spans."""
+    dimensions = filter_and_unflatten_attributes(span.attributes, _REWARD)
+    if not isinstance(dimensions, list):
+        return []
+    return [
+        RewardDimension(str(dimension["name"]), float(dimension["value"]))
+        for dimension in dimensions
+        if isinstance(dimension, dict) and "name" in dimension and is_number(dimension.get("value"))
+    ]
+
+
+def get_reward_value(span: Span | SpanCoreFields) -> float | None:
+    """Read the primary reward of a span, None if it carries none, or one that is NaN or infinite.
+
+    Reads our own layout, AgentOps' (``agentops.task.output`` or ``agentops.entity.output`` holding
+    ``{"type": "reward", "value": …}``) and that of Agent-lightning 0.2 (an attribute ``reward``).
+
+    >>> from lightning_trio import emit_reward
+    >>> get_reward_value(emit_reward({"style": 0.2, "correct": 1}, primary_key="correct", propagate=False))
+    1.0
+    """
+    attributes = span.attributes
+    value = attributes.get(semconv.PRIMARY_REWARD_VALUE)
+    if value is None:
+        value = _agentops_reward(attributes)
+    if value is None and span.name in (semconv.AGL_ANNOTATION, semconv.AGL_REWARD):
+        value = attributes.get("reward")
+    return _finite(value) if is_number(value) else None
+
+
+def _agentops_reward(attributes: Attributes) -> object:
+    for key in ("agentops.task.output", "agentops.entity.output"):
+        output = attributes.get(key)
+        if isinstance(output, str):
+            try:
+                output = json.loads(output)
+            except ValueError:
+                continue
+        if isinstance(output, Mapping) and output.get("type") == "reward":
+            return output.get("value")
+    return None
+
+
+def is_reward_span(span: Span | SpanCoreFields) -> bool:
+    """Tell whether a span carries a reward."""
+    return get_reward_value(span) is not None
+
+
+def find_reward_spans(spans: Iterable[_SpanLike]) -> list[_SpanLike]:
+    """Keep the spans that carry a reward."""
+    return [span for span in spans if is_reward_span(span)]
+
+
+def find_final_reward(spans: Sequence[Span | SpanCoreFields]) -> float | None:
+    """Give the value of the last reward span in list order, None if there is none.
+
+    >>> from lightning_trio import emit_reward
+    >>> find_final_reward([emit_reward(0.5, propagate=False), emit_reward(1, propagate=False)])
+    1.0
+    """
+    for span in reversed(spans):
+        value = get_reward_value(span)
+        if value is not None:
+            return value
+    return None

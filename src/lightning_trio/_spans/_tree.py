@@ -1,0 +1,94 @@
+"""A trace as a tree of text, for people to read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .. import semconv
+from ..semconv import LightningSpanAttributes as Keys
+from ._rewards import get_reward_value
+from ._span import Span
+
+_SHOWN = (
+    Keys.OPERATION_NAME,
+    Keys.MESSAGE_BODY,
+    Keys.OBJECT_LITERAL,
+    Keys.OBJECT_JSON,
+    semconv.EXCEPTION_TYPE,
+    semconv.EXCEPTION_MESSAGE,
+)
+_TOKENS = (semconv.GEN_AI_USAGE_INPUT_TOKENS, semconv.GEN_AI_USAGE_OUTPUT_TOKENS)
+
+
+def format_trace(spans: Sequence[Span], *, width: int = 110) -> str:
+    """Draw an attempt's spans as a tree: name, duration, status if it is an error, and what the span is about.
+
+    Args:
+        spans: of one attempt, as a `CompletedRollout` or a store gives them.
+        width: the longest line, in characters; longer ones are cut.
+
+    >>> from lightning_trio import Runner
+    >>> import trio
+    >>> async def main():
+    ...     async with Runner(len) as runner:
+    ...         return await runner.step("four")
+    >>> print(format_trace(trio.run(main).spans))  # doctest: +ELLIPSIS
+    invoke_agent len  ... ms
+    └─ agentlightning.annotation  reward 4.0
+    """
+    ids = {span.span_id for span in spans}
+    children: dict[str | None, list[Span]] = {}
+    for span in spans:
+        children.setdefault(span.parent_id if span.parent_id in ids else None, []).append(span)
+    lines: list[str] = []
+    for root in children.get(None, ()):
+        lines.append(_line(root))
+        lines += _below(root, children, "")
+    return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in lines)
+
+
+def _below(span: Span, children: Mapping[str | None, Sequence[Span]], indent: str) -> Iterable[str]:
+    inner = children.get(span.span_id, ())
+    for child in inner:
+        last = child is inner[-1]
+        yield indent + ("└─ " if last else "├─ ") + _line(child)
+        yield from _below(child, children, indent + ("   " if last else "│  "))
+
+
+def _line(span: Span) -> str:
+    parts = [span.name]
+    if span.start_time is not None and span.end_time is not None and span.end_time > span.start_time:
+        parts.append(f"{(span.end_time - span.start_time) * 1000:.1f} ms")
+    if span.status.status_code == "ERROR":
+        parts.append(f"ERROR {span.status.description or ''}".strip())
+    reward = get_reward_value(span)
+    if reward is not None:
+        parts.append(f"reward {reward}")
+    tokens = [str(span.attributes[key]) for key in _TOKENS if key in span.attributes]
+    if tokens:
+        parts.append(f"tokens {'→'.join(tokens)}")
+    parts += [str(span.attributes[key]) for key in _SHOWN if key in span.attributes]
+    if (answer := span.attributes.get(semconv.GEN_AI_OUTPUT_MESSAGES)) is not None:
+        parts.append(_answer(answer))
+    return "  ".join(" ".join(part.split()) for part in parts if part)
+
+
+def _answer(messages: object) -> str:
+    """Give what a model said and which tools it called, without the JSON around it; what is no such JSON as it is."""
+    try:
+        decoded: Any = json.loads(messages) if isinstance(messages, str) else messages
+        shown = [_part(part) for message in decoded for part in message["parts"]]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return str(messages)
+    return "  ".join(part for part in shown if part)
+
+
+def _part(part: Mapping[str, Any]) -> str:
+    if part.get("type") != "tool_call":
+        return str(part.get("content") or "")
+    arguments = part.get("arguments")
+    if isinstance(arguments, str):
+        arguments = json.loads(arguments or "{}")
+    return f"{part['name']}({', '.join(f'{name}={json.dumps(value)}' for name, value in (arguments or {}).items())})"

@@ -1,0 +1,71 @@
+"""What calls of models took: tokens and cost, read off spans."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from ._span import Span
+from collections.abc import Iterable
+
+from .. import semconv
+from ._span import Span
+
+
+@attrs.frozen
+class Usage:
+    """What calls of models took, summed up: tokens, and what they cost where spans say so.
+
+    Source: the attributes ``gen_ai.usage.input_tokens``, ``gen_ai.usage.output_tokens`` and ``gen_ai.usage.cost`` of
+    an attempt's spans; `cost` is in whatever currency these are.
+
+    >>> Usage(10, 2) + Usage(5, 1, 0.5)
+    Usage(input_tokens=15, output_tokens=3, cost=0.5)
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens, self.cost + other.cost
+        )
+
+
+NO_USAGE = Usage()
+
+_TOTALS = frozenset({semconv.INVOKE_AGENT, "create_agent", "execute_tool"})
+"""Operations whose spans repeat what the calls below them took."""
+
+
+def sum_usage(spans: Iterable[Span]) -> Usage:
+    """Sum up the tokens and costs of spans of model calls.
+
+    >>> call = Span.from_attributes(
+    ...     attributes={"gen_ai.usage.input_tokens": 7, "gen_ai.usage.output_tokens": 2}
+    ... )
+    >>> sum_usage([call, call])
+    Usage(input_tokens=14, output_tokens=4, cost=0.0)
+    """
+    usage = NO_USAGE
+    for span in spans:
+        attributes = span.attributes
+        if (
+            semconv.GEN_AI_USAGE_INPUT_TOKENS in attributes
+            or semconv.GEN_AI_USAGE_OUTPUT_TOKENS in attributes
+            or semconv.GEN_AI_USAGE_COST in attributes
+        ) and attributes.get(semconv.GEN_AI_OPERATION_NAME) not in _TOTALS:
+            usage += Usage(
+                int(_number(attributes.get(semconv.GEN_AI_USAGE_INPUT_TOKENS))),
+                int(_number(attributes.get(semconv.GEN_AI_USAGE_OUTPUT_TOKENS))),
+                _number(attributes.get(semconv.GEN_AI_USAGE_COST)),
+            )
+    return usage
+
+
+def _number(value: Any) -> float:
+    # Attributes come from anybody's library, or from an agent.
+    return value if isinstance(value, int | float) and value == value and abs(value) != float("inf") else 0

@@ -1,0 +1,197 @@
+"""The bridge from Trio to an asyncio event loop in a side thread.
+
+Our own rather than AnyIO's portal: half the cost a call, and it keeps asyncio's own way of cancelling,
+once and at the next await, so that an agent's ``finally`` may await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, cast
+
+import outcome
+import trio
+
+from ._call import LEFTOVER_SECONDS, AsyncioCall, create_task, names_of
+from ._daemon_executor import DaemonExecutor
+
+logger = logging.getLogger("lightning_trio.lanes")
+
+_AT_ONCE = 256
+"""The most callers to wake up in one go; Trio's loop serves other tasks in between."""
+
+
+class AsyncioBridge:
+    """An asyncio loop in a thread of its own; it runs from here on until `stop`, or until it dies.
+
+    Args:
+        on_death: called in Trio's thread when the loop has ended without being asked to.
+    """
+
+    def __init__(self, on_death: Callable[[AsyncioBridge, BaseException | None], None]) -> None:
+        self.calls: set[AsyncioCall] = set()
+        """Calls somebody waits for; only Trio's thread touches it."""
+        self.abandoned: set[AsyncioCall] = set()
+        self.ended = trio.Event()
+        self.retired = False
+        """There is another loop for new calls, and this one ends with its last."""
+        self.warned = False
+        self._on_death = on_death
+        self._loop = asyncio.new_event_loop()
+        # The stubs want a protocol of keywords that no plain function with **options fits.
+        self._loop.set_task_factory(cast("Any", create_task))
+        self._loop.set_default_executor(DaemonExecutor())
+        self._token = trio.lowlevel.current_trio_token()
+        self._stopping = False
+        self._asked: float | None = None
+        self._starting: deque[tuple[AsyncioCall, list[None]]] = deque()
+        self._will_start = False
+        self._reports: deque[tuple[AsyncioCall, outcome.Outcome[Any]]] = deque()
+        self._will_report = False
+        self.thread = threading.Thread(target=self._run, name="lightning_trio-asyncio", daemon=True)
+        self.thread.start()
+
+    # In Trio's thread.
+
+    def submit(self, call: AsyncioCall, ticket: list[None]) -> None:
+        """Start a call on the loop.
+
+        Raises:
+            RuntimeError: the loop is closed.
+        """
+        # Calls that come together wake the loop up once.
+        self._starting.append((call, ticket))
+        if not self._will_start:
+            self._will_start = True
+            self._loop.call_soon_threadsafe(self._start_all)
+
+    def call_soon(self, fn: Callable[[], object]) -> None:
+        """Call `fn` in the loop's thread; a loop that is closed has nothing left to be told."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(fn)
+
+    def ask(self) -> None:
+        """Ask the loop to show that it is alive, unless it still owes an answer."""
+        if self._asked is None:
+            self._asked = time.monotonic()
+            self.call_soon(self._answer)
+
+    def silence(self) -> float:
+        """Give the seconds for which the loop has owed an answer, 0 if it owes none."""
+        # By the real clock: under a virtual one a thread cannot be late.
+        asked = self._asked
+        return 0.0 if asked is None else time.monotonic() - asked
+
+    def stop(self) -> None:
+        """End the loop after what it is doing now."""
+        self._stopping = True
+        self.call_soon(self._loop.stop)
+
+    def where(self) -> str:
+        """Say in words what the loop's thread is doing: whose call, which line."""
+        task = None if self._loop.is_closed() else asyncio.current_task(self._loop)
+        calls = [*self.calls, *self.abandoned]
+        call = next((call for call in calls if task is not None and call.owns(task)), None)
+        who = "no agent's task" if call is None else f"the agent of {call}"
+        frame = sys._current_frames().get(self.thread.ident or 0)
+        if frame is None:
+            return who
+        lines = traceback.extract_stack(frame)
+        # The agent's own line says more than that of the library it called.
+        own = [line for line in lines if call is not None and line.filename == call.filename]
+        line = (own or lines)[-1]
+        return f"{who}, in {line.name} at {line.filename}:{line.lineno}: {line.line}"
+
+    def _hand_out(self) -> None:
+        self._will_report = False
+        for _ in range(_AT_ONCE):
+            if not self._reports:
+                return
+            call, result = self._reports.popleft()
+            call.finish(result)
+        self._report_soon()
+
+    # In the loop's thread.
+
+    def report(self, call: AsyncioCall, result: outcome.Outcome[Any]) -> None:
+        """Tell Trio how a call ended."""
+        self._reports.append((call, result))
+        self._report_soon()
+
+    def give_up_soon(self, call: AsyncioCall) -> None:
+        """Let Trio go on without a cancelled call whose agent has ended, and not all of its tasks."""
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(lambda: call.give_up() if call in self.calls else None)
+
+    def _report_soon(self) -> None:
+        if not self._will_report:
+            self._will_report = True
+            # Where Trio ended without waiting for the loop, nobody is left to be told.
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._hand_out)
+
+    def _start_all(self) -> None:
+        self._will_start = False
+        while self._starting:
+            call, ticket = self._starting.popleft()
+            # Whoever takes the ticket has the call: Trio takes it back from a loop that is late.
+            if ticket:
+                with suppress(IndexError):
+                    ticket.pop()
+                    call.start(self._loop)
+
+    def _answer(self) -> None:
+        self._asked = None
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        death: BaseException | None = None
+        try:
+            self._serve()
+        except BaseException as exc:
+            death = exc
+        died = not self._stopping
+        with suppress(trio.RunFinishedError):
+            if died:
+                self._token.run_sync_soon(self._on_death, self, death)
+        try:
+            if not died:
+                self._end_tasks()
+        except BaseException as exc:
+            logger.warning("the asyncio loop of the agents ended with an error: %r", exc)
+        finally:
+            self._loop.close()
+            asyncio.set_event_loop(None)
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self.ended.set)
+
+    def _serve(self) -> None:
+        while not self._stopping:
+            try:
+                self._loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                # Out of a task that an agent created; the task has it as its result, and nothing else is lost.
+                continue
+            if not self._stopping:
+                logger.warning("an agent called stop() on the asyncio loop it shares with others; the loop goes on")
+
+    def _end_tasks(self) -> None:
+        loop = self._loop
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, pending = loop.run_until_complete(asyncio.wait(tasks, timeout=LEFTOVER_SECONDS))
+            if pending:
+                logger.warning(
+                    "the asyncio loop of the agents closes over tasks that ignore cancellation: %s", names_of(pending)
+                )
+        loop.run_until_complete(loop.shutdown_asyncgens())

@@ -1,0 +1,88 @@
+"""What a runner and its worker processes send each other."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import pickle
+from typing import NamedTuple
+
+import attrs
+
+from ..._records import Attempt, AttemptedRollout, RolloutConfig
+
+_ATTEMPT_FIELDS = tuple(field.name for field in attrs.fields(Attempt))
+_ROLLOUT_FIELDS = tuple(
+    field.name for field in attrs.fields(AttemptedRollout) if field.name not in ("attempt", "config")
+)
+_attempt_values = operator.attrgetter(*_ATTEMPT_FIELDS)
+_rollout_values = operator.attrgetter(*_ROLLOUT_FIELDS)
+
+
+class WorkerCall(NamedTuple):
+    """One attempt, as it is sent to a worker."""
+
+    packed: bytes
+    rollout: AttemptedRollout
+    trace_id: str
+    root_id: str
+    sequence_id: int
+
+    def encode(self) -> bytes:
+        """Pickle it; the records go as the values of their fields, which takes a fifth of the time."""
+        packed, rollout, *ids = self
+        values = (packed, _dump_config(rollout.config), _rollout_values(rollout), _attempt_values(rollout.attempt), ids)
+        return pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
+
+    @classmethod
+    def decode(cls, data: bytes) -> WorkerCall:
+        """Read what `encode` made."""
+        packed, config, rollout_values, attempt_values, ids = pickle.loads(data)
+        attempt = Attempt(**dict(zip(_ATTEMPT_FIELDS, attempt_values, strict=True)))
+        fields = dict(zip(_ROLLOUT_FIELDS, rollout_values, strict=True))
+        return cls(packed, AttemptedRollout(**fields, config=_load_config(config), attempt=attempt), *ids)
+
+
+# Most rollouts of a runner share one configuration.
+
+
+@functools.lru_cache(maxsize=64)
+def _dump_config(config: RolloutConfig) -> bytes:
+    return pickle.dumps(config)
+
+
+@functools.lru_cache(maxsize=64)
+def _load_config(data: bytes) -> RolloutConfig:
+    config: RolloutConfig = pickle.loads(data)
+    return config
+
+
+class RemoteError(NamedTuple):
+    """What an agent raised in a worker; `pickled` is the exception itself where it can be pickled.
+
+    `names` is what retries go by where it cannot, see `names_of_members`.
+    """
+
+    type: str
+    message: str
+    traceback: str
+    names: tuple[frozenset[str], ...]
+    pickled: bytes | None
+
+
+class WorkerReport(NamedTuple):
+    """How an attempt went in a worker: what it returned or raised, and the frames of its spans."""
+
+    value: object
+    error: RemoteError | None
+    frames: bytes
+    sequence_id: int
+
+    def encode(self) -> bytes:
+        """Pickle it."""
+        return pickle.dumps(tuple(self), pickle.HIGHEST_PROTOCOL)
+
+    @classmethod
+    def decode(cls, data: bytes) -> WorkerReport:
+        """Read what `encode` made."""
+        return cls(*pickle.loads(data))

@@ -1,0 +1,143 @@
+"""What happens in a worker process: the attempt's context is rebuilt, the agent runs, its spans are sent back."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import multiprocessing
+import multiprocessing.connection
+import os
+import pickle
+import signal
+import threading
+import traceback
+from contextlib import ExitStack, suppress
+from typing import cast
+
+import trio
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+
+from ..._agents import PackedAgent, is_async_function, record_return, unpack_agent
+from ..._concurrency import sole_exception
+from ..._errors import AgentError
+from ..._records import names_of_members
+from ..._spans import is_number
+from ...tracing import CURRENT, AttemptRecorder, Tracer
+from ._journal import Journal, journal_path
+from ._messages import RemoteError, WorkerCall, WorkerReport
+
+_process_lifetime = ExitStack()
+_tracer = Tracer()
+_journal_file = -1
+
+
+def prepare_worker(directory: str, instrument_openai: bool) -> None:
+    """Set the process up; called once, before its first attempt."""
+    threading.Thread(target=_end_with_parent, name="lightning_trio parent watch", daemon=True).start()
+    if hasattr(signal, "pthread_sigmask"):
+        # Ctrl-C is the parent's matter. It was held back while this process started, and is ignored from here on.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    global _journal_file
+    path = journal_path(directory, os.getpid())
+    _journal_file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_TRUNC, 0o600)
+    if instrument_openai:
+        # Optional: the extra `openai`; the module does nothing where it is not installed.
+        from ...tracing.instrumentation import AttemptTracerProvider, open_openai_instrumentation
+
+        _process_lifetime.enter_context(open_openai_instrumentation(AttemptTracerProvider()))
+        atexit.register(_process_lifetime.close)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, for nobody else would: a parent that was killed ends no workers."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        # Not PR_SET_PDEATHSIG, which goes by the thread that started this process, and Trio's threads come and go.
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def run_in_worker(data: bytes) -> bytes:
+    """Run one attempt and give its report."""
+    call = WorkerCall.decode(data)
+    journal = Journal(_journal_file, call.rollout.attempt.attempt_id)
+    sequence_id, value, error = call.sequence_id, None, None
+    try:
+        agent = _load(call.packed)
+        recorder = AttemptRecorder(_tracer, call.rollout, agent.resources, agent.bound.name, None)
+        recorder.continue_trace(call.trace_id, call.root_id, sequence_id)
+        recorder.spans = journal
+        try:
+            value = _call_in_context(recorder, agent)
+        finally:
+            recorder.end_open_spans("in its worker process")
+            sequence_id = recorder.next_sequence_id()
+    except BaseException as exc:
+        error = _to_remote(exc)
+    return WorkerReport(value, error, journal.close(), sequence_id).encode()
+
+
+@functools.lru_cache(maxsize=64)
+def _load(packed: bytes) -> PackedAgent:
+    agent = unpack_agent(packed)
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        # The process is ours and the agent's module has set none, so OpenTelemetry's global calls may come here, too.
+        from ...tracing.instrumentation import AttemptTracerProvider
+
+        trace.set_tracer_provider(AttemptTracerProvider())
+    return agent
+
+
+def _call_in_context(recorder: AttemptRecorder, agent: PackedAgent) -> object:
+    token = CURRENT.set(recorder)
+    otel_token = otel_context.attach(recorder.context())
+    try:
+        value = _call(recorder, agent)
+        if value is None or (value.__class__ is list and not value):
+            return value
+        if is_number(value):
+            # As a plain one: its class may be one that cannot be sent. What no float holds is refused below.
+            with suppress(OverflowError, ValueError):
+                return float(cast("float", value))
+        # Spans need not be picklable, and what is refused need not travel.
+        record_return(recorder, value)
+        return None
+    finally:
+        otel_context.detach(otel_token)
+        CURRENT.reset(token)
+
+
+def _call(recorder: AttemptRecorder, agent: PackedAgent) -> object:
+    bound = agent.bound
+    call = functools.partial(bound.fn, recorder.rollout.input, **bound.arguments(recorder))
+    try:
+        return trio.run(call) if is_async_function(bound.fn) else call()
+    except KeyboardInterrupt as exc:
+        # Ctrl-C is ignored here, so this is the agent's own.
+        raise AgentError("the agent raised KeyboardInterrupt") from exc
+
+
+def _to_remote(exc: BaseException) -> RemoteError:
+    sole = sole_exception(exc)
+    try:
+        # A plain string, whose class can be sent, whatever the exception gives.
+        message = "".join((str(sole),))
+    except Exception as unprintable:
+        message = f"<str() of it raised {type(unprintable).__name__}>"
+    pickled: bytes | None = None
+    try:
+        pickled = pickle.dumps(exc, pickle.HIGHEST_PROTOCOL)
+        # Exceptions that change their arguments can be pickled and not be read again.
+        pickle.loads(pickled)
+    except Exception:
+        pickled = None
+    formatted = "".join(traceback.format_exception(exc))
+    return RemoteError(type(sole).__name__, message, formatted, _names(exc), pickled)
+
+
+def _names(exc: BaseException) -> tuple[frozenset[str], ...]:
+    # The main program's file goes by another name here, see multiprocessing.spawn.
+    return tuple(
+        frozenset(name.replace("__mp_main__.", "__main__.", 1) for name in names) for names in names_of_members(exc)
+    )

@@ -1,0 +1,3 @@
+"""Servers on loopback."""
+
+from ._serving import open_server as open_server

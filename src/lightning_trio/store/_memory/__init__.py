@@ -1,0 +1,3 @@
+"""The store in memory."""
+
+from ._store import InMemoryLightningStore as InMemoryLightningStore

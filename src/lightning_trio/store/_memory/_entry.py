@@ -1,0 +1,118 @@
+"""A rollout as a store in memory keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from ..._containers import copy_containers
+from ..._errors import UnknownId
+from ..._records import DEFAULT_CONFIG, Attempt, AttemptedRollout, Rollout, RolloutConfig, RolloutMode, RolloutStatus
+from ..._spans import Span
+from ._queue import Place
+
+
+@attrs.define(eq=False)
+class _Arriving:
+    """The spans of an attempt that come one by one."""
+
+    attempt_id: str
+    span_ids: set[str]
+    last_sequence_id: int
+
+
+@attrs.define(eq=False)
+class Entry:
+    """A rollout as the store keeps it; records for others are made from it."""
+
+    number: int
+    rollout_id: str
+    input: Any
+    mode: RolloutMode | None
+    resources_id: str | None
+    config: RolloutConfig | None
+    metadata: Mapping[str, Any] | None
+    run_id: str | None
+    key: str | None
+    status: RolloutStatus
+    start_time: float
+    end_time: float | None = None
+    attempts: list[Attempt] = attrs.field(factory=list[Attempt])
+    not_counted: int = 0
+    """Attempts that were given back to the queue or lost; they do not count towards `max_attempts`."""
+    lost: int = 0
+    """Attempts whose runner was not heard of any more."""
+    spans: Sequence[Span] = ()
+    """Of all attempts; a list while they come one by one."""
+    place: Place | None = None
+    """Where it stands in the queue."""
+    _arriving: _Arriving | None = None
+
+    def rollout(self) -> Rollout:
+        """Make the record, with the latest attempt if there is one."""
+        return self._record(self.input)
+
+    def _record(self, task: Any) -> Rollout:
+        fields = (
+            self.rollout_id,
+            task,
+            self.start_time,
+            self.end_time,
+            self.mode,
+            self.resources_id,
+            self.status,
+            self.config or DEFAULT_CONFIG,
+            self.metadata,
+            self.run_id,
+            self.key,
+        )
+        return AttemptedRollout(*fields, attempt=self.attempts[-1]) if self.attempts else Rollout(*fields)
+
+    def attempted(self) -> AttemptedRollout:
+        """Make the record of a rollout whose attempt begins; what the agent does to its task, it does to its own."""
+        rollout = self._record(copy_containers(self.input))
+        assert isinstance(rollout, AttemptedRollout)
+        return rollout
+
+    def attempt(self, attempt_id: str) -> Attempt:
+        """Give an attempt.
+
+        Raises:
+            UnknownId: there is none of that id.
+        """
+        for attempt in reversed(self.attempts):
+            if attempt.attempt_id == attempt_id:
+                return attempt
+        raise UnknownId(f"Attempt {attempt_id} not found for rollout {self.rollout_id}")
+
+    def add_spans(self, attempt_id: str, spans: Iterable[Span]) -> list[Span]:
+        """Add an attempt's spans and give those that are new, numbered."""
+        if not self.spans:
+            self._arriving = None
+        arriving = self._arriving
+        if arriving is None or arriving.attempt_id != attempt_id:
+            arriving = self._arriving = _Arriving(attempt_id, set(), 0)
+            for span in self.spans:
+                if span.attempt_id == attempt_id:
+                    arriving.span_ids.add(span.span_id)
+                    arriving.last_sequence_id = max(arriving.last_sequence_id, span.sequence_id)
+        if not isinstance(self.spans, list):
+            self.spans = list(self.spans)
+        added: list[Span] = []
+        for span in spans:
+            if span.span_id in arriving.span_ids:
+                continue
+            arriving.span_ids.add(span.span_id)
+            if span.sequence_id <= 0:
+                span = attrs.evolve(span, sequence_id=arriving.last_sequence_id + 1)
+            arriving.last_sequence_id = max(arriving.last_sequence_id, span.sequence_id)
+            added.append(span)
+        self.spans += added
+        return added
+
+    def close_spans(self) -> None:
+        """Let go of what was needed only while spans came one by one."""
+        self._arriving = None
+        self.spans = tuple(self.spans)

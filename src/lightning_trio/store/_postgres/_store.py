@@ -1,0 +1,159 @@
+"""The store in a PostgreSQL database: durable, for any number of processes on any number of machines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from ..._errors import StoreUnavailable
+from ..._ids import random_bits
+from .._sql import MAX_PAYLOAD_BYTES, Connection, SqlLightningStore, TryAgain
+
+if TYPE_CHECKING:
+    from ._connection import PostgresConnection
+    from ._notifications import Hints
+
+
+_SHARDS: Final = 64
+"""How many rows each count is spread over, so that writers seldom wait for each other's."""
+
+
+class PostgresLightningStore(SqlLightningStore):
+    """Keep everything in a PostgreSQL database, so that runners on many machines share one queue.
+
+    What is acknowledged is committed. While the server restarts, calls wait; nothing is lost by it or done twice.
+    Needs the extra: ``pip install 'lightning-trio[postgres]'``.
+
+    Args:
+        dsn: a connection string: ``postgresql://user@host/database`` or ``host=… dbname=…``; what it leaves out comes
+            from libpq's environment variables and files (``PGPASSWORD``, ``~/.pgpass``).
+        connections: how many connections write, and as many at most read; one more listens.
+        schema: the schema of the tables; it is made if it is not there. Several stores in one database have a schema
+            each.
+        max_payload_bytes: the most bytes that a task, a resources snapshot or the spans of an attempt may take.
+        patience_seconds: how long to wait for a server that has gone away. A cancelled call does not wait for it.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        connections: int = 4,
+        schema: str = "lightning_trio",
+        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+        patience_seconds: float = 60.0,
+    ) -> None:
+        super().__init__(max_payload_bytes)
+        if not isinstance(connections, int) or connections < 1:
+            raise ValueError(f"connections={connections!r}; give how many connections write, from 1")
+        if not 0 < len(schema.encode()) <= 63 or "\0" in schema or schema.startswith("pg_"):
+            raise ValueError(
+                f"schema={schema!r}; give a name of 1 to 63 bytes that does not begin with 'pg_', which is PostgreSQL's"
+            )
+        if not patience_seconds >= 0:
+            raise ValueError(f"patience_seconds={patience_seconds!r} is negative; give seconds, 0 for no wait")
+        _require_psycopg()
+        # An optional dependency, imported by those who use it.
+        from ._server import read_dsn
+
+        self._server = read_dsn(dsn, schema)
+        self._writers = self._most_readers = connections
+        self._patience = patience_seconds
+        self._processes: set[int] = set()
+        self._hints: Hints | None = None
+        self._prepared = False
+        self._first_shard = random_bits(6)
+
+    def __repr__(self) -> str:
+        return f"PostgresLightningStore({self._server.place!r})"
+
+    async def vacuum(self, *, full: bool = False) -> None:
+        """Make the room of what was removed free for what comes, while others go on.
+
+        Args:
+            full: give it back to the file system, too. The tables are copied for this, one after the other, and
+                whoever wants to use them waits.
+
+        Raises:
+            StoreUnavailable: the server is away, or the role does not own the tables.
+            StoreFull: there is no room for the copy that is made on the way.
+        """
+        self._check_open()
+        await trio.to_thread.run_sync(self._vacuum, full)
+
+    def _vacuum(self, full: bool) -> None:
+        from ._tables import TABLES
+
+        connection = self._connect()
+        try:
+            connection.open()
+            for table in TABLES:
+                connection.run(f"VACUUM ({'FULL, ' if full else ''}ANALYZE) {table}")
+        finally:
+            connection.close()
+
+    # What PostgreSQL does in its own way.
+
+    @property
+    def _where(self) -> str:
+        return self._server.place
+
+    def _connect(self) -> PostgresConnection:
+        from ._connection import PostgresConnection
+
+        return PostgresConnection(self._server, self._patience, self._processes)
+
+    def _open_writer(self) -> Connection:
+        connection = self._connect()
+        connection.shard = (self._first_shard + len(self._processes)) % _SHARDS
+        try:
+            connection.open()
+            if not self._prepared:
+                from ._tables import prepare
+
+                prepare(connection, self._server.schema, self._where)
+                self._prepared = True
+        except TryAgain as exc:
+            connection.close()
+            raise StoreUnavailable(f"{self._where} went away while it was opened ({connection.said(exc)})") from exc
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _open_reader(self) -> Connection:
+        connection = self._connect()
+        connection.ids = self._ids
+        return connection
+
+    async def _wait_foreign(self) -> None:
+        from ._notifications import Hints
+
+        if self._hints is None:
+            self._hints = Hints(
+                lambda: self._server.connect("lightning_trio hints"), self._server.channel, self._processes
+            )
+        try:
+            await self._hints.wait()
+        except trio.ClosedResourceError:
+            self._check_open()
+            raise
+
+    async def __aexit__(self, *error: Any) -> None:
+        hints, self._hints = self._hints, None
+        try:
+            await super().__aexit__(*error)
+        finally:
+            self._prepared = False
+            if hints is not None:
+                hints.close()
+
+
+def _require_psycopg() -> None:
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as exc:
+        raise ImportError(
+            f"PostgresLightningStore needs psycopg ({exc}): pip install 'lightning-trio[postgres]'"
+        ) from exc

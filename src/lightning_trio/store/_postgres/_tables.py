@@ -1,0 +1,87 @@
+"""The tables of a store in PostgreSQL: whether they are there, and how they come to be. Needs psycopg."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..._errors import StoreFormatError, StoreUnavailable
+from .._sql import MIGRATIONS, migrate
+from .._sql import TABLES as SQL_TABLES
+from ._connection import PostgresConnection
+
+TABLES: Final = (*SQL_TABLES, "commits")
+
+_LOCK: Final = 0x4C547269
+"""The advisory lock under which tables are made: "LTri"."""
+
+_FORGOTTEN_SECONDS: Final = 86_400.0
+"""How long what a writer that is gone wrote of its last commit is kept."""
+
+
+def prepare(connection: PostgresConnection, schema: str, place: str) -> None:
+    """Make the tables, or bring them up to date; processes that open a store at once do so one after the other.
+
+    Raises:
+        StoreFormatError: what is there is no store, or one of a newer version.
+        StoreUnavailable: the role may not make them.
+    """
+    connection.run("BEGIN")
+    try:
+        version = _version(connection, schema, place)
+        if version < len(MIGRATIONS):
+            connection.run("SELECT pg_advisory_xact_lock(?)", (_LOCK,))
+            # Somebody may have been quicker.
+            version = _version(connection, schema, place)
+        if version < len(MIGRATIONS):
+            _migrate(connection, schema, place, version)
+        connection.run("DELETE FROM commits WHERE since < extract(epoch FROM now()) - ?", (_FORGOTTEN_SECONDS,))
+        connection.run("COMMIT")
+    except BaseException:
+        connection.rollback()
+        raise
+
+
+def _version(connection: PostgresConnection, schema: str, place: str) -> int:
+    """Read the version of the tables, 0 if there are none."""
+    there = {name for [name] in connection.run("SELECT tablename FROM pg_tables WHERE schemaname = ?", (schema,))}
+    foreign = StoreFormatError(
+        f"{place} has tables of another program: {', '.join(sorted(there)[:5])}; give the store a schema of its own "
+        "with schema=…"
+    )
+    if "meta" not in there:
+        if there.intersection(TABLES):
+            raise foreign
+        return 0
+    try:
+        # By its full name: without the right to use the schema, it would seem not to be there.
+        rows = connection.run_in_schema("SELECT value FROM {}.meta WHERE name = 'schema_version'").fetchall()
+    except StoreFormatError:
+        raise foreign from None
+    if not rows:
+        raise foreign
+    version = int(rows[0][0])
+    if missing := sorted(set(TABLES) - there):
+        raise StoreFormatError(f"{place} is damaged (without the tables {', '.join(missing)}); restore it from a copy")
+    if version > len(MIGRATIONS):
+        raise StoreFormatError(
+            f"{place} was made by a newer version of lightning_trio: its schema is {version}, this one knows "
+            f"{len(MIGRATIONS)}; upgrade with: pip install -U lightning-trio"
+        )
+    return version
+
+
+def _migrate(connection: PostgresConnection, schema: str, place: str, version: int) -> None:
+    try:
+        if not connection.run("SELECT 1 FROM pg_namespace WHERE nspname = ?", (schema,)).fetchall():
+            connection.run_in_schema("CREATE SCHEMA {}")
+        new = migrate(connection, version, MIGRATIONS)
+        connection.run(
+            "INSERT INTO meta (name, value) VALUES ('schema_version', ?) ON CONFLICT (name) DO UPDATE SET value = "
+            "excluded.value",
+            (str(new),),
+        )
+    except StoreUnavailable as exc:
+        raise StoreUnavailable(
+            f"the tables of {place} cannot be made ({connection.said(exc)}); let its owner open the store once, or: "
+            "GRANT CREATE ON DATABASE … TO …, and for a schema that is there GRANT USAGE, CREATE ON SCHEMA … TO …"
+        ) from exc

@@ -1,0 +1,58 @@
+"""Counts of a run, kept up to date as its rollouts go from status to status, and longer than these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+from .._records import RolloutMode, RolloutStatus, RunSummary
+from .._spans import NO_USAGE, Usage
+
+
+@attrs.define(eq=False)
+class RunCounts:
+    """Count rollouts by status and sum up rewards by mode."""
+
+    counts: dict[RolloutStatus, int] = attrs.field(factory=dict["RolloutStatus", int])
+    rewards: dict[RolloutMode | None, tuple[int, float]] = attrs.field(
+        factory=dict["RolloutMode | None", tuple[int, float]]
+    )
+    usage: Usage = NO_USAGE
+    agent_seconds: float = 0.0
+    removed: int = 0
+
+    def move(self, old: RolloutStatus | None, new: RolloutStatus, number: int = 1) -> None:
+        """Count `number` rollouts from `old` (None: new ones) to `new`."""
+        if old is not None:
+            self.counts[old] -= number
+        self.counts[new] = self.counts.get(new, 0) + number
+
+    def reward(self, mode: RolloutMode | None, value: float, number: int = 1) -> None:
+        """Add the rewards of `number` rollouts, which come to `value` together."""
+        count, total = self.rewards.get(mode, (0, 0.0))
+        self.rewards[mode] = (count + number, total + value)
+
+    def attempt(self, duration: float, usage: Usage) -> None:
+        """Add what an attempt took."""
+        self.agent_seconds += duration
+        if usage is not NO_USAGE:
+            self.usage += usage
+
+    def summary(self) -> RunSummary:
+        """Give the counts that are not zero, and the rewards."""
+        counts: dict[RolloutStatus, int] = {status: n for status, n in self.counts.items() if n}
+        return RunSummary(counts, dict(self.rewards), self.usage, self.agent_seconds, self.removed)
+
+    @classmethod
+    def total(cls, tallies: Iterable[RunCounts]) -> RunCounts:
+        """Add tallies up."""
+        whole = cls()
+        for tally in tallies:
+            for status, number in tally.counts.items():
+                whole.move(None, status, number)
+            for mode, (number, value) in tally.rewards.items():
+                whole.reward(mode, value, number)
+            whole.attempt(tally.agent_seconds, tally.usage)
+            whole.removed += tally.removed
+        return whole

@@ -1,0 +1,220 @@
+"""A store bound to one run: what an algorithm enqueues through it belongs to that run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, suppress
+from typing import Any, Literal
+
+from .._errors import StaleAttempt, UnknownId
+from .._lifecycle import UNFINISHED_ROLLOUT
+from .._records import (
+    UNSET,
+    AttemptChange,
+    AttemptedRollout,
+    AttemptOutcome,
+    EnqueueRolloutRequest,
+    Expiry,
+    PaginatedResult,
+    ResourcesUpdate,
+    RolloutChange,
+    RolloutConfig,
+    RolloutMode,
+    RolloutRemoval,
+    RolloutStatus,
+    RunSummary,
+    StoreStatistics,
+    Unset,
+)
+from .._resources import NamedResources
+from .._spans import Span
+from ._query import Condition, Query
+from ._store import LightningStore, Record
+
+
+class RunStore(LightningStore):
+    """Pass everything on to `store`, with the run's id.
+
+    Args:
+        store: where it all goes.
+        run_id: the run.
+        check: called with resources about to be published (mode UNSET) or enqueued with; raises if the run's agent
+            cannot run with them.
+        max_rollouts: how many rollouts to run; those enqueued beyond are recorded as cancelled at once.
+    """
+
+    def __init__(
+        self,
+        store: LightningStore,
+        run_id: str,
+        check: Callable[[RolloutMode | None | Unset, NamedResources], None],
+        max_rollouts: int | None = None,
+    ) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._check = check
+        self._left = max_rollouts
+        self._refusing = False
+        self._checked: set[tuple[RolloutMode | None, str]] = set()
+
+    @property
+    def run_id(self) -> str:
+        """The run."""
+        return self._run_id
+
+    async def refuse(self) -> None:
+        """End the run's unfinished rollouts as cancelled, and those that are enqueued from now on at once."""
+        self._left = 0
+        self._refusing = True
+        rollouts = await self._store.query_rollouts(status_in=UNFINISHED_ROLLOUT, run_id_in={self._run_id})
+        await self._cancel([rollout.rollout_id for rollout in rollouts])
+
+    async def _cancel(self, rollout_ids: Sequence[str]) -> None:
+        changes = [RolloutChange(rollout_id, status="cancelled") for rollout_id in rollout_ids]
+        try:
+            await self._store.update(changes)
+        except StaleAttempt:
+            # Another runner has ended some of them meanwhile.
+            for change in changes:
+                with suppress(StaleAttempt):
+                    await self._store.update([change])
+
+    async def enqueue(
+        self,
+        requests: Sequence[EnqueueRolloutRequest],
+        *,
+        run_id: str | None = None,
+        status: Literal["queuing", "cancelled"] = "queuing",
+    ) -> list[str]:
+        await self._check_requests(requests)
+        if self._left is None or status == "cancelled":
+            return await self._store.enqueue(requests, run_id=self._run_id, status=status)
+        known = await self._known_keys(requests)
+        allowed = [self._may_start(request, known) for request in requests]
+        started = [request for request, may_start in zip(requests, allowed, strict=True) if may_start]
+        refused = [request for request, may_start in zip(requests, allowed, strict=True) if not may_start]
+        ids = await self._store.enqueue(started, run_id=self._run_id, status=status)
+        if self._refusing and ids:
+            # Refused while these were on their way.
+            await self._cancel(ids)
+        if not refused:
+            return ids
+        of_started = iter(ids)
+        of_refused = iter(await self._store.enqueue(refused, run_id=self._run_id, status="cancelled"))
+        return [next(of_started if may_start else of_refused) for may_start in allowed]
+
+    def _may_start(self, request: EnqueueRolloutRequest, known: Collection[str | None]) -> bool:
+        """Tell whether one more rollout may be started, and count it; one that is there already is no more."""
+        assert self._left is not None
+        if request.key is not None and request.key in known:
+            return True
+        if not self._left:
+            return False
+        self._left -= 1
+        return True
+
+    async def _known_keys(self, requests: Sequence[EnqueueRolloutRequest]) -> Collection[str | None]:
+        keys = {request.key for request in requests if request.key is not None}
+        if not keys:
+            return ()
+        must = [Condition("run_id", {self._run_id}), Condition("key", keys)]
+        return {rollout.key for rollout in await self._store.find(Query("rollouts", must))}
+
+    async def _check_requests(self, requests: Sequence[EnqueueRolloutRequest]) -> None:
+        pairs: set[tuple[RolloutMode | None, str | None]] = {(r.mode, r.resources_id) for r in requests}
+        for mode, resources_id in pairs:
+            if (mode, resources_id) in self._checked:
+                continue
+            if resources_id is None:
+                snapshot = await self._store.get_latest_resources()
+            else:
+                snapshot = await self._store.get_resources_by_id(resources_id)
+                if snapshot is None:
+                    raise UnknownId(f"Resources {resources_id} not found; add_resources() gives an id")
+            self._check(mode, {} if snapshot is None else snapshot.resources)
+            if resources_id is not None:
+                self._checked.add((mode, resources_id))
+
+    async def start(
+        self,
+        rollouts: Sequence[EnqueueRolloutRequest | str],
+        *,
+        run_id: str | None = None,
+        worker_id: str | None = None,
+        default_config: RolloutConfig | None = None,
+    ) -> list[AttemptedRollout]:
+        return await self._store.start(
+            rollouts, run_id=self._run_id, worker_id=worker_id, default_config=default_config
+        )
+
+    async def claim(
+        self,
+        limit: int,
+        *,
+        run_id: str | None = None,
+        worker_id: str | None = None,
+        default_config: RolloutConfig | None = None,
+    ) -> list[AttemptedRollout]:
+        return await self._store.claim(limit, run_id=self._run_id, worker_id=worker_id, default_config=default_config)
+
+    async def wait_claimable(self, *, run_id: str | None = None) -> None:
+        await self._store.wait_claimable(run_id=self._run_id)
+
+    async def put(self, records: Sequence[Record]) -> list[Record]:
+        for record in records:
+            if isinstance(record, ResourcesUpdate):
+                self._check(UNSET, record.resources)
+                self._checked.clear()
+        return await self._store.put(records)
+
+    async def summarize(self, run_id: str | None = None) -> RunSummary:
+        return await self._store.summarize(self._run_id)
+
+    def queued_nowait(self) -> int | None:
+        return self._store.queued_nowait()
+
+    def holding(self, run_id: str | None = None) -> AbstractContextManager[None]:
+        return self._store.holding(self._run_id)
+
+    async def prune(
+        self, *, run_id: str | None = None, older_than_seconds: float = 0.0, unfinished_runs: bool = False
+    ) -> int:
+        return await self._store.prune(
+            run_id=self._run_id, older_than_seconds=older_than_seconds, unfinished_runs=unfinished_runs
+        )
+
+    async def find_faults(self, run_id: str | None = None) -> Sequence[str]:
+        return await self._store.find_faults(self._run_id)
+
+    # The rest knows no runs.
+
+    async def vacuum(self) -> None:
+        await self._store.vacuum()
+
+    @property
+    def persistent(self) -> bool:
+        return self._store.persistent
+
+    async def statistics(self) -> StoreStatistics:
+        return await self._store.statistics()
+
+    async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
+        return await self._store.add_spans(spans)
+
+    async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
+        return await self._store.finish(outcomes)
+
+    async def expire(self) -> Expiry:
+        return await self._store.expire()
+
+    async def update(self, changes: Sequence[RolloutChange | AttemptChange | RolloutRemoval]) -> None:
+        await self._store.update(changes)
+
+    async def get_latest_resources(self) -> ResourcesUpdate | None:
+        return await self._store.get_latest_resources()
+
+    async def find(self, query: Query) -> PaginatedResult[Any]:
+        return await self._store.find(query)
+
+    async def wait_finished(self, rollout_ids: Collection[str], *, count: int | None = None) -> list[str]:
+        return await self._store.wait_finished(rollout_ids, count=count)

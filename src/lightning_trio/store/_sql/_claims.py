@@ -1,0 +1,305 @@
+"""Starting attempts: of rollouts taken off the queue, and past it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import attrs
+
+from ..._errors import StaleAttempt, StoreError
+from ..._records import DEFAULT_CONFIG, Attempt, AttemptedRollout
+from ..._serialization import decode, decode_config
+from .._rollout_ids import RolloutIdCipher
+from ._queue import EncodedRequest, NewRollout, insert_rollouts, number_rollouts
+from ._rollout_state import (
+    ROLLOUT_RECORD,
+    STATUS,
+    RolloutState,
+    attempt_number,
+    end_attempts,
+    load_states,
+    missing,
+    new_attempt,
+    number_of,
+    rollout_fields,
+    write_states,
+)
+from ._schema import ATTEMPTS_PER_ROLLOUT
+from ._transaction import Columns, Transaction
+from ._workers import note_busy, note_idle
+
+
+@attrs.frozen
+class Start:
+    """Arguments of `start`."""
+
+    rollouts: Sequence[EncodedRequest | str]
+    run_id: str
+    worker_id: str | None
+    default_config: str | None
+
+
+@attrs.frozen
+class Claim:
+    """Arguments of `claim`."""
+
+    limit: int
+    run_id: str | None
+    worker_id: str | None
+    default_config: str | None
+
+
+class _Started(NamedTuple):
+    """A rollout whose new attempt is to be written."""
+
+    number: int
+    run_id: str
+    rollout: AttemptedRollout
+
+
+_NEW_ATTEMPT: Final[Columns] = {
+    "number": "int",
+    "rollout_number": "int",
+    "attempt_id": "text",
+    "sequence_id": "int",
+    "worker_id": "text",
+    "start_time": "real",
+}
+
+
+def _insert_attempts(transaction: Transaction, started: Sequence[_Started]) -> None:
+    rows: list[tuple[Any, ...]] = []
+    for number, run_id, rollout in started:
+        attempt = rollout.attempt
+        sequence_id = attempt.sequence_id
+        if sequence_id >= ATTEMPTS_PER_ROLLOUT:
+            raise StoreError(
+                f"rollout {rollout.rollout_id} has had {sequence_id - 1:,} attempts, the most there can be"
+            )
+        rows.append(
+            (
+                attempt_number(number, sequence_id),
+                number,
+                attempt.attempt_id,
+                sequence_id,
+                attempt.worker_id,
+                attempt.start_time,
+            )
+        )
+        transaction.effects.count(run_id, "attempts", 1)
+    transaction.with_rows(
+        _NEW_ATTEMPT,
+        rows,
+        "INSERT INTO attempts (number, rollout_number, attempt_id, sequence_id, status, worker_id, start_time, "
+        "input_tokens, output_tokens, cost, last_span, last_sequence_id) SELECT number, rollout_number, attempt_id, "
+        "sequence_id, 'preparing', worker_id, start_time, 0, 0, 0, 0, 0 FROM v WHERE number IS NOT NULL",
+    )
+
+
+def start(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Start]) -> list[list[AttemptedRollout]]:
+    """Start attempts past the queue; see `LightningStore.start`."""
+    standings = load_states(
+        transaction, ids, [number_of(ids, r) for call in calls for r in call.rollouts if isinstance(r, str)]
+    )
+    new = number_rollouts(
+        transaction, ids, [(r, call.run_id) for call in calls for r in call.rollouts if not isinstance(r, str)]
+    )
+    fresh = iter(new)
+    started: list[_Started] = []
+    results: list[list[AttemptedRollout]] = []
+    workers: dict[str, Attempt] = {}
+    for call in calls:
+        rollouts: list[AttemptedRollout] = []
+        now = transaction.now()
+        for each in call.rollouts:
+            if isinstance(each, str):
+                standing = standings.get(number_of(ids, each))
+                if standing is None:
+                    raise missing(transaction, ids, each)
+                rollouts.append(_restart(transaction, ids, standing, call, now))
+            else:
+                made = next(fresh)
+                made.config = made.config or call.default_config
+                rollouts.append(_first_attempt(made, call.worker_id, now))
+                started.append(_Started(made.number, made.run_id, rollouts[-1]))
+        results.append(rollouts)
+        if call.worker_id is not None and rollouts:
+            workers[call.worker_id] = rollouts[-1].attempt
+    insert_rollouts(transaction, new, "preparing", None, 1)
+    _insert_attempts(transaction, started)
+    for worker_id, attempt in workers.items():
+        note_busy(transaction, worker_id, attempt)
+    return results
+
+
+def _first_attempt(new: NewRollout, worker_id: str | None, now: float) -> AttemptedRollout:
+    request = new.request
+    return AttemptedRollout(
+        new.rollout_id,
+        decode(request.input),
+        now,
+        None,
+        request.mode,
+        new.resources_id,
+        "preparing",
+        DEFAULT_CONFIG if new.config is None else decode_config(new.config),
+        None if request.metadata is None else decode(request.metadata),
+        new.run_id or None,
+        request.key,
+        attempt=new_attempt(new.rollout_id, 1, worker_id, now),
+    )
+
+
+def _restart(
+    transaction: Transaction, ids: RolloutIdCipher, standing: RolloutState, call: Start, now: float
+) -> AttemptedRollout:
+    if standing.ended:
+        raise StaleAttempt(f"rollout {standing.rollout_id} is {standing.status}; enqueue its task again instead")
+    if standing.at_work:
+        # Superseded while it ran, an attempt can no longer report.
+        end_attempts(transaction, [(standing, "unresponsive", None)])
+    standing.attempts += 1
+    standing.config_text = standing.config_text or call.default_config
+    standing.set_status(transaction, "preparing")
+    attempt = new_attempt(standing.rollout_id, standing.attempts, call.worker_id, now)
+    standing.attempt_id, standing.attempt_status = attempt.attempt_id, "preparing"
+    standing.final_reward, standing.worker_id = None, call.worker_id
+    [row] = transaction.select(ROLLOUT_RECORD, "FROM rollouts r WHERE r.number = ?", (standing.number,))
+    fields = {**rollout_fields(ids, row), "status": "preparing", "config": standing.config}
+    rollout = AttemptedRollout(**fields, attempt=attempt)
+    _insert_attempts(transaction, [_Started(standing.number, standing.run_id, rollout)])
+    write_states(transaction, [standing])
+    return rollout
+
+
+class Claimed(NamedTuple):
+    """What a claim got, and whether there was more."""
+
+    rollouts: list[AttemptedRollout]
+    more: bool
+
+
+def claim(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Claim]) -> list[Claimed]:
+    """Take rollouts off the queue; see `LightningStore.claim`."""
+    by_run: dict[str | None, list[Claim]] = {}
+    for call in calls:
+        by_run.setdefault(call.run_id, []).append(call)
+    claimed = {run_id: iter(_claim(transaction, ids, run_id, same)) for run_id, same in by_run.items()}
+    return [next(claimed[call.run_id]) for call in calls]
+
+
+def _claim(transaction: Transaction, ids: RolloutIdCipher, run_id: str | None, calls: Sequence[Claim]) -> list[Claimed]:
+    """Take what several ask of one run by the statements of one; those who came first get theirs first."""
+    wanted = sum(max(call.limit, 0) for call in calls)
+    found = _candidates(transaction, run_id, wanted + 1) if wanted else []
+    taken: list[list[_Started]] = []
+    updates: list[tuple[int, int, str | None]] = []
+    start = 0
+    for call in calls:
+        rows = found[start : start + max(call.limit, 0)]
+        start += len(rows)
+        started = _take(transaction, ids, call, rows, updates)
+        taken.append(started)
+        if call.worker_id is not None:
+            if started:
+                note_busy(transaction, call.worker_id, started[-1].rollout.attempt)
+            else:
+                note_idle(transaction, [call.worker_id])
+    if updates:
+        together = [each for started in taken for each in started]
+        _supersede(transaction, together)
+        _insert_attempts(transaction, together)
+        transaction.with_rows(
+            {"number": "int", "attempts": "int", "config": "text"},
+            updates,
+            "UPDATE rollouts SET status = 'preparing', available_at = NULL, attempts = v.attempts, config = v.config "
+            "FROM v WHERE rollouts.number = v.number",
+        )
+    more = len(found) > start
+    return [Claimed([rollout for _, _, rollout in started], more) for started in taken]
+
+
+def _take(
+    transaction: Transaction,
+    ids: RolloutIdCipher,
+    call: Claim,
+    rows: Iterable[Sequence[Any]],
+    updates: list[tuple[int, int, str | None]],
+) -> list[_Started]:
+    now = transaction.now()
+    started: list[_Started] = []
+    for row in rows:
+        fields = rollout_fields(ids, row)
+        number, run_id, attempts = row[0], row[8], row[10] + 1
+        config = row[6] or call.default_config
+        transaction.effects.count(run_id, STATUS[row[5]], -1)
+        transaction.effects.count(run_id, STATUS["preparing"], 1)
+        fields["status"] = "preparing"
+        if config is not None:
+            fields["config"] = decode_config(config)
+        attempt = new_attempt(fields["rollout_id"], attempts, call.worker_id, now)
+        started.append(_Started(number, run_id, AttemptedRollout(**fields, attempt=attempt)))
+        updates.append((number, attempts, config))
+    return started
+
+
+def _supersede(transaction: Transaction, started: Sequence[_Started]) -> None:
+    """End attempts that still ran when somebody put their rollout back into the queue."""
+    before = [
+        (attempt_number(number, rollout.attempt.sequence_id - 1),)
+        for number, _, rollout in started
+        if rollout.attempt.sequence_id > 1
+    ]
+    if before:
+        transaction.with_rows(
+            {"number": "int"},
+            before,
+            f"UPDATE attempts SET status = 'unresponsive', end_time = {transaction.now()!r} FROM v "
+            "WHERE attempts.number = v.number AND attempts.end_time IS NULL",
+        )
+
+
+def _candidates(transaction: Transaction, run_id: str | None, limit: int) -> list[list[Any]]:
+    """Read the oldest rollouts that can be claimed, and keep them from other writers."""
+    if run_id is not None:
+        return _candidates_of(transaction, run_id, limit)
+    rows = [row for each in queued_runs(transaction) for row in _candidates_of(transaction, each, limit)]
+    return sorted(rows)[:limit]
+
+
+def _candidates_of(transaction: Transaction, run_id: str, limit: int) -> list[list[Any]]:
+    rows = _queued(transaction, "available_at = 0", "number", (run_id,), limit)
+    # Retries whose time has come: few, and behind what has waited for longer.
+    due = _queued(
+        transaction, "available_at > 0 AND available_at <= ?", "available_at", (run_id, transaction.now()), limit
+    )
+    return sorted(rows + due)[:limit] if due else rows
+
+
+def _queued(
+    transaction: Transaction, condition: str, order: str, parameters: Sequence[Any], limit: int
+) -> list[list[Any]]:
+    # The columns come from the rows that were locked: read once more, they could be those of a moment before.
+    return transaction.select_with(
+        f"WITH r AS (SELECT * FROM rollouts WHERE run_id = ? AND {condition} ORDER BY {order} LIMIT ?"
+        f"{transaction.dialect.passing_over_locked('rollouts')})",
+        ROLLOUT_RECORD,
+        "FROM r ORDER BY r.number",
+        (*parameters, limit),
+    )
+
+
+def queued_runs(transaction: Transaction) -> list[str]:
+    """Name the runs that have something in the queue, by going from one to the next in its index."""
+    return [
+        row[0]
+        for row in transaction.select_with(
+            "WITH RECURSIVE runs(run_id) AS (SELECT min(run_id) FROM rollouts WHERE available_at IS NOT NULL UNION ALL "
+            "SELECT (SELECT min(r.run_id) FROM rollouts r WHERE r.available_at IS NOT NULL AND r.run_id > runs.run_id) "
+            "FROM runs WHERE runs.run_id IS NOT NULL)",
+            {"run_id": "text"},
+            "FROM runs WHERE run_id IS NOT NULL",
+            (),
+        )
+    ]

@@ -1,0 +1,395 @@
+"""Queries: what the database can filter, sort and page it does; the rest is done on its records by `select`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from ..._errors import Evicted
+from ..._records import Attempt, PaginatedResult, ResourcesUpdate, Worker
+from ..._serialization import UNREADABLE, decode, decode_error, decode_resources, decode_run, decode_spans, unreadable
+from ..._spans import Span, Usage, with_number
+from .._query import Condition, Query, select
+from .._rollout_ids import RolloutIdCipher
+from .._rules import lease_left
+from ._claims import queued_runs
+from ._known_spans import CHAIN
+from ._rollout_state import ROLLOUT_RECORD, make_rollout, missing, rollout_fields
+from ._schema import ATTEMPTS_PER_ROLLOUT, WORKER
+from ._transaction import Columns, Transaction
+
+_ATTEMPT_RECORD: Final[Columns] = {
+    "a.rollout_number": "int",
+    "a.attempt_id": "text",
+    "a.sequence_id": "int",
+    "a.start_time": "real",
+    "a.end_time": "real",
+    "a.status": "text",
+    "a.worker_id": "text",
+    "a.last_heartbeat_time": "real",
+    "a.metadata": "text",
+    "a.error": "text",
+    "a.final_reward": "real",
+    "a.duration": "real",
+    "a.input_tokens": "int",
+    "a.output_tokens": "int",
+    "a.cost": "real",
+}
+_SNAPSHOT: Final[Columns] = {
+    "resources_id": "text",
+    "create_time": "real",
+    "update_time": "real",
+    "version": "int",
+    "body": "text",
+}
+_MOST_ROLLOUTS: Final = (1 << 63) // ATTEMPTS_PER_ROLLOUT - 1
+_JOIN_LATEST: Final = f"LEFT JOIN attempts a ON a.number = r.number * {ATTEMPTS_PER_ROLLOUT} + r.attempts"
+
+_FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
+    "rollouts": {
+        name: f"r.{name}" for name in ("mode", "resources_id", "status", "start_time", "end_time", "key", "run_id")
+    },
+    "attempts": {
+        name: f"a.{name}"
+        for name in (
+            "attempt_id",
+            "sequence_id",
+            "status",
+            "worker_id",
+            "start_time",
+            "end_time",
+            "last_heartbeat_time",
+            "final_reward",
+            "duration",
+        )
+    },
+}
+"""The fields of records that are columns, to filter and sort by."""
+
+
+class _Where(NamedTuple):
+    """A condition in SQL and its parameters."""
+
+    sql: str
+    parameters: tuple[Any, ...]
+
+
+def find(transaction: Transaction, ids: RolloutIdCipher, query: Query) -> PaginatedResult[Any]:
+    """Run a query; see `LightningStore.find`."""
+    if query.table in ("rollouts", "attempts"):
+        return _find_rows(transaction, ids, query)
+    if query.table == "spans":
+        return select(_spans(transaction, ids, query), query)
+    if query.table == "resources":
+        return select(_resources(transaction, query), query)
+    if query.table == "workers":
+        return select(_workers(transaction), query)
+    rows = transaction.select({"body": "text"}, "FROM runs ORDER BY number")
+    return select([decode_run(body) for [body] in rows], query)
+
+
+def _asked_for(transaction: Transaction, ids: RolloutIdCipher, query: Query) -> list[int] | None:
+    """Give the numbers of the rollouts a query is about, None for all."""
+    rollout_ids = query.required("rollout_id")
+    if rollout_ids is None:
+        return None
+    numbers = sorted({number for each in rollout_ids if (number := ids.number(each)) is not None})
+    if len(rollout_ids) == 1:
+        # Many may be asked for after the fact; only the one who asks for one by name is told it is gone.
+        [rollout_id] = rollout_ids
+        if not numbers or transaction.value("number", "int", "FROM rollouts WHERE number = ?", numbers) is None:
+            raise_if_evicted(transaction, ids, rollout_id)
+    return numbers
+
+
+def raise_if_evicted(transaction: Transaction, ids: RolloutIdCipher, rollout_id: str) -> None:
+    """Say that a rollout was removed, if it was.
+
+    Raises:
+        Evicted: it was.
+    """
+    error = missing(transaction, ids, rollout_id)
+    if isinstance(error, Evicted):
+        raise error
+
+
+# Rollouts and attempts.
+
+
+def _find_rows(transaction: Transaction, ids: RolloutIdCipher, query: Query) -> PaginatedResult[Any]:
+    numbers = _asked_for(transaction, ids, query)
+    where = _where(query, transaction.dialect.position)
+    order = _order(query)
+    if where is None or order is None or numbers is not None:
+        # By ids there are few; a filter that is no column must see the records.
+        records = _records(transaction, ids, query, numbers)
+        return select(records, query)
+    alias, table = ("r", "rollouts r") if query.table == "rollouts" else ("a", "attempts a")
+    total: int = transaction.value("count(*)", "int", f"FROM {table} WHERE {where.sql}", where.parameters)
+    limit = total if query.limit < 0 else query.limit
+    tail = f"{order} LIMIT ? OFFSET ?"
+    parameters = (*where.parameters, limit, query.offset)
+    page = transaction.select({f"{alias}.number": "int"}, f"FROM {table} WHERE {where.sql} {tail}", parameters)
+    wanted = [number for [number] in page]
+    read = _rollouts if query.table == "rollouts" else _attempts
+    found = read(transaction, ids, wanted)
+    return PaginatedResult([found[number] for number in wanted], query.limit, query.offset, total)
+
+
+def _records(
+    transaction: Transaction, ids: RolloutIdCipher, query: Query, numbers: Sequence[int] | None
+) -> Iterable[Any]:
+    if query.table == "rollouts":
+        if numbers is None:
+            numbers = [number for [number] in transaction.select({"number": "int"}, "FROM rollouts ORDER BY number")]
+        found = _rollouts(transaction, ids, numbers)
+    elif numbers is None:
+        every = [number for [number] in transaction.select({"number": "int"}, "FROM attempts ORDER BY number")]
+        found = _attempts(transaction, ids, every)
+    else:
+        found = _attempts(transaction, ids, _attempts_of(transaction, numbers))
+    return [found[number] for number in sorted(found)]
+
+
+def _attempts_of(transaction: Transaction, rollouts: Sequence[int]) -> list[int]:
+    rows = transaction.select_with_rows(
+        {"number": "int"},
+        # An id that is none of ours may stand for a number whose attempts have none.
+        [(number,) for number in rollouts if number < _MOST_ROLLOUTS],
+        {"a.number": "int"},
+        f"FROM v JOIN attempts a ON a.number > v.number * {ATTEMPTS_PER_ROLLOUT} "
+        f"AND a.number < (v.number + 1) * {ATTEMPTS_PER_ROLLOUT}",
+    )
+    return [number for [number] in rows]
+
+
+def _rollouts(transaction: Transaction, ids: RolloutIdCipher, numbers: Sequence[int]) -> dict[int, Any]:
+    width = len(ROLLOUT_RECORD)
+    rows = transaction.select_with_rows(
+        {"number": "int"},
+        [(number,) for number in numbers],
+        {**ROLLOUT_RECORD, **_ATTEMPT_RECORD},
+        f"FROM v JOIN rollouts r ON r.number = v.number {_JOIN_LATEST}",
+    )
+    found: dict[int, Any] = {}
+    for row in rows:
+        attempt = None if row[width] is None else _attempt(ids, row[width:])
+        found[row[0]] = make_rollout(rollout_fields(ids, row[:width]), attempt)
+    return found
+
+
+def _attempts(transaction: Transaction, ids: RolloutIdCipher, numbers: Sequence[int]) -> dict[int, Any]:
+    rows = transaction.select_with_rows(
+        {"number": "int"},
+        [(number,) for number in numbers],
+        {"a.number": "int", **_ATTEMPT_RECORD},
+        "FROM v JOIN attempts a ON a.number = v.number",
+    )
+    return {row[0]: _attempt(ids, row[1:]) for row in rows}
+
+
+def _attempt(ids: RolloutIdCipher, row: Sequence[Any]) -> Attempt:
+    number, attempt_id, sequence_id, start, end, status, worker_id, heartbeat, metadata, error, *rest = row
+    reward, duration, input_tokens, output_tokens, cost = rest
+    try:
+        read = None if metadata is None else decode(metadata), decode_error(error)
+    except UNREADABLE as exc:
+        raise unreadable(f"attempt {attempt_id} of rollout {ids.rollout_id(number)}", exc) from exc
+    return Attempt(
+        ids.rollout_id(number),
+        attempt_id,
+        sequence_id,
+        start,
+        end,
+        status,
+        worker_id,
+        heartbeat,
+        *read,
+        reward,
+        duration,
+        Usage(input_tokens, output_tokens, cost),
+    )
+
+
+def _where(query: Query, position: str) -> _Where | None:
+    """Write a query's conditions in SQL, None if they are about more than columns."""
+    fields = _FIELDS[query.table]
+    parts: list[_Where] = []
+    for condition in query.must:
+        if condition.field not in fields:
+            return None
+        parts.append(_condition(condition, fields[condition.field], position))
+    alternatives: list[_Where] = []
+    for condition in query.conditions:
+        if condition.field not in fields:
+            return None
+        alternatives.append(_condition(condition, fields[condition.field], position))
+    if alternatives:
+        joined = f" {query.logic} ".join(part.sql for part in alternatives)
+        parts.append(_Where(f"({joined})", tuple(each for part in alternatives for each in part.parameters)))
+    if not parts:
+        return _Where("1 = 1", ())
+    return _Where(" AND ".join(part.sql for part in parts), tuple(each for part in parts for each in part.parameters))
+
+
+def _condition(condition: Condition, column: str, position: str) -> _Where:
+    if condition.within is None:
+        # Not LIKE, which takes letters of either case for the same.
+        return _Where(f"coalesce({position}({column}, ?), 0) > 0", (condition.contains,))
+    values = _stored(condition.within, column)
+    known = tuple(value for value in values if value is not None)
+    parts: list[str] = []
+    if known:
+        parts.append(f"{column} IN ({', '.join('?' for _ in known)})")
+    if len(known) < len(values):
+        parts.append(f"{column} IS NULL")
+    return _Where(f"({' OR '.join(parts)})" if parts else "1 = 0", known)
+
+
+def _stored(values: Collection[Any], column: str) -> list[Any]:
+    if column == "r.run_id":
+        return sorted("" if value is None else value for value in values)
+    return sorted(values, key=lambda value: (value is not None, value))
+
+
+def _order(query: Query) -> str | None:
+    """Write a query's order in SQL, None if it is not one of columns."""
+    alias = "r" if query.table == "rollouts" else "a"
+    direction = "DESC" if query.sort_order == "desc" else "ASC"
+    creation = f"{alias}.number {direction}"
+    if query.sort_by is None:
+        return f"ORDER BY {creation}"
+    column = _FIELDS[query.table].get(query.sort_by)
+    if column is None:
+        return None
+    # As `select` does: a time that has not come yet sorts last, other missing values first.
+    missing_last = "1" if query.sort_by.endswith("_time") else "0"
+    there = "0" if missing_last == "1" else "1"
+    empty = f"{column} = ''" if column == "r.run_id" else f"{column} IS NULL"
+    rank = f"CASE WHEN {empty} THEN {missing_last} ELSE {there} END"
+    return f"ORDER BY {rank} {direction}, {column} {direction}, {creation}"
+
+
+# Spans, resources, workers.
+
+
+def _spans(transaction: Transaction, ids: RolloutIdCipher, query: Query) -> list[Span]:
+    rollouts = _asked_for(transaction, ids, query)
+    if rollouts is None:
+        attempts = [n for [n] in transaction.select({"number": "int"}, "FROM attempts ORDER BY number")]
+    else:
+        attempts = _attempts_of(transaction, rollouts)
+    wanted = query.required("attempt_id")
+    kept = transaction.select_with_rows(
+        {"number": "int"},
+        [(number,) for number in sorted(attempts)],
+        {
+            "a.number": "int",
+            "a.rollout_number": "int",
+            "a.attempt_id": "text",
+            "a.last_span": "int",
+            "t.spans": "text",
+        },
+        "FROM v JOIN attempts a ON a.number = v.number LEFT JOIN traces t ON t.number = v.number",
+    )
+    streamed: dict[int, list[tuple[int, str]]] = {}
+    for number, _, sequence_id, body in sorted(
+        transaction.select_with_rows(
+            {"number": "int"},
+            [(row[0],) for row in kept if row[3]],
+            {"s.attempt_number": "int", "s.number": "int", "s.sequence_id": "int", "s.body": "text"},
+            "FROM chain JOIN spans s ON s.number = chain.number",
+            CHAIN,
+        )
+    ):
+        streamed.setdefault(number, []).append((sequence_id, body))
+    found: list[Span] = []
+    for number, rollout_number, attempt_id, _, text in sorted(kept):
+        if wanted is not None and attempt_id not in wanted:
+            continue
+        rollout_id = ids.rollout_id(rollout_number)
+        for sequence_id, body in streamed.get(number, ()):
+            [span] = decode_spans(body, rollout_id, attempt_id)
+            found.append(span if span.sequence_id == sequence_id else with_number(span, sequence_id))
+        if text is not None:
+            found += decode_spans(text, rollout_id, attempt_id)
+    return found
+
+
+def _resources(transaction: Transaction, query: Query) -> list[ResourcesUpdate]:
+    wanted = query.required("resources_id")
+    if wanted is not None and len(wanted) == 1:
+        rows = transaction.select(_SNAPSHOT, "FROM resources WHERE resources_id = ?", list(wanted))
+    else:
+        rows = transaction.select(_SNAPSHOT, "FROM resources ORDER BY number")
+    return [_make_resources(row) for row in rows]
+
+
+def _make_resources(row: Sequence[Any]) -> ResourcesUpdate:
+    resources_id, create_time, update_time, version, body = row
+    try:
+        return ResourcesUpdate(resources_id, create_time, update_time, version, decode_resources(body))
+    except UNREADABLE as exc:
+        raise unreadable(f"the resources {resources_id}", exc) from exc
+
+
+def latest_resources(transaction: Transaction) -> ResourcesUpdate | None:
+    """Give the snapshot stored last; see `LightningStore.get_latest_resources`."""
+    rows = transaction.select(
+        _SNAPSHOT,
+        "FROM resources ORDER BY stored DESC LIMIT 1",
+    )
+    return _make_resources(rows[0]) if rows else None
+
+
+def _workers(transaction: Transaction) -> list[Worker]:
+    found: list[Worker] = []
+    for row in transaction.select(WORKER, "FROM workers ORDER BY number"):
+        fields = dict(zip(WORKER, row, strict=True))
+        stats = fields["heartbeat_stats"]
+        fields["heartbeat_stats"] = None if stats is None else decode(stats)
+        del fields["number"]
+        until = fields.pop("lease_until")
+        fields["lease_left_seconds"] = None if until is None else lease_left(until, transaction.now())
+        found.append(Worker(**fields))
+    return found
+
+
+# What waits look at.
+
+
+def unfinished(transaction: Transaction, ids: RolloutIdCipher, rollout_ids: Collection[str]) -> set[str]:
+    """Give those of the rollouts that are there and in no terminal status."""
+    numbers = [(number,) for each in rollout_ids if (number := ids.number(each)) is not None]
+    rows = transaction.select_with_rows(
+        {"number": "int"},
+        numbers,
+        {"r.number": "int"},
+        "FROM v JOIN rollouts r ON r.number = v.number WHERE r.status NOT IN ('succeeded', 'failed', 'cancelled')",
+    )
+    return {ids.rollout_id(number) for [number] in rows}
+
+
+class Queued(NamedTuple):
+    """Whether something can be claimed, else in how many seconds, None if nothing waits for its time."""
+
+    ready: bool
+    due_in: float | None
+
+
+def look_at_queue(transaction: Transaction, run_id: str | None) -> Queued:
+    """Tell whether something can be claimed."""
+    soonest: float | None = None
+    for each in queued_runs(transaction) if run_id is None else [run_id]:
+        first: float | None = transaction.value(
+            "available_at",
+            "real",
+            "FROM rollouts WHERE available_at IS NOT NULL AND run_id = ? ORDER BY available_at LIMIT 1",
+            (each,),
+        )
+        if first is not None:
+            soonest = first if soonest is None else min(first, soonest)
+    if soonest is None:
+        return Queued(False, None)
+    wait = soonest - transaction.now() if soonest > 0 else 0.0
+    return Queued(wait <= 0, max(wait, 0.0))

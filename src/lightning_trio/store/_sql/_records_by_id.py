@@ -1,0 +1,96 @@
+"""Keeping what callers name themselves: resources snapshots, workers and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import attrs
+
+from ..._records import ResourcesUpdate, Run, Worker
+from ..._serialization import decode_run, encode_resources, encode_run
+from .._rollout_ids import RolloutIdCipher
+from .._rules import check_run
+from ._transaction import Transaction
+from ._workers import encode_stats, put_worker
+
+Kept: TypeAlias = ResourcesUpdate | Worker | Run
+
+
+@attrs.frozen
+class EncodedRecord:
+    """A record and the text of what is in it."""
+
+    record: Kept
+    body: str | None
+
+
+def encode_record(record: Kept, limit: int) -> EncodedRecord:
+    """Encode a record.
+
+    Raises:
+        NotStorable, PayloadTooLarge: see `encode`.
+    """
+    if isinstance(record, Worker):
+        return EncodedRecord(record, encode_stats(record, limit))
+    if isinstance(record, Run):
+        return EncodedRecord(record, encode_run(record, limit))
+    return EncodedRecord(record, encode_resources(record.resources, limit))
+
+
+def put(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Sequence[EncodedRecord]]) -> list[list[Any]]:
+    """Store records by their id; see `LightningStore.put`."""
+    return [[_put(transaction, each) for each in call] for call in calls]
+
+
+def _put(transaction: Transaction, each: EncodedRecord) -> Kept:
+    record = each.record
+    if isinstance(record, Worker):
+        put_worker(transaction, record, each.body)
+        return record
+    if isinstance(record, Run):
+        _put_run(transaction, record, each.body)
+        return record
+    return _put_resources(transaction, record, each.body)
+
+
+def _put_run(transaction: Transaction, run: Run, body: str | None) -> None:
+    worker_id = run.worker_id or ""
+    values = (run.name, run.agent, run.takeovers, worker_id, body, run.run_id)
+    # As `may_replace` decides, in the statement itself: two that take a run up at once wait for each other in it.
+    replaced = transaction.execute(
+        "UPDATE runs SET name = ?, agent = ?, takeovers = ?, worker_id = ?, body = ? "
+        "WHERE run_id = ? AND (takeovers < ? OR (takeovers = ? AND worker_id = ?))",
+        (*values, run.takeovers, run.takeovers, worker_id),
+    )
+    if replaced:
+        return
+    for [known] in transaction.select({"body": "text"}, "FROM runs WHERE run_id = ?", (run.run_id,)):
+        check_run(decode_run(known), run)
+    transaction.execute(
+        "INSERT INTO runs (number, name, agent, takeovers, worker_id, body, run_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (transaction.take_numbers("runs", 1), *values),
+    )
+
+
+def _put_resources(transaction: Transaction, update: ResourcesUpdate, body: str | None) -> ResourcesUpdate:
+    resources_id = update.resources_id
+    known = transaction.select(
+        {"create_time": "real", "version": "int"}, "FROM resources WHERE resources_id = ?", (resources_id,)
+    )
+    create_time, version = known[0] if known else (update.create_time, 0)
+    stored = transaction.take_numbers("stored", 1)
+    values = (version + 1, create_time, update.update_time, stored, body, resources_id)
+    if known:
+        transaction.execute(
+            "UPDATE resources SET version = ?, create_time = ?, update_time = ?, stored = ?, body = ? "
+            "WHERE resources_id = ?",
+            values,
+        )
+    else:
+        transaction.execute(
+            "INSERT INTO resources (number, version, create_time, update_time, stored, body, resources_id) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (transaction.take_numbers("resources", 1), *values),
+        )
+    return attrs.evolve(update, create_time=create_time, version=version + 1, resources=dict(update.resources))

@@ -1,0 +1,295 @@
+"""How a rollout stands: what an operation must know of it, and its latest attempt, before it changes either."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, get_args
+
+import attrs
+
+from ..._errors import Evicted, UnknownId
+from ..._ids import new_attempt_id
+from ..._lifecycle import TERMINAL_ATTEMPT, TERMINAL_ROLLOUT
+from ..._records import (
+    DEFAULT_CONFIG,
+    Attempt,
+    AttemptedRollout,
+    AttemptStatus,
+    Rollout,
+    RolloutConfig,
+    RolloutMode,
+    RolloutStatus,
+)
+from ..._serialization import UNREADABLE, decode, decode_config, unreadable
+from .._rollout_ids import RolloutIdCipher
+from ._schema import ATTEMPTS_PER_ROLLOUT
+from ._transaction import Columns, Transaction
+
+READY: Final = 0.0
+"""The `available_at` of what can be claimed at once, whatever the clock does."""
+
+STATUS: Final[Mapping[RolloutStatus, str]] = {status: f"status:{status}" for status in get_args(RolloutStatus)}
+"""The names of counts by status."""
+
+_ROLLOUT_PART: Final[Columns] = {
+    "r.number": "int",
+    "r.run_id": "text",
+    "r.mode": "text",
+    "r.status": "text",
+    "r.available_at": "real",
+    "r.end_time": "real",
+    "r.attempts": "int",
+    "r.not_counted": "int",
+    "r.lost": "int",
+    "r.config": "text",
+}
+_ATTEMPT_PART: Final[Columns] = {
+    "a.attempt_id": "text",
+    "a.status": "text",
+    "a.worker_id": "text",
+    "a.final_reward": "real",
+    "a.last_span": "int",
+    "a.last_sequence_id": "int",
+}
+_LATEST: Final = f"LEFT JOIN attempts a ON a.number = r.number * {ATTEMPTS_PER_ROLLOUT} + r.attempts"
+
+
+@attrs.define(eq=False)
+class RolloutState:
+    """A rollout with its latest attempt, changed here first and then written by `write_states`."""
+
+    rollout_id: str
+    number: int
+    run_id: str
+    mode: RolloutMode | None
+    status: RolloutStatus
+    available_at: float | None
+    end_time: float | None
+    attempts: int
+    not_counted: int
+    lost: int
+    config_text: str | None
+    attempt_id: str | None
+    attempt_status: AttemptStatus | None
+    worker_id: str | None
+    final_reward: float | None
+    last_span: int | None
+    last_sequence_id: int | None
+
+    @property
+    def attempt_number(self) -> int:
+        """The number of the latest attempt."""
+        return attempt_number(self.number, self.attempts)
+
+    @property
+    def config(self) -> RolloutConfig:
+        """How it is to be run."""
+        return DEFAULT_CONFIG if self.config_text is None else decode_config(self.config_text)
+
+    @property
+    def counted(self) -> int:
+        """How many of its attempts count towards `max_attempts`."""
+        return self.attempts - self.not_counted
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will change its status any more."""
+        return self.status in TERMINAL_ROLLOUT
+
+    @property
+    def at_work(self) -> bool:
+        """Whether its latest attempt has not ended."""
+        return self.attempt_status is not None and self.attempt_status not in TERMINAL_ATTEMPT
+
+    def set_status(self, transaction: Transaction, status: RolloutStatus, available_at: float | None = None) -> None:
+        """Move it on; whatever the new status is, its place in the queue is a new one, or none."""
+        self.available_at = available_at
+        if available_at is not None:
+            transaction.effects.queued = True
+        if status == self.status:
+            return
+        effects = transaction.effects
+        effects.count(self.run_id, STATUS[self.status], -1)
+        effects.count(self.run_id, STATUS[status], 1)
+        self.status = status
+        if self.ended:
+            self.end_time = transaction.now()
+            effects.ended.append(self.rollout_id)
+            if self.final_reward is not None:
+                name = f"reward:{self.mode or ''}"
+                effects.count(self.run_id, name, 1)
+                effects.sum_up(self.run_id, name, self.final_reward)
+
+
+def attempt_number(rollout_number: int, sequence_id: int) -> int:
+    """Give the number of a rollout's attempt."""
+    return rollout_number * ATTEMPTS_PER_ROLLOUT + sequence_id
+
+
+def load_states(transaction: Transaction, ids: RolloutIdCipher, numbers: Iterable[int]) -> dict[int, RolloutState]:
+    """Read how rollouts stand; those that are not there are left out."""
+    wanted = sorted(set(numbers))
+    if not wanted:
+        return {}
+    if transaction.dialect.locks:
+        # In one order for all, so that two writers cannot wait for each other.
+        transaction.select_with_rows(
+            {"number": "int"},
+            [(number,) for number in wanted],
+            {"r.number": "int"},
+            f"FROM v JOIN rollouts r ON r.number = v.number ORDER BY r.number{transaction.dialect.locking('r')}",
+        )
+    rows = transaction.select_with_rows(
+        {"number": "int"},
+        [(number,) for number in wanted],
+        {**_ROLLOUT_PART, **_ATTEMPT_PART},
+        f"FROM v JOIN rollouts r ON r.number = v.number {_LATEST}",
+    )
+    return {row[0]: RolloutState(ids.rollout_id(row[0]), *row) for row in rows}
+
+
+def write_states(transaction: Transaction, standings: Sequence[RolloutState]) -> None:
+    """Write what may have changed of rollouts."""
+    transaction.with_rows(
+        {
+            "number": "int",
+            "status": "text",
+            "available_at": "real",
+            "end_time": "real",
+            "attempts": "int",
+            "not_counted": "int",
+            "lost": "int",
+            "config": "text",
+        },
+        [
+            (s.number, s.status, s.available_at, s.end_time, s.attempts, s.not_counted, s.lost, s.config_text)
+            for s in standings
+        ],
+        "UPDATE rollouts SET status = v.status, available_at = v.available_at, end_time = v.end_time, "
+        "attempts = v.attempts, not_counted = v.not_counted, lost = v.lost, config = v.config "
+        "FROM v WHERE rollouts.number = v.number",
+    )
+
+
+def end_attempts(transaction: Transaction, ended: Sequence[tuple[RolloutState, AttemptStatus, str | None]]) -> None:
+    """End latest attempts that no report ended, each with a status and the text of an error."""
+    now = transaction.now()
+    transaction.with_rows(
+        {"number": "int", "status": "text", "end_time": "real", "error": "text"},
+        [(standing.attempt_number, status, now, error) for standing, status, error in ended],
+        "UPDATE attempts SET status = v.status, end_time = v.end_time, error = v.error FROM v "
+        "WHERE attempts.number = v.number",
+    )
+    for standing, status, _ in ended:
+        standing.attempt_status = status
+
+
+def number_of(ids: RolloutIdCipher, rollout_id: str) -> int:
+    """Give a rollout's number.
+
+    Raises:
+        UnknownId: no number has this id.
+    """
+    number = ids.number(rollout_id)
+    if number is None:
+        raise UnknownId(f"Rollout {rollout_id} not found")
+    return number
+
+
+def missing(transaction: Transaction, ids: RolloutIdCipher, rollout_id: str) -> Evicted | UnknownId:
+    """Give the error for a rollout that is not there: `Evicted` if it was removed, else `UnknownId`."""
+    if was_there(transaction, ids, rollout_id):
+        return Evicted(f"rollout {rollout_id} has finished and was removed; its place in the counts is kept")
+    return UnknownId(f"Rollout {rollout_id} not found")
+
+
+def was_there(transaction: Transaction, ids: RolloutIdCipher, rollout_id: str) -> bool:
+    """Tell whether the store has ever given out `rollout_id`."""
+    number = ids.number(rollout_id)
+    return number is not None and 0 < number <= transaction.last_number("rollouts")
+
+
+def check_attempt_id(transaction: Transaction, standing: RolloutState, attempt_id: str) -> int:
+    """Give the number of one of a rollout's attempts.
+
+    Raises:
+        UnknownId: the rollout has no such attempt.
+    """
+    number: int | None = transaction.value(
+        "number",
+        "int",
+        "FROM attempts WHERE rollout_number = ? AND attempt_id = ? AND number BETWEEN ? AND ?",
+        (standing.number, attempt_id, *attempt_range(standing)),
+    )
+    if number is None:
+        raise UnknownId(f"Attempt {attempt_id} not found for rollout {standing.rollout_id}")
+    return number
+
+
+def attempt_range(standing: RolloutState) -> tuple[int, int]:
+    """Give the numbers between which a rollout's attempts lie."""
+    last = standing.attempt_number
+    return last - standing.attempts, last
+
+
+def count_late(
+    transaction: Transaction, ids: RolloutIdCipher, standing: RolloutState | None, rollout_id: str, spans: int
+) -> None:
+    if standing is None and not was_there(transaction, ids, rollout_id):
+        raise UnknownId(f"Rollout {rollout_id} not found")
+    if spans:
+        transaction.effects.count("" if standing is None else standing.run_id, "late_spans", spans)
+
+
+# Records.
+
+ROLLOUT_RECORD: Final[Columns] = {
+    "r.number": "int",
+    "r.start_time": "real",
+    "r.end_time": "real",
+    "r.mode": "text",
+    "r.resources_id": "text",
+    "r.status": "text",
+    "r.config": "text",
+    "r.metadata": "text",
+    "r.run_id": "text",
+    "r.key": "text",
+    "r.attempts": "int",
+    "coalesce(r.input, (SELECT p.input FROM payloads p WHERE p.number = r.number))": "text",
+}
+
+
+def rollout_fields(ids: RolloutIdCipher, row: Sequence[Any]) -> dict[str, Any]:
+    """Name the fields of a `Rollout` in a row of `ROLLOUT_RECORD`."""
+    number, start, end, mode, resources_id, status, config, metadata, run_id, key, _, text = row
+    try:
+        read = (
+            decode(text),
+            DEFAULT_CONFIG if config is None else decode_config(config),
+            None if metadata is None else decode(metadata),
+        )
+    except UNREADABLE as exc:
+        raise unreadable(f"rollout {ids.rollout_id(number)}", exc) from exc
+    return {
+        "rollout_id": ids.rollout_id(number),
+        "input": read[0],
+        "start_time": start,
+        "end_time": end,
+        "mode": mode,
+        "resources_id": resources_id,
+        "status": status,
+        "config": read[1],
+        "metadata": read[2],
+        "run_id": run_id or None,
+        "key": key,
+    }
+
+
+def make_rollout(fields: Mapping[str, Any], attempt: Attempt | None) -> Rollout:
+    """Make the record, with the latest attempt if there is one."""
+    return Rollout(**fields) if attempt is None else AttemptedRollout(**fields, attempt=attempt)
+
+
+def new_attempt(rollout_id: str, sequence_id: int, worker_id: str | None, now: float) -> Attempt:
+    """Begin an attempt."""
+    return Attempt(rollout_id, new_attempt_id(), sequence_id, now, None, "preparing", worker_id)

@@ -1,0 +1,3 @@
+"""The store in a SQLite file."""
+
+from ._store import SqliteLightningStore as SqliteLightningStore

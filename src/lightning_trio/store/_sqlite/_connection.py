@@ -1,0 +1,167 @@
+"""A connection to a SQLite file, and what its errors mean."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+
+from ..._errors import StoreFormatError, StoreFull, StoreLocked, StoreUnavailable
+from .._sql import SQLITE, Columns, Connection, Kind
+
+T = TypeVar("T")
+
+_decode_rows = msgspec.json.Decoder(list[list[Any]]).decode
+
+
+class SqliteConnection(Connection):
+    """A connection to a SQLite file.
+
+    Python's sqlite3 gives up the interpreter's lock for each step of a statement, and gets it back late where another
+    thread is busy: up to five milliseconds a row. So rows are written and read by few statements of one step each;
+    `select_with` has SQLite put whole results into one text of JSON.
+    """
+
+    dialect = SQLITE
+
+    def __init__(self, path: Path, busy_seconds: float) -> None:
+        super().__init__()
+        self._path = path
+        self._busy_seconds = busy_seconds
+        self._now = 0.0
+        self._data_version: int | None = None
+        try:
+            self._connection = sqlite3.connect(
+                path, timeout=0.0, isolation_level=None, check_same_thread=False, cached_statements=512
+            )
+        except sqlite3.Error as exc:
+            self._fail(exc)
+        self._execute = self._connection.execute
+
+    def run(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """Run any statement and give its rows."""
+        try:
+            return self._execute(sql, parameters).fetchall()
+        except sqlite3.Error as exc:
+            self._fail(exc)
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        try:
+            return self._execute(sql, parameters).rowcount
+        except sqlite3.Error as exc:
+            self._fail(exc)
+
+    def select_with(self, tables: str, columns: Columns, rest: str, parameters: Sequence[Any]) -> list[list[Any]]:
+        try:
+            cursor = self._execute(_packed(tables, columns, rest), parameters)
+            [text] = cursor.fetchone()
+        except sqlite3.Error as exc:
+            self._fail(exc)
+        try:
+            return [] if text is None else _decode_rows(f"[{text}]")
+        except msgspec.DecodeError as exc:
+            raise damaged(self._path, exc) from exc
+
+    def take_numbers(self, name: str, count: int) -> int:
+        rows = self.run("UPDATE counters SET value = value + ? WHERE name = ? RETURNING value", (count, name))
+        last: int = rows[0][0]
+        return last - count + 1
+
+    def now(self) -> float:
+        return self._now
+
+    def begin(self, *, write: bool) -> None:
+        if write:
+            self.retrying(lambda: self.execute("BEGIN IMMEDIATE"))
+        else:
+            self.execute("BEGIN")
+        self._now = time.time()
+
+    def commit(self) -> None:
+        self.execute("COMMIT")
+
+    def rollback(self) -> None:
+        if self._connection.in_transaction:
+            self.execute("ROLLBACK")
+
+    def others_committed(self) -> bool:
+        # Takes 5 µs; SQLite keeps a number of what other connections have changed.
+        [[version]] = self.run("PRAGMA data_version")
+        before, self._data_version = self._data_version, version
+        return bool(before != version)
+
+    def interrupt(self) -> None:
+        # It may have been closed just now.
+        with suppress(sqlite3.ProgrammingError):
+            self._connection.interrupt()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def retrying(self, fn: Callable[[], T]) -> T:
+        """Call `fn` until no other connection is in its way, for `busy_seconds` at most."""
+        deadline = time.monotonic() + self._busy_seconds
+        wait = 0.0005
+        while True:
+            try:
+                return fn()
+            except StoreLocked:
+                if time.monotonic() >= deadline:
+                    raise
+            # Random, so that those who collide do not do so again.
+            time.sleep(wait * (0.5 + random.random()))
+            wait = min(wait * 1.5, 0.01)
+
+    def _fail(self, exc: sqlite3.Error) -> NoReturn:
+        raise _as_store_error(exc, self._path, self._busy_seconds) from exc
+
+
+def _packed(tables: str, columns: Columns, rest: str) -> str:
+    """Write a query that gives its rows as one JSON text, a list each, without the outer brackets."""
+    names = [f"c{index}" for index in range(len(columns))]
+    inner = ", ".join(f"{column} AS {name}" for column, name in zip(columns, names, strict=True))
+    pieces = " || ',' || ".join(_as_json(name, kind) for name, kind in zip(names, columns.values(), strict=True))
+    return f"{tables} SELECT group_concat('[' || {pieces} || ']') FROM (SELECT {inner} {rest})"
+
+
+def _as_json(name: str, kind: Kind) -> str:
+    if kind == "int":
+        return f"coalesce({name}, 'null')"
+    if kind == "real":
+        # 17 digits give back the same float; SQLite's own conversion has 15.
+        return f"CASE WHEN {name} IS NULL THEN 'null' ELSE printf('%!.17g', {name}) END"
+    return f"json_quote({name})"
+
+
+def _as_store_error(exc: sqlite3.Error, path: Path, busy_seconds: float) -> Exception:
+    code = getattr(exc, "sqlite_errorcode", None)
+    primary = None if code is None else code & 0xFF
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreLocked(
+            f"{path} is locked: another process has been writing to it for more than {busy_seconds:g} s; end that "
+            "process, or wait longer with busy_seconds=…"
+        )
+    if primary == sqlite3.SQLITE_FULL:
+        return StoreFull(
+            f"there is no room left for {path} to grow ({exc}); what was committed is kept. Make room and go on"
+        )
+    if primary == sqlite3.SQLITE_READONLY:
+        return StoreUnavailable(f"{path} or its folder is read-only ({exc}); give write access, or copy it elsewhere")
+    no_text = any(said in str(exc) for said in ("JSON cannot hold BLOB", "Could not decode to UTF-8"))
+    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or no_text:
+        return damaged(path, exc)
+    if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
+        return StoreUnavailable(f"{path} cannot be read or written ({exc}); look at its folder's permissions and disk")
+    return exc
+
+
+def damaged(path: Path, why: object) -> StoreFormatError:
+    return StoreFormatError(
+        f"{path} is damaged ({why}); put a copy in its place, or save what can be read: sqlite3 {path} .recover"
+    )

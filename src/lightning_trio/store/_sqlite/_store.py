@@ -1,0 +1,185 @@
+"""The store in a SQLite file: durable, for several processes of one machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final, Literal, Self, get_args
+
+import trio
+
+from ..._errors import StoreLocked, StoreUnavailable
+from .._sql import MAX_PAYLOAD_BYTES, MIGRATIONS, Connection, SqlLightningStore, migrate
+from ._connection import SqliteConnection
+from ._file import APPLICATION_ID, check_path, check_schema, check_tables
+
+Synchronous = Literal["full", "normal"]
+_LOOK_SECONDS: Final = 0.05
+"""How often to look, while somebody waits, whether another process has committed something."""
+
+_LONGEST_NAME: Final = 200
+"""How many bytes a run's name may take; file systems take 255 for a name, and ``.db-wal`` is added to it."""
+
+
+class SqliteLightningStore(SqlLightningStore):
+    """Keep everything in one SQLite file, so that a run survives its process.
+
+    All that is acknowledged is on disk. Several processes of one machine may use the file at once; not over a network
+    file system.
+
+    Args:
+        path: the file; it is made if it is not there, in a folder that is.
+        synchronous: ``"full"``: what was acknowledged survives a power cut. ``"normal"``: it survives a crash of the
+            process, but a power cut may lose the last commits (never the file).
+        max_payload_bytes: the most bytes that a task, a resources snapshot or the spans of an attempt may take.
+        busy_seconds: how long to wait for another process that writes.
+
+    >>> import tempfile, trio
+    >>> async def main() -> list[str]:
+    ...     with tempfile.TemporaryDirectory() as folder:
+    ...         async with SqliteLightningStore(f"{folder}/run.db") as store:
+    ...             await store.enqueue_rollout("task")
+    ...         async with SqliteLightningStore(f"{folder}/run.db") as store:
+    ...             return [rollout.input for rollout in await store.query_rollouts()]
+    >>> trio.run(main)
+    ['task']
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        synchronous: Synchronous = "full",
+        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+        busy_seconds: float = 30.0,
+    ) -> None:
+        super().__init__(max_payload_bytes)
+        if synchronous not in get_args(Synchronous):
+            raise ValueError(f"synchronous={synchronous!r}; there are 'full' and 'normal'")
+        if not busy_seconds >= 0:
+            raise ValueError(f"busy_seconds={busy_seconds!r} is negative; give seconds, 0 for no wait")
+        if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+            raise TypeError(f"path={path!r} is no path of a file; give a str or a pathlib.Path, such as 'runs.db'")
+        if os.fspath(path) in ("", ":memory:"):
+            raise ValueError(f"path={path!r} names no file; for a store in memory use InMemoryLightningStore()")
+        self.path = Path(path)
+        self._synchronous = synchronous
+        self._busy_seconds = busy_seconds
+        self._makes_folder = False
+        self._watched: SqliteConnection | None = None
+        self._commits_seen = 0
+        self._in_doubt = False
+
+    @classmethod
+    def of_run(cls, name: str, folder: str | os.PathLike[str] = "runs") -> Self:
+        """Give the store of a named run, ``runs/{name}.db``; the folder is made when it is opened."""
+        unfit = name.startswith(".") or any(character in name for character in '/\\:*?"<>|')
+        if not name or unfit or len(name.encode(errors="replace")) > _LONGEST_NAME:
+            raise ValueError(f"run_name={name!r} cannot be the name of a file; use letters, digits, spaces, - and _")
+        store = cls(Path(folder) / f"{name}.db")
+        store._makes_folder = True
+        return store
+
+    def __repr__(self) -> str:
+        return f"SqliteLightningStore({str(self.path)!r})"
+
+    async def vacuum(self) -> None:
+        """Give back to the file system the room of what was removed; nobody else may write meanwhile.
+
+        Raises:
+            StoreLocked: another process uses the file.
+            StoreFull: there is no room for the copy that is made on the way.
+        """
+        self._check_open()
+        await trio.to_thread.run_sync(self._vacuum)
+
+    def _vacuum(self) -> None:
+        connection = self._connect()
+        try:
+            connection.retrying(lambda: connection.run("VACUUM"))
+            connection.retrying(lambda: connection.run("PRAGMA wal_checkpoint(TRUNCATE)"))
+        finally:
+            connection.close()
+
+    # What SQLite does in its own way.
+
+    @property
+    def _where(self) -> str:
+        return f"the store {self.path}"
+
+    def _connect(self) -> SqliteConnection:
+        return SqliteConnection(self.path, self._busy_seconds)
+
+    def _open_writer(self) -> Connection:
+        if self._makes_folder:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        check_path(self.path)
+        connection = self._connect()
+        try:
+            connection.retrying(lambda: self._prepare(connection))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: SqliteConnection) -> None:
+        check_schema(connection, self.path, len(MIGRATIONS))
+        [mode] = connection.run("PRAGMA journal_mode = WAL")
+        if mode[0] != "wal":
+            raise StoreUnavailable(
+                f"{self.path} is on a file system where processes cannot share memory (SQLite's journal mode is "
+                f"{mode[0]!r} there); put the store on a local disk"
+            )
+        connection.run(f"PRAGMA synchronous = {self._synchronous.upper()}")
+        connection.run("PRAGMA wal_autocheckpoint = 4000")
+        connection.begin(write=True)
+        try:
+            # Again, now that nobody else can be at it.
+            version = check_schema(connection, self.path, len(MIGRATIONS))
+            if version < len(MIGRATIONS):
+                new = migrate(connection, version, MIGRATIONS)
+                connection.run(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.run(f"PRAGMA user_version = {new}")
+            check_tables(connection, self.path)
+            connection.commit()
+        except BaseException:
+            connection.rollback()
+            raise
+
+    def _open_reader(self) -> Connection:
+        connection = self._connect()
+        connection.run("PRAGMA query_only = ON")
+        connection.ids = self._ids
+        return connection
+
+    async def _wait_foreign(self) -> None:
+        while True:
+            await trio.sleep(_LOOK_SECONDS)
+            if not self.is_open or self._changed():
+                return
+
+    def _changed(self) -> bool:
+        """Tell whether another process has committed something; may be wrong once after commits of this one.
+
+        Which of the two it was, only the connection that commits can tell, and does with its next commit.
+        """
+        if self._watched is None:
+            self._watched = self._connect()
+        try:
+            changed = self._watched.others_committed()
+        except StoreLocked:
+            return False
+        own = self._commits != self._commits_seen
+        self._commits_seen = self._commits
+        if own:
+            self._in_doubt = self._in_doubt or changed
+            return False
+        in_doubt, self._in_doubt = self._in_doubt, False
+        return changed or in_doubt
+
+    async def __aexit__(self, *error: Any) -> None:
+        # Before the connection that writes: the last one to be closed moves the log into the file.
+        watched, self._watched = self._watched, None
+        if watched is not None:
+            watched.close()
+        await super().__aexit__(*error)

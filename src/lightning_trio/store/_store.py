@@ -1,0 +1,600 @@
+"""The store's contract: a dozen batch-first primitives, and the familiar calls written once over them."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+import attrs
+import trio
+
+from .._errors import UnknownId
+from .._ids import new_resources_id
+from .._lifecycle import TERMINAL_ROLLOUT
+from .._records import (
+    UNSET,
+    Attempt,
+    AttemptChange,
+    AttemptedRollout,
+    AttemptOutcome,
+    AttemptStatus,
+    EnqueueRolloutRequest,
+    Expiry,
+    PaginatedResult,
+    ResourcesUpdate,
+    Rollout,
+    RolloutChange,
+    RolloutConfig,
+    RolloutMode,
+    RolloutRemoval,
+    RolloutStatus,
+    Run,
+    RunSummary,
+    StoreStatistics,
+    Unset,
+    Worker,
+    WorkerStatus,
+)
+from .._resources import NamedResources, check_resources
+from .._spans import Span
+from ._query import Condition, FilterLogic, Query, SortOrder
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+
+Record = TypeVar("Record", bound=ResourcesUpdate | Worker | Run)
+"""What a store keeps by an id that the caller chose."""
+
+
+T = TypeVar("T")
+
+_PRUNE_AT_ONCE = 1000
+
+_READ_BACK_SECONDS = 5.0
+"""How long reading what was committed may take once the caller is cancelled."""
+
+
+class LightningStore(ABC):
+    """Keep rollouts, attempts, spans, resources snapshots and workers.
+
+    Rules for every store: waiting is by wake-up, never by polling; terminal statuses are sticky; an attempt's
+    outcome and spans are committed together or not at all; a late report of a superseded attempt is refused;
+    records handed out never change, nor does what is kept when a caller changes the list or mapping it gave; every
+    attempt gets lists and dicts of its own in its task, for its agent may change them (`copy_containers`); queries on
+    unknown ids come back empty, changes to unknown ids raise.
+
+    To write your own, implement the abstract methods and run `lightning_trio.testing.check_store` on it.
+    """
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the store is inside ``async with``; a runner opens a store that is not."""
+        return True
+
+    async def __aenter__(self) -> Self:
+        """Open the store; a store can be opened again after it was closed."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Close the store."""
+        return
+
+    # Primitives.
+
+    @abstractmethod
+    async def enqueue(
+        self,
+        requests: Sequence[EnqueueRolloutRequest],
+        *,
+        run_id: str | None = None,
+        status: Literal["queuing", "cancelled"] = "queuing",
+    ) -> list[str]:
+        """Put rollouts into the queue and give their ids; ``"cancelled"`` records them without running them.
+
+        A request without `resources_id` gets the latest snapshot's. One whose `key` the run has already makes nothing
+        new and gives the id that is there, whatever became of it.
+
+        Raises:
+            UnknownId: a request names a resources snapshot that the store does not have.
+        """
+
+    @abstractmethod
+    async def start(
+        self,
+        rollouts: Sequence[EnqueueRolloutRequest | str],
+        *,
+        run_id: str | None = None,
+        worker_id: str | None = None,
+        default_config: RolloutConfig | None = None,
+    ) -> list[AttemptedRollout]:
+        """Start an attempt of each rollout, past the queue.
+
+        Args:
+            rollouts: a request makes a new rollout; an id starts a further attempt of that rollout, which
+                supersedes the one before.
+            run_id: the run new rollouts belong to.
+            worker_id: who runs them.
+            default_config: the configuration of those that have none of their own.
+
+        Raises:
+            UnknownId: the store does not have a rollout or snapshot.
+            StaleAttempt: a rollout is in a terminal status.
+        """
+
+    @abstractmethod
+    async def claim(
+        self,
+        limit: int,
+        *,
+        run_id: str | None = None,
+        worker_id: str | None = None,
+        default_config: RolloutConfig | None = None,
+    ) -> list[AttemptedRollout]:
+        """Take up to `limit` rollouts off the queue, oldest first, each with a new attempt.
+
+        Args:
+            limit: the most to take; nothing is taken for 0 or less.
+            run_id: take only this run's; None for any.
+            worker_id: who takes them; noted as busy with the last of them.
+            default_config: the configuration of those that have none of their own.
+        """
+
+    @abstractmethod
+    async def wait_claimable(self, *, run_id: str | None = None) -> None:
+        """Wait until a rollout can be claimed; somebody else may be quicker to claim it."""
+
+    @abstractmethod
+    async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
+        """Store spans and give those that were.
+
+        A span that is known already, or whose attempt has ended or been superseded, is not stored (the latter
+        is counted in `statistics`). A `sequence_id` of 0 is replaced by the attempt's next.
+
+        Raises:
+            UnknownId: the store does not have the rollout or attempt of a span; nothing is stored then.
+        """
+
+    @abstractmethod
+    async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
+        """Commit how attempts ended, with their spans; give each rollout's new status.
+
+        None stands for a report that came too late and was refused: its attempt has ended or been superseded.
+
+        Raises:
+            UnknownId: the store does not have a rollout or attempt; nothing is committed then.
+        """
+
+    @abstractmethod
+    async def update(self, changes: Sequence[RolloutChange | AttemptChange | RolloutRemoval]) -> None:
+        """Change rollouts and attempts, one after the other, all or none.
+
+        Statuses go together: a rollout set to a terminal one ends its latest attempt, an attempt's moves its rollout
+        on as `finish` does. A rollout set to another of ``"queuing"`` and ``"requeuing"`` can be claimed at once. A
+        removed rollout is found no more, with its attempts, spans and key; counts and rewards stay.
+
+        Raises:
+            UnknownId: the store does not have a rollout, attempt or snapshot.
+            StaleAttempt: the status of an ended or superseded attempt, or of a terminal rollout, would change.
+            ValueError: a rollout to be removed has not finished.
+        """
+
+    @abstractmethod
+    async def expire(self) -> Expiry:
+        """End the attempts of workers whose lease has run out (see `Worker`), and requeue their rollouts.
+
+        Such an attempt is ``"unresponsive"``; a rollout that has lost `RolloutConfig.max_lost_attempts` of them fails.
+        Lost attempts do not count towards `max_attempts`. Runners call this when `Expiry.next_in` says so.
+        """
+
+    @abstractmethod
+    async def put(self, records: Sequence[Record]) -> list[Record]:
+        """Store resources snapshots, workers and runs by their id, replacing what was known; give them as stored.
+
+        A snapshot becomes the latest; one whose id is known keeps its `create_time` and gets the next `version`.
+
+        Raises:
+            StaleRun: a run has been taken up by another `fit` meanwhile, see `may_replace`; nothing is stored then.
+        """
+
+    @abstractmethod
+    async def find(self, query: Query) -> PaginatedResult[Any]:
+        """Run a query; rollouts that have attempts come as `AttemptedRollout` with the latest."""
+
+    @abstractmethod
+    async def wait_finished(self, rollout_ids: Collection[str], *, count: int | None = None) -> list[str]:
+        """Wait until `count` of the rollouts are in a terminal status (None: all); give those that are not.
+
+        Ids the store does not have count as finished, since nothing will ever come of them.
+        """
+
+    @abstractmethod
+    async def summarize(self, run_id: str | None = None) -> RunSummary:
+        """Count a run's rollouts and sum up its rewards; None for the whole store."""
+
+    # What a store may do better.
+
+    @property
+    def persistent(self) -> bool:
+        """Whether what is stored outlives the process, so that a later one can resume a run."""
+        return False
+
+    def queued_nowait(self) -> int | None:
+        """Count the rollouts that wait to be claimed, None where that takes more than a look."""
+        return None
+
+    def holding(self, run_id: str | None = None) -> AbstractContextManager[None]:
+        """Keep a run's finished rollouts at least until the block ends, for a store that lets go of old ones."""
+        return nullcontext()
+
+    async def statistics(self) -> StoreStatistics:
+        """Count what the store holds."""
+        counts = (await self.summarize()).counts
+        return StoreStatistics(
+            name=type(self).__name__,
+            total_rollouts=sum(counts.values()),
+            total_attempts=(await self.find(Query("attempts", limit=0))).total,
+            total_spans=(await self.find(Query("spans", limit=0))).total,
+            total_resources=(await self.find(Query("resources", limit=0))).total,
+            total_workers=(await self.find(Query("workers", limit=0))).total,
+            queued=counts.get("queuing", 0) + counts.get("requeuing", 0),
+            late_spans=0,
+        )
+
+    async def find_faults(self, run_id: str | None = None) -> Sequence[str]:
+        """Say what is wrong in how the store keeps its records, and no query shows; `audit` calls this."""
+        await trio.lowlevel.checkpoint()
+        return ()
+
+    # The familiar calls, over the primitives.
+
+    async def enqueue_rollout(
+        self,
+        input: Any,
+        mode: RolloutMode | None = None,
+        resources_id: str | None = None,
+        config: RolloutConfig | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Rollout:
+        """Put one rollout into the queue."""
+        [rollout] = await self.enqueue_many_rollouts(
+            [EnqueueRolloutRequest(input, mode, resources_id, config, metadata)]
+        )
+        return rollout
+
+    async def enqueue_many_rollouts(self, rollouts: Sequence[EnqueueRolloutRequest]) -> list[Rollout]:
+        """Put rollouts into the queue, in order."""
+        ids = await self.enqueue(rollouts)
+
+        async def read() -> list[Rollout]:
+            found = {each.rollout_id: each for each in await self.query_rollouts(rollout_id_in=set(ids))}
+            return [found[rollout_id] for rollout_id in ids]
+
+        return await _read_back(read)
+
+    async def dequeue_rollout(self, worker_id: str | None = None) -> AttemptedRollout | None:
+        """Take the oldest rollout off the queue, None if there is none."""
+        return next(iter(await self.claim(1, worker_id=worker_id)), None)
+
+    async def dequeue_many_rollouts(self, *, limit: int = 1, worker_id: str | None = None) -> list[AttemptedRollout]:
+        """Take up to `limit` rollouts off the queue."""
+        return await self.claim(limit, worker_id=worker_id)
+
+    async def start_rollout(
+        self,
+        input: Any,
+        mode: RolloutMode | None = None,
+        resources_id: str | None = None,
+        config: RolloutConfig | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        worker_id: str | None = None,
+    ) -> AttemptedRollout:
+        """Make a rollout that bypasses the queue, with its first attempt."""
+        request = EnqueueRolloutRequest(input, mode, resources_id, config, metadata)
+        [rollout] = await self.start([request], worker_id=worker_id)
+        return rollout
+
+    async def start_attempt(self, rollout_id: str, worker_id: str | None = None) -> AttemptedRollout:
+        """Start a further attempt of a rollout."""
+        [rollout] = await self.start([rollout_id], worker_id=worker_id)
+        return rollout
+
+    async def add_span(self, span: Span) -> Span | None:
+        """Store one span; None if it is known already or came too late."""
+        return next(iter(await self.add_spans([span])), None)
+
+    async def add_many_spans(self, spans: Sequence[Span]) -> list[Span]:
+        """Store spans and give those that were stored."""
+        return await self.add_spans(spans)
+
+    async def add_otel_span(
+        self, rollout_id: str, attempt_id: str, readable_span: ReadableSpan, sequence_id: int | None = None
+    ) -> Span | None:
+        """Store a span of the OpenTelemetry SDK."""
+        return await self.add_span(
+            Span.from_opentelemetry(
+                readable_span, rollout_id=rollout_id, attempt_id=attempt_id, sequence_id=sequence_id or 0
+            )
+        )
+
+    async def query_rollouts(
+        self,
+        *,
+        status_in: Collection[RolloutStatus] | None = None,
+        rollout_id_in: Collection[str] | None = None,
+        rollout_id_contains: str | None = None,
+        mode_in: Collection[RolloutMode | None] | None = None,
+        run_id_in: Collection[str | None] | None = None,
+        filter_logic: FilterLogic = "and",
+        sort_by: str | None = None,
+        sort_order: SortOrder = "asc",
+        limit: int = -1,
+        offset: int = 0,
+    ) -> PaginatedResult[Rollout]:
+        """Find rollouts; those that have attempts come with the latest."""
+        conditions = _conditions(
+            status=status_in,
+            rollout_id=rollout_id_in,
+            rollout_id_contains=rollout_id_contains,
+            mode=mode_in,
+            run_id=run_id_in,
+        )
+        return await self.find(Query("rollouts", (), conditions, filter_logic, sort_by, sort_order, limit, offset))
+
+    async def get_rollout_by_id(self, rollout_id: str) -> Rollout | None:
+        """Give a rollout, None if the store never had it.
+
+        Raises:
+            Evicted: it finished long ago and is no longer kept.
+        """
+        found = await self.find(Query("rollouts", (Condition("rollout_id", {rollout_id}),)))
+        return found[0] if found else None
+
+    async def query_attempts(
+        self,
+        rollout_id: str,
+        *,
+        sort_by: str | None = "sequence_id",
+        sort_order: SortOrder = "asc",
+        limit: int = -1,
+        offset: int = 0,
+    ) -> PaginatedResult[Attempt]:
+        """Find a rollout's attempts."""
+        must = (Condition("rollout_id", {rollout_id}),)
+        return await self.find(Query("attempts", must, (), "and", sort_by, sort_order, limit, offset))
+
+    async def get_latest_attempt(self, rollout_id: str) -> Attempt | None:
+        """Give a rollout's latest attempt, None if it has none."""
+        found = await self.query_attempts(rollout_id, sort_order="desc", limit=1)
+        return found[0] if found else None
+
+    async def query_spans(
+        self,
+        rollout_id: str,
+        attempt_id: str | None = None,
+        *,
+        trace_id: str | None = None,
+        trace_id_contains: str | None = None,
+        span_id: str | None = None,
+        span_id_contains: str | None = None,
+        parent_id: str | None = None,
+        parent_id_contains: str | None = None,
+        name: str | None = None,
+        name_contains: str | None = None,
+        filter_logic: FilterLogic = "and",
+        sort_by: str | None = "sequence_id",
+        sort_order: SortOrder = "asc",
+        limit: int = -1,
+        offset: int = 0,
+    ) -> PaginatedResult[Span]:
+        """Find a rollout's spans: of one attempt, of the ``"latest"``, or (None) of all."""
+        must = [Condition("rollout_id", {rollout_id})]
+        if attempt_id == "latest":
+            latest = await self.get_latest_attempt(rollout_id)
+            attempt_id = "" if latest is None else latest.attempt_id
+        if attempt_id is not None:
+            must.append(Condition("attempt_id", {attempt_id}))
+        conditions = _conditions(
+            trace_id=_one(trace_id),
+            trace_id_contains=trace_id_contains,
+            span_id=_one(span_id),
+            span_id_contains=span_id_contains,
+            parent_id=_one(parent_id),
+            parent_id_contains=parent_id_contains,
+            name=_one(name),
+            name_contains=name_contains,
+        )
+        return await self.find(Query("spans", must, conditions, filter_logic, sort_by, sort_order, limit, offset))
+
+    async def wait_for_rollouts(self, rollout_ids: Collection[str], timeout: float | None = None) -> list[Rollout]:
+        """Wait for rollouts to end, at most `timeout` seconds (None: as long as it takes; 0: a look).
+
+        Gives those that have ended, in the order asked for; ids the store does not have are left out.
+        """
+        with trio.move_on_after(float("inf") if timeout is None else timeout):
+            await self.wait_finished(rollout_ids)
+        found = await self.query_rollouts(rollout_id_in=set(rollout_ids), status_in=TERMINAL_ROLLOUT)
+        by_id = {rollout.rollout_id: rollout for rollout in found}
+        return [by_id[rollout_id] for rollout_id in rollout_ids if rollout_id in by_id]
+
+    async def add_resources(self, resources: NamedResources) -> ResourcesUpdate:
+        """Store a new snapshot, which becomes the latest."""
+        return await self._put_resources(new_resources_id(), check_resources(resources, "add_resources()"))
+
+    async def update_resources(self, resources_id: str, resources: NamedResources) -> ResourcesUpdate:
+        """Store the next version of a snapshot (the first, if it is new), which becomes the latest."""
+        return await self._put_resources(resources_id, check_resources(resources, "update_resources()"))
+
+    async def _put_resources(self, resources_id: str, resources: NamedResources) -> ResourcesUpdate:
+        now = time.time()
+        [snapshot] = await self.put([ResourcesUpdate(resources_id, now, now, 1, resources)])
+        return snapshot
+
+    async def query_resources(
+        self,
+        *,
+        resources_id: str | None = None,
+        resources_id_contains: str | None = None,
+        sort_by: str | None = None,
+        sort_order: SortOrder = "asc",
+        limit: int = -1,
+        offset: int = 0,
+    ) -> PaginatedResult[ResourcesUpdate]:
+        """Find resources snapshots."""
+        conditions = _conditions(resources_id=_one(resources_id), resources_id_contains=resources_id_contains)
+        return await self.find(Query("resources", (), conditions, "and", sort_by, sort_order, limit, offset))
+
+    async def get_resources_by_id(self, resources_id: str) -> ResourcesUpdate | None:
+        """Give a snapshot, None if the store does not have it."""
+        found = await self.query_resources(resources_id=resources_id)
+        return found[0] if found else None
+
+    async def get_latest_resources(self) -> ResourcesUpdate | None:
+        """Give the snapshot stored last, None if there is none."""
+        found = await self.query_resources(sort_by="update_time", sort_order="desc", limit=1)
+        return found[0] if found else None
+
+    async def update_rollout(
+        self,
+        rollout_id: str,
+        input: Any = UNSET,
+        mode: RolloutMode | None | Unset = UNSET,
+        resources_id: str | None | Unset = UNSET,
+        status: RolloutStatus | Unset = UNSET,
+        config: RolloutConfig | Unset = UNSET,
+        metadata: Mapping[str, Any] | None | Unset = UNSET,
+    ) -> Rollout:
+        """Change a rollout; what is not given stays."""
+        await self.update([RolloutChange(rollout_id, input, mode, resources_id, status, config, metadata)])
+        return await _read_back(lambda: self._rollout(rollout_id))
+
+    async def update_attempt(
+        self,
+        rollout_id: str,
+        attempt_id: str,
+        status: AttemptStatus | Unset = UNSET,
+        worker_id: str | None | Unset = UNSET,
+        last_heartbeat_time: float | None | Unset = UNSET,
+        metadata: Mapping[str, Any] | None | Unset = UNSET,
+    ) -> Attempt:
+        """Change an attempt, or the ``"latest"``; what is not given stays."""
+        if attempt_id == "latest":
+            latest = await self.get_latest_attempt(rollout_id)
+            if latest is None:
+                await self._rollout(rollout_id)
+                raise UnknownId(f"No attempts found for rollout {rollout_id}")
+            attempt_id = latest.attempt_id
+        await self.update([AttemptChange(rollout_id, attempt_id, status, worker_id, last_heartbeat_time, metadata)])
+        attempts = await _read_back(lambda: self.query_attempts(rollout_id))
+        return next(attempt for attempt in attempts if attempt.attempt_id == attempt_id)
+
+    async def prune(
+        self, *, run_id: str | None = None, older_than_seconds: float = 0.0, unfinished_runs: bool = False
+    ) -> int:
+        """Let go of finished rollouts with their attempts and spans, and give how many they were.
+
+        Counts, rewards and usage stay. `vacuum` gives the room back.
+
+        Args:
+            run_id: only this run's; None for all.
+            older_than_seconds: only those that finished this long ago.
+            unfinished_runs: also of runs that have not finished: resumed, they will run these tasks again.
+        """
+        before = time.time() - older_than_seconds
+        going_on = {run.run_id for run in await self.query_runs() if run.status != "finished"}
+        keep = set[str]() if unfinished_runs else going_on
+        must = [Condition("status", TERMINAL_ROLLOUT)]
+        if run_id is not None:
+            must.append(Condition("run_id", {run_id}))
+        removed = kept = 0
+        while found := await self.find(Query("rollouts", must, limit=_PRUNE_AT_ONCE, offset=kept)):
+            old = [each for each in found if (each.end_time or 0.0) <= before and each.run_id not in keep]
+            await self.update([RolloutRemoval(rollout.rollout_id) for rollout in old])
+            removed += len(old)
+            kept += len(found) - len(old)
+        return removed
+
+    async def vacuum(self) -> None:
+        """Give room back that removed rollouts have left, where a store keeps it."""
+        await trio.lowlevel.checkpoint()
+
+    async def query_workers(
+        self,
+        *,
+        status_in: Collection[WorkerStatus] | None = None,
+        worker_id_contains: str | None = None,
+        filter_logic: FilterLogic = "and",
+        sort_by: str | None = None,
+        sort_order: SortOrder = "asc",
+        limit: int = -1,
+        offset: int = 0,
+    ) -> PaginatedResult[Worker]:
+        """Find workers."""
+        conditions = _conditions(status=status_in, worker_id_contains=worker_id_contains)
+        return await self.find(Query("workers", (), conditions, filter_logic, sort_by, sort_order, limit, offset))
+
+    async def get_worker_by_id(self, worker_id: str) -> Worker | None:
+        """Give a worker, None if the store has not heard of it."""
+        found = await self.find(Query("workers", (Condition("worker_id", {worker_id}),)))
+        return found[0] if found else None
+
+    async def update_worker(self, worker_id: str, heartbeat_stats: Mapping[str, Any] | Unset = UNSET) -> Worker:
+        """Note a worker's heartbeat; an unknown worker is created."""
+        worker = await self.get_worker_by_id(worker_id) or Worker(worker_id)
+        worker = attrs.evolve(worker, last_heartbeat_time=time.time())
+        if not isinstance(heartbeat_stats, Unset):
+            worker = attrs.evolve(worker, heartbeat_stats=dict(heartbeat_stats))
+        await self.put([worker])
+        return worker
+
+    async def query_runs(self, *, name: str | None = None, agent: str | None = None) -> PaginatedResult[Run]:
+        """Find runs, in order of their beginning."""
+        conditions = _conditions(name=_one(name), agent=_one(agent))
+        return await self.find(Query("runs", conditions, sort_by="start_time"))
+
+    async def get_run_by_id(self, run_id: str) -> Run | None:
+        """Give a run, None if the store does not have it."""
+        found = await self.find(Query("runs", (Condition("run_id", {run_id}),)))
+        return found[0] if found else None
+
+    async def _rollout(self, rollout_id: str) -> Rollout:
+        rollout = await self.get_rollout_by_id(rollout_id)
+        if rollout is None:
+            raise UnknownId(f"Rollout {rollout_id} not found")
+        return rollout
+
+
+async def _read_back(read: Callable[[], Awaitable[T]]) -> T:
+    """Read what was committed just now, even if the caller is cancelled: it must not take it for not done.
+
+    The cancellation comes at the caller's next checkpoint then.
+    """
+    try:
+        return await read()
+    except trio.Cancelled:
+        with trio.move_on_after(_READ_BACK_SECONDS, shield=True):
+            return await read()
+        # The store hangs.
+        raise
+
+
+def _one(value: str | None) -> set[str] | None:
+    return None if value is None else {value}
+
+
+def _conditions(**filters: Collection[Any] | str | None) -> list[Condition]:
+    conditions: list[Condition] = []
+    for name, value in filters.items():
+        if value is None:
+            continue
+        if name.endswith("_contains"):
+            conditions.append(Condition(name.removesuffix("_contains"), contains=str(value)))
+        else:
+            conditions.append(Condition(name, within=value))
+    return conditions

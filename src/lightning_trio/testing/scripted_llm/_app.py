@@ -1,0 +1,129 @@
+"""The ASGI application of the scripted LLM; it only waits and sends."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import trio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ._script import Playback, Reply
+from ._wire import Answer, Writer, answer_to, error_body, latency_of, read_request
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+_log = logging.getLogger("lightning_trio.testing")
+
+
+async def _is_there_after(seconds: float, receive: Receive) -> bool:
+    """Wait, and tell whether the client is still there; False at once when it goes.
+
+    Only waiting is watched, never sending: a cancelled `send` would leave Hypercorn's connection half-way
+    between two requests.
+    """
+    is_there = False
+    async with trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(watch)
+        await trio.sleep(seconds)
+        is_there = True
+        nursery.cancel_scope.cancel()
+    return is_there
+
+
+async def _send_beginning(answer: Answer, receive: Receive, send: Send) -> bool:
+    """Send an answer without the last piece of its body, and tell whether the client is still there."""
+    headers = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    for piece in answer.pieces[:-1]:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        if answer.piece_interval and not await _is_there_after(answer.piece_interval, receive):
+            return False
+    return True
+
+
+class ChatCompletions:
+    """The ASGI application of ``POST /v1/chat/completions``."""
+
+    def __init__(self, playback: Playback, model: str, latency: float) -> None:
+        self._playback = playback
+        self._model = model
+        self._default_latency = latency
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # The end is sent outside the block: a client that has its answer finds it counted.
+        with self._playback.in_flight():
+            end = await self._answer(Request(scope, receive), send)
+        if end is not None:
+            await send(end)
+
+    async def _answer(self, http_request: Request, send: Send) -> MutableMapping[str, Any] | None:
+        """Answer a request up to the last piece of the body, and return that; None if the client has gone."""
+        try:
+            raw = await http_request.body()
+        except ClientDisconnect:
+            return None
+        request = read_request(raw)
+        recorded = self._playback.record(msgspec.json.decode(raw), dict(http_request.headers))
+        reply = self._playback.reply_to(recorded)
+        latency = latency_of(reply, self._default_latency)
+        if latency and not await _is_there_after(latency, http_request.receive):
+            return None
+        answer = answer_to(Writer(request, recorded.number, self._model, int(time.time())), reply)
+        if not await _send_beginning(answer, http_request.receive, send):
+            return None
+        is_served = isinstance(reply, Reply)
+        self._playback.count(
+            served=int(is_served), faults=int(not is_served), streams=int(is_served and bool(request.stream))
+        )
+        # Hypercorn closes the connection of an application that returns while there is more of the body.
+        return {"type": "http.response.body", "body": answer.pieces[-1], "more_body": answer.is_cut}
+
+
+async def _refused(http_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = error.detail
+    if error.status_code in (404, 405):
+        # Hypercorn takes in a few pieces of a body that nobody reads, then the connection stands still.
+        await http_request.body()
+        message = (
+            f"The scripted LLM has no {http_request.method} {http_request.url.path}; "
+            "it has POST /v1/chat/completions and GET /v1/models"
+        )
+    return JSONResponse(error_body(error.status_code, message), error.status_code, headers=error.headers)
+
+
+async def _script_failed(http_request: Request, error: Exception) -> Response:
+    message = f"The script raised {type(error).__name__}: {error}"
+    _log.error(message, exc_info=error)
+    return JSONResponse(error_body(500, message), 500, headers={"x-should-retry": "false"})
+
+
+def chat_app(playback: Playback, model: str, latency: float) -> Starlette:
+    """Return the ASGI application that plays a script."""
+
+    async def models(http_request: Request) -> Response:
+        listed = {"id": model, "object": "model", "created": 0, "owned_by": "lightning_trio"}
+        return JSONResponse({"object": "list", "data": [listed]})
+
+    return Starlette(
+        routes=[
+            Route("/v1/chat/completions", ChatCompletions(playback, model, latency), methods=["POST"]),
+            Route("/v1/models", models),
+        ],
+        exception_handlers={HTTPException: _refused, Exception: _script_failed},
+    )

@@ -1,0 +1,307 @@
+"""What a scripted LLM answers: replies, faults, and the record of what it was asked."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias, cast
+
+import attrs
+import trio
+
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+def _seconds(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and not 0 <= value < float("inf"):
+        raise ValueError(f"{attribute.name}={value!r}: give seconds, at least 0 and finite")
+
+
+def _count(instance: object, attribute: attrs.Attribute[Any], value: int) -> None:
+    if value < 0:
+        raise ValueError(f"{attribute.name}={value!r} is negative; give a number of chunks")
+
+
+def _error_status(instance: object, attribute: attrs.Attribute[Any], value: int) -> None:
+    if not 400 <= value <= 599:
+        raise ValueError(f"{attribute.name}={value!r} is no HTTP error; give 400 to 599")
+
+
+def _argument_text(arguments: Mapping[str, Any] | str) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(dict(arguments), ensure_ascii=False)
+
+
+def _tool_calls(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
+    return tuple(calls)
+
+
+def _as_reply(reply: Reply | str) -> Reply:
+    return Reply(reply) if isinstance(reply, str) else reply
+
+
+@attrs.frozen
+class ToolCall:
+    """Ask the agent, as a model would, to call one of its tools.
+
+    Args:
+        name: the function to call; the server does not check that the request offered it.
+        arguments: a mapping, sent as its JSON text; or the text itself, to send what is no valid JSON.
+        id: the id the tool's answer must quote; by default ``call_{request number}_{index}``.
+
+    Example::
+
+        Reply(tool_calls=[ToolCall("get_weather", {"city": "Oslo"})])
+    """
+
+    name: str
+    arguments: str = attrs.field(converter=_argument_text, default="{}")
+    id: str | None = None
+
+
+@attrs.frozen
+class Usage:
+    """Say how many tokens a reply is to report, in place of the simulated count.
+
+    Args:
+        prompt_tokens: tokens of the request.
+        completion_tokens: tokens of the reply; the reported total is the sum of the two.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@attrs.frozen
+class Reply:
+    """One successful answer of a scripted LLM, sent whole or as a stream, as the request asks.
+
+    Args:
+        content: the assistant's text. A stream sends it word by word.
+        tool_calls: the tools the agent is asked to call, in order.
+        latency: seconds before the first byte; None takes the server's ``latency``.
+        finish_reason: by default ``"tool_calls"`` if there are any, else ``"stop"``.
+        usage: the tokens to report; by default *simulated* by counting words separated by whitespace, in
+            the texts of the request's messages and in the reply's content, tool names and arguments.
+        chunk_interval: seconds between two chunks of a stream; without effect on a whole answer.
+
+    Raises:
+        ValueError: if ``latency`` or ``chunk_interval`` is negative or not finite.
+
+    Example::
+
+        Reply("Room A103 is free.", latency=0.2, chunk_interval=0.05)
+    """
+
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = attrs.field(converter=_tool_calls, default=())
+    latency: float | None = attrs.field(default=None, validator=_seconds, kw_only=True)
+    finish_reason: FinishReason | None = attrs.field(default=None, kw_only=True)
+    usage: Usage | None = attrs.field(default=None, kw_only=True)
+    chunk_interval: float = attrs.field(default=0.0, validator=_seconds, kw_only=True)
+
+
+@attrs.frozen
+class RateLimited:
+    """Refuse a request with status 429, as a provider does when its quota is used up.
+
+    Args:
+        retry_after: seconds for the ``Retry-After`` header, fractions allowed (clients read them, though
+            RFC 9110 section 10.2.3 has whole seconds); None sends no header.
+        latency: seconds before the answer; None takes the server's ``latency``.
+
+    Raises:
+        ValueError: if a time is negative or not finite.
+
+    Example::
+
+        async with open_scripted_llm([RateLimited(retry_after=0.1), "Hello"]) as llm_server: ...
+    """
+
+    retry_after: float | None = attrs.field(default=1.0, validator=_seconds)
+    latency: float | None = attrs.field(default=None, validator=_seconds, kw_only=True)
+
+
+@attrs.frozen
+class ErrorStatus:
+    """Refuse a request with any HTTP error and a body in OpenAI's error shape.
+
+    Args:
+        status: 400 to 599; the ``openai`` SDK retries 408, 409, 429 and 5xx, and gives up on the others.
+        message: the error's text.
+        should_retry: sent as ``x-should-retry``, which overrides that rule of the SDK; None sends nothing.
+        latency: seconds before the answer; None takes the server's ``latency``.
+
+    Raises:
+        ValueError: if ``status`` is no error or ``latency`` is negative or not finite.
+
+    Example::
+
+        async with open_scripted_llm(ErrorStatus(401, "Incorrect API key")) as llm_server: ...
+    """
+
+    status: int = attrs.field(default=500, validator=_error_status)
+    message: str = "The scripted LLM was told to fail."
+    should_retry: bool | None = attrs.field(default=None, kw_only=True)
+    latency: float | None = attrs.field(default=None, validator=_seconds, kw_only=True)
+
+
+@attrs.frozen
+class CutConnection:
+    """Begin an answer and close the connection in the middle of it; the client sees a transport error.
+
+    A whole answer is cut half-way through its body. A stream is cut after a number of chunks.
+
+    Args:
+        after_chunks: how many chunks of a stream get through. The first only names the role, each further
+            one carries a word.
+        reply: the answer that is cut.
+        latency: seconds before the first byte; None takes the reply's ``latency``, then the server's.
+
+    Raises:
+        ValueError: if ``after_chunks`` is negative or ``latency`` is negative or not finite.
+
+    Example::
+
+        async with open_scripted_llm([CutConnection(after_chunks=3), "Hello"]) as llm_server: ...
+    """
+
+    after_chunks: int = attrs.field(default=0, validator=_count)
+    reply: Reply = attrs.field(default=Reply("This answer does not reach its end."), converter=_as_reply)
+    latency: float | None = attrs.field(default=None, validator=_seconds, kw_only=True)
+
+
+@attrs.frozen
+class BadJSON:
+    """Answer with status 200 and a body, or a stream's chunk, that is not valid JSON.
+
+    Args:
+        latency: seconds before the answer; None takes the server's ``latency``.
+
+    Raises:
+        ValueError: if ``latency`` is negative or not finite.
+    """
+
+    latency: float | None = attrs.field(default=None, validator=_seconds, kw_only=True)
+
+
+Fault: TypeAlias = RateLimited | ErrorStatus | CutConnection | BadJSON
+Scripted: TypeAlias = str | Reply | Fault
+Script: TypeAlias = Scripted | Sequence[Scripted] | Callable[[Mapping[str, Any]], Scripted]
+
+_SCRIPTED = (str, Reply, RateLimited, ErrorStatus, CutConnection, BadJSON)
+_REMEDY = "give a str, a Reply, a RateLimited, an ErrorStatus, a CutConnection or a BadJSON"
+
+
+@attrs.frozen
+class RecordedRequest:
+    """One chat completion request, as the server got it.
+
+    Attributes:
+        number: 1 for the first.
+        body: the JSON of the request: ``body["messages"]``, ``body["model"]`` and so on.
+        headers: by lower-case name; left out of the ``repr``, as they hold the API key.
+        when: when its body had arrived, in seconds on Trio's clock (`trio.current_time`).
+    """
+
+    number: int
+    body: Mapping[str, Any]
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    when: float
+
+
+@attrs.frozen
+class ScriptedLLMStatistics:
+    """What a scripted LLM has done so far.
+
+    Attributes:
+        served: replies sent to their end, whole or streamed.
+        faults: faults sent, with the errors of a script that has run out.
+        streams: how many of ``served`` were streams.
+        in_flight: chat completion requests that are being answered now.
+        max_in_flight: the most there ever were at once.
+    """
+
+    served: int
+    faults: int
+    streams: int
+    in_flight: int
+    max_in_flight: int
+
+
+def _checked(scripted: object, where: str) -> Reply | Fault:
+    if isinstance(scripted, str):
+        return Reply(scripted)
+    if isinstance(scripted, (Reply, RateLimited, ErrorStatus, CutConnection, BadJSON)):
+        return scripted
+    raise TypeError(f"{where} is {scripted!r} ({type(scripted).__name__}); {_REMEDY}")
+
+
+def _in_order(replies: Sequence[Reply | Fault]) -> Callable[[RecordedRequest], Reply | Fault]:
+    def reply_to(request: RecordedRequest) -> Reply | Fault:
+        if request.number <= len(replies):
+            return replies[request.number - 1]
+        return ErrorStatus(
+            500,
+            f"The script ran out after {len(replies)} replies; this is request {request.number}, "
+            f"whose last message is {request.body['messages'][-1]!r}. Give open_scripted_llm more replies, "
+            "or a callable that answers any number of requests.",
+            should_retry=False,
+        )
+
+    return reply_to
+
+
+def _by_rule(rule: Callable[[Mapping[str, Any]], object]) -> Callable[[RecordedRequest], Reply | Fault]:
+    if inspect.iscoroutinefunction(rule):
+        raise TypeError(f"script={rule!r} is async; give a plain `def`, and Reply(latency=...) for waiting")
+    return lambda request: _checked(rule(request.body), f"the script's answer to request {request.number}")
+
+
+def _read_script(script: object) -> Callable[[RecordedRequest], Reply | Fault]:
+    """Return the function from requests to replies that a `Script` stands for, or raise TypeError."""
+    if isinstance(script, _SCRIPTED):
+        always = _checked(script, "script")
+        return lambda request: always
+    if callable(script):
+        return _by_rule(script)
+    if isinstance(script, Sequence):
+        replies = cast("Sequence[object]", script)
+        return _in_order([_checked(reply, f"script[{index}]") for index, reply in enumerate(replies)])
+    raise TypeError(f"script is a {type(script).__name__}; {_REMEDY}, a sequence of these, or a callable")
+
+
+class Playback:
+    """A script being played: the requests that came, the replies they get, and the counts."""
+
+    def __init__(self, script: Script) -> None:
+        self.reply_to = _read_script(script)
+        self.requests: list[RecordedRequest] = []
+        self.statistics = ScriptedLLMStatistics(0, 0, 0, 0, 0)
+
+    def record(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> RecordedRequest:
+        """Add a request to those that came and return its record."""
+        request = RecordedRequest(len(self.requests) + 1, body, headers, trio.current_time())
+        self.requests.append(request)
+        return request
+
+    def count(self, *, served: int = 0, faults: int = 0, streams: int = 0, in_flight: int = 0) -> None:
+        """Add to the counts."""
+        was = self.statistics
+        self.statistics = ScriptedLLMStatistics(
+            served=was.served + served,
+            faults=was.faults + faults,
+            streams=was.streams + streams,
+            in_flight=was.in_flight + in_flight,
+            max_in_flight=max(was.max_in_flight, was.in_flight + in_flight),
+        )
+
+    @contextmanager
+    def in_flight(self) -> Generator[None]:
+        """Count a request as being answered while the block runs."""
+        self.count(in_flight=1)
+        try:
+            yield
+        finally:
+            self.count(in_flight=-1)

@@ -1,0 +1,94 @@
+"""The scripted LLM as a server on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import attrs
+
+from ._script import Playback, RecordedRequest, Script, ScriptedLLMStatistics
+
+
+@attrs.frozen(eq=False)
+class ScriptedLLM:
+    """A running scripted LLM; `open_scripted_llm` makes it.
+
+    Attributes:
+        base_url: where it listens, ``http://127.0.0.1:{port}/v1``, as the ``openai`` SDK wants it.
+        model: the name that ``GET /v1/models`` lists. Requests may name any model; replies repeat the name.
+        requests: the chat completion requests so far, oldest first, malformed ones left out.
+    """
+
+    base_url: str
+    model: str
+    requests: list[RecordedRequest] = attrs.field(repr=False)
+    _playback: Playback = attrs.field(repr=False)
+
+    def statistics(self) -> ScriptedLLMStatistics:
+        """Return the counts of this moment."""
+        return self._playback.statistics
+
+
+@asynccontextmanager
+async def open_scripted_llm(
+    script: Script, *, model: str = "scripted", latency: float = 0.0
+) -> AsyncGenerator[ScriptedLLM]:
+    """Open an HTTP server with OpenAI's Chat Completions API that answers from a script.
+
+    Test an agent with the client it really uses, over real sockets, and decide every answer: what the model
+    says, which tools it calls, when it is slow, refuses, or breaks off. The server runs in the calling Trio
+    program, on a free port of the loopback interface, and answers clients in it, in threads and elsewhere.
+
+    It has ``POST /v1/chat/completions``, whole and streamed (with ``stream_options.include_usage``), and
+    ``GET /v1/models``; ``n`` and the sampling parameters are ignored, any API key is accepted. A malformed
+    request gets status 400, another path 404, both in OpenAI's error shape; neither uses up a reply.
+
+    Leaving the block closes the server at once: requests in flight are cut off. An error in the block
+    leaves it as it is, in no exception group. One thing can hold the closing up: a client that has stopped
+    reading a reply too large for the socket's buffers (some 100 kB), until it closes its connection.
+
+    Args:
+        script: a sequence of replies, given out in the order in which requests arrive, and status 500 when
+            it has run out; or a callable from the JSON body of a request to its reply; or one reply for all
+            requests. A reply is a `Reply`, a ``str`` (short for ``Reply(content=...)``), or a fault:
+            `RateLimited`, `ErrorStatus`, `CutConnection`, `BadJSON`. What a callable raises becomes a status
+            500 that names it, and a traceback in the log ``lightning_trio.testing``.
+        model: the name under which the model is listed.
+        latency: seconds before the first byte of each answer, on Trio's clock; a reply's own goes before.
+
+    Returns:
+        An asynchronous context manager that gives a `ScriptedLLM`.
+
+    Raises:
+        ImportError: if Starlette or Hypercorn is missing; they come with ``lightning-trio[testing]``.
+        TypeError: if the script, or one of its replies, is of another type.
+        ValueError: if ``latency`` is negative or not finite.
+
+    Example::
+
+        async def test_a_rate_limit_is_survived() -> None:
+            async with (
+                open_scripted_llm([RateLimited(retry_after=0.1), "42"]) as llm_server,
+                AsyncOpenAI(base_url=llm_server.base_url, api_key="any") as client,
+            ):
+                answer = await client.chat.completions.create(
+                    model="scripted", messages=[{"role": "user", "content": "What is 6 times 7?"}]
+                )
+
+            assert answer.choices[0].message.content == "42"
+            assert len(llm_server.requests) == 2
+    """
+    try:
+        # The server's libraries are the optional extra `testing`; scripts can be written without them.
+        from ...server import open_server
+        from ._app import chat_app
+    except ImportError as error:
+        raise ImportError(
+            f"open_scripted_llm needs Starlette and Hypercorn ({error}); run: pip install 'lightning-trio[testing]'"
+        ) from error
+    if not 0 <= latency < float("inf"):
+        raise ValueError(f"latency={latency!r}: give seconds, at least 0 and finite")
+    playback = Playback(script)
+    async with open_server(chat_app(playback, model, latency)) as url:
+        yield ScriptedLLM(f"{url}/v1", model, playback.requests, playback)

@@ -1,0 +1,93 @@
+"""Which rollout the calling code belongs to."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from .._errors import NoActiveRollout
+from .._records import AttemptedRollout
+from .._resources import NamedResources
+from ._current import find_recorder
+from ._recorder import AttemptRecorder
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def current_recorder(what: str) -> AttemptRecorder:
+    """Find the attempt of the calling context or say that `what` needs one."""
+    recorder = find_recorder()
+    if recorder is None:
+        raise NoActiveRollout(
+            f"{what} was called outside a rollout. Call it from an agent that a Runner or Trainer runs; in a "
+            "thread that the agent started itself, carry the context over: "
+            "threading.Thread(target=agl.carry_context(fn)) or pool.submit(agl.carry_context(fn)); to build a "
+            "span without recording it, pass propagate=False to the emitter"
+        )
+    return recorder
+
+
+def current_rollout() -> AttemptedRollout:
+    """Give the rollout that the calling code runs for, with its attempt.
+
+    Raises:
+        NoActiveRollout: outside of any rollout.
+
+    >>> from lightning_trio import Runner
+    >>> import trio
+    >>> async def agent(task):
+    ...     print(current_rollout().input, current_rollout().attempt.sequence_id)
+    >>> result = trio.run(Runner(agent).fit, ["tea"])
+    tea 1
+    """
+    return current_recorder("current_rollout()").rollout
+
+
+def current_resources() -> NamedResources:
+    """Give the resources of the rollout that the calling code runs for, in a mapping of the caller's own.
+
+    Raises:
+        NoActiveRollout: outside of any rollout.
+
+    >>> from lightning_trio import PromptTemplate, Runner
+    >>> import trio
+    >>> async def agent(task):
+    ...     print(list(current_resources()))
+    >>> prompt = PromptTemplate("Find {thing}", engine="f-string")
+    >>> result = trio.run(Runner(agent, resources={"finding": prompt}).fit, ["tea"])
+    ['finding']
+    """
+    # A copy: many rollouts share the mapping.
+    return dict(current_recorder("current_resources()").resources)
+
+
+def carry_context(fn: Callable[P, T]) -> Callable[P, T]:
+    """Bind `fn` to the calling rollout, for threads that an agent starts by itself.
+
+    Threads of `trio.to_thread` and `asyncio.to_thread` carry the rollout on their own; a bare
+    `threading.Thread`, a `ThreadPoolExecutor` and ``run_in_executor`` with one do not. The result may be called
+    many times and from several threads at once.
+
+    Raises:
+        TypeError: `fn` is no function, for instance the result of a call.
+
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> with ThreadPoolExecutor() as pool:
+    ...     pool.submit(carry_context(max), 1, 2).result()
+    2
+    """
+    if not callable(fn):
+        raise TypeError(
+            f"carry_context() takes a function, not {fn!r}; write: threading.Thread(target=carry_context(fn))"
+        )
+    context = contextvars.copy_context()
+
+    @wraps(fn)
+    def in_context(*args: P.args, **kwargs: P.kwargs) -> T:
+        # A context can be entered by one thread at a time, hence the copy for each call.
+        return context.copy().run(fn, *args, **kwargs)
+
+    return in_context

@@ -1,0 +1,162 @@
+"""Export off the hot path: finished attempts wait in a bounded queue, a task feeds them to the exporter."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from .._spans import Span
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+
+logger = logging.getLogger("lightning_trio.tracing")
+
+_BATCH_SPANS = 512
+_FLUSH_SECONDS = 5.0
+
+
+@attrs.frozen
+class ExporterStatistics:
+    """What became of the spans meant for one exporter: numbers of spans."""
+
+    exported: int
+    queued: int
+    """Waiting, or with the exporter at the moment."""
+    dropped: int
+    """Not exported because the queue was full or the runner closed before they could go out."""
+    failed: int
+    """Refused by the exporter."""
+
+
+@attrs.define(eq=False)
+class ExportQueue:
+    """Feed one exporter. Its blocking calls run one at a time in a worker thread."""
+
+    exporter: SpanExporter
+    max_queued_spans: int
+    _attempts: deque[Sequence[Span]] = attrs.field(factory=deque[Sequence[Span]], init=False)
+    _queued: int = attrs.field(default=0, init=False)
+    """Spans not yet counted as anything else; those being exported are among them."""
+    _exported: int = attrs.field(default=0, init=False)
+    _dropped: int = attrs.field(default=0, init=False)
+    _failed: int = attrs.field(default=0, init=False)
+    _has_raised: bool = attrs.field(default=False, init=False)
+    _runs: int = attrs.field(default=0, init=False)
+    _turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    _filled: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def put(self, spans: Sequence[Span]) -> None:
+        """Queue an attempt's spans, all or none of them."""
+        if self._queued + len(spans) > self.max_queued_spans:
+            if not self._dropped:
+                logger.warning(
+                    "%s is too slow: %d spans are waiting, so further ones are dropped and counted in "
+                    "tracer.statistics(); raise max_queued_spans or export less",
+                    type(self.exporter).__name__,
+                    self._queued,
+                )
+            self._dropped += len(spans)
+            return
+        self._queued += len(spans)
+        self._attempts.append(spans)
+        self._filled.set()
+
+    async def run(self, scope: trio.CancelScope) -> None:
+        """Export until `scope` gets a deadline, then what is left; several runners that share a tracer take turns."""
+        self._runs += 1
+        limiter = trio.CapacityLimiter(1)
+        with scope:
+            while self._queued or scope.deadline == math.inf:
+                if self._queued:
+                    async with self._turn:
+                        await self._export_next(limiter)
+                else:
+                    await self._wait_filled()
+        self._runs -= 1
+        if not self._runs:
+            self._drop_rest()
+
+    async def _wait_filled(self) -> None:
+        if self._filled.is_set():
+            self._filled = trio.Event()
+        await self._filled.wait()
+
+    def wake(self) -> None:
+        """Let `run` look at its scope."""
+        self._filled.set()
+
+    async def _export_next(self, limiter: trio.CapacityLimiter) -> None:
+        batch: list[Span] = []
+        while self._attempts and len(batch) < _BATCH_SPANS:
+            batch.extend(self._attempts.popleft())
+        if not batch:
+            return
+        succeeded: bool | None = None
+        try:
+            succeeded = await trio.to_thread.run_sync(self._export, batch, limiter=limiter, abandon_on_cancel=True)
+        finally:
+            self._queued -= len(batch)
+            if succeeded is None:
+                # Given up at the deadline, whatever comes of it.
+                self._dropped += len(batch)
+            elif succeeded:
+                self._exported += len(batch)
+            else:
+                self._failed += len(batch)
+
+    def _export(self, batch: list[Span]) -> bool:
+        # Worker thread. The SDK is imported with the first exporter, which needs it anyway.
+        from opentelemetry.sdk.trace.export import SpanExportResult
+
+        from ._otel import to_readable
+
+        try:
+            return self.exporter.export([to_readable(span) for span in batch]) is SpanExportResult.SUCCESS
+        except Exception:
+            if not self._has_raised:
+                self._has_raised = True
+                logger.exception(
+                    "%s failed; %d spans are lost to it. Further failures are only counted, in tracer.statistics()",
+                    type(self.exporter).__name__,
+                    len(batch),
+                )
+            return False
+
+    def _drop_rest(self) -> None:
+        self._dropped += self._queued
+        self._queued = 0
+        self._attempts.clear()
+
+    def statistics(self) -> ExporterStatistics:
+        """Count the spans."""
+        return ExporterStatistics(self._exported, self._queued, self._dropped, self._failed)
+
+
+@attrs.define(eq=False)
+class Exporting:
+    """The exports that one open runner keeps going."""
+
+    _nursery: trio.Nursery
+    _scopes: list[tuple[ExportQueue, trio.CancelScope]] = attrs.field(
+        factory=list[tuple[ExportQueue, trio.CancelScope]], init=False
+    )
+
+    def start(self, queue: ExportQueue) -> None:
+        """Feed one exporter from now on, also while the runner is being cancelled."""
+        scope = trio.CancelScope(shield=True)
+        self._scopes.append((queue, scope))
+        self._nursery.start_soon(queue.run, scope)
+
+    def close(self) -> None:
+        """Export what is queued, for at most five seconds."""
+        for queue, scope in self._scopes:
+            scope.deadline = trio.current_time() + _FLUSH_SECONDS
+            queue.wake()

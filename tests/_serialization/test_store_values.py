@@ -1,0 +1,532 @@
+"""Values in a store: what comes back as it was, and what is refused with the path to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import functools
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+import uuid
+from collections import OrderedDict
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import attrs
+import msgspec
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_trio import (
+    LLM,
+    NotStorable,
+    PayloadTooLarge,
+    PromptTemplate,
+    Resource,
+    RolloutConfig,
+    Span,
+    UnknownResource,
+)
+from lightning_trio._serialization import (
+    UnknownObject,
+    canonical,
+    decode,
+    decode_config,
+    decode_spans,
+    encode,
+    encode_config,
+    encode_spans,
+)
+from lightning_trio._spans import Event, Link, OtelResource, SpanContext, TraceStatus
+
+LIMIT = 1 << 20
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@attrs.frozen
+class Room:
+    name: str
+    seats: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Booking:
+    room: Room
+    at: datetime.datetime
+    cost: float = dataclasses.field(default=0.0, init=False)
+
+
+class Point(NamedTuple):
+    x: float
+    y: float
+
+
+class Message(msgspec.Struct):
+    role: str
+    parts: list[bytes]
+
+
+@attrs.frozen
+class Judge(Resource, resource_type="values_test_judge"):
+    llm: LLM
+    rubric: tuple[str, ...] = ()
+
+
+def round_trip(value: Any) -> Any:
+    text = encode(value, "task", LIMIT)
+    # It is JSON, whatever is in it.
+    json.loads(text)
+    return decode(text)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal and of the same types all the way down; NaN is like NaN."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, float):
+        return left == right or (math.isnan(left) and math.isnan(right))
+    if isinstance(left, dict):
+        return list(map(repr, left)) == list(map(repr, right)) and all(
+            same(*pair) for pair in zip(left.values(), right.values(), strict=True)
+        )
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(same(*pair) for pair in zip(left, right, strict=True))
+    return bool(left == right)
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(exclude_categories=()))
+    | st.binary()
+    | st.sampled_from(["$tuple", "$", "$dict", "\x00"])
+    | st.datetimes(timezones=st.none() | st.just(datetime.UTC))
+    | st.dates()
+    | st.uuids()
+    | st.decimals(allow_nan=False)
+)
+KEYS = st.text() | st.sampled_from(["$tuple", "$object", "$"]) | st.integers() | st.tuples(st.integers())
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.tuples(inner, inner) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(VALUES)
+def test_what_goes_in_comes_back(value: Any) -> None:
+    back = round_trip(value)
+
+    assert same(back, value), (back, value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {1, 2},
+        frozenset({"a"}),
+        complex(1, -2),
+        datetime.time(1, 2, 3, 4),
+        datetime.timedelta(days=-1, microseconds=5),
+        Fraction(1, 3),
+        Decimal("1.10"),
+        uuid.UUID(int=5),
+        Colour.RED,
+        Room("A", (1, 2)),
+        Point(1.0, math.inf),
+        Message("user", [b"\x00"]),
+        Path("a/b"),
+        {"rooms": [Room("A", ()), {"$tuple": [1]}]},
+        2**200,
+    ],
+    ids=repr,
+)
+def test_other_kinds_come_back_as_well(value: Any) -> None:
+    back = round_trip(value)
+
+    assert back == value
+    assert type(back) is type(value)
+
+
+def test_fields_that_init_does_not_take_come_back() -> None:
+    booking = Booking(Room("A", (1,)), datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC))
+    object.__setattr__(booking, "cost", 2.5)
+
+    assert round_trip(booking) == booking
+
+
+def test_a_subclass_of_a_mapping_comes_back_as_a_dict() -> None:
+    back = round_trip(OrderedDict(a=1))
+
+    assert back == {"a": 1}
+    assert type(back) is dict
+
+
+def test_a_class_that_is_not_loaded_reads_as_an_unknown_object() -> None:
+    text = encode(Room("A", (1,)), "task", LIMIT).replace("test_store_values:Room", "no_such_module:Room")
+
+    assert decode(text) == UnknownObject("no_such_module:Room", {"name": "A", "seats": (1,)})
+
+
+@pytest.mark.parametrize("name", ["os:system", "subprocess:Popen", "builtins:eval", "test_store_values:round_trip"])
+def test_a_file_cannot_name_what_is_no_record(name: str) -> None:
+    text = encode(Room("A", ()), "task", LIMIT).replace("test_store_values:Room", name)
+
+    assert isinstance(decode(text), UnknownObject)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"image": [0, 1, 2, io.BytesIO()]}, r"task\['image'\]\[3\]: object of type _io.BytesIO cannot be stored; .*"),
+        ([{"f": len}], r"task\[0\]\['f'\]: object of type builtins.builtin_function_or_method cannot"),
+        ({"a": (1, {"b": object()})}, r"task\['a'\]\[1\]\['b'\]: object of type builtins.object"),
+        (Room("A", (object(),)), r"task.seats\[0\]: object of type builtins.object"),  # type: ignore[arg-type]
+        ({object(): 1}, r"task key <object .*: object of type builtins.object"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_with_its_path(value: Any, message: str) -> None:
+    with pytest.raises(NotStorable, match=message):
+        encode(value, "task", LIMIT)
+
+
+def test_what_contains_itself_is_refused() -> None:
+    value: list[Any] = []
+    value.append(value)
+
+    with pytest.raises(NotStorable, match="contains itself or is nested too deeply"):
+        encode(value, "task", LIMIT)
+
+
+def test_a_class_inside_a_function_is_refused() -> None:
+    @attrs.frozen
+    class Local:
+        value: int
+
+    with pytest.raises(NotStorable, match=r"task\[0\]: the class .*Local is defined inside a function"):
+        encode([Local(1)], "task", LIMIT)
+
+
+def test_a_value_over_the_limit_is_refused_with_both_sizes() -> None:
+    with pytest.raises(
+        PayloadTooLarge, match=r"task takes 1,002 bytes, the store's limit is 1,001; .*max_payload_bytes"
+    ):
+        encode("x" * 1000, "task", 1001)
+
+
+def test_an_object_whose_comparison_raises_is_refused_not_passed_on() -> None:
+    class Rude:
+        def __eq__(self, other: object) -> bool:
+            raise ZeroDivisionError
+
+        __hash__ = None  # type: ignore[assignment]
+
+    with pytest.raises(NotStorable, match=r"task\['a'\]"):
+        encode({"a": Rude()}, "task", LIMIT)
+
+
+# Resources.
+
+
+def test_a_key_given_as_a_value_is_known_to_this_process_and_not_in_the_text() -> None:
+    resources = {
+        "judge": Judge(LLM("http://h/v1", "m", api_key="sk-secret-1"), ("short",)),
+        "llm": LLM("e", "m", "sk-2"),
+    }
+    text = encode(resources, "resources", LIMIT)
+    back = decode(text)
+
+    assert "sk-" not in text
+    assert back == resources
+    assert back["judge"].llm.api_key == "sk-secret-1"
+
+
+def test_a_key_of_another_process_is_none_with_a_warning_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning_trio._resources import _api_keys
+
+    text = encode(LLM("http://h/v1", "m", api_key="sk-other"), "llm", LIMIT)
+    monkeypatch.setattr(_api_keys, "_keys", {})
+    llm = decode(text)
+
+    with pytest.warns(UserWarning, match=r"given its api_key as a value in another process.*api_key_env="):
+        assert llm.api_key is None
+    # And stored again it is still the same key's.
+    assert encode(llm, "llm", LIMIT) == text
+
+
+def test_a_key_by_its_variable_is_read_where_the_agent_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-env")
+    text = encode(LLM("http://h/v1", "m", api_key_env="MY_KEY"), "llm", LIMIT)
+
+    assert "sk-env" not in text
+    assert decode(text).api_key == "sk-env"
+
+
+def test_a_resource_of_a_type_nobody_has_defined_is_kept_as_it_is() -> None:
+    text = encode(PromptTemplate("{a}", engine="f-string"), "r", LIMIT).replace("prompt_template", "of_tomorrow")
+    unknown = decode(text)
+
+    assert unknown == UnknownResource("of_tomorrow", {"template": "{a}", "engine": "f-string"})
+    assert encode(unknown, "r", LIMIT) == text
+
+
+@attrs.frozen
+class Converted(Resource, resource_type="test-converted"):
+    """A resource whose `__init__` takes other things than it keeps."""
+
+    xs: tuple[int, ...] = attrs.field(converter=lambda xs: tuple(x + 1 for x in xs))
+    total: int = attrs.field(init=False, default=attrs.Factory(lambda self: sum(self.xs), takes_self=True))
+    note: str = attrs.field(init=False, default="none")
+
+
+class WithMethods(PromptTemplate, resource_type="test-with-methods"):
+    """A resource that says no more than the one it derives from."""
+
+    @functools.cached_property
+    def words(self) -> int:
+        return len(self.template.split())
+
+
+class Plain(Resource, resource_type="test-plain"):
+    """A resource that is no attrs class."""
+
+    def __init__(self, text: str) -> None:
+        object.__setattr__(self, "text", text)
+
+
+def test_a_resource_comes_back_without_its_init() -> None:
+    resource = Converted((1, 2))
+    object.__setattr__(resource, "note", "changed")
+
+    assert round_trip(resource) == resource
+    assert resource.xs == (2, 3)
+
+
+def test_a_field_that_its_class_got_later_is_as_it_is_by_default() -> None:
+    text = encode(Converted((1, 2)), "r", LIMIT).replace(',"total":5,"note":"none"', "")
+    assert "total" not in text
+
+    assert decode(text) == Converted((1, 2))
+
+
+def test_a_field_without_default_that_its_class_got_later_makes_it_unknown() -> None:
+    assert decode('{"$resource":["test-converted",{"note":"a"}]}') == UnknownResource("test-converted", {"note": "a"})
+
+
+def test_a_resource_that_adds_methods_is_kept() -> None:
+    resource = WithMethods("a b", engine="f-string")
+    assert resource.words == 2
+
+    assert round_trip(resource) == resource
+
+
+def test_a_resource_that_is_no_attrs_class_is_refused_with_what_to_write() -> None:
+    message = r"r: the resource Plain holds text, .*\n    @attrs.frozen\n    class Plain\(Resource\):\n        text: …"
+    with pytest.raises(NotStorable, match=message):
+        encode(Plain("x"), "r", LIMIT)
+
+
+# Pydantic models and flags.
+
+
+class Open(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    x: int = 0
+    name: str = pydantic.Field(default="n", alias="theName")
+    _cache: dict[str, Any] = pydantic.PrivateAttr(default_factory=dict[str, Any])
+
+
+class Closed(pydantic.BaseModel):
+    x: int
+    tags: tuple[str, ...] = ("a",)
+
+
+class Access(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+def test_a_model_comes_back_with_what_it_has_besides_its_fields() -> None:
+    model = Open(x=1, theName="m", question="what?", tags={"a"})  # type: ignore[call-arg]  # extra ones
+    model._cache["seen"] = (1, 2)
+    back = round_trip({"model": model})["model"]
+
+    assert back == model
+    assert (back.question, back.tags, back._cache) == ("what?", {"a"}, {"seen": (1, 2)})
+    assert back.model_dump(exclude_unset=True) == model.model_dump(exclude_unset=True)
+    back.more = 1
+    assert back.model_extra == {"question": "what?", "tags": {"a"}, "more": 1}
+
+
+@pytest.mark.parametrize("model", [Closed(x=1), Closed(x=1, tags=("b",)), Open()])
+def test_a_model_knows_what_it_was_given(model: pydantic.BaseModel) -> None:
+    back = round_trip(model)
+
+    assert back == model
+    assert back.model_fields_set == model.model_fields_set
+
+
+def test_a_field_that_a_model_got_later_is_as_it_is_by_default() -> None:
+    text = encode(Closed(x=1, tags=("a",)), "m", LIMIT).replace(',"tags":{"$tuple":["a"]}', "")
+
+    assert decode(text).tags == ("a",)
+
+
+def test_extra_fields_of_a_model_nobody_knows_are_there() -> None:
+    text = encode(Open(x=1, question="what?"), "m", LIMIT).replace(":Open", ":Gone")  # type: ignore[call-arg]
+
+    assert decode(text).fields == {"x": 1, "name": "n", "question": "what?"}
+
+
+@pytest.mark.parametrize("flags", [Access.READ | Access.WRITE, Access.READ, Access(0)])
+def test_flags_come_back_together(flags: Access) -> None:
+    assert round_trip([flags]) == [flags]
+
+
+def test_flags_that_the_class_has_no_longer_are_unknown() -> None:
+    text = encode(Access.READ | Access.WRITE, "flags", LIMIT).replace(",3]", ",9]")
+
+    assert isinstance(decode(text), UnknownObject)
+
+
+# Spans and configurations.
+
+ATTRIBUTES = st.dictionaries(
+    st.text(max_size=8),
+    st.text(max_size=8)
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.lists(st.text(max_size=4) | st.floats(), max_size=3)
+    | st.tuples(st.integers()),
+    max_size=4,
+)
+TIMES = st.none() | st.floats(0, 1e10)
+SPANS = st.builds(
+    Span,
+    st.just("ro-1"),
+    st.just("at-1"),
+    st.integers(1, 9),
+    st.just("a" * 32),
+    st.just("b" * 16),
+    st.none() | st.just("c" * 16),
+    st.text(),
+    st.sampled_from([TraceStatus("UNSET"), TraceStatus("OK"), TraceStatus("ERROR", "why")]),
+    ATTRIBUTES,
+    TIMES,
+    TIMES,
+    st.lists(st.builds(Event, st.text(max_size=4), ATTRIBUTES, TIMES), max_size=2).map(tuple),
+    st.lists(st.builds(Link, st.builds(SpanContext, st.just("d" * 32), st.just("e" * 16)), ATTRIBUTES), max_size=2).map(
+        tuple
+    ),
+    st.sampled_from(["INTERNAL", "CLIENT"]),
+    st.builds(OtelResource, ATTRIBUTES, st.sampled_from(["", "http://schema"])),
+)
+
+
+@given(st.lists(SPANS, max_size=3))
+def test_spans_come_back(spans: list[Span]) -> None:
+    back = decode_spans(encode_spans(spans, LIMIT), "ro-1", "at-1")
+
+    for left, right in zip(back, spans, strict=True):
+        assert same(attrs.astuple(left), attrs.astuple(right))
+
+
+def test_spans_over_the_limit_are_refused() -> None:
+    span = Span.from_attributes(attributes={"text": "x" * 2000}, rollout_id="ro-1")
+
+    with pytest.raises(PayloadTooLarge, match=r"1 spans of rollout ro-1 take 2,.* bytes, the store's limit is 1,000"):
+        encode_spans([span], 1000)
+
+
+def test_an_attribute_that_cannot_be_stored_is_refused_with_its_span() -> None:
+    span = Span.from_attributes(attributes={"a": 1, "f": len}, rollout_id="ro-1", name="chat")
+
+    with pytest.raises(NotStorable, match="attributes of the span 'chat'"):
+        encode_spans([span], LIMIT)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        RolloutConfig(),
+        RolloutConfig(timeout_seconds=math.inf, max_attempts=3, retry_condition=["timeout"], backoff_jitter=0.25),
+    ],
+)
+def test_a_configuration_comes_back(config: RolloutConfig) -> None:
+    assert decode_config(encode_config(config)) == config
+
+
+def test_a_field_of_a_later_version_is_left_to_it() -> None:
+    assert decode_config('{"max_attempts":2,"of_tomorrow":1}') == RolloutConfig(max_attempts=2)
+
+
+FINGERPRINTS = """
+import dataclasses, pydantic
+from lightning_trio import LLM
+from lightning_trio.algorithms._datasets import Datasets, encoded_task
+
+class Model(pydantic.BaseModel):
+    tags: set[str]
+
+@dataclasses.dataclass
+class Data:
+    tags: frozenset
+
+letters = set("abcdefgh")
+llm = LLM("e", "m", api_key="sk-12345678")
+tasks = [
+    Model(tags=letters), {(1, 2): letters}, {"z": 1j, "s": letters}, Data(frozenset(letters)), [letters, {1, "a"}],
+    {Data(frozenset(letters)).tags: 1, 2: "b"}, {"llm": llm}, "\\ud800", float("nan"),
+]
+for task in tasks:
+    print(encoded_task(task))
+print(Datasets(tasks, None).fingerprints(digest=True))
+"""
+
+
+def test_equal_tasks_have_one_fingerprint_in_all_processes() -> None:
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", FINGERPRINTS],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in "123"
+    }
+
+    assert len(printed) == 1
+    assert len(printed.pop().splitlines()) == 10
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ({"a": 1, "b": (1,)}, {"b": (1,), "a": 1}),
+        ({1: "a", 2: {"x"}}, {2: {"x"}, 1: "a"}),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+    ],
+)
+def test_the_order_in_a_mapping_makes_no_other_task(left: Any, right: Any) -> None:
+    assert canonical(left, "task") == canonical(right, "task")
+
+
+def test_lists_have_an_order() -> None:
+    assert canonical([1, (2, 3)], "task") != canonical([1, (3, 2)], "task")
