@@ -19,10 +19,9 @@ import trio
 from opentelemetry import context as otel_context
 
 import lightning_trio as agl
-from lightning_trio._agents import record_return
 from lightning_trio._records import AttemptOutcome
 from lightning_trio._spans import find_final_reward
-from lightning_trio.lanes import run_natively
+from lightning_trio.lanes import BoundAgent, record_return, run_natively
 from lightning_trio.tracing import CURRENT, AttemptRecorder
 
 from ._floors import run_limited
@@ -58,9 +57,10 @@ async def _round(count: int, laps: Laps) -> None:
     with laps.lap("Trio: a slot, spawn and end of the task"):
         await run_limited(count, CONCURRENCY, _release)
     with laps.lap("Trio: cancel scope with the deadline, call of the agent"):
+        bound = BoundAgent("agent", agent, "trio", {}, {})
         for task in range(count):
             with trio.CancelScope(deadline=trio.current_time() + (config.timeout_seconds or math.inf)):
-                await run_natively("agent", agent, task, {})
+                await run_natively(bound, task, {})
     with laps.lap("store: requests and enqueue"):
         ids = await store.enqueue([agl.EnqueueRolloutRequest(task, "train") for task in range(count)])
     claimed: list[agl.AttemptedRollout] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,8 +35,8 @@ FLOORS = (
     "llm",
     "server",
     "algorithms",
-    "_agents",
     "lanes",
+    "_agents",
     "_runner",
     "_trainer",
     "embed",
@@ -154,6 +154,40 @@ def test_no_name_of_another_module_is_private() -> None:
     ]
 
     assert not wrong
+
+
+def test_at_most_two_files_import_each_other() -> None:
+    """Type-only imports count; a package's own list of names does not, since it imports all of its files."""
+    edges = {
+        path: {each.file for each in imports(path) if each.file != path and each.file.name != "__init__.py"}
+        for path in files()
+    }
+
+    knots = [sorted(map(short, knot)) for knot in strongly_connected(edges) if len(knot) > 2]
+
+    assert not knots
+
+
+def strongly_connected(edges: Mapping[Path, set[Path]]) -> list[set[Path]]:
+    reachable = {path: reached_from(path, edges) for path in edges}
+    knots: list[set[Path]] = []
+    seen: set[Path] = set()
+    for path in edges:
+        if path not in seen:
+            knot = {other for other in reachable[path] if path in reachable[other]} | {path}
+            knots.append(knot)
+            seen |= knot
+    return knots
+
+
+def reached_from(start: Path, edges: Mapping[Path, set[Path]]) -> set[Path]:
+    found: set[Path] = set()
+    todo = [start]
+    while todo:
+        for path in edges.get(todo.pop(), set()) - found:
+            found.add(path)
+            todo.append(path)
+    return found
 
 
 def test_every_room_has_its_floor() -> None:

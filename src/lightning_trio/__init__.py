@@ -79,7 +79,6 @@ from ._runner import Hook as Hook
 from ._runner import RolloutStream as RolloutStream
 from ._runner import Runner as Runner
 from ._runner import RunningAttempt as RunningAttempt
-from ._runner import RunningTask as RunningTask
 from ._spans import Event as Event
 from ._spans import Link as Link
 from ._spans import LinkAttributes as LinkAttributes
@@ -126,6 +125,7 @@ from .emitter import get_message_value as get_message_value
 from .emitter import get_object_value as get_object_value
 from .emitter import operation as operation
 from .emitter import reward as reward
+from .lanes import RunningTask as RunningTask
 from .llm import open_local_llm as open_local_llm
 from .store import Audit as Audit
 from .store import InMemoryLightningStore as InMemoryLightningStore

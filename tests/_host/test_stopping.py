@@ -16,7 +16,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from lightning_trio import Runner, UsageError
 from lightning_trio._concurrency import FlatNursery
 from lightning_trio._errors import Terminated
-from lightning_trio._runner import Engine
+from lightning_trio._runner._engine import Engine
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 

@@ -15,7 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import lightning_trio as agl
 from lightning_trio import RolloutConfig, Runner, RunnerStatistics, RunningAttempt, RunningTask
-from lightning_trio._runner import describe
+from lightning_trio._runner._report import describe
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGUSR1")
 

@@ -15,7 +15,7 @@ from trio.testing import MockClock
 
 import lightning_trio as agl
 from lightning_trio import InMemoryLightningStore, RolloutConfig, Runner
-from lightning_trio._runner import Progress
+from lightning_trio._runner._ending import ending_of
 
 
 async def double(task: float) -> float:
@@ -124,11 +124,8 @@ async def test_generator_exit_of_an_agent_fails_its_attempt_and_leaves_its_neigh
 
 def test_an_attempt_whose_coroutine_is_closed_lets_that_go_on() -> None:
     """Trio and the garbage collector close coroutines while no task of theirs runs."""
-    rollout = agl.AttemptedRollout("ro-1", 1, 0.0, attempt=agl.Attempt("ro-1", "at-1", 1, 0.0))
-    progress = Progress(rollout, "trio", 0.0)
-
     with pytest.raises(GeneratorExit):
-        progress.fail(GeneratorExit())
+        ending_of(GeneratorExit(), None, cancelled=False)
 
 
 @given(

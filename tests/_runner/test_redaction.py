@@ -14,7 +14,7 @@ import lightning_trio as agl
 from lightning_trio import LLM, Event, Runner, Span, SqliteLightningStore
 from lightning_trio._records import ErrorRecord
 from lightning_trio._resources import _api_keys
-from lightning_trio._runner import redact
+from lightning_trio._runner._redaction import redact
 
 KEY = 'sk-real"key\\-é0123456789\n'
 """As read from a file with its last newline, with characters that reprs and JSON write in their own ways."""

@@ -35,7 +35,7 @@ from lightning_trio._errors import StoreUnavailable
 from lightning_trio._host import own_process
 from lightning_trio._lifecycle import choose_run
 from lightning_trio._records import RolloutStatus
-from lightning_trio._runner import LEASE_SECONDS, is_alive, is_of_dead_process
+from lightning_trio._runner._lease import LEASE_SECONDS, is_alive, is_of_dead_process
 from lightning_trio.algorithms import Datasets
 from lightning_trio.store import AttemptOutcome, Query
 

@@ -472,11 +472,11 @@ def test_an_agent_of_a_script_from_stdin_is_refused() -> None:
 
 
 async def test_a_worker_that_does_not_come_to_its_start_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_trio.lanes._process._lane._START_SECONDS", 0.01)
+    monkeypatch.setattr("lightning_trio.lanes._process._pool._START_SECONDS", 0.01)
     async with Runner(agents.double, max_processes=1) as runner:
         with pytest.raises(agl.WorkerDied, match=r"did not start within 0\.01 s and was killed\. It imports"):
             await runner.step(1)
-        monkeypatch.setattr("lightning_trio.lanes._process._lane._START_SECONDS", 30)
+        monkeypatch.setattr("lightning_trio.lanes._process._pool._START_SECONDS", 30)
 
         assert (await runner.step(1)).final_reward == 2.0
 

@@ -13,8 +13,9 @@ from .._checks import checked
 from .._errors import AgentSignatureError
 from .._records import LaneName, Rollout, RolloutConfig
 from .._resources import NamedResources
+from ..lanes import is_async_function, resolve_lane
 from ._injection import bind_function
-from ._signature import check_function, is_async_function, resolve_lane
+from ._signature import check_function
 
 if TYPE_CHECKING:
     from .._runner import Runner

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import attrs
 
 from .._errors import AgentSignatureError
 from .._records import RolloutMode
 from .._resources import NamedResources
-from ._injection import BoundAgent, bind_function, supply_keywords
-from ._pickling import pack_agent
-from ._signature import resolve_lane
-
-if TYPE_CHECKING:
-    pass
+from ..lanes import BoundAgent, lane_named, resolve_lane
 from ._agent import TRAIN_METHODS, VALIDATION_METHODS, FunctionalLitAgent, LitAgent, overrides
+from ._injection import bind_function, supply_keywords
 
 
 def select_method(agent: LitAgent[Any], mode: RolloutMode | None) -> Callable[..., Any]:
@@ -45,9 +41,13 @@ def bind_agent(agent: LitAgent[Any], mode: RolloutMode | None, resources: NamedR
         UnsupportedLane: its `runs_in` does not fit, or it cannot be sent to a worker process.
     """
     fn = select_method(agent, mode)
-    strip_proxy = agent.strip_proxy if isinstance(agent, FunctionalLitAgent) else False
     lane = resolve_lane(agent.name, fn, agent.runs_in)
-    bound = attrs.evolve(bind_function(agent.name, fn, resources, strip_proxy), lane=lane)
-    if not isinstance(agent, FunctionalLitAgent):
+    in_class, strip_proxy = True, False
+    if isinstance(agent, FunctionalLitAgent):
+        in_class, strip_proxy = False, agent.strip_proxy
+    bound = bind_function(agent.name, fn, resources, strip_proxy)
+    bound = attrs.evolve(bound, lane=lane, in_class=in_class)
+    if in_class:
         bound = supply_keywords(bound, resources)
-    return attrs.evolve(bound, packed=pack_agent(bound, resources)) if lane == "process" else bound
+    prepared = lane_named(lane).prepare(bound, resources)
+    return bound if prepared is None else attrs.evolve(bound, prepared=prepared)

@@ -7,77 +7,25 @@ import logging
 import typing
 from collections.abc import Callable, Mapping
 from types import UnionType
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import attrs
 
 from .._errors import AgentSignatureError
-from .._records import AttemptedRollout, LaneName, Rollout
+from .._records import Rollout
 from .._resources import LLM, NamedResources, PromptTemplate, ProxyLLM, Resource
 from ..emitter import Emitter
-from ..tracing import AttemptRecorder
-from ._signature import resolve_lane
+from ..lanes import BoundAgent, LiveArgument, resolve_lane
 
 logger = logging.getLogger("lightning_trio.agent")
 
 _BY_NAME: Mapping[str, type[Resource]] = {"llm": LLM, "prompt_template": PromptTemplate}
 
-_Live: TypeAlias = Literal["rollout", "emitter", "proxy", "resources"]
-
-
-@attrs.frozen
-class BoundAgent:
-    """An agent's function with what it will be called with, but for the attempt itself."""
-
-    name: str
-    fn: Callable[..., Any]
-    lane: LaneName
-    fixed: Mapping[str, Any]
-    """Arguments that are the same for all rollouts with this snapshot."""
-    live: Mapping[str, tuple[_Live, Any]]
-    """Arguments that depend on the attempt."""
-    packed: bytes = attrs.field(default=b"", repr=False)
-    """All this for a worker process, where the agent runs in one."""
-
-    def arguments(self, recorder: AttemptRecorder) -> dict[str, Any]:
-        """Give the keyword arguments for one attempt."""
-        arguments = dict(self.fixed)
-        for name, (kind, resource) in self.live.items():
-            if kind == "emitter":
-                arguments[name] = Emitter(recorder)
-            else:
-                arguments[name] = _of_rollout(kind, resource, recorder.rollout)
-        return arguments
-
-    def call_with(self, task: Any, rollout: Rollout) -> Any:
-        """Call the function outside of a runner, where there is no emitter."""
-        live = {
-            name: _of_rollout(kind, resource, rollout)
-            for name, (kind, resource) in self.live.items()
-            if kind != "emitter"
-        }
-        return self.fn(task, **self.fixed, **live)
-
-
-def _of_rollout(kind: _Live, resource: Any, rollout: Rollout) -> Any:
-    if kind == "rollout":
-        return rollout
-    if kind == "resources":
-        # A copy for each attempt: many share the mapping.
-        return dict(resource)
-    if not isinstance(rollout, AttemptedRollout):
-        raise AgentSignatureError(
-            "Rollout is not an AttemptedRollout: a ProxyLLM's endpoint names the attempt; start one with "
-            "store.start_rollout(…) or use strip_proxy=False"
-        )
-    assert isinstance(resource, ProxyLLM)
-    return resource.with_attempted_rollout(rollout)
-
 
 def bind_function(name: str, fn: Callable[..., Any], resources: NamedResources, strip_proxy: bool) -> BoundAgent:
     """Decide what the parameters of `fn` but the first get from `resources`."""
     fixed: dict[str, Any] = {}
-    live: dict[str, tuple[_Live, Any]] = {}
+    live: dict[str, tuple[LiveArgument, Any]] = {}
     _, *parameters = _parameters(fn)
     for parameter in parameters:
         if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):

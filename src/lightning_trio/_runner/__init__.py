@@ -1,19 +1,11 @@
 """The runner: turns tasks into attempts."""
 
-from ._attempt import Progress as Progress
-from ._engine import Engine as Engine
 from ._failure_limit import check_max_failures as check_max_failures
 from ._hooks import Hook as Hook
 from ._hooks import check_hooks as check_hooks
 from ._inspection import RunningAttempt as RunningAttempt
-from ._inspection import RunningTask as RunningTask
-from ._lease import LEASE_SECONDS as LEASE_SECONDS
-from ._lease import is_alive as is_alive
-from ._lease import is_of_dead_process as is_of_dead_process
-from ._redaction import redact as redact
-from ._report import describe as describe
+from ._options import check_run_name as check_run_name
+from ._options import default_store as default_store
 from ._runner import Runner as Runner
-from ._runner import check_run_name as check_run_name
-from ._runner import default_store as default_store
 from ._stream import RolloutStream as RolloutStream
 from ._stream import Tasks as Tasks

@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import attrs
 import trio
 
-from .._agents import SIGNALLING, find_asyncio_sign
 from .._concurrency import FlatNursery
 from .._errors import AsyncioAgentError, ResumeError, StaleRun, Terminated
 from .._ids import new_run_id
@@ -19,10 +17,12 @@ from .._lifecycle import TERMINAL_ROLLOUT, choose_run
 from .._records import AttemptedRollout, FitResult, ResourcesUpdate, RolloutMode, Run, RunSummary, Unset
 from .._resources import NamedResources
 from ..algorithms import Algorithm, Baseline, Datasets, Session, describe_resources
+from ..lanes import SIGNALLING, find_asyncio_sign
 from ..store import LightningStore, RunStore
 from ._engine import Engine
 from ._failure_limit import FailureLimit
 from ._lease import describe_worker, end_leases, is_alive, is_of_dead_process
+from ._options import RunnerOptions
 
 logger = logging.getLogger("lightning_trio.runner")
 
@@ -41,15 +41,10 @@ class FitSettings:
     `own` is the snapshot of the runner's own resources, None where it has none.
     """
 
+    options: RunnerOptions
     agent_name: str
-    algorithm: Algorithm
-    adapter: object | None
-    resources: NamedResources
-    own: ResourcesUpdate | None
     max_concurrency: int
-    max_rollouts: int | None
-    max_failures: float | None
-    run_name: str | None
+    own: ResourcesUpdate | None
     worker_id: str
 
 
@@ -86,13 +81,13 @@ class Fit:
         settings = self._settings
         wanted = Run(
             new_run_id(),
-            settings.run_name,
+            settings.options.run_name,
             settings.agent_name,
-            settings.algorithm.name,
+            settings.options.algorithm.name,
             self._datasets.fingerprints(digest=self._store.persistent),
             start_time=time.time(),
             resources_id=None if settings.own is None else settings.own.resources_id,
-            config={"max_concurrency": settings.max_concurrency, "max_rollouts": settings.max_rollouts},
+            config={"max_concurrency": settings.max_concurrency, "max_rollouts": settings.options.max_rollouts},
             worker_id=settings.worker_id,
         )
         if resumption.resume is False:
@@ -146,7 +141,7 @@ class Fit:
     async def _work(self, run: Run) -> FitResult:
         settings = self._settings
         store = RunStore(self._store, run.run_id, self._check, await self._rollouts_left(run))
-        session = Session(run, store, await self._initial(run), settings.max_concurrency, settings.adapter)
+        session = Session(run, store, await self._initial(run), settings.max_concurrency, settings.options.adapter)
         begun = trio.current_time()
 
         def elapsed() -> float:
@@ -162,11 +157,8 @@ class Fit:
                     await self._run_limited(session, store, limit)
                     nursery.cancel_scope.cancel()
         except BaseException as exc:
-            with trio.move_on_after(_LAST_RECORD_SECONDS, shield=True), suppress(Exception):
-                await self._engine.wait_committed()
-                await session.record(elapsed_seconds=elapsed())
-                if isinstance(exc, KeyboardInterrupt | Terminated):
-                    await self._say_interrupted(run.run_id)
+            with trio.move_on_after(_LAST_RECORD_SECONDS, shield=True):
+                await self._record_last(session, elapsed, interrupted=isinstance(exc, KeyboardInterrupt | Terminated))
             raise
         best = session.best
         run = await session.record(
@@ -179,16 +171,31 @@ class Fit:
         )
         return await self._result(run, best)
 
+    async def _record_last(self, session: Session, elapsed: Callable[[], float], *, interrupted: bool) -> None:
+        """Record how far a run has come that is being cut off; a failure is logged, for the reason is on its way up."""
+        try:
+            await self._engine.commits.wait_idle()
+            await session.record(elapsed_seconds=elapsed())
+            if interrupted:
+                await self._log_interrupted(session.run_id)
+        except Exception as exc:
+            logger.warning(
+                "%s was cut off, and how far it had come could not be recorded (%s: %s); what was committed is kept",
+                session.run_id,
+                type(exc).__name__,
+                exc,
+            )
+
     async def _rollouts_left(self, run: Run) -> int | None:
         """Give how many rollouts may still be started."""
-        if self._settings.max_rollouts is None:
+        if self._settings.options.max_rollouts is None:
             return None
         counts = (await self._store.summarize(run.run_id)).counts
         started = sum(number for status, number in counts.items() if status != "cancelled")
-        return max(self._settings.max_rollouts - started, 0)
+        return max(self._settings.options.max_rollouts - started, 0)
 
     async def _failure_limit(self, run: Run) -> FailureLimit | None:
-        max_failures = self._settings.max_failures
+        max_failures = self._settings.options.max_failures
         if max_failures is None:
             return None
         failed = (await self._store.summarize(run.run_id)).counts.get("failed", 0)
@@ -216,33 +223,33 @@ class Fit:
         self, limit: FailureLimit, session: Session, store: RunStore, learning: trio.CancelScope
     ) -> None:
         """Work off what the algorithm asks for until there are too many failures, then end what is left."""
-        with self._engine.telling_failures(store.run_id, limit.count):
+        with self._engine.notifying_of_failures(store.run_id, limit.count):
             async with FlatNursery() as nursery:
                 nursery.start_soon(self._work_off, session)
                 await limit.exceeded.wait()
                 nursery.cancel_scope.cancel()
         logger.warning("%s ends early: %s", store.run_id, limit.reason)
-        await self._engine.wait_committed()
+        await self._engine.commits.wait_idle()
         await store.refuse()
         # Baseline comes to its end by itself, and so all tasks are counted; what others make of failures only is open.
-        if not isinstance(self._settings.algorithm, Baseline):
+        if not isinstance(self._settings.options.algorithm, Baseline):
             learning.cancel()
 
     async def _check_resources(self) -> None:
         # Baseline runs both datasets with what there is; another algorithm may publish what the agent needs.
         own = self._settings.own
-        if own is not None or isinstance(self._settings.algorithm, Baseline):
+        if own is not None or isinstance(self._settings.options.algorithm, Baseline):
             snapshot = own or await self._store.get_latest_resources()
             resources = {} if snapshot is None else snapshot.resources
             for mode in self._datasets.modes:
-                self._engine.bind(mode, resources)
+                self._engine.bindings.bind(mode, resources)
 
     def _check(self, mode: RolloutMode | None | Unset, resources: NamedResources) -> None:
         for each in self._datasets.modes if isinstance(mode, Unset) else (mode,):
-            self._engine.bind(each, resources)
+            self._engine.bindings.bind(each, resources)
 
     async def _run_algorithm(self, session: Session) -> None:
-        algorithm = self._settings.algorithm
+        algorithm = self._settings.options.algorithm
         datasets = self._datasets
         token = algorithm.enter_session(session)
         try:
@@ -261,12 +268,12 @@ class Fit:
 
     async def _result(self, run: Run, best: ResourcesUpdate | None = None) -> FitResult:
         summary = await self._store.summarize(run.run_id)
-        await self._say_failures(run, summary)
+        await self._log_failures(run, summary)
         if best is None and run.best_resources_id is not None:
             best = await self._store.get_resources_by_id(run.best_resources_id)
         return FitResult(
             run_id=run.run_id,
-            resources=self._settings.resources if best is None else best.resources,
+            resources=self._settings.options.resources if best is None else best.resources,
             resources_id=None if best is None else best.resources_id,
             counts={status: summary.counts.get(status, 0) for status in sorted(TERMINAL_ROLLOUT)},
             mean_reward={"train": summary.mean_reward("train"), "val": summary.mean_reward("val")},
@@ -277,7 +284,7 @@ class Fit:
             ended_early=run.ended_early,
         )
 
-    async def _say_failures(self, run: Run, summary: RunSummary) -> None:
+    async def _log_failures(self, run: Run, summary: RunSummary) -> None:
         failed = summary.counts.get("failed", 0)
         if not failed:
             return
@@ -292,7 +299,7 @@ class Fit:
             "" if error is None else f", the first with {error.type}: {error.message}",
         )
 
-    async def _say_interrupted(self, run_id: str) -> None:
+    async def _log_interrupted(self, run_id: str) -> None:
         counts = (await self._store.summarize(run_id)).counts
         done = sum(number for status, number in counts.items() if status in TERMINAL_ROLLOUT)
         logger.warning(

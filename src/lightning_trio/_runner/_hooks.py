@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import trio
 
-from .._agents import find_asyncio_sign
 from .._checks import checked
 from .._errors import ComponentError
 from .._records import AttemptedRollout
 from .._spans import Span
+from ..lanes import find_asyncio_sign
 
 if TYPE_CHECKING:
     from .._agents import LitAgent
@@ -95,14 +95,35 @@ def _check_method(hook: Hook, name: str) -> None:
         ) from exc
 
 
-@trio.lowlevel.disable_ki_protection
-async def call_hooks(hooks: Sequence[Hook], name: HookName, **arguments: Any) -> None:
-    """Call one method of every hook, logging what they raise."""
-    for hook in hooks:
-        try:
-            await getattr(hook, name)(**arguments)
-        except (Exception, SystemExit) as exc:
-            what = "failed"
-            if (sign := find_asyncio_sign(exc)) is not None:
-                what = f"is written for asyncio ({sign}), and hooks run in Trio: call trio.sleep and the like there"
-            logger.exception("the hook %s.%s %s; the rollout goes on", type(hook).__name__, name, what)
+class HookCalls:
+    """The hooks of an open runner, called one after another around each attempt."""
+
+    def __init__(self, hooks: Sequence[Hook], agent: LitAgent[Any], runner: Runner, tracer: Tracer) -> None:
+        self._hooks = hooks
+        self._common = {"agent": agent, "runner": runner}
+        self._tracer = tracer
+
+    async def begin(self, rollout: AttemptedRollout) -> None:
+        """Call `on_rollout_start`, then `on_trace_start`."""
+        await self._call("on_rollout_start", rollout=rollout)
+        await self._call("on_trace_start", rollout=rollout, tracer=self._tracer)
+
+    async def end_trace(self, rollout: AttemptedRollout) -> None:
+        """Call `on_trace_end`."""
+        await self._call("on_trace_end", rollout=rollout, tracer=self._tracer)
+
+    async def end(self, rollout: AttemptedRollout, spans: Sequence[Span]) -> None:
+        """Call `on_rollout_end`."""
+        await self._call("on_rollout_end", rollout=rollout, spans=spans)
+
+    @trio.lowlevel.disable_ki_protection
+    async def _call(self, name: HookName, **arguments: Any) -> None:
+        """Call one method of every hook, logging what they raise."""
+        for hook in self._hooks:
+            try:
+                await getattr(hook, name)(**self._common, **arguments)
+            except (Exception, SystemExit) as exc:
+                what = "failed"
+                if (sign := find_asyncio_sign(exc)) is not None:
+                    what = f"is written for asyncio ({sign}), and hooks run in Trio: call trio.sleep and the like there"
+                logger.exception("the hook %s.%s %s; the rollout goes on", type(hook).__name__, name, what)

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 
 from .._records import RunnerStatistics
-from ._inspection import RunningAttempt, RunningTask
+from ..lanes import RunningTask
+from ._inspection import RunningAttempt
 
 _HEADER = ("rollout", "attempt", "lane", "age", "time left", "last span")
 _RIGHT = frozenset({"attempt", "age", "time left"})

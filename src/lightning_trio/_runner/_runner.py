@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import os
-import warnings
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import trio
 
 from .._agents import LitAgent, as_agent
-from .._checks import check_count, checked
-from .._concurrency import FlatNursery
 from .._errors import DatasetError, NotInTrio, RunnerClosed, UsageError
 from .._host import DESCRIBING, STOPPING, relaxed_gc
 from .._ids import random_bits
@@ -27,25 +22,23 @@ from .._records import (
     RolloutConfig,
     RolloutMode,
     RunnerStatistics,
-    missing_name,
 )
 from .._resources import NamedResources, check_resources
 from ..algorithms import Algorithm, Baseline, Dataset, Datasets, check_dataset
-from ..lanes import open_asyncio_lane
-from ..store import InMemoryLightningStore, LightningStore, SqliteLightningStore
+from ..lanes import DEFAULT_LANES, LaneOptions, OpenLane, lane_named, open_lanes
+from ..store import LightningStore
 from ..tracing import Tracer
-from ._attempt import Surroundings
-from ._engine import Engine
-from ._failure_limit import check_max_failures
+from ._attempt import AttemptParts
+from ._bindings import Bindings
+from ._engine import Engine, EngineSettings
 from ._fit import Fit, FitSettings, Resumption
-from ._hooks import Hook, check_hooks
+from ._hooks import Hook, HookCalls, check_hooks
 from ._inspection import RunningAttempt
 from ._lease import LEASE_SECONDS, open_lease
+from ._options import RunnerOptions, check_config, check_run_name, default_store
 from ._report import summary
 from ._stream import RolloutStream, Tasks
-
-if TYPE_CHECKING:
-    from ..lanes._process import ProcessLane
+from ._workers import LocalWorkers
 
 
 class Runner:
@@ -98,48 +91,58 @@ class Runner:
         lease_seconds: float = LEASE_SECONDS,
         max_processes: int | None = None,
     ) -> None:
-        check_count("max_concurrency", max_concurrency)
-        check_count("max_rollouts", max_rollouts, least=0, unlimited=True)
-        check_count("max_processes", max_processes, unlimited=True)
-        if not isinstance(lease_seconds, int | float) or not 0 < lease_seconds < math.inf:
-            raise UsageError(f"lease_seconds={lease_seconds!r}; give seconds, more than 0")
-        check_max_failures(max_failures)
-        if not isinstance(grace_seconds, int | float) or not 0 <= grace_seconds < math.inf:
-            raise UsageError(f"grace_seconds={grace_seconds!r}; give how long attempts may run on, 0 to stop at once")
         self.agent: LitAgent[Any] = as_agent(agent)
         for name, each in (("config", config), ("the agent's config", self.agent.config)):
-            if each is None:
-                continue
-            checked(name, each, RolloutConfig)
-            if (missing := missing_name(each.retry_exceptions)) is not None:
-                raise UsageError(f"{name} has retry_exceptions=[{missing!r}], and its module has nothing of that name")
-            _warn_idle(name, each)
+            if each is not None:
+                check_config(name, each)
         check_run_name(run_name)
-        self.store: LightningStore = (
-            default_store(run_name) if store is None else checked("store", store, LightningStore)
-        )
-        self.algorithm: Algorithm = Baseline() if algorithm is None else checked("algorithm", algorithm, Algorithm)
-        self.tracer: Tracer = Tracer() if tracer is None else checked("tracer", tracer, Tracer)
         self.hooks: tuple[Hook, ...] = check_hooks(hooks)
-        self.adapter = adapter
-        self.max_processes = max_processes
-        if self.agent.runs_in == "process":
-            # A slot is taken before a rollout is claimed, so that nobody waits for a worker on the agent's time.
-            max_concurrency = min(max_concurrency, max_processes or os.cpu_count() or 1)
-        self.max_concurrency = max_concurrency
-        self.max_rollouts = max_rollouts
-        self.max_failures = max_failures
-        self.grace_seconds = grace_seconds
-        self.run_name = run_name
-        self.lease_seconds = lease_seconds
-        self.config: RolloutConfig = checked("config", config, RolloutConfig)
-        self._resources = check_resources({} if resources is None else resources, "Runner(resources=…)")
+        self.options = RunnerOptions(
+            resources=resources,
+            store=default_store(run_name) if store is None else store,
+            algorithm=algorithm,
+            max_concurrency=max_concurrency,
+            config=config,
+            tracer=tracer,
+            adapter=adapter,
+            max_rollouts=max_rollouts,
+            max_failures=max_failures,
+            grace_seconds=grace_seconds,
+            run_name=run_name,
+            lease_seconds=lease_seconds,
+            max_processes=max_processes,
+        )
+        self._lane_options = LaneOptions(max_processes, self.options.tracer.instruments_openai)
+        self._max_concurrency = max_concurrency
+        if self.agent.runs_in is not None:
+            # A slot is taken before a rollout is claimed, so that none waits for its lane on the agent's time.
+            self._max_concurrency = lane_named(self.agent.runs_in).capacity(max_concurrency, self._lane_options)
         self._worker_id = f"runner-{random_bits(48):012x}"
         self._engine: Engine | None = None
         self._own_snapshot: ResourcesUpdate | None = None
         self._last_published: ResourcesUpdate | None = None
         self._stack: AsyncExitStack | None = None
-        self._statistics = RunnerStatistics(0, 0, 0, 0, 0, 0, 0, 0, max_concurrency)
+        self._statistics = RunnerStatistics(0, 0, 0, 0, 0, 0, 0, 0, self._max_concurrency)
+
+    @property
+    def store(self) -> LightningStore:
+        """Where rollouts and spans are kept."""
+        return self.options.store
+
+    @property
+    def tracer(self) -> Tracer:
+        """What records the attempts."""
+        return self.options.tracer
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """What `fit` runs."""
+        return self.options.algorithm
+
+    @property
+    def max_concurrency(self) -> int:
+        """How many attempts may run at a time: as many as were asked for, or as its lane has room for."""
+        return self._max_concurrency
 
     def statistics(self) -> RunnerStatistics:
         """Count what runs, waits and is done since the runner was opened last; zeros before."""
@@ -200,49 +203,49 @@ class Runner:
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[Engine]:
-        async with AsyncExitStack() as stack:
-            stack.enter_context(relaxed_gc())
-            if not self.store.is_open:
-                await stack.enter_async_context(self.store)
-            await stack.enter_async_context(self.tracer.open())
-            asyncio_lane = await stack.enter_async_context(open_asyncio_lane())
-            process_lane: ProcessLane | None = None
-            if self.agent.runs_in == "process":
-                # The extra `process` is optional, and so is the import of all that goes with it.
-                from ..lanes._process import open_process_lane
+        options = self.options
+        names = DEFAULT_LANES if self.agent.runs_in is None else (self.agent.runs_in,)
+        with relaxed_gc():
+            async with _opened(self.store), self.tracer.open(), open_lanes(names, self._lane_options) as lanes:
+                workers = self._make_workers(lanes)
+                engine = self._make_engine(workers)
+                async with open_lease(self.store, self._worker_id, engine.is_busy, seconds=options.lease_seconds):
+                    try:
+                        async with engine.open(), self._serving(engine):
+                            yield engine
+                    finally:
+                        workers.log_abandoned()
+                        self._statistics = engine.statistics()
 
-                process_lane = await stack.enter_async_context(open_process_lane(self.tracer.instruments_openai))
-            engine = Engine(
-                Surroundings(self.agent, self, self.tracer, self.hooks, asyncio_lane, process_lane),
-                self.store,
-                self._resources,
-                self.agent.config or self.config,
-                self.max_concurrency,
-                self._worker_id,
-                self.grace_seconds,
-            )
-            await stack.enter_async_context(
-                open_lease(self.store, self._worker_id, engine.is_busy, seconds=self.lease_seconds)
-            )
-            stack.callback(self._keep_statistics, engine)
-            stack.callback(engine.say_abandoned)
-            nursery = await stack.enter_async_context(FlatNursery())
-            nursery.start_soon(engine.commit_all)
-            stack.callback(engine.close)
-            if self._resources:
-                self._own_snapshot = await self.store.add_resources(self._resources)
-            self.agent.set_runner(self)
-            self._engine = engine
-            stack.enter_context(DESCRIBING.joined(self.describe))
-            stack.enter_context(STOPPING.joined(engine.stop))
-            try:
-                yield engine
-            finally:
-                self._engine = None
-                self._own_snapshot = self._last_published = None
+    @asynccontextmanager
+    async def _serving(self, engine: Engine) -> AsyncGenerator[None]:
+        """Let callers and signals at the engine until the block ends."""
+        if self.options.resources:
+            self._own_snapshot = await self.store.add_resources(self.options.resources)
+        self.agent.set_runner(self)
+        self._engine = engine
+        try:
+            with DESCRIBING.joined(self.describe), STOPPING.joined(engine.stop):
+                yield
+        finally:
+            self._engine = None
+            self._own_snapshot = self._last_published = None
 
-    def _keep_statistics(self, engine: Engine) -> None:
-        self._statistics = engine.statistics()
+    def _make_workers(self, lanes: Mapping[str, OpenLane]) -> LocalWorkers:
+        tracer = self.tracer
+        calls = HookCalls(self.hooks, self.agent, self, tracer) if self.hooks else None
+        parts = AttemptParts(self.agent.name, tracer, lanes, calls, trio.lowlevel.current_clock())
+        return LocalWorkers(parts, Bindings(self.agent, self.options.resources, self.store), self._max_concurrency)
+
+    def _make_engine(self, workers: LocalWorkers) -> Engine:
+        settings = EngineSettings(
+            self.agent.name,
+            self.agent.config or self.options.config,
+            self._max_concurrency,
+            self.options.grace_seconds,
+            self._worker_id,
+        )
+        return Engine(settings, self.store, self.tracer, workers)
 
     def _opened(self, call: str) -> Engine:
         if self._engine is None:
@@ -287,12 +290,12 @@ class Runner:
             snapshot = self._own_snapshot or await self.store.get_latest_resources()
         else:
             checked = check_resources(resources, "resources=…")
-            engine.bind(mode, checked)
+            engine.bindings.bind(mode, checked)
             snapshot = self._last_published
             if snapshot is None or snapshot.resources != checked:
                 # The same resources again, as in a loop of steps, are the same snapshot.
                 snapshot = self._last_published = await self.store.add_resources(checked)
-        engine.bind(mode, self._resources if snapshot is None else snapshot.resources)
+        engine.bindings.bind(mode, self.options.resources if snapshot is None else snapshot.resources)
         return EnqueueRolloutRequest(task, mode, None if snapshot is None else snapshot.resources_id)
 
     def stream(
@@ -321,7 +324,7 @@ class Runner:
         def request(task: Any, resources_id: str | None) -> EnqueueRolloutRequest:
             return EnqueueRolloutRequest(task, mode, resources_id)
 
-        return RolloutStream(engine, tasks, prepare, request, self.max_concurrency)
+        return RolloutStream(engine, tasks, prepare, request, self._max_concurrency)
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Work off the store's queue, whoever fills it, until cancelled.
@@ -365,7 +368,7 @@ class Runner:
             NotInTrio: Trio does not run here, but perhaps asyncio; the message shows what to write instead.
             ResumeError: the run to resume is another agent's or dataset's, unknown, or being worked on.
         """
-        if train_dataset is None and val_dataset is None and isinstance(self.algorithm, Baseline):
+        if train_dataset is None and val_dataset is None and isinstance(self.options.algorithm, Baseline):
             raise DatasetError("fit() got no dataset; write: trio.run(runner.fit, [task, …])")
         check_dataset("train_dataset", train_dataset)
         check_dataset("val_dataset", val_dataset)
@@ -382,50 +385,19 @@ class Runner:
 
     async def _fit(self, engine: Engine, datasets: Datasets, resumption: Resumption) -> FitResult:
         settings = FitSettings(
-            self.agent.name,
-            self.algorithm,
-            self.adapter,
-            self._resources,
-            self._own_snapshot,
-            self.max_concurrency,
-            self.max_rollouts,
-            self.max_failures,
-            self.run_name,
-            self._worker_id,
+            self.options, self.agent.name, self._max_concurrency, self._own_snapshot, self._worker_id
         )
         return await Fit(engine, self.store, settings, datasets).run(resumption)
 
 
-def check_run_name(run_name: str | None) -> None:
-    """Refuse a name that would not fit into one line of a list.
-
-    Raises:
-        ValueError: saying so.
-    """
-    if run_name is not None and not (isinstance(run_name, str) and run_name.isprintable() and len(run_name) <= 100):
-        raise ValueError(f"run_name={run_name!r}; give one line of text, with at most 100 characters")
-
-
-def default_store(run_name: str | None) -> LightningStore:
-    """Give the store of runs that were given none: a file for runs with a name, the memory for others.
-
-    Raises:
-        ValueError: the name cannot be a file's.
-    """
-    return InMemoryLightningStore() if run_name is None else SqliteLightningStore.of_run(run_name)
-
-
-def _warn_idle(name: str, config: RolloutConfig) -> None:
-    """Say so where one half of what retries need is missing."""
-    causes = config.retry_condition or config.retry_exceptions
-    if config.max_attempts > 1 and not causes:
-        idle = f"max_attempts={config.max_attempts} does nothing without retry_condition=[…] or retry_exceptions=[…]"
-    elif config.max_attempts == 1 and causes:
-        given = "retry_condition" if config.retry_condition else "retry_exceptions"
-        idle = f"{given}={list(causes)} does nothing with max_attempts=1; give 2 or more"
-    else:
+@asynccontextmanager
+async def _opened(store: LightningStore) -> AsyncGenerator[None]:
+    """Open a store until the block ends, unless it is open."""
+    if store.is_open:
+        yield
         return
-    warnings.warn(f"{name}: {idle}", stacklevel=3)
+    async with store:
+        yield
 
 
 def _check_limit(limit: int | None) -> None:

@@ -1,8 +1,20 @@
 """Lanes: where an agent's code runs."""
 
 from ._abandoned import AbandonedCall as AbandonedCall
-from ._asyncio import AsyncioLane as AsyncioLane
-from ._asyncio import open_asyncio_lane as open_asyncio_lane
-from ._thread import WorkerThread as WorkerThread
-from ._thread import run_in_thread as run_in_thread
+from ._bound_agent import BoundAgent as BoundAgent
+from ._bound_agent import LiveArgument as LiveArgument
+from ._function import is_async_function as is_async_function
+from ._lane import Call as Call
+from ._lane import Lane as Lane
+from ._lane import LaneOptions as LaneOptions
+from ._lane import OpenLane as OpenLane
+from ._place import RunningTask as RunningTask
+from ._registry import DEFAULT_LANES as DEFAULT_LANES
+from ._registry import lane_named as lane_named
+from ._registry import open_lanes as open_lanes
+from ._registry import register_lane as register_lane
+from ._registry import resolve_lane as resolve_lane
+from ._returns import record_return as record_return
 from ._trio import run_natively as run_natively
+from ._wrong_loop import SIGNALLING as SIGNALLING
+from ._wrong_loop import find_asyncio_sign as find_asyncio_sign

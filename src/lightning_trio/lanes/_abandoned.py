@@ -1,4 +1,4 @@
-"""What goes on running though nobody waits for it any more."""
+"""Abandoned calls."""
 
 from __future__ import annotations
 

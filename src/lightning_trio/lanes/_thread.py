@@ -3,19 +3,70 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
 import attrs
 import trio
 
-from .._errors import AgentError
-from ._abandoned import AbandonedCall
+from .._errors import AgentError, UnsupportedLane
+from ._function import is_async_function
+from ._lane import Call, Lane, LaneOptions, OpenLane
+from ._place import RunningTask, thread_place
+
+
+class ThreadLane(Lane):
+    """Run plain functions in worker threads."""
+
+    name = "thread"
+
+    def check(self, agent: str, fn: Callable[..., Any]) -> None:
+        """Raise if the function is async."""
+        if is_async_function(fn):
+            raise UnsupportedLane(
+                f"the agent {agent} is async and runs_in={self.name!r} takes plain functions; leave runs_in out for "
+                'Trio, write runs_in="asyncio" for asyncio, or make it a plain function that calls asyncio.run'
+            )
+
+    @asynccontextmanager
+    async def open(self, options: LaneOptions) -> AsyncGenerator[OpenLane]:
+        """Open the lane; threads are Trio's, and those abandoned end by themselves."""
+        yield OpenThreadLane()
+
+
+class OpenThreadLane(OpenLane):
+    """Call agents in threads."""
+
+    async def run(self, call: Call) -> Any:
+        """Call the agent in a thread; on cancellation go on without it."""
+        thread = call.state = WorkerThread()
+        try:
+            [value] = await trio.to_thread.run_sync(
+                _call,
+                call.bound.fn,
+                call.recorder.rollout.input,
+                call.arguments(),
+                thread,
+                abandon_on_cancel=True,
+                # Trio asks for no more than these two methods, see trio.to_thread.run_sync.
+                limiter=thread,  # type: ignore[arg-type]
+            )
+            return value
+        except trio.Cancelled:
+            if thread.runs:
+                call.abandoned = thread
+            raise
+
+    def locate(self, call: Call, loop_thread: int) -> RunningTask | None:
+        """Return where the thread stands."""
+        thread: WorkerThread | None = call.state
+        return None if thread is None else thread_place(thread.ident)
 
 
 @attrs.define(eq=False)
 class WorkerThread:
-    """One call's thread, from its start to its real end, which may be long after nobody waits for it any more.
+    """One call's thread, from its start to its real end, which may be long after its caller has gone on without it.
 
     To Trio it is the call's limiter: taken before the thread starts, given back in Trio's thread when it has ended.
     What really limits threads are the runner's slots; Trio's own limiter has 40 places for the whole process.
@@ -44,32 +95,6 @@ class WorkerThread:
         self.runs = False
         if self._on_end is not None:
             self._on_end()
-
-
-async def run_in_thread(
-    fn: Callable[..., Any],
-    task: Any,
-    arguments: Mapping[str, Any],
-    thread: WorkerThread,
-    abandon: Callable[[AbandonedCall], None],
-) -> Any:
-    """Call the function in a thread; on cancellation go on without it and hand it to `abandon`."""
-    try:
-        [value] = await trio.to_thread.run_sync(
-            _call,
-            fn,
-            task,
-            arguments,
-            thread,
-            abandon_on_cancel=True,
-            # Trio asks for no more than these two methods, see trio.to_thread.run_sync.
-            limiter=thread,  # type: ignore[arg-type]
-        )
-        return value
-    except trio.Cancelled:
-        if thread.runs:
-            abandon(thread)
-        raise
 
 
 def _call(fn: Callable[..., Any], task: Any, arguments: Mapping[str, Any], thread: WorkerThread) -> tuple[Any]:

@@ -2,31 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
 
+import attrs
 import trio
 
-from .._agents import SIGNALLING, LitAgent, find_asyncio_sign
-from .._errors import AsyncioAgentError
+from .._errors import AsyncioAgentError, UnsupportedLane
+from ._bound_agent import BoundAgent
+from ._function import is_async_function
+from ._lane import Call, Lane, LaneOptions, OpenLane
+from ._place import RunningTask, outwards, place_of
+from ._wrong_loop import SIGNALLING, find_asyncio_sign
+
+_CHILDREN_SHOWN = 8
+"""How many child tasks of a task are looked at."""
+
+_DEPTH_SHOWN = 6
+"""How many levels of tasks below an attempt's own are looked at."""
+
+
+class TrioLane(Lane):
+    """Run async functions natively."""
+
+    name = "trio"
+
+    def check(self, agent: str, fn: Callable[..., Any]) -> None:
+        """Raise if the function is not async."""
+        check_async(agent, fn, self.name)
+
+    @asynccontextmanager
+    async def open(self, options: LaneOptions) -> AsyncGenerator[OpenLane]:
+        """Open the lane, which needs nothing."""
+        yield OpenTrioLane()
+
+
+def check_async(agent: str, fn: Callable[..., Any], lane: str) -> None:
+    """Raise if a function that is to run on an event loop is not async.
+
+    Raises:
+        UnsupportedLane: it is not.
+    """
+    if not is_async_function(fn):
+        raise UnsupportedLane(
+            f"the agent {agent} is a plain function and would block the event loop with runs_in={lane!r}; leave "
+            "runs_in out, which runs it in a worker thread, or write async def"
+        )
+
+
+class _Task(NamedTuple):
+    """The task a call runs in, and how many of its nurseries are not the agent's."""
+
+    task: trio.lowlevel.Task
+    outer_nurseries: int
+
+
+class OpenTrioLane(OpenLane):
+    """Call agents in the caller's task."""
+
+    def run(self, call: Call) -> Awaitable[Any]:
+        """Call the agent here."""
+        task = trio.lowlevel.current_task()
+        call.state = _Task(task, len(task.child_nurseries))
+        bound = call.bound
+        return run_natively(bound, call.recorder.rollout.input, call.arguments())
+
+    def locate(self, call: Call, loop_thread: int) -> RunningTask | None:
+        """Return where the task stands, with those in its nurseries."""
+        state: _Task | None = call.state
+        return None if state is None else _task_place(state.task, state.outer_nurseries, loop_thread, 0)
 
 
 @trio.lowlevel.disable_ki_protection
-async def run_natively(name: str, fn: Callable[..., Awaitable[Any]], task: Any, arguments: Mapping[str, Any]) -> Any:
-    """Call the agent here.
+async def run_natively(bound: BoundAgent, task: Any, arguments: Mapping[str, Any]) -> Any:
+    """Call an agent in Trio.
 
     Raises:
         AsyncioAgentError: it called asyncio, which has no event loop here.
     """
     try:
-        return await fn(task, **arguments)
+        return await bound.fn(task, **arguments)
     except SIGNALLING as exc:
         sign = find_asyncio_sign(exc)
         if sign is None:
             raise
-        is_method = isinstance(getattr(fn, "__self__", None), LitAgent)
-        how = 'Set runs_in = "asyncio" in its class' if is_method else 'Declare it with @agl.rollout(runs_in="asyncio")'
+        how = 'Declare it with @agl.rollout(runs_in="asyncio")'
+        if bound.in_class:
+            how = 'Set runs_in = "asyncio" in its class'
         raise AsyncioAgentError(
-            f"the agent {name} is written for asyncio ({sign}) and ran in Trio. {how}, or call trio.sleep, "
+            f"the agent {bound.name} is written for asyncio ({sign}) and ran in Trio. {how}, or call trio.sleep, "
             "trio.open_nursery and the like instead of asyncio's"
         ) from exc
+
+
+def _task_place(task: trio.lowlevel.Task, outer_nurseries: int, loop_thread: int, depth: int) -> RunningTask | None:
+    coro: Any = task.coro
+    if coro.cr_running:
+        frames = list(outwards(sys._current_frames().get(loop_thread), coro.cr_frame))[::-1]
+    else:
+        frames = [frame for frame, _ in task.iter_await_frames()]
+    codes = [frame.f_code for frame in frames]
+    if run_natively.__code__ in codes:
+        # What stands above the agent is the runner's caller.
+        frames = frames[codes.index(run_natively.__code__) + 1 :]
+    place = place_of(task.name, frames)
+    nurseries = task.child_nurseries[outer_nurseries:]
+    children = sorted((child for nursery in nurseries for child in nursery.child_tasks), key=lambda child: child.name)
+    if place is None or not children:
+        return place
+    shown = children[:_CHILDREN_SHOWN] if depth < _DEPTH_SHOWN else []
+    looked_at = [_task_place(child, 0, loop_thread, depth + 1) for child in shown]
+    return attrs.evolve(
+        place,
+        children=tuple(child for child in looked_at if child is not None),
+        hidden=len(children) - len(shown),
+    )

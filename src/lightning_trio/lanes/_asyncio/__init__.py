@@ -1,4 +1,3 @@
-"""The asyncio lane."""
+"""The asyncio lane: agents written for asyncio run on one event loop in a side thread."""
 
 from ._lane import AsyncioLane as AsyncioLane
-from ._lane import open_asyncio_lane as open_asyncio_lane

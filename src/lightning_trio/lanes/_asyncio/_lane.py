@@ -8,17 +8,18 @@ a fresh loop.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ..._agents import SIGNALLING, find_trio_sign
 from ..._concurrency import FlatNursery
 from ..._errors import AgentError, UnsupportedLane
-from .._abandoned import AbandonedCall
+from .._lane import Call, Lane, LaneOptions, OpenLane
+from .._trio import check_async
+from .._wrong_loop import SIGNALLING, find_trio_sign
 
 if TYPE_CHECKING:
     from ._bridge import AsyncioBridge
@@ -46,8 +47,28 @@ _CLOSE_STUCK_SECONDS = 0.2
 """The same where every loop has a call it did not let go of."""
 
 
-class AsyncioLane:
-    """Run async functions on an asyncio loop that starts with the first call."""
+class AsyncioLane(Lane):
+    """Run async functions that are written for asyncio."""
+
+    name = "asyncio"
+
+    def check(self, agent: str, fn: Callable[..., Any]) -> None:
+        """Raise if the function is not async."""
+        check_async(agent, fn, self.name)
+
+    @asynccontextmanager
+    async def open(self, options: LaneOptions) -> AsyncGenerator[OpenLane]:
+        """Open the lane; at the end its loops are stopped."""
+        async with FlatNursery() as nursery:
+            lane = OpenAsyncioLane(nursery)
+            try:
+                yield lane
+            finally:
+                await lane.aclose()
+
+
+class OpenAsyncioLane(OpenLane):
+    """Call async functions on an asyncio loop that starts with the first call."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
@@ -58,40 +79,31 @@ class AsyncioLane:
         # Shielded: a call that cannot be cancelled is given up while everything around is being cancelled.
         self._watching = trio.CancelScope(shield=True)
 
-    async def run(
-        self,
-        name: str,
-        fn: Callable[..., Coroutine[Any, Any, Any]],
-        task: Any,
-        arguments: Mapping[str, Any],
-        abandon: Callable[[AbandonedCall], None],
-    ) -> Any:
-        """Call the function on the loop; cancelling the caller cancels the call and waits for its clean-up.
-
-        When the call cannot be cancelled it is handed to `abandon`, and the caller goes on.
+    async def run(self, call: Call) -> Any:
+        """Call the agent on the loop; cancelling the caller cancels the call and waits for its clean-up.
 
         Raises:
-            UnsupportedLane: the function called Trio.
+            UnsupportedLane: the agent called Trio.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         # asyncio takes 20 ms to import, and Trio's agents do without it.
         from ._call import AsyncioCall
 
-        call = AsyncioCall(fn, task, arguments)
-        self._submit(call)
+        made = AsyncioCall(call.bound.fn, call.recorder.rollout.input, call.arguments())
+        self._submit(made)
         try:
-            return await call.wait()
+            return await made.wait()
         except SIGNALLING as exc:
             sign = find_trio_sign(exc)
             if sign is None:
                 raise
             raise UnsupportedLane(
-                f'the agent {name} has runs_in="asyncio" and calls Trio, which does not run there ({sign}). Leave '
-                "runs_in out, or call asyncio.sleep, asyncio.TaskGroup and the like instead of Trio's"
+                f'the agent {call.bound.name} has runs_in="asyncio" and calls Trio, which does not run there ({sign}). '
+                "Leave runs_in out, or call asyncio.sleep, asyncio.TaskGroup and the like instead of Trio's"
             ) from exc
         except trio.Cancelled:
-            if not call.ended and call.raise_cancel is not None:
-                abandon(call)
+            if not made.ended and made.raise_cancel is not None:
+                call.abandoned = made
             raise
 
     def _submit(self, call: AsyncioCall) -> None:
@@ -200,14 +212,3 @@ def _is_stuck(call: AsyncioCall) -> bool:
         return False
     waited = monotonic() - call.cancelled_at
     return waited >= (_CLEAN_UP_SECONDS if call.cancelled_there else _BLOCKED_SECONDS)
-
-
-@asynccontextmanager
-async def open_asyncio_lane() -> AsyncGenerator[AsyncioLane]:
-    """Give an asyncio lane; at the end its loops are stopped."""
-    async with FlatNursery() as nursery:
-        lane = AsyncioLane(nursery)
-        try:
-            yield lane
-        finally:
-            await lane.aclose()

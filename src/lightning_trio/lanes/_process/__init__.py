@@ -1,5 +1,3 @@
-"""The process lane."""
+"""The process lane: agents run in worker processes."""
 
 from ._lane import ProcessLane as ProcessLane
-from ._lane import Worker as Worker
-from ._lane import open_process_lane as open_process_lane

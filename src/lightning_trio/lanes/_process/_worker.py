@@ -18,21 +18,23 @@ import trio
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from ..._agents import PackedAgent, is_async_function, record_return, unpack_agent
 from ..._concurrency import sole_exception
 from ..._errors import AgentError
 from ..._records import names_of_members
 from ..._spans import is_number
 from ...tracing import CURRENT, AttemptRecorder, Tracer
+from .._function import is_async_function
+from .._returns import record_return
 from ._journal import Journal, journal_path
 from ._messages import RemoteError, WorkerCall, WorkerReport
+from ._pickling import PackedAgent, unpack_agent
 
 _process_lifetime = ExitStack()
 _tracer = Tracer()
 _journal_file = -1
 
 
-def prepare_worker(directory: str, instrument_openai: bool) -> None:
+def prepare_worker(directory: str, instrument: bool) -> None:
     """Set the process up; called once, before its first attempt."""
     threading.Thread(target=_end_with_parent, name="lightning_trio parent watch", daemon=True).start()
     if hasattr(signal, "pthread_sigmask"):
@@ -41,7 +43,7 @@ def prepare_worker(directory: str, instrument_openai: bool) -> None:
     global _journal_file
     path = journal_path(directory, os.getpid())
     _journal_file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_TRUNC, 0o600)
-    if instrument_openai:
+    if instrument:
         # Optional: the extra `openai`; the module does nothing where it is not installed.
         from ...tracing.instrumentation import AttemptTracerProvider, open_openai_instrumentation
 

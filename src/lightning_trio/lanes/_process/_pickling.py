@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple, cast
 
-from .._errors import UnsupportedLane
-from .._resources import NamedResources
-from ._injection import BoundAgent
+from ..._errors import UnsupportedLane
+from ..._resources import NamedResources
+from .._bound_agent import BoundAgent
 
 
 class PackedAgent(NamedTuple):

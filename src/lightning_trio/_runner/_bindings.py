@@ -1,0 +1,72 @@
+"""The agent bound to resources: its arguments are decided once for each mode and snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import trio
+
+from .._agents import LitAgent, bind_agent
+from .._errors import LightningTrioError
+from .._records import AttemptedRollout, RolloutMode
+from .._resources import NamedResources
+from ..lanes import BoundAgent
+from ..store import LightningStore
+
+_MOST = 1024
+"""How many bindings are kept."""
+
+
+class Bindings:
+    """What a runner's agent gets from which resources.
+
+    Args:
+        agent: the agent.
+        own: the runner's own resources, for rollouts that name no snapshot.
+        store: where the snapshots are.
+    """
+
+    def __init__(self, agent: LitAgent[Any], own: NamedResources, store: LightningStore) -> None:
+        self._agent = agent
+        self._own = own
+        self._store = store
+        self._bound: dict[tuple[RolloutMode | None, int], tuple[NamedResources, BoundAgent | LightningTrioError]] = {}
+
+    def bind(self, mode: RolloutMode | None, resources: NamedResources) -> BoundAgent:
+        """Return the agent with its arguments from `resources`.
+
+        Raises:
+            AgentSignatureError, UnsupportedLane: see `bind_agent`.
+        """
+        bound = self.try_to_bind(mode, resources)
+        if isinstance(bound, LightningTrioError):
+            raise bound
+        return bound
+
+    def try_to_bind(self, mode: RolloutMode | None, resources: NamedResources) -> BoundAgent | LightningTrioError:
+        """Return the agent with its arguments, or the error that says why there are none."""
+        key = (mode, id(resources))
+        known = self._bound.get(key)
+        # The mapping is kept beside its answer, so that its id cannot pass to another one.
+        if known is not None and known[0] is resources:
+            return known[1]
+        try:
+            bound: BoundAgent | LightningTrioError = bind_agent(self._agent, mode, resources)
+        except LightningTrioError as exc:
+            bound = exc
+        if len(self._bound) >= _MOST:
+            self._bound.clear()
+        self._bound[key] = (resources, bound)
+        return bound
+
+    async def snapshots(self, rollouts: Iterable[AttemptedRollout]) -> dict[str | None, NamedResources]:
+        """Return the resources of rollouts that have been claimed, by the snapshot's id."""
+        ids = {rollout.resources_id for rollout in rollouts}
+        snapshots: dict[str | None, NamedResources] = {}
+        # A claimed rollout must not be lost to a cancellation before its task exists.
+        with trio.CancelScope(shield=True):
+            for resources_id in ids:
+                update = None if resources_id is None else await self._store.get_resources_by_id(resources_id)
+                snapshots[resources_id] = self._own if update is None else update.resources
+        return snapshots

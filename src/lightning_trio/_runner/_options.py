@@ -1,0 +1,114 @@
+"""What a runner is told, checked before anything runs."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from .._checks import check_count, checked
+from .._errors import UsageError
+from .._records import RolloutConfig, missing_name
+from .._resources import NamedResources, check_resources
+from ..algorithms import Algorithm, Baseline
+from ..store import InMemoryLightningStore, LightningStore, SqliteLightningStore
+from ..tracing import Tracer
+from ._failure_limit import check_max_failures
+
+_Validator = Callable[[object, "attrs.Attribute[Any]", Any], None]
+
+
+def _of_kind(kind: type[Any]) -> _Validator:
+    return lambda instance, attribute, value: checked(attribute.name, value, kind) and None
+
+
+def _count(*, least: int = 1, unlimited: bool = False) -> _Validator:
+    return lambda instance, attribute, value: check_count(attribute.name, value, least=least, unlimited=unlimited)
+
+
+def _lease(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise UsageError(f"lease_seconds={value!r}; give seconds, more than 0")
+
+
+def _grace(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise UsageError(f"grace_seconds={value!r}; give how long attempts may run on, 0 to stop at once")
+
+
+def _failures(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    check_max_failures(value)
+
+
+def _algorithm(value: Algorithm | None) -> Algorithm:
+    return Baseline() if value is None else value
+
+
+def _tracer(value: Tracer | None) -> Tracer:
+    return Tracer() if value is None else value
+
+
+def _resources(value: NamedResources | None) -> NamedResources:
+    return check_resources({} if value is None else value, "Runner(resources=…)")
+
+
+@attrs.frozen(kw_only=True)
+class RunnerOptions:
+    """What a `Runner` is made with, which documents them; an algorithm or tracer left out is the default one."""
+
+    max_concurrency: int = attrs.field(validator=_count())
+    max_rollouts: int | None = attrs.field(validator=_count(least=0, unlimited=True))
+    max_processes: int | None = attrs.field(validator=_count(unlimited=True))
+    lease_seconds: float = attrs.field(validator=_lease)
+    max_failures: float | None = attrs.field(validator=_failures)
+    grace_seconds: float = attrs.field(validator=_grace)
+    config: RolloutConfig = attrs.field(validator=_of_kind(RolloutConfig))
+    run_name: str | None
+    store: LightningStore = attrs.field(validator=_of_kind(LightningStore))
+    algorithm: Algorithm = attrs.field(converter=_algorithm, validator=_of_kind(Algorithm))
+    tracer: Tracer = attrs.field(converter=_tracer, validator=_of_kind(Tracer))
+    adapter: object | None
+    resources: NamedResources = attrs.field(converter=_resources, repr=False)
+
+
+def check_config(name: str, config: RolloutConfig) -> None:
+    """Validate how retries are configured, for `Runner.__init__`: a warning names the line that calls it.
+
+    Raises:
+        ComponentError: it is no `RolloutConfig`.
+        UsageError: an exception to retry does not exist.
+    """
+    checked(name, config, RolloutConfig)
+    if (missing := missing_name(config.retry_exceptions)) is not None:
+        raise UsageError(f"{name} has retry_exceptions=[{missing!r}], and its module has nothing of that name")
+    causes = config.retry_condition or config.retry_exceptions
+    if config.max_attempts > 1 and not causes:
+        idle = f"max_attempts={config.max_attempts} does nothing without retry_condition=[…] or retry_exceptions=[…]"
+    elif config.max_attempts == 1 and causes:
+        given = "retry_condition" if config.retry_condition else "retry_exceptions"
+        idle = f"{given}={list(causes)} does nothing with max_attempts=1; give 2 or more"
+    else:
+        return
+    warnings.warn(f"{name}: {idle}", stacklevel=3)
+
+
+def check_run_name(run_name: str | None) -> None:
+    """Validate that a name fits into one line of a list.
+
+    Raises:
+        ValueError: saying so.
+    """
+    if run_name is not None and not (isinstance(run_name, str) and run_name.isprintable() and len(run_name) <= 100):
+        raise ValueError(f"run_name={run_name!r}; give one line of text, with at most 100 characters")
+
+
+def default_store(run_name: str | None) -> LightningStore:
+    """Return the store of runs that were given none: a file for runs with a name, the memory for others.
+
+    Raises:
+        ValueError: the name cannot be a file's.
+    """
+    return InMemoryLightningStore() if run_name is None else SqliteLightningStore.of_run(run_name)

@@ -1,0 +1,196 @@
+"""Workers: what takes claimed rollouts and returns outcomes.
+
+Here it is this process, with its lanes. Other processes and other machines, each with lanes of their own, come through
+the same seam.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import attrs
+import trio
+
+from .._errors import LightningTrioError
+from .._lifecycle import allowance, is_final, retry_delay
+from .._records import FINAL, GIVE_BACK, AttemptedRollout, AttemptOutcome, AttemptStatus, RetryIn
+from .._resources import NamedResources
+from .._spans import Link
+from ..lanes import Call
+from ..tracing import AttemptRecorder
+from ._attempt import AttemptParts, run_attempt
+from ._bindings import Bindings
+from ._live_attempt import EndedAttempt, LiveAttempt
+from ._slots import Slots
+
+logger = logging.getLogger("lightning_trio.runner")
+
+
+class ClaimedRollout(NamedTuple):
+    """A rollout with its new attempt, and what that is run with.
+
+    `host` is a link to the host program's span that it was started in, `spent` how many seconds ago the rollout's first
+    attempt began.
+    """
+
+    rollout: AttemptedRollout
+    resources: NamedResources
+    host: Link | None
+    spent: float = 0.0
+
+
+class Workers(Protocol):
+    """What runs attempts. Each has a slot from before its rollout is claimed until its outcome is committed."""
+
+    @property
+    def slots(self) -> Slots:
+        """The places of attempts."""
+        ...
+
+    def start(
+        self, claimed: Sequence[ClaimedRollout], nursery: trio.Nursery, report: Callable[[EndedAttempt], None]
+    ) -> None:
+        """Run attempts, and report each when it has ended.
+
+        What of them is cancelled goes back into the queue.
+
+        Args:
+            claimed: what to run, as many as slots were taken for.
+            nursery: where the tasks that run them, or wait for them, belong; cancelling it ends them.
+            report: called for each in Trio's thread.
+        """
+        ...
+
+    async def run(self, claimed: ClaimedRollout) -> EndedAttempt:
+        """Run one attempt for a caller that waits for it, and return how it ended."""
+        ...
+
+    def committed(self, ended: EndedAttempt, status: AttemptStatus) -> None:
+        """Note that an attempt's outcome is committed: its slot is free, or will be when what was abandoned ends.
+
+        Args:
+            ended: the attempt.
+            status: what it counts as, ``"cancelled"`` where its outcome was refused.
+        """
+        ...
+
+
+class LocalWorkers:
+    """Run attempts in this process.
+
+    Args:
+        parts: what they share.
+        bindings: the agent bound to resources.
+        max_concurrency: how many may run at a time.
+    """
+
+    def __init__(self, parts: AttemptParts, bindings: Bindings, max_concurrency: int) -> None:
+        self._parts = parts
+        self.bindings = bindings
+        self._slots = Slots(max_concurrency)
+        self._random = random.Random()
+        self.live: dict[str, LiveAttempt] = {}
+        """The attempts that run, by id, the oldest first."""
+        self.attempts = 0
+        """How many have begun."""
+        self.abandoned: set[str] = set()
+        """The rollouts of which something still runs though their attempts have ended."""
+        self.late_results = 0
+        """How many results came too late and were refused."""
+
+    @property
+    def slots(self) -> Slots:
+        """The places of attempts."""
+        return self._slots
+
+    def start(
+        self, claimed: Sequence[ClaimedRollout], nursery: trio.Nursery, report: Callable[[EndedAttempt], None]
+    ) -> None:
+        """Run attempts, each in a task of its own."""
+        for each in claimed:
+            nursery.start_soon(self._run_and_report, each, report, name=each.rollout.rollout_id)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run_and_report(self, claimed: ClaimedRollout, report: Callable[[EndedAttempt], None]) -> None:
+        ended = await self.run(claimed)
+        if ended.outcome.status == "cancelled":
+            ended.outcome = attrs.evolve(ended.outcome, next=GIVE_BACK)
+        report(ended)
+        if ended.stop is not None:
+            raise ended.stop
+
+    async def run(self, claimed: ClaimedRollout) -> EndedAttempt:
+        """Run an attempt here."""
+        live = self._begin(claimed)
+        attempt_id = claimed.rollout.attempt.attempt_id
+        self.live[attempt_id] = live
+        ended = await run_attempt(live, self._parts)
+        del self.live[attempt_id]
+        outcome = ended.outcome
+        if outcome.status != "succeeded" and outcome.status != "cancelled":
+            self.late_results += live.returned_late
+            ended.outcome = self._plan_retry(live, outcome, claimed.spent)
+        return ended
+
+    def _begin(self, claimed: ClaimedRollout) -> LiveAttempt:
+        self.attempts += 1
+        parts = self._parts
+        rollout, resources, host, spent = claimed
+        config, attempt = rollout.config, rollout.attempt
+        recorder = AttemptRecorder(parts.tracer, rollout, resources, parts.agent_name, host)
+        bound = self.bindings.try_to_bind(rollout.mode, resources)
+        now = parts.clock.current_time()
+        if isinstance(bound, LightningTrioError):
+            live = LiveAttempt(recorder, None, None, bound, now)
+        else:
+            live = LiveAttempt(recorder, Call(bound, recorder), parts.lanes[bound.lane], None, now)
+        if config.queue_timeout_seconds is not None or config.total_timeout_seconds is not None:
+            waited = attempt.start_time - rollout.start_time
+            live.allowance = allowance(config, attempt.sequence_id, waited, spent)
+            live.limit = live.allowance.seconds
+        elif config.timeout_seconds is not None:
+            live.limit = config.timeout_seconds
+        return live
+
+    def _plan_retry(self, live: LiveAttempt, outcome: AttemptOutcome, spent: float) -> AttemptOutcome:
+        """Say what is to follow an attempt that came to nothing."""
+        config, attempt = live.rollout.config, live.rollout.attempt
+        delay = retry_delay(attempt.sequence_id, config, self._random.random())
+        spent += self._parts.clock.current_time() - live.started + delay
+        used_up = outcome.status == "timeout" and live.allowance is not None and live.allowance.final
+        final = used_up or is_final(outcome.status, outcome.error, config, spent)
+        return attrs.evolve(outcome, next=FINAL if final else RetryIn(delay))
+
+    def committed(self, ended: EndedAttempt, status: AttemptStatus) -> None:
+        """Free the attempt's slot, or note that what was abandoned still holds it."""
+        if ended.abandoned is None:
+            self._slots.give_back()
+            return
+        rollout_id = ended.rollout.rollout_id
+        self.abandoned.add(rollout_id)
+        logger.warning(
+            "rollout %s was %s, but its %s could not be stopped and was abandoned: it keeps its slot until it "
+            "ends and can record nothing more",
+            rollout_id,
+            {"timeout": "stopped at its deadline"}.get(status, status),
+            ended.abandoned.kind,
+        )
+        ended.abandoned.when_ended(functools.partial(self._abandoned_ended, rollout_id))
+
+    def _abandoned_ended(self, rollout_id: str) -> None:
+        self.abandoned.discard(rollout_id)
+        self.late_results += 1
+        self._slots.give_back()
+
+    def log_abandoned(self) -> None:
+        """Log the names of what outlives the runner."""
+        if self.abandoned:
+            logger.warning(
+                "the runner is closed, and %d abandoned attempts still run (they do not keep the process alive): %s",
+                len(self.abandoned),
+                ", ".join(sorted(self.abandoned)[:20]),
+            )

@@ -1,0 +1,68 @@
+"""An agent's function with what it will be called with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias
+
+import attrs
+
+from .._errors import AgentSignatureError
+from .._records import AttemptedRollout, Rollout
+from .._resources import ProxyLLM
+from ..emitter import Emitter
+from ..tracing import AttemptRecorder
+
+LiveArgument: TypeAlias = Literal["rollout", "emitter", "proxy", "resources"]
+"""What an argument that depends on the attempt is made of."""
+
+
+@attrs.frozen
+class BoundAgent:
+    """An agent's function with what it will be called with, but for the attempt itself."""
+
+    name: str
+    fn: Callable[..., Any]
+    lane: str
+    fixed: Mapping[str, Any]
+    """Arguments that are the same for all rollouts with this snapshot."""
+    live: Mapping[str, tuple[LiveArgument, Any]]
+    """Arguments that depend on the attempt."""
+    in_class: bool = False
+    """Whether the function is a method of a `LitAgent`, whose class says where it runs."""
+    prepared: Any = attrs.field(default=None, repr=False)
+    """What `Lane.prepare` returned."""
+
+    def arguments(self, recorder: AttemptRecorder) -> dict[str, Any]:
+        """Return the keyword arguments for one attempt."""
+        arguments = dict(self.fixed)
+        for name, (kind, resource) in self.live.items():
+            if kind == "emitter":
+                arguments[name] = Emitter(recorder)
+            else:
+                arguments[name] = _of_rollout(kind, resource, recorder.rollout)
+        return arguments
+
+    def call_with(self, task: Any, rollout: Rollout) -> Any:
+        """Call the function outside of a runner, where there is no emitter."""
+        live = {
+            name: _of_rollout(kind, resource, rollout)
+            for name, (kind, resource) in self.live.items()
+            if kind != "emitter"
+        }
+        return self.fn(task, **self.fixed, **live)
+
+
+def _of_rollout(kind: LiveArgument, resource: Any, rollout: Rollout) -> Any:
+    if kind == "rollout":
+        return rollout
+    if kind == "resources":
+        # A copy for each attempt: many share the mapping.
+        return dict(resource)
+    if not isinstance(rollout, AttemptedRollout):
+        raise AgentSignatureError(
+            "Rollout is not an AttemptedRollout: a ProxyLLM's endpoint names the attempt; start one with "
+            "store.start_rollout(…) or use strip_proxy=False"
+        )
+    assert isinstance(resource, ProxyLLM)
+    return resource.with_attempted_rollout(rollout)

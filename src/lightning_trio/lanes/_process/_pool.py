@@ -1,0 +1,321 @@
+"""The worker processes of an open process lane: started, lent to calls, killed with them, reused otherwise."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, nullcontext
+from functools import partial
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+
+from ..._concurrency import FlatNursery, split_stop
+from ..._errors import RemoteAgentError, UnsupportedLane, UsageError, WorkerDied
+from ..._spans import Span
+from ...tracing import AttemptRecorder
+from .._lane import Call, OpenLane
+from ._journal import journal_path, read_frames
+from ._messages import RemoteError, WorkerCall, WorkerReport
+from ._worker import prepare_worker, run_in_worker
+
+if TYPE_CHECKING:
+    import trio_parallel  # type: ignore[import-untyped]
+
+
+_GRACE_SECONDS = 1.0
+"""How long an idle worker may take to exit before it is killed."""
+
+
+_START_SECONDS = 30.0
+"""How long a worker may take to start: importing the largest frameworks takes ten seconds on a cold disk."""
+
+
+# Any async context manager will do, see trio_parallel.run_sync; what limits workers is the runner's slots.
+_UNLIMITED: Any = nullcontext()
+
+
+class WorkerTraceback(Exception):
+    """Stand as the cause of what an agent raised in a worker process, to show the traceback from there."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+
+    def __str__(self) -> str:
+        return f"\n\n{self.args[0]}"
+
+
+@attrs.define(eq=False)
+class WorkerProcess:
+    """One worker process at a time; a killed one is followed by another."""
+
+    context: trio_parallel.WorkerContext
+    pid: int = 0
+
+
+class OpenProcessLane(OpenLane):
+    """Call agents in worker processes that start with the first attempts and end with the lane.
+
+    There are as many as attempts run at a time, which is for the runner to limit.
+    """
+
+    def __init__(self, nursery: trio.Nursery, instrument: bool) -> None:
+        self._nursery = nursery
+        self._instrument = instrument
+        self._idle: list[WorkerProcess] = []
+        self._closing = trio.Event()
+        self._directory: str | None = None
+        self._has_started = False
+        self._refusal: str | None = None
+        """Why no worker can start, known from the first one."""
+
+    has_workers = True
+
+    async def get_ready(self, call: Call) -> None:
+        """Take a worker that is ready; starting one may take a while.
+
+        Raises:
+            WorkerDied: it ended while it started, or did not come to its start's end.
+        """
+        worker = self._idle.pop() if self._idle else await self._nursery.start(self._keep_worker)
+        call.state = worker
+        # A worker that has died while it was idle is noticed here.
+        if worker.context.statistics().idle_workers == 0:
+            await self._start_process(worker, call.bound.name)
+
+    def release(self, call: Call) -> None:
+        """Let others have the worker."""
+        if call.state is not None:
+            self._idle.append(call.state)
+
+    async def run(self, call: Call) -> Any:
+        """Run the attempt in its worker; cancelled, kill the worker.
+
+        Raises:
+            WorkerDied: the worker ended before the agent did.
+        """
+        # Optional, as is the whole lane: the extra `process`.
+        import trio_parallel
+
+        worker: WorkerProcess = call.state
+        recorder = call.recorder
+        data = self._pack(call)
+        recorder.remote_activity = partial(self._journal_size, worker.pid)
+        try:
+            report = WorkerReport.decode(
+                await worker.context.run_sync(run_in_worker, data, kill_on_cancel=True, limiter=_UNLIMITED)
+            )
+        except trio_parallel.BrokenWorkerError as exc:
+            self._recover(worker, recorder)
+            raise WorkerDied(
+                f"the worker process {worker.pid} died while the agent {call.bound.name} ran: {_describe_end(exc)}"
+            ) from None
+        except trio.Cancelled:
+            self._recover(worker, recorder)
+            raise
+        if report.frames:
+            spans = read_frames(report.frames, recorder.rollout.attempt.attempt_id)
+            recorder.take_in(spans, report.sequence_id)
+        if report.error is not None:
+            raise _to_local(report.error)
+        return report.value
+
+    def _pack(self, call: Call) -> bytes:
+        recorder = call.recorder
+        message = WorkerCall(
+            call.bound.prepared, recorder.rollout, recorder.trace_id, recorder.root_id, recorder.next_sequence_id()
+        )
+        try:
+            return message.encode()
+        except Exception as exc:
+            raise UnsupportedLane(
+                f"the task {_short(recorder.rollout.input)} cannot be sent to a worker process: {exc}. Give tasks that "
+                "can be pickled: plain values, or instances of classes at the top level of a module"
+            ) from exc
+
+    # WorkerProcess processes.
+
+    async def _keep_worker(self, *, task_status: trio.TaskStatus[WorkerProcess]) -> None:
+        import trio_parallel
+
+        directory = self._make_directory()
+        # Shielded: who is cancelled kills its worker itself; the others end when the lane does.
+        with trio.CancelScope(shield=True):
+            try:
+                async with trio_parallel.open_worker_context(
+                    idle_timeout=math.inf,
+                    init=partial(prepare_worker, directory, self._instrument),
+                    grace_period=_GRACE_SECONDS,
+                ) as context:
+                    _hold_back_interrupts(context)
+                    task_status.started(WorkerProcess(context))
+                    await self._closing.wait()
+            except trio_parallel.BrokenWorkerError:
+                # It did not end in time and was killed, or ended in a way of its own; no attempt is left in it.
+                pass
+
+    async def _start_process(self, worker: WorkerProcess, agent: str) -> None:
+        import trio_parallel
+
+        if self._refusal is not None:
+            raise WorkerDied(self._refusal)
+        try:
+            with trio.move_on_after(_START_SECONDS):
+                worker.pid = await worker.context.run_sync(os.getpid, kill_on_cancel=True, limiter=_UNLIMITED)
+                self._has_started = True
+                return
+        except trio_parallel.BrokenWorkerError as exc:
+            message = (
+                f"the worker process for the agent {agent} died while it started: {_describe_end(exc)}. It runs the "
+                'main program\'s file anew: what starts the runner there belongs below if __name__ == "__main__":'
+            )
+            if not self._has_started and _exited_by_itself(exc):
+                # The others would do the same, each after as long.
+                self._refusal = message
+            raise WorkerDied(message) from None
+        raise WorkerDied(
+            f"the worker process for the agent {agent} did not start within {_START_SECONDS:g} s and was killed. It "
+            "imports the main program's file and the agent's module anew: what takes long there belongs into a "
+            'function, or below if __name__ == "__main__":'
+        )
+
+    def _make_directory(self) -> str:
+        if self._directory is None:
+            self._directory = tempfile.mkdtemp(prefix="lightning_trio-")
+        return self._directory
+
+    def _journal(self, pid: int) -> Path:
+        assert self._directory is not None
+        return journal_path(self._directory, pid)
+
+    def _journal_size(self, pid: int) -> int:
+        try:
+            return self._journal(pid).stat().st_size
+        except OSError:
+            return 0
+
+    def _recover(self, worker: WorkerProcess, recorder: AttemptRecorder) -> None:
+        """Take in what a killed worker has written of its attempt."""
+        try:
+            data = self._journal(worker.pid).read_bytes()
+            self._journal(worker.pid).unlink()
+        except OSError:
+            return
+        spans: list[Span] = read_frames(data, recorder.rollout.attempt.attempt_id)
+        if spans:
+            recorder.take_in(spans, max(span.sequence_id for span in spans) + 1)
+
+    def close(self) -> None:
+        """End all workers; the nursery waits for them."""
+        self._closing.set()
+
+    def remove_files(self) -> None:
+        """Remove the workers' files."""
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _hold_back_interrupts(context: trio_parallel.WorkerContext) -> None:
+    """Let the context's workers start with Ctrl-C held back: before they can ignore one, it prints a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):
+        return
+    # There is no public place for this. A worker inherits the mask of the thread that starts it, which is one of
+    # Trio's and goes on to serve others, so it has to get its own mask back there.
+    make_worker: Any = context._worker_class
+
+    def make_quiet_worker(*args: Any) -> Any:
+        worker = make_worker(*args)
+        start = worker.proc.start
+
+        def start_quietly() -> None:
+            # The process pickles itself, and this is not for the other side.
+            del worker.proc.start
+            # Starting multiprocessing's own helper process would lift the mask again.
+            resource_tracker.ensure_running()
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+        worker.proc.start = start_quietly
+        return worker
+
+    # Its attributes are frozen, not its dict.
+    vars(context)["_worker_class"] = make_quiet_worker
+
+
+def _exited_by_itself(exc: BaseException) -> bool:
+    code = getattr(exc.args[-1], "exitcode", None) if exc.args else None
+    return code is not None and code >= 0
+
+
+def _describe_end(exc: BaseException) -> str:
+    code = getattr(exc.args[-1], "exitcode", None) if exc.args else None
+    if code is None:
+        return "nothing more is known"
+    if code >= 0:
+        return f"it exited with code {code}" + (", as os._exit does" if code != 1 else "; its stderr may say why")
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = ", which the system also sends when memory runs out" if name == "SIGKILL" else ""
+    return f"it was ended by {name}{hint}"
+
+
+def _to_local(error: RemoteError) -> BaseException:
+    exception: BaseException | None = None
+    if error.pickled is not None:
+        try:
+            exception = pickle.loads(error.pickled)
+        except Exception:
+            exception = None
+    if exception is None or split_stop(exception)[0] is not None:
+        # What stops a program stops none but its own.
+        exception = RemoteAgentError(error.type, error.message, error.names)
+    exception.__cause__ = WorkerTraceback(error.traceback)
+    return exception
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+@asynccontextmanager
+async def open_pool(*, instrument: bool) -> AsyncGenerator[OpenProcessLane]:
+    """Open a process lane; at the end its workers are ended, and killed if they do not end.
+
+    Args:
+        instrument: whether calls of libraries are recorded in the workers.
+
+    Raises:
+        UsageError: in a worker process that is running the main program's file to find the agent there.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # The mark that multiprocessing itself goes by.
+        raise UsageError(
+            "this worker process runs the main program's file to find the agent in it, and comes upon the start of a "
+            'runner there, which belongs below if __name__ == "__main__":'
+        )
+    lane: OpenProcessLane | None = None
+    try:
+        async with FlatNursery() as nursery:
+            lane = OpenProcessLane(nursery, instrument)
+            try:
+                yield lane
+            finally:
+                lane.close()
+    finally:
+        if lane is not None:
+            lane.remove_files()

@@ -1,0 +1,65 @@
+"""The lanes there are, by name, and the ones that are open."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from .._errors import UnsupportedLane
+from ._asyncio import AsyncioLane
+from ._function import is_async_function
+from ._lane import Lane, LaneOptions, OpenLane
+from ._process import ProcessLane
+from ._thread import ThreadLane
+from ._trio import TrioLane
+
+_lanes: dict[str, Lane] = {}
+
+DEFAULT_LANES = ("trio", "thread")
+"""The lanes of agents that do not say where they run."""
+
+
+def register_lane(lane: Lane) -> None:
+    """Let agents run in a lane, by its name.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if lane.name in _lanes:
+        raise ValueError(f"there is a lane of the name {lane.name!r} already; give this one another")
+    _lanes[lane.name] = lane
+
+
+for _lane in (TrioLane(), ThreadLane(), AsyncioLane(), ProcessLane()):
+    register_lane(_lane)
+
+
+def lane_named(name: str) -> Lane:
+    """Return a lane.
+
+    Raises:
+        KeyError: there is none of that name.
+    """
+    return _lanes[name]
+
+
+def resolve_lane(agent: str, fn: Callable[..., Any], runs_in: str | None) -> str:
+    """Return the name of the lane that `fn` runs in: the one it says, else Trio for async functions, else a thread.
+
+    Raises:
+        UnsupportedLane: `runs_in` names no lane, or one that does not fit the function.
+    """
+    if runs_in is None:
+        return "trio" if is_async_function(fn) else "thread"
+    if runs_in not in _lanes:
+        raise UnsupportedLane(f"the agent {agent} has runs_in={runs_in!r}; there are {', '.join(_lanes)}")
+    _lanes[runs_in].check(agent, fn)
+    return runs_in
+
+
+@asynccontextmanager
+async def open_lanes(names: Iterable[str], options: LaneOptions) -> AsyncGenerator[Mapping[str, OpenLane]]:
+    """Open lanes; they are closed, the last one first, at the end of the block."""
+    async with AsyncExitStack() as stack:
+        yield {name: await stack.enter_async_context(_lanes[name].open(options)) for name in names}
