@@ -8,6 +8,8 @@ from typing import Final as Constant
 
 import attrs
 
+from .._quick_init import quick_init
+
 if TYPE_CHECKING:
     from .._spans import Span
 from .._spans import NO_USAGE, Usage
@@ -46,6 +48,7 @@ REPORTER_RETRIES: Constant = ReporterRetries()
 FINAL: Constant = Final()
 
 
+@quick_init
 @attrs.frozen
 class AttemptOutcome:
     """Report how an attempt ended; a store commits it, its spans and the rollout's status together.

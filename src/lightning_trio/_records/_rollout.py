@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from .._quick_init import quick_init
+
 if TYPE_CHECKING:
     from .._spans import Span
 from .._spans import NO_USAGE, Usage
@@ -15,6 +17,7 @@ from ._error_record import ErrorRecord
 from ._statuses import AttemptStatus, RolloutMode, RolloutStatus, known_mode
 
 
+@quick_init
 @attrs.frozen
 class Attempt:
     """One execution of a rollout. `sequence_id` counts the rollout's attempts from 1."""
@@ -35,6 +38,7 @@ class Attempt:
     usage: Usage = NO_USAGE
 
 
+@quick_init
 @attrs.frozen
 class Rollout:
     """One unit of work: a task (`input`), how to run it, and how far it is."""
@@ -60,6 +64,7 @@ def _same_rollout(instance: AttemptedRollout, attribute: attrs.Attribute[Attempt
         )
 
 
+@quick_init
 @attrs.frozen
 class AttemptedRollout(Rollout):
     """A rollout with its latest attempt."""
@@ -67,6 +72,7 @@ class AttemptedRollout(Rollout):
     attempt: Attempt = attrs.field(kw_only=True, validator=_same_rollout)
 
 
+@quick_init
 @attrs.frozen
 class EnqueueRolloutRequest:
     """Ask a store for one rollout. `config` None takes the agent's, else the runner's.

@@ -66,9 +66,10 @@ async def run_attempt(live: LiveAttempt, parts: AttemptParts) -> EndedAttempt:
         duration = parts.clock.current_time() - live.started
         if hooks is not None:
             ending = await _close(live, ending, hooks.end_trace(rollout))
-        status, exception = settle(ending, late=duration >= live.limit, abandoned=live.abandoned)
+        abandoned = None if live.call is None else live.call.abandoned
+        status, exception = settle(ending, late=duration >= live.limit, abandoned=abandoned)
         error = None if exception is None else ErrorRecord.from_exception(exception)
-        recorder.abandoned = live.abandoned is not None
+        recorder.abandoned = abandoned is not None
         spans = recorder.close(status, None if error is None else f"{error.type}: {error.message}")
         error, spans = redact(error, spans)
         if hooks is not None:
@@ -89,7 +90,7 @@ async def run_attempt(live: LiveAttempt, parts: AttemptParts) -> EndedAttempt:
         usage=sum_usage(spans),
     )
     stop = ending.stop if isinstance(ending, Cancelled) else None
-    return EndedAttempt(rollout, report, stop, live.abandoned)
+    return EndedAttempt(rollout, report, stop, abandoned)
 
 
 async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
@@ -109,11 +110,14 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
             has_worker = True
             await live.lane.get_ready(live.call)
             live.started = clock.current_time()
-        if live.limit == math.inf and live.rollout.config.unresponsive_seconds is None:
+        if live.limit == math.inf and live.recorder.rollout.config.unresponsive_seconds is None:
             # A scope with nothing to stand on costs 3 µs.
+            await trio.lowlevel.checkpoint_if_cancelled()
             value = await _call(live)
         else:
             with trio.CancelScope(deadline=live.started + live.limit) as live.scope:
+                # An agent that never yields would not hear that everything has been cancelled before it began.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 value = await _call(live)
                 # By the clock: to the scope nothing has happened if the agent never heard of its cancellation.
                 live.returned_late = live.silent or clock.current_time() - live.started >= live.limit
@@ -129,7 +133,7 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
 
 
 def _time_is_up(live: LiveAttempt) -> Ending:
-    config = live.rollout.config
+    config = live.recorder.rollout.config
     if live.silent and config.unresponsive_seconds is not None:
         return Silent(config.unresponsive_seconds, live.returned_late)
     if live.allowance is not None:
@@ -139,20 +143,16 @@ def _time_is_up(live: LiveAttempt) -> Ending:
     return TimedOut(f"stopped at its deadline after {live.limit:g} s")
 
 
-async def _call(live: LiveAttempt) -> Any:
-    # An agent that never yields would not hear that everything has been cancelled before it began.
-    await trio.lowlevel.checkpoint_if_cancelled()
-    if live.refusal is not None:
-        raise live.refusal
-    limit = live.rollout.config.unresponsive_seconds
-    if limit is None:
-        return await _call_in_lane(live)
-    return await _call_watched(live, limit)
+def _call(live: LiveAttempt) -> Awaitable[Any]:
+    """Return the call of the agent, to be awaited."""
+    limit = live.recorder.rollout.config.unresponsive_seconds
+    return _call_in_lane(live) if limit is None else _call_watched(live, limit)
 
 
 def _call_in_lane(live: LiveAttempt) -> Awaitable[Any]:
-    assert live.lane is not None
-    assert live.call is not None
+    if live.lane is None or live.call is None:
+        assert live.refusal is not None
+        raise live.refusal
     return live.lane.run(live.call)
 
 

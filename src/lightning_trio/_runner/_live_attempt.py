@@ -48,11 +48,6 @@ class LiveAttempt:
         """The rollout with this attempt."""
         return self.recorder.rollout
 
-    @property
-    def abandoned(self) -> AbandonedCall | None:
-        """What still runs of it though it has ended."""
-        return None if self.call is None else self.call.abandoned
-
 
 @attrs.define(eq=False)
 class EndedAttempt:

@@ -10,6 +10,7 @@ import attrs
 
 from .. import semconv
 from .._ids import new_span_id, new_trace_id
+from .._quick_init import quick_init
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -20,6 +21,7 @@ Attributes: TypeAlias = Mapping[str, Any]
 StatusCode: TypeAlias = Literal["UNSET", "OK", "ERROR"]
 
 
+@quick_init
 @attrs.frozen
 class TraceStatus:
     """How a step went; `description` says more where the code is ``"ERROR"``."""
@@ -70,6 +72,7 @@ class OtelResource:
 NO_RESOURCE = OtelResource()
 
 
+@quick_init
 @attrs.frozen
 class SpanCoreFields:
     """A span before it belongs to an attempt: what emitters return."""
@@ -81,6 +84,7 @@ class SpanCoreFields:
     end_time: float | None = None
 
 
+@quick_init
 @attrs.frozen
 class Span:
     """One recorded step of an attempt.

@@ -350,7 +350,10 @@ class AttemptRecorder:
     def end_open_spans(self, status: str) -> None:
         """Refuse further spans and end those still open."""
         self.closed = True
-        left_open = TraceStatus("ERROR", f"still open when the attempt ended ({status})")
+        if self.open_spans or self.library_spans:
+            self._end_open_spans(TraceStatus("ERROR", f"still open when the attempt ended ({status})"))
+
+    def _end_open_spans(self, left_open: TraceStatus) -> None:
         while self.open_spans:
             next(reversed(self.open_spans.values())).end(left_open)
         self.tracer.forget_library_spans(list(self.library_spans))

@@ -1,0 +1,104 @@
+"""A quicker ``__init__`` for frozen attrs classes of which there are several a rollout.
+
+A frozen class with slots cannot set its own fields, so attrs' ``__init__`` goes through ``object.__setattr__`` for each
+one: 0.9 µs for a span's fifteen, most of what a span costs. The ``__init__`` made here lets the new object be of a
+subclass that is not frozen while it is being filled, where a field takes 15 ns, and of its own class from then on:
+0.3 µs. Nothing sees the object in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import attrs
+
+T = TypeVar("T")
+
+
+def quick_init(cls: type[T]) -> type[T]:
+    """Give a frozen attrs class with slots a quicker ``__init__``; to be written above ``@attrs.frozen``.
+
+    Signature, defaults, validators and errors stay as they are. Subclasses of the class get attrs' own.
+
+    Raises:
+        TypeError: a field has a converter, or a default that looks at the object.
+
+    >>> @quick_init
+    ... @attrs.frozen
+    ... class Point:
+    ...     x: int
+    ...     y: int = 0
+    >>> Point(1)
+    Point(x=1, y=0)
+    """
+    fields = attrs.fields(cast("type[attrs.AttrsInstance]", cls))
+    namespace: dict[str, Any] = {
+        "attrs_init": cls.__init__,
+        "frozen": cls,
+        "open_class": _unfrozen(cls),
+        "set_attribute": object.__setattr__,
+        "NOTHING": attrs.NOTHING,
+        "attrs": attrs,
+    }
+    parameters: list[str] = []
+    keywords: list[str] = []
+    defaults: list[str] = []
+    assignments: list[str] = []
+    validators: list[str] = []
+    for field in fields:
+        name = str(field.alias)
+        (keywords if field.kw_only else parameters).append(_parameter(field, namespace))
+        if isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]  # a function to type checkers only
+            namespace[f"make_{name}"] = _factory(cls, field)
+            defaults.append(f"if {name} is NOTHING: {name} = make_{name}()")
+        if field.converter is not None:
+            raise TypeError(f"quick_init does not know the converter of {cls.__qualname__}.{field.name}")
+        assignments.append(f"self.{field.name} = {name}")
+        if field.validator is not None:
+            namespace[f"check_{name}"], namespace[f"field_{name}"] = field.validator, field
+            validators.append(f"check_{name}(self, field_{name}, {name})")
+    names = [field.alias for field in fields if not field.kw_only] + [
+        f"{field.alias}={field.alias}" for field in fields if field.kw_only
+    ]
+    lines = [
+        f"def __init__(self, {', '.join([*parameters, *(['*', *keywords] if keywords else [])])}):",
+        "    if self.__class__ is not frozen:",
+        f"        return attrs_init(self, {', '.join(names)})",
+        *(f"    {line}" for line in defaults),
+        "    set_attribute(self, '__class__', open_class)",
+        *(f"    {line}" for line in assignments),
+        "    set_attribute(self, '__class__', frozen)",
+        *(["    if attrs.validators.get_disabled(): return"] if validators else []),
+        *(f"    {line}" for line in validators),
+    ]
+    exec(compile("\n".join(lines), f"<quick_init of {cls.__module__}.{cls.__qualname__}>", "exec"), namespace)
+    made = namespace["__init__"]
+    made.__annotations__ = dict(getattr(cls.__init__, "__annotations__", {}))
+    made.__qualname__ = f"{cls.__qualname__}.__init__"
+    made.__module__ = cls.__module__
+    cls.__init__ = made  # type: ignore[method-assign]
+    return cls
+
+
+def _unfrozen(cls: type[Any]) -> type[Any]:
+    """Make a subclass of the same layout whose fields can be set. Both methods, or the type has a slower way to set."""
+    namespace = {"__slots__": (), "__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
+    return type(f"_Unfrozen{cls.__name__}", (cls,), namespace)
+
+
+def _parameter(field: attrs.Attribute[Any], namespace: dict[str, Any]) -> str:
+    name = str(field.alias)
+    if field.default is attrs.NOTHING:
+        return name
+    if isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
+        return f"{name}=NOTHING"
+    namespace[f"default_{name}"] = field.default
+    return f"{name}=default_{name}"
+
+
+def _factory(cls: type[Any], field: attrs.Attribute[Any]) -> Callable[[], Any]:
+    factory: Any = field.default
+    if factory.takes_self:
+        raise TypeError(f"quick_init does not know the default of {cls.__qualname__}.{field.name}, which takes self")
+    return cast("Callable[[], Any]", factory.factory)
