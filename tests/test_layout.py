@@ -18,6 +18,7 @@ PACKAGE = Path(lightning_trio.__file__).parent
 FLOORS = (
     "semconv",
     "_version",
+    "_public",
     "_ids",
     "_containers",
     "_errors",

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
-if TYPE_CHECKING:
-    from .._spans import Span
-from .._spans import NO_USAGE, Usage
+from .._public import public
+from .._spans import NO_USAGE, Span, Usage
 from ._config import DEFAULT_CONFIG, RolloutConfig
 from ._error_record import ErrorRecord
 from ._statuses import AttemptStatus, RolloutMode, RolloutStatus, known_mode
 
 
+@public
 @attrs.frozen
 class Attempt:
     """One execution of a rollout. `sequence_id` counts the rollout's attempts from 1."""
@@ -35,6 +35,7 @@ class Attempt:
     usage: Usage = NO_USAGE
 
 
+@public
 @attrs.frozen
 class Rollout:
     """One unit of work: a task (`input`), how to run it, and how far it is."""
@@ -60,6 +61,7 @@ def _same_rollout(instance: AttemptedRollout, attribute: attrs.Attribute[Attempt
         )
 
 
+@public
 @attrs.frozen
 class AttemptedRollout(Rollout):
     """A rollout with its latest attempt."""
@@ -67,6 +69,7 @@ class AttemptedRollout(Rollout):
     attempt: Attempt = attrs.field(kw_only=True, validator=_same_rollout)
 
 
+@public
 @attrs.frozen
 class EnqueueRolloutRequest:
     """Ask a store for one rollout. `config` None takes the agent's, else the runner's.
@@ -83,6 +86,7 @@ class EnqueueRolloutRequest:
     key: str | None = None
 
 
+@public
 @attrs.frozen
 class CompletedRollout:
     """A rollout that has ended, with its last attempt and that attempt's spans in order of their start."""

@@ -10,6 +10,7 @@ import attrs
 
 from .. import semconv
 from .._ids import new_span_id, new_trace_id
+from .._public import public
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -20,6 +21,7 @@ Attributes: TypeAlias = Mapping[str, Any]
 StatusCode: TypeAlias = Literal["UNSET", "OK", "ERROR"]
 
 
+@public
 @attrs.frozen
 class TraceStatus:
     """How a step went; `description` says more where the code is ``"ERROR"``."""
@@ -32,6 +34,7 @@ UNSET_STATUS = TraceStatus("UNSET")
 OK_STATUS = TraceStatus("OK")
 
 
+@public
 @attrs.frozen
 class SpanContext:
     """The identity of a span: 32 and 16 hexadecimal digits."""
@@ -42,6 +45,7 @@ class SpanContext:
     trace_state: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
 
+@public
 @attrs.frozen
 class Event:
     """Something that happened at one moment within a span; `timestamp` in Unix seconds."""
@@ -51,6 +55,7 @@ class Event:
     timestamp: float | None = None
 
 
+@public
 @attrs.frozen
 class Link:
     """A span of another trace that this one has to do with."""
@@ -59,6 +64,7 @@ class Link:
     attributes: Attributes = attrs.field(factory=dict[str, Any])
 
 
+@public
 @attrs.frozen
 class OtelResource:
     """What produced a span, in OpenTelemetry's sense; not one of an agent's resources."""
@@ -70,6 +76,7 @@ class OtelResource:
 NO_RESOURCE = OtelResource()
 
 
+@public
 @attrs.frozen
 class SpanCoreFields:
     """A span before it belongs to an attempt: what emitters return."""
@@ -81,6 +88,7 @@ class SpanCoreFields:
     end_time: float | None = None
 
 
+@public
 @attrs.frozen
 class Span:
     """One recorded step of an attempt.
