@@ -42,8 +42,8 @@ PACKAGES = (
 def names(package: str) -> list[str]:
     """Return the names that a package hands on, without those for the house."""
     tree = ast.parse(inspect.getsource(importlib.import_module(package)))
-    found = [alias.asname for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names]
-    return sorted({name for name in found if name is not None} - HOUSE.get(package, set()))
+    found = {alias.asname for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return sorted(name for name in found - HOUSE.get(package, set()) if name and not name.startswith("__"))
 
 
 EXPORTED: dict[str, Any] = {

@@ -15,9 +15,9 @@ import sys
 from collections.abc import Callable
 from typing import Final, ForwardRef, TypeVar
 
-T = TypeVar("T")
+from ._names import PACKAGE
 
-PACKAGE: Final = "lightning_trio"
+T = TypeVar("T")
 
 
 def public_in(module: str) -> Callable[[T], T]:
