@@ -5,7 +5,7 @@ by a public module is the public module, wherever the class is defined, so that 
 
 `inspect.getsource` looks for a class in the file of its ``__module__``, and for these it raises OSError. It goes on
 working for functions and methods, which know their code. Nothing cheap would mend it: the file of a class is always
-that of its module.
+that of its module. `typing.get_overloads` goes by ``__module__`` as well, and finds none.
 """
 
 from __future__ import annotations
