@@ -24,6 +24,16 @@ from lightning_trio._serialization import decode, encode
 
 HOUSE = {
     "lightning_trio.algorithms": {"Datasets", "check_dataset", "describe_resources"},
+    "lightning_trio.lanes": {
+        "find_asyncio_sign",
+        "find_trio_sign",
+        "is_async_function",
+        "lane_named",
+        "open_lanes",
+        "record_return",
+        "resolve_lane",
+        "run_natively",
+    },
     "lightning_trio.tracing": {"AttemptRecorder", "OpenSpan", "current_recorder", "host_link"},
 }
 """What public packages hand on for this package's own use."""
@@ -32,6 +42,7 @@ PACKAGES = (
     "lightning_trio",
     "lightning_trio.algorithms",
     "lightning_trio.embed",
+    "lightning_trio.lanes",
     "lightning_trio.llm",
     "lightning_trio.store",
     "lightning_trio.testing",
