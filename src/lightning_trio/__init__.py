@@ -3,139 +3,153 @@
 Users write ``import lightning_trio as agl``.
 """
 
-from . import embed as embed
-from . import emitter as emitter
-from . import semconv as semconv
-from ._agents import FunctionalLitAgent as FunctionalLitAgent
-from ._agents import LitAgent as LitAgent
-from ._agents import llm_rollout as llm_rollout
-from ._agents import prompt_rollout as prompt_rollout
-from ._agents import rollout as rollout
-from ._errors import AgentError as AgentError
-from ._errors import AgentSignatureError as AgentSignatureError
-from ._errors import AsyncioAgentError as AsyncioAgentError
-from ._errors import AttemptAbandoned as AttemptAbandoned
-from ._errors import AttemptTimedOut as AttemptTimedOut
-from ._errors import ComponentError as ComponentError
-from ._errors import DatasetError as DatasetError
-from ._errors import Evicted as Evicted
-from ._errors import InvalidReturn as InvalidReturn
-from ._errors import InvalidReward as InvalidReward
-from ._errors import LightningTrioError as LightningTrioError
-from ._errors import MissingPlaceholder as MissingPlaceholder
-from ._errors import NestedTrioRun as NestedTrioRun
-from ._errors import NoActiveRollout as NoActiveRollout
-from ._errors import NotInTrio as NotInTrio
-from ._errors import NotStorable as NotStorable
-from ._errors import PayloadTooLarge as PayloadTooLarge
-from ._errors import RemoteAgentError as RemoteAgentError
-from ._errors import ResourceError as ResourceError
-from ._errors import ResumeError as ResumeError
-from ._errors import RolloutCancelled as RolloutCancelled
-from ._errors import RunnerClosed as RunnerClosed
-from ._errors import StaleAttempt as StaleAttempt
-from ._errors import StaleRun as StaleRun
-from ._errors import StoreClosed as StoreClosed
-from ._errors import StoreError as StoreError
-from ._errors import StoreFormatError as StoreFormatError
-from ._errors import StoreFull as StoreFull
-from ._errors import StoreLocked as StoreLocked
-from ._errors import StoreUnavailable as StoreUnavailable
-from ._errors import UnknownId as UnknownId
-from ._errors import UnsupportedLane as UnsupportedLane
-from ._errors import UsageError as UsageError
-from ._errors import WorkerDied as WorkerDied
-from ._records import UNSET as UNSET
-from ._records import Attempt as Attempt
-from ._records import AttemptedRollout as AttemptedRollout
-from ._records import AttemptStatus as AttemptStatus
-from ._records import CompletedRollout as CompletedRollout
-from ._records import DatasetFingerprint as DatasetFingerprint
-from ._records import EnqueueRolloutRequest as EnqueueRolloutRequest
-from ._records import ErrorRecord as ErrorRecord
-from ._records import Expiry as Expiry
-from ._records import FitResult as FitResult
-from ._records import LaneName as LaneName
-from ._records import PaginatedResult as PaginatedResult
-from ._records import ResourcesUpdate as ResourcesUpdate
-from ._records import Rollout as Rollout
-from ._records import RolloutConfig as RolloutConfig
-from ._records import RolloutMode as RolloutMode
-from ._records import RolloutRemoval as RolloutRemoval
-from ._records import RolloutStatus as RolloutStatus
-from ._records import Run as Run
-from ._records import RunnerStatistics as RunnerStatistics
-from ._records import RunSummary as RunSummary
-from ._records import StoreStatistics as StoreStatistics
-from ._records import Worker as Worker
-from ._records import WorkerStatus as WorkerStatus
-from ._resources import LLM as LLM
-from ._resources import NamedResources as NamedResources
-from ._resources import PromptTemplate as PromptTemplate
-from ._resources import ProxyLLM as ProxyLLM
-from ._resources import Resource as Resource
-from ._resources import UnknownResource as UnknownResource
-from ._runner import Hook as Hook
-from ._runner import RolloutStream as RolloutStream
-from ._runner import Runner as Runner
-from ._runner import RunningAttempt as RunningAttempt
-from ._spans import Event as Event
-from ._spans import Link as Link
-from ._spans import LinkAttributes as LinkAttributes
-from ._spans import OtelResource as OtelResource
-from ._spans import RewardDimension as RewardDimension
-from ._spans import Span as Span
-from ._spans import SpanContext as SpanContext
-from ._spans import SpanCoreFields as SpanCoreFields
-from ._spans import TraceStatus as TraceStatus
-from ._spans import Usage as Usage
-from ._spans import extract_links_from_attributes as extract_links_from_attributes
-from ._spans import extract_tags_from_attributes as extract_tags_from_attributes
-from ._spans import filter_and_unflatten_attributes as filter_and_unflatten_attributes
-from ._spans import filter_attributes as filter_attributes
-from ._spans import find_final_reward as find_final_reward
-from ._spans import find_reward_spans as find_reward_spans
-from ._spans import flatten_attributes as flatten_attributes
-from ._spans import format_trace as format_trace
-from ._spans import get_reward_value as get_reward_value
-from ._spans import get_rewards_from_span as get_rewards_from_span
-from ._spans import is_reward_span as is_reward_span
-from ._spans import make_link_attributes as make_link_attributes
-from ._spans import make_tag_attributes as make_tag_attributes
-from ._spans import query_linked_spans as query_linked_spans
-from ._spans import unflatten_attributes as unflatten_attributes
-from ._trainer import Trainer as Trainer
+from typing import TYPE_CHECKING
+
 from ._version import __version__ as __version__
-from .algorithms import Algorithm as Algorithm
-from .algorithms import Baseline as Baseline
-from .algorithms import Dataset as Dataset
-from .algorithms import FastAlgorithm as FastAlgorithm
-from .algorithms import FunctionalAlgorithm as FunctionalAlgorithm
-from .algorithms import Session as Session
-from .algorithms import algo as algo
-from .emitter import Emitter as Emitter
-from .emitter import Operation as Operation
-from .emitter import current_emitter as current_emitter
-from .emitter import emit_annotation as emit_annotation
-from .emitter import emit_exception as emit_exception
-from .emitter import emit_message as emit_message
-from .emitter import emit_object as emit_object
-from .emitter import emit_reward as emit_reward
-from .emitter import get_message_value as get_message_value
-from .emitter import get_object_value as get_object_value
-from .emitter import operation as operation
-from .emitter import reward as reward
-from .lanes import RunningTask as RunningTask
-from .llm import open_local_llm as open_local_llm
-from .store import Audit as Audit
-from .store import InMemoryLightningStore as InMemoryLightningStore
-from .store import LightningStore as LightningStore
-from .store import PostgresLightningStore as PostgresLightningStore
-from .store import SqliteLightningStore as SqliteLightningStore
-from .store import audit as audit
-from .tracing import ExporterStatistics as ExporterStatistics
-from .tracing import Tracer as Tracer
-from .tracing import TracerStatistics as TracerStatistics
-from .tracing import carry_context as carry_context
-from .tracing import current_resources as current_resources
-from .tracing import current_rollout as current_rollout
+
+if TYPE_CHECKING:
+    from . import algorithms as algorithms
+    from . import embed as embed
+    from . import emitter as emitter
+    from . import lanes as lanes
+    from . import llm as llm
+    from . import semconv as semconv
+    from . import store as store
+    from . import tracing as tracing
+    from ._agents import FunctionalLitAgent as FunctionalLitAgent
+    from ._agents import LitAgent as LitAgent
+    from ._agents import llm_rollout as llm_rollout
+    from ._agents import prompt_rollout as prompt_rollout
+    from ._agents import rollout as rollout
+    from ._errors import AgentError as AgentError
+    from ._errors import AgentSignatureError as AgentSignatureError
+    from ._errors import AsyncioAgentError as AsyncioAgentError
+    from ._errors import AttemptAbandoned as AttemptAbandoned
+    from ._errors import AttemptTimedOut as AttemptTimedOut
+    from ._errors import ComponentError as ComponentError
+    from ._errors import DatasetError as DatasetError
+    from ._errors import Evicted as Evicted
+    from ._errors import InvalidReturn as InvalidReturn
+    from ._errors import InvalidReward as InvalidReward
+    from ._errors import LightningTrioError as LightningTrioError
+    from ._errors import MissingPlaceholder as MissingPlaceholder
+    from ._errors import NestedTrioRun as NestedTrioRun
+    from ._errors import NoActiveRollout as NoActiveRollout
+    from ._errors import NotInTrio as NotInTrio
+    from ._errors import NotStorable as NotStorable
+    from ._errors import PayloadTooLarge as PayloadTooLarge
+    from ._errors import RemoteAgentError as RemoteAgentError
+    from ._errors import ResourceError as ResourceError
+    from ._errors import ResumeError as ResumeError
+    from ._errors import RolloutCancelled as RolloutCancelled
+    from ._errors import RunnerClosed as RunnerClosed
+    from ._errors import StaleAttempt as StaleAttempt
+    from ._errors import StaleRun as StaleRun
+    from ._errors import StoreClosed as StoreClosed
+    from ._errors import StoreError as StoreError
+    from ._errors import StoreFormatError as StoreFormatError
+    from ._errors import StoreFull as StoreFull
+    from ._errors import StoreLocked as StoreLocked
+    from ._errors import StoreUnavailable as StoreUnavailable
+    from ._errors import UnknownId as UnknownId
+    from ._errors import UnsupportedLane as UnsupportedLane
+    from ._errors import UsageError as UsageError
+    from ._errors import WorkerDied as WorkerDied
+    from ._records import UNSET as UNSET
+    from ._records import Attempt as Attempt
+    from ._records import AttemptedRollout as AttemptedRollout
+    from ._records import AttemptStatus as AttemptStatus
+    from ._records import CompletedRollout as CompletedRollout
+    from ._records import DatasetFingerprint as DatasetFingerprint
+    from ._records import EnqueueRolloutRequest as EnqueueRolloutRequest
+    from ._records import ErrorRecord as ErrorRecord
+    from ._records import Expiry as Expiry
+    from ._records import FitResult as FitResult
+    from ._records import LaneName as LaneName
+    from ._records import PaginatedResult as PaginatedResult
+    from ._records import ResourcesUpdate as ResourcesUpdate
+    from ._records import Rollout as Rollout
+    from ._records import RolloutConfig as RolloutConfig
+    from ._records import RolloutMode as RolloutMode
+    from ._records import RolloutRemoval as RolloutRemoval
+    from ._records import RolloutStatus as RolloutStatus
+    from ._records import Run as Run
+    from ._records import RunnerStatistics as RunnerStatistics
+    from ._records import RunSummary as RunSummary
+    from ._records import StoreStatistics as StoreStatistics
+    from ._records import Worker as Worker
+    from ._records import WorkerStatus as WorkerStatus
+    from ._resources import LLM as LLM
+    from ._resources import NamedResources as NamedResources
+    from ._resources import PromptTemplate as PromptTemplate
+    from ._resources import ProxyLLM as ProxyLLM
+    from ._resources import Resource as Resource
+    from ._resources import UnknownResource as UnknownResource
+    from ._runner import Hook as Hook
+    from ._runner import RolloutStream as RolloutStream
+    from ._runner import Runner as Runner
+    from ._runner import RunningAttempt as RunningAttempt
+    from ._spans import Event as Event
+    from ._spans import Link as Link
+    from ._spans import LinkAttributes as LinkAttributes
+    from ._spans import OtelResource as OtelResource
+    from ._spans import RewardDimension as RewardDimension
+    from ._spans import Span as Span
+    from ._spans import SpanContext as SpanContext
+    from ._spans import SpanCoreFields as SpanCoreFields
+    from ._spans import TraceStatus as TraceStatus
+    from ._spans import Usage as Usage
+    from ._spans import extract_links_from_attributes as extract_links_from_attributes
+    from ._spans import extract_tags_from_attributes as extract_tags_from_attributes
+    from ._spans import filter_and_unflatten_attributes as filter_and_unflatten_attributes
+    from ._spans import filter_attributes as filter_attributes
+    from ._spans import find_final_reward as find_final_reward
+    from ._spans import find_reward_spans as find_reward_spans
+    from ._spans import flatten_attributes as flatten_attributes
+    from ._spans import format_trace as format_trace
+    from ._spans import get_reward_value as get_reward_value
+    from ._spans import get_rewards_from_span as get_rewards_from_span
+    from ._spans import is_reward_span as is_reward_span
+    from ._spans import make_link_attributes as make_link_attributes
+    from ._spans import make_tag_attributes as make_tag_attributes
+    from ._spans import query_linked_spans as query_linked_spans
+    from ._spans import unflatten_attributes as unflatten_attributes
+    from ._trainer import Trainer as Trainer
+    from .algorithms import Algorithm as Algorithm
+    from .algorithms import Baseline as Baseline
+    from .algorithms import Dataset as Dataset
+    from .algorithms import FastAlgorithm as FastAlgorithm
+    from .algorithms import FunctionalAlgorithm as FunctionalAlgorithm
+    from .algorithms import Session as Session
+    from .algorithms import algo as algo
+    from .emitter import Emitter as Emitter
+    from .emitter import Operation as Operation
+    from .emitter import current_emitter as current_emitter
+    from .emitter import emit_annotation as emit_annotation
+    from .emitter import emit_exception as emit_exception
+    from .emitter import emit_message as emit_message
+    from .emitter import emit_object as emit_object
+    from .emitter import emit_reward as emit_reward
+    from .emitter import get_message_value as get_message_value
+    from .emitter import get_object_value as get_object_value
+    from .emitter import operation as operation
+    from .emitter import reward as reward
+    from .lanes import RunningTask as RunningTask
+    from .llm import open_local_llm as open_local_llm
+    from .store import Audit as Audit
+    from .store import InMemoryLightningStore as InMemoryLightningStore
+    from .store import LightningStore as LightningStore
+    from .store import PostgresLightningStore as PostgresLightningStore
+    from .store import SqliteLightningStore as SqliteLightningStore
+    from .store import audit as audit
+    from .tracing import ExporterStatistics as ExporterStatistics
+    from .tracing import Tracer as Tracer
+    from .tracing import TracerStatistics as TracerStatistics
+    from .tracing import carry_context as carry_context
+    from .tracing import current_resources as current_resources
+    from .tracing import current_rollout as current_rollout
+else:
+    # Type checkers would take every name for one of a module that has `__getattr__`.
+    from ._names import ALL as __all__
+    from ._names import directory as __dir__
+    from ._names import find as __getattr__

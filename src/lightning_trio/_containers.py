@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from ._public import public_in
+
 _KINDS: Final = frozenset({dict, list})
 
 
+@public_in("lightning_trio.store")
 def copy_containers(value: Any) -> Any:
     """Copy lists and dicts and those in them; everything else is kept as it is, subclasses of the two included.
 

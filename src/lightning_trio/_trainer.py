@@ -12,6 +12,7 @@ import trio
 from ._agents import LitAgent, as_agent
 from ._checks import build, check_count
 from ._errors import NestedTrioRun, UsageError
+from ._public import public
 from ._records import FitResult
 from ._resources import NamedResources
 from ._runner import Hook, Runner, check_hooks, check_max_failures, check_run_name, default_store
@@ -20,6 +21,7 @@ from .store import LightningStore
 from .tracing import Tracer
 
 
+@public
 class Trainer:
     """Put an algorithm, a store and a tracer together and run an agent with them, from plain code.
 

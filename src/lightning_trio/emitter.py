@@ -21,6 +21,7 @@ from opentelemetry import context as otel_context
 
 from . import semconv
 from ._concurrency import sole_exception
+from ._public import public
 from ._records import AttemptedRollout
 from ._resources import NamedResources
 from ._spans import (
@@ -143,6 +144,7 @@ def _record(recorder: AttemptRecorder, name: str, attributes: dict[str, Any], st
     return SpanCoreFields(name, status, dict(attributes), span.start_time, span.end_time)
 
 
+@public
 def emit_reward(
     reward: float | Mapping[str, float],
     *,
@@ -174,6 +176,7 @@ def emit_reward(
     return _record(current_recorder("emit_reward()"), semconv.AGL_ANNOTATION, laid_out, OK_STATUS)
 
 
+@public
 def emit_annotation(annotation: Mapping[str, Any], propagate: bool = True) -> SpanCoreFields:
     """Record attributes: strings, bools, numbers and lists of one of these, possibly nested.
 
@@ -190,6 +193,7 @@ def emit_annotation(annotation: Mapping[str, Any], propagate: bool = True) -> Sp
     return _record(current_recorder("emit_annotation()"), semconv.AGL_ANNOTATION, checked, OK_STATUS)
 
 
+@public
 def emit_message(message: str, attributes: Mapping[str, Any] | None = None, propagate: bool = True) -> None:
     """Record a line of text, as one would log it.
 
@@ -212,6 +216,7 @@ def emit_message(message: str, attributes: Mapping[str, Any] | None = None, prop
         current_recorder("emit_message()").record(semconv.AGL_MESSAGE, laid_out, UNSET_STATUS)
 
 
+@public
 def emit_object(object: object, attributes: Mapping[str, Any] | None = None, propagate: bool = True) -> SpanCoreFields:
     """Record a value: a primitive or bytes as it is, anything else as JSON.
 
@@ -228,6 +233,7 @@ def emit_object(object: object, attributes: Mapping[str, Any] | None = None, pro
     return _record(current_recorder("emit_object()"), semconv.AGL_OBJECT, laid_out, OK_STATUS)
 
 
+@public
 def emit_exception(
     exception: BaseException, attributes: Mapping[str, Any] | None = None, propagate: bool = True
 ) -> None:
@@ -247,6 +253,7 @@ def emit_exception(
         current_recorder("emit_exception()").record(semconv.AGL_EXCEPTION, laid_out, OK_STATUS)
 
 
+@public
 @attrs.frozen(eq=False)
 class Emitter:
     """Emit into one rollout, whatever context the call comes from.
@@ -295,6 +302,7 @@ class Emitter:
         self._recorder.record(semconv.AGL_EXCEPTION, laid_out, OK_STATUS)
 
 
+@public
 def current_emitter() -> Emitter:
     """Give the emitter of the rollout that the calling code runs for.
 
@@ -311,6 +319,7 @@ def current_emitter() -> Emitter:
     return Emitter(current_recorder("current_emitter()"))
 
 
+@public
 def get_message_value(span: Span | SpanCoreFields) -> str | None:
     """Read the text of a message span, None for other spans.
 
@@ -332,6 +341,7 @@ _LITERALS: dict[str, Callable[[str], object]] = {
 }
 
 
+@public
 def get_object_value(span: Span | SpanCoreFields) -> Any:
     """Read the value of an object span back (JSON as mappings and lists), None for other spans.
 
@@ -356,6 +366,7 @@ def get_object_value(span: Span | SpanCoreFields) -> Any:
     return _LITERALS[kind](literal)
 
 
+@public
 class Operation:
     """A step with an input and an output, as a block or around a function; made by `operation`."""
 
@@ -483,6 +494,7 @@ def operation(fn: Callable[P, T], /) -> Callable[P, T]: ...
 def operation(
     fn: None = None, /, *, propagate: bool = True, name: str | None = None, **attributes: Any
 ) -> Operation: ...
+@public
 def operation(
     fn: Callable[..., Any] | None = None,
     /,
@@ -528,6 +540,7 @@ def reward(fn: Callable[P, T], /) -> Callable[P, T]: ...
 def reward(
     fn: None = None, /, *, primary_key: str | None = None, attributes: Mapping[str, Any] | None = None
 ) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+@public
 def reward(
     fn: Callable[..., Any] | None = None,
     /,

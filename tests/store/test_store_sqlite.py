@@ -810,8 +810,10 @@ def test_a_read_only_file_is_said_to_be(path: Path) -> None:
     in_store(path, lambda store: store.enqueue_rollout("task"))
     path.chmod(0o444)
     path.parent.chmod(0o555)
+    # A name is imported when it is used first, and the other user may not be allowed to read the package.
     program = (
         "import os, sys, trio, lightning_trio as agl\n"
+        "agl.SqliteLightningStore\n"
         "if os.getuid() == 0:\n    os.setuid(65534)\n"
         "async def main():\n"
         "    async with agl.SqliteLightningStore(sys.argv[1]):\n        pass\n"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, ca
 
 from .._checks import checked
 from .._errors import AgentSignatureError
+from .._public import public
 from .._records import LaneName, Rollout, RolloutConfig
 from .._resources import NamedResources
 from ..lanes import is_async_function, resolve_lane
@@ -31,6 +32,7 @@ TRAIN_METHODS = ("training_rollout_async", "training_rollout", "rollout_async", 
 VALIDATION_METHODS = ("validation_rollout_async", "validation_rollout", "rollout_async", "rollout")
 
 
+@public
 class LitAgent(Generic[T]):
     """Derive an agent from this when it needs a class; `T` is the type of its tasks.
 
@@ -54,8 +56,9 @@ class LitAgent(Generic[T]):
     trained_agents: str | None = None
     """Kept for Agent-lightning 0.3; nothing reads it."""
 
-    _trainer_ref: weakref.ref[Trainer] | None = None
-    _runner_ref: weakref.ref[Runner] | None = None
+    # Of a `Trainer` and a `Runner`: the annotations of a class are read where it runs, and there is neither below them.
+    _trainer_ref: weakref.ref[Any] | None = None
+    _runner_ref: weakref.ref[Any] | None = None
 
     def __init__(self, *, trained_agents: str | None = None) -> None:
         if trained_agents is not None:
@@ -112,7 +115,8 @@ class LitAgent(Generic[T]):
 
     def get_trainer(self) -> Trainer:
         """Give the trainer that runs this agent."""
-        return _referent(self._trainer_ref, "Trainer")
+        trainer: Trainer = _referent(self._trainer_ref, "Trainer")
+        return trainer
 
     def set_runner(self, runner: Runner) -> None:
         """Note the runner that runs this agent, without keeping it alive."""
@@ -120,7 +124,8 @@ class LitAgent(Generic[T]):
 
     def get_runner(self) -> Runner:
         """Give the runner that runs this agent; with several, the one opened last."""
-        return _referent(self._runner_ref, "Runner")
+        runner: Runner = _referent(self._runner_ref, "Runner")
+        return runner
 
     def get_tracer(self) -> Tracer:
         """Give the tracer of the runner."""
@@ -159,6 +164,7 @@ def overrides(agent: LitAgent[Any], name: str) -> bool:
     return getattr(type(agent), name) is not getattr(LitAgent, name)
 
 
+@public
 class FunctionalLitAgent(LitAgent[Any], Generic[P, R]):
     """An agent made of a function; calling it calls the function."""
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 from .._errors import AgentSignatureError
+from .._public import public
 from .._records import LaneName, RolloutConfig
-
-if TYPE_CHECKING:
-    pass
 from ._agent import FunctionalLitAgent, P, R
 
 
@@ -26,6 +24,7 @@ def rollout(
     config: RolloutConfig | None = None,
     strip_proxy: bool = True,
 ) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...
+@public
 def rollout(
     fn: Callable[..., Any] | None = None,
     /,
@@ -79,6 +78,7 @@ def llm_rollout(
     name: str | None = None,
     config: RolloutConfig | None = None,
 ) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...
+@public
 def llm_rollout(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make an agent of a function with a parameter ``llm``; otherwise like `rollout`, options included.
 
@@ -102,6 +102,7 @@ def prompt_rollout(
     name: str | None = None,
     config: RolloutConfig | None = None,
 ) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...
+@public
 def prompt_rollout(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make an agent of a function with a parameter ``prompt_template``; otherwise like `rollout`, options included.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from .._public import public_in
 from .._records import AttemptStatus, RolloutConfig, RolloutStatus, Run
 
 
+@public_in("lightning_trio.store")
 def rollout_status_after(
     status: AttemptStatus, sequence_id: int, config: RolloutConfig, *, final: bool = False
 ) -> RolloutStatus:
@@ -19,6 +21,7 @@ def rollout_status_after(
     return "requeuing" if tried_again and not final and sequence_id < config.max_attempts else "failed"
 
 
+@public_in("lightning_trio.store")
 def may_replace(known: Run, new: Run) -> bool:
     """Tell whether a run's record may be replaced: by its own `fit`, or by one that takes it up.
 
@@ -31,6 +34,7 @@ def may_replace(known: Run, new: Run) -> bool:
     return new.takeovers > known.takeovers or (new.takeovers == known.takeovers and new.worker_id == known.worker_id)
 
 
+@public_in("lightning_trio.store")
 def rollout_status_after_loss(lost: int, config: RolloutConfig) -> RolloutStatus:
     """Derive a rollout's status from how many of its attempts were lost with their runner, the last one included.
 

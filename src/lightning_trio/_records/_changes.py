@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
-if TYPE_CHECKING:
-    pass
+from .._public import public, public_in
 from ._config import RolloutConfig
 from ._statuses import AttemptStatus, RolloutMode, RolloutStatus, known_mode
 from ._unset import UNSET, Unset
 
 
+@public_in("lightning_trio.store")
 @attrs.frozen
 class RolloutChange:
     """Change fields of a rollout; what is UNSET stays."""
@@ -27,6 +27,7 @@ class RolloutChange:
     metadata: Mapping[str, Any] | None | Unset = UNSET
 
 
+@public_in("lightning_trio.store")
 @attrs.frozen
 class AttemptChange:
     """Change fields of an attempt; what is UNSET stays."""
@@ -39,6 +40,7 @@ class AttemptChange:
     metadata: Mapping[str, Any] | None | Unset = UNSET
 
 
+@public
 @attrs.frozen
 class RolloutRemoval:
     """Let go of a finished rollout with its attempts and spans; counts and rewards stay."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
+from .._public import public
 from ._exception_names import exception_names
-
-if TYPE_CHECKING:
-    pass
 from ._statuses import AttemptStatus
 
 
@@ -54,6 +52,7 @@ def _statuses(value: Sequence[AttemptStatus]) -> tuple[AttemptStatus, ...]:
     return tuple(value)
 
 
+@public
 @attrs.frozen
 class RolloutConfig:
     """Say how long a rollout's attempts may take and which of them are tried again.

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import traceback
-from typing import TYPE_CHECKING
 
 import attrs
 
 from .._concurrency import sole_exception
 from .._errors import RemoteAgentError
-
-if TYPE_CHECKING:
-    pass
+from .._public import public
 
 
+@public
 @attrs.frozen
 class ErrorRecord:
     """Say what went wrong in an attempt.

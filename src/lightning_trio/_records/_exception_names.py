@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from .._errors import RemoteAgentError
+from .._public import public_module
 
 
 def exception_names(classes: Sequence[type[BaseException] | str]) -> tuple[str, ...]:
@@ -33,7 +34,8 @@ def _name(value: object) -> str:
     if isinstance(value, type) and issubclass(value, BaseException):
         return _qualified(value)
     if isinstance(value, str) and all(part.isidentifier() or part == "<locals>" for part in value.split(".")):
-        found = find_loaded(value)
+        module, _, bare = value.rpartition(".")
+        found = find_loaded(f"{public_module(module)}.{bare}" if module else bare)
         if found is None:
             return value
         if isinstance(found, type) and issubclass(found, BaseException):

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias
 from typing import Final as Constant
+from typing import TypeAlias
 
 import attrs
 
+from .._public import public_in
 from .._quick_init import quick_init
-
-if TYPE_CHECKING:
-    from .._spans import Span
-from .._spans import NO_USAGE, Usage
+from .._spans import NO_USAGE, Span, Usage
 from ._error_record import ErrorRecord
 from ._statuses import AttemptStatus
 
 
+@public_in("lightning_trio.store")
 @attrs.frozen
 class GiveBack:
     """The rollout goes back into the queue, and the attempt does not count towards `max_attempts`."""
 
 
+@public_in("lightning_trio.store")
 @attrs.frozen
 class RetryIn:
     """If the configuration grants another attempt, it may be claimed after this many seconds."""
@@ -29,11 +29,13 @@ class RetryIn:
     seconds: float = 0.0
 
 
+@public_in("lightning_trio.store")
 @attrs.frozen
 class ReporterRetries:
     """If the configuration grants another attempt, the reporter runs it itself; nothing is queued."""
 
 
+@public_in("lightning_trio.store")
 @attrs.frozen
 class Final:
     """There is no further attempt, whatever the configuration says."""
@@ -48,6 +50,7 @@ REPORTER_RETRIES: Constant = ReporterRetries()
 FINAL: Constant = Final()
 
 
+@public_in("lightning_trio.store")
 @quick_init
 @attrs.frozen
 class AttemptOutcome:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar, overload
+from typing import Generic, TypeVar, overload
 
 import attrs
 
-if TYPE_CHECKING:
-    pass
-
+from .._public import public
 
 T_co = TypeVar("T_co", covariant=True)
 
 
+@public
 @attrs.frozen
 class PaginatedResult(Sequence[T_co], Generic[T_co]):
     """A page of query results that is also a plain sequence; `limit` -1 means all."""

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
+from .._public import public
 from .._quick_init import quick_init
-
-if TYPE_CHECKING:
-    from .._spans import Span
-from .._spans import NO_USAGE, Usage
+from .._spans import NO_USAGE, Span, Usage
 from ._config import DEFAULT_CONFIG, RolloutConfig
 from ._error_record import ErrorRecord
 from ._statuses import AttemptStatus, RolloutMode, RolloutStatus, known_mode
 
 
+@public
 @quick_init
 @attrs.frozen
 class Attempt:
@@ -38,6 +37,7 @@ class Attempt:
     usage: Usage = NO_USAGE
 
 
+@public
 @quick_init
 @attrs.frozen
 class Rollout:
@@ -64,6 +64,7 @@ def _same_rollout(instance: AttemptedRollout, attribute: attrs.Attribute[Attempt
         )
 
 
+@public
 @quick_init
 @attrs.frozen
 class AttemptedRollout(Rollout):
@@ -72,6 +73,7 @@ class AttemptedRollout(Rollout):
     attempt: Attempt = attrs.field(kw_only=True, validator=_same_rollout)
 
 
+@public
 @quick_init
 @attrs.frozen
 class EnqueueRolloutRequest:
@@ -89,6 +91,7 @@ class EnqueueRolloutRequest:
     key: str | None = None
 
 
+@public
 @attrs.frozen
 class CompletedRollout:
     """A rollout that has ended, with its last attempt and that attempt's spans in order of their start."""

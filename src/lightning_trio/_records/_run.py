@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
-if TYPE_CHECKING:
-    from .._resources import NamedResources
+from .._public import public
+from .._resources import NamedResources
 from .._spans import NO_USAGE, Usage
 from ._statuses import RolloutMode, RolloutStatus, RunStatus
 
 
+@public
 @attrs.frozen
 class DatasetFingerprint:
     """Tell datasets apart: the number of tasks, and a digest of them where they are kept beyond the process."""
@@ -21,6 +22,7 @@ class DatasetFingerprint:
     digest: str | None = None
 
 
+@public
 @attrs.frozen
 class Run:
     """One `fit`, as a store keeps it to be resumed. All but the ids may be empty.
@@ -66,6 +68,7 @@ class Run:
     takeovers: int = 0
 
 
+@public
 @attrs.frozen
 class RunSummary:
     """Count a run's rollouts by status and sum up its rewards by mode.
@@ -88,6 +91,7 @@ class RunSummary:
         return total / count if count else None
 
 
+@public
 @attrs.frozen
 class FitResult:
     """What a `fit` came to.

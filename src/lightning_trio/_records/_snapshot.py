@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import attrs
 
-if TYPE_CHECKING:
-    from .._resources import NamedResources
+from .._public import public
+from .._resources import NamedResources
 
 
+@public
 @attrs.frozen
 class ResourcesUpdate:
     """A resources snapshot: a versioned mapping of names to resources."""

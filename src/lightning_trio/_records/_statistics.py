@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import attrs
 
-if TYPE_CHECKING:
-    pass
+from .._public import public
 
 
+@public
 @attrs.frozen
 class RunnerStatistics:
     """What a runner does now and has done since it was opened; all are numbers of rollouts or attempts.
@@ -36,6 +34,7 @@ class RunnerStatistics:
         return self.succeeded + self.failed + self.timed_out + self.cancelled
 
 
+@public
 @attrs.frozen
 class StoreStatistics:
     """How much a store holds; `queued` counts rollouts nobody has claimed yet."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
-if TYPE_CHECKING:
-    pass
 from ._unset import UNSET
 
 RolloutMode: TypeAlias = Literal["train", "val", "test"]

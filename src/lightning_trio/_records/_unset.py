@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
+from .._public import public_in
 
 
+@public_in("lightning_trio.store")
 class Unset:
     """The type of `UNSET`, which says "not given" where None is a value."""
 

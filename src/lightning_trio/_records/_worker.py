@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
-if TYPE_CHECKING:
-    pass
+from .._public import public
 from ._statuses import WorkerStatus
 
 
+@public
 @attrs.frozen
 class Worker:
     """Who takes rollouts from a store, and what it was last seen doing.
@@ -34,6 +34,7 @@ class Worker:
     """How long the lease still lasts, as the store says when it is asked; None without one and once it has run out."""
 
 
+@public
 @attrs.frozen
 class Expiry:
     """What `LightningStore.expire` did: the rollouts whose attempt it ended, and when to call it again.

@@ -11,6 +11,7 @@ import attrs
 
 from .._containers import copy_containers
 from .._errors import ResourceError
+from .._public import public
 from ._api_keys import register_key
 from ._resource import Resource
 
@@ -47,6 +48,7 @@ class _CopiedSlot:
         self._slot.__set__(instance, value)
 
 
+@public
 @attrs.frozen
 class LLM(Resource, resource_type="llm"):
     """Name a model behind an OpenAI-compatible endpoint.
@@ -116,6 +118,7 @@ class LLM(Resource, resource_type="llm"):
 LLM.sampling_parameters = _CopiedSlot(LLM.sampling_parameters)  # type: ignore[assignment]
 
 
+@public
 @attrs.frozen
 class ProxyLLM(LLM, resource_type="proxy_llm"):
     """An `LLM` behind a proxy that tells the calls of attempts apart by their path."""

@@ -12,11 +12,13 @@ from typing import Literal, TypeAlias, get_args
 import attrs
 
 from .._errors import MissingPlaceholder, ResourceError
+from .._public import public
 from ._resource import Resource
 
 PromptEngine: TypeAlias = Literal["f-string", "jinja"]
 
 
+@public
 @attrs.frozen
 class PromptTemplate(Resource, resource_type="prompt_template"):
     """A prompt with placeholders.

@@ -9,10 +9,12 @@ from typing import Any, ClassVar, TypeAlias
 import attrs
 
 from .._errors import ResourceError
+from .._public import public
 
 _resource_types: dict[str, type[Resource]] = {}
 
 
+@public
 @attrs.frozen
 class Resource:
     """Derive your own kinds of resource from this.
@@ -55,6 +57,7 @@ def resource_class(resource_type: str) -> type[Resource]:
     return _resource_types.get(resource_type, UnknownResource)
 
 
+@public
 @attrs.frozen
 class UnknownResource(Resource, resource_type="unknown"):
     """Stand for a stored resource whose class this process has not defined."""

@@ -11,6 +11,7 @@ import trio
 
 from .._checks import checked
 from .._errors import ComponentError
+from .._public import public
 from .._records import AttemptedRollout
 from .._spans import Span
 from ..lanes import find_asyncio_sign
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("lightning_trio.hooks")
 
 
+@public
 class Hook:
     """Derive from this and override what you need; all methods are called with keywords.
 

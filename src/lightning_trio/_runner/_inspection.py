@@ -12,12 +12,14 @@ from typing import Any
 import attrs
 
 from .. import semconv
+from .._public import public
 from .._records import RolloutMode
 from ..lanes import RunningTask
 from ..tracing import AttemptRecorder
 from ._live_attempt import LiveAttempt
 
 
+@public
 @attrs.frozen
 class RunningAttempt:
     """An attempt that runs now. Times are in seconds.

@@ -13,6 +13,7 @@ from .._agents import LitAgent, as_agent
 from .._errors import DatasetError, NotInTrio, RunnerClosed, UsageError
 from .._host import DESCRIBING, STOPPING, relaxed_gc
 from .._ids import random_bits
+from .._public import public
 from .._records import (
     DEFAULT_CONFIG,
     CompletedRollout,
@@ -41,6 +42,7 @@ from ._stream import RolloutStream, Tasks
 from ._workers import LocalWorkers
 
 
+@public
 class Runner:
     """Run an agent on tasks, many at a time. Making one starts nothing.
 

@@ -11,12 +11,14 @@ import trio
 
 from .._concurrency import FlatNursery
 from .._errors import DatasetError, UsageError
+from .._public import public
 from .._records import CompletedRollout, EnqueueRolloutRequest
 from ._engine import Engine
 
 Tasks: TypeAlias = Iterable[Any] | AsyncIterable[Any]
 
 
+@public
 class RolloutStream:
     """Results as they finish; made by `Runner.stream`, to be entered with ``async with``."""
 

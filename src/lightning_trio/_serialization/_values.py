@@ -26,6 +26,7 @@ import attrs
 import msgspec
 
 from .._errors import NotStorable, PayloadTooLarge
+from .._public import public_module
 from .._resources import (
     LLM,
     LostKey,
@@ -405,10 +406,7 @@ def _read_enum(stored: list[Any]) -> Any:
 def _loaded_class(name: str) -> type[Any] | None:
     """Find a class among the modules that are loaded: what a file names must not decide what is imported."""
     module, _, qualified = name.partition(":")
-    if module.startswith("lightning_trio._"):
-        # Before 0.1.0 this package's own classes were stored under the names of its private modules.
-        module = "lightning_trio"
-    found: Any = sys.modules.get(module)
+    found: Any = sys.modules.get(public_module(module))
     for part in qualified.split("."):
         found = getattr(found, part, None)
     if not isinstance(found, type):

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from .._public import public
 from ..semconv import LightningSpanAttributes
 from ._span import Attributes, Span
 
@@ -39,6 +40,7 @@ def is_primitive_list(value: object) -> bool:
     return first in _PRIMITIVES and all(type(item) is first for item in value)
 
 
+@public
 def flatten_attributes(attributes: Mapping[str, Any], *, expand_leaf_lists: bool = False) -> dict[str, Any]:
     """Flatten nested mappings and lists into dotted keys.
 
@@ -75,6 +77,7 @@ def _flatten(key: str, value: Any, expand: bool, flat: dict[str, Any]) -> None:
         flat[key] = value
 
 
+@public
 def unflatten_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Undo `flatten_attributes`; keys ``0..n-1`` become a list.
 
@@ -107,12 +110,14 @@ def _lists(node: Any) -> Any:
     return values
 
 
+@public
 def filter_attributes(attributes: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Keep `prefix` itself and what lies under ``prefix.``."""
     inside = prefix + "."
     return {key: value for key, value in attributes.items() if key == prefix or key.startswith(inside)}
 
 
+@public
 def filter_and_unflatten_attributes(attributes: Mapping[str, Any], prefix: str) -> Any:
     """Give what lies under ``prefix.`` as nested mappings and lists; a value at `prefix` itself is ignored.
 
@@ -167,6 +172,7 @@ def flatten_value(key: str, value: object) -> dict[str, Any]:
         return {key: to_json(value)}
 
 
+@public
 def make_tag_attributes(tags: Sequence[str]) -> dict[str, Any]:
     """Turn tags into attributes, to pass to an emitter.
 
@@ -181,6 +187,7 @@ def make_tag_attributes(tags: Sequence[str]) -> dict[str, Any]:
     return {f"{_TAG}.{index}": tag for index, tag in enumerate(tags)}
 
 
+@public
 def extract_tags_from_attributes(attributes: Attributes) -> list[str]:
     """Read the tags back, in order."""
     tags = filter_and_unflatten_attributes(attributes, _TAG)
@@ -191,6 +198,7 @@ def extract_tags_from_attributes(attributes: Attributes) -> list[str]:
     return values
 
 
+@public
 @attrs.frozen
 class LinkAttributes:
     """Point to spans whose attribute `key_match` equals `value_match`; ``trace_id`` and ``span_id`` are keys too."""
@@ -199,6 +207,7 @@ class LinkAttributes:
     value_match: str
 
 
+@public
 def make_link_attributes(links: Mapping[str, str]) -> dict[str, Any]:
     """Turn ``{key: value}`` into attributes that point to the spans with that key and value.
 
@@ -214,6 +223,7 @@ def make_link_attributes(links: Mapping[str, str]) -> dict[str, Any]:
     return attributes
 
 
+@public
 def extract_links_from_attributes(attributes: Attributes) -> list[LinkAttributes]:
     """Read the links back, in order."""
     links = filter_and_unflatten_attributes(attributes, _LINK)
@@ -226,6 +236,7 @@ def extract_links_from_attributes(attributes: Attributes) -> list[LinkAttributes
         ) from exc
 
 
+@public
 def query_linked_spans(spans: Iterable[Span], links: Sequence[LinkAttributes]) -> list[Span]:
     """Find the spans that match all of `links`."""
     return [span for span in spans if all(_matches(span, link) for link in links)]

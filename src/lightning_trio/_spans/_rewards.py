@@ -13,6 +13,7 @@ import attrs
 
 from .. import semconv
 from .._errors import InvalidReward
+from .._public import public
 from ._attributes import filter_and_unflatten_attributes
 from ._span import Attributes, Span, SpanCoreFields
 
@@ -21,6 +22,7 @@ _REWARD = semconv.LightningSpanAttributes.REWARD
 _SpanLike = TypeVar("_SpanLike", Span, SpanCoreFields)
 
 
+@public
 @attrs.frozen
 class RewardDimension:
     """One dimension of a reward."""
@@ -93,6 +95,7 @@ def reward_attributes(reward: object, primary_key: str | None = None) -> dict[st
     return attributes
 
 
+@public
 def get_rewards_from_span(span: Span | SpanCoreFields) -> list[RewardDimension]:
     """Read all dimensions of a reward span, the primary one first; empty for other spans."""
     dimensions = filter_and_unflatten_attributes(span.attributes, _REWARD)
@@ -105,6 +108,7 @@ def get_rewards_from_span(span: Span | SpanCoreFields) -> list[RewardDimension]:
     ]
 
 
+@public
 def get_reward_value(span: Span | SpanCoreFields) -> float | None:
     """Read the primary reward of a span, None if it carries none, or one that is NaN or infinite.
 
@@ -137,16 +141,19 @@ def _agentops_reward(attributes: Attributes) -> object:
     return None
 
 
+@public
 def is_reward_span(span: Span | SpanCoreFields) -> bool:
     """Tell whether a span carries a reward."""
     return get_reward_value(span) is not None
 
 
+@public
 def find_reward_spans(spans: Iterable[_SpanLike]) -> list[_SpanLike]:
     """Keep the spans that carry a reward."""
     return [span for span in spans if is_reward_span(span)]
 
 
+@public
 def find_final_reward(spans: Sequence[Span | SpanCoreFields]) -> float | None:
     """Give the value of the last reward span in list order, None if there is none.
 

@@ -10,6 +10,7 @@ import attrs
 
 from .. import semconv
 from .._ids import new_span_id, new_trace_id
+from .._public import public
 from .._quick_init import quick_init
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ Attributes: TypeAlias = Mapping[str, Any]
 StatusCode: TypeAlias = Literal["UNSET", "OK", "ERROR"]
 
 
+@public
 @quick_init
 @attrs.frozen
 class TraceStatus:
@@ -34,6 +36,7 @@ UNSET_STATUS = TraceStatus("UNSET")
 OK_STATUS = TraceStatus("OK")
 
 
+@public
 @attrs.frozen
 class SpanContext:
     """The identity of a span: 32 and 16 hexadecimal digits."""
@@ -44,6 +47,7 @@ class SpanContext:
     trace_state: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
 
+@public
 @attrs.frozen
 class Event:
     """Something that happened at one moment within a span; `timestamp` in Unix seconds."""
@@ -53,6 +57,7 @@ class Event:
     timestamp: float | None = None
 
 
+@public
 @attrs.frozen
 class Link:
     """A span of another trace that this one has to do with."""
@@ -61,6 +66,7 @@ class Link:
     attributes: Attributes = attrs.field(factory=dict[str, Any])
 
 
+@public
 @attrs.frozen
 class OtelResource:
     """What produced a span, in OpenTelemetry's sense; not one of an agent's resources."""
@@ -72,6 +78,7 @@ class OtelResource:
 NO_RESOURCE = OtelResource()
 
 
+@public
 @quick_init
 @attrs.frozen
 class SpanCoreFields:
@@ -84,6 +91,7 @@ class SpanCoreFields:
     end_time: float | None = None
 
 
+@public
 @quick_init
 @attrs.frozen
 class Span:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .. import semconv
+from .._public import public
 from ..semconv import LightningSpanAttributes as Keys
 from ._rewards import get_reward_value
 from ._span import Span
@@ -22,6 +23,7 @@ _SHOWN = (
 _TOKENS = (semconv.GEN_AI_USAGE_INPUT_TOKENS, semconv.GEN_AI_USAGE_OUTPUT_TOKENS)
 
 
+@public
 def format_trace(spans: Sequence[Span], *, width: int = 110) -> str:
     """Draw an attempt's spans as a tree: name, duration, status if it is an error, and what the span is about.
 

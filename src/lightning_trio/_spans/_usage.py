@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 import attrs
 
-if TYPE_CHECKING:
-    from ._span import Span
-from collections.abc import Iterable
-
 from .. import semconv
+from .._public import public
 from ._span import Span
 
 
+@public
 @attrs.frozen
 class Usage:
     """What calls of models took, summed up: tokens, and what they cost where spans say so.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
+from .._public import public
 from .._resources import NamedResources
 from ..store import LightningStore
 from ._session import Session
@@ -23,6 +24,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+@public
 class Algorithm:
     """Derive from this and write `run`; a runner calls it once per `fit`.
 
@@ -34,7 +36,8 @@ class Algorithm:
     ...             self.session.note(reward=done.final_reward)
     """
 
-    _trainer: Trainer | None = None
+    # A `Trainer`: the annotations of a class are read where it runs, and there is no trainer below it.
+    _trainer: Any = None
     _adapter: object | None = None
 
     async def run(self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None) -> None:
@@ -90,9 +93,10 @@ class Algorithm:
         Raises:
             ValueError: the algorithm runs without one.
         """
-        if self._trainer is None:
+        trainer: Trainer | None = self._trainer
+        if trainer is None:
             raise ValueError(f"{type(self).__name__} has no trainer; it was not started by Trainer.fit")
-        return self._trainer
+        return trainer
 
     def set_adapter(self, adapter: object | None) -> None:
         """Give the algorithm an adapter, which turns spans into data to learn from.
@@ -117,10 +121,12 @@ class Algorithm:
         return self._adapter if session is None or session.adapter is None else session.adapter
 
 
+@public
 class FastAlgorithm(Algorithm):
     """Mark an algorithm as quick enough for `Trainer.dev`."""
 
 
+@public
 class FunctionalAlgorithm(Algorithm, Generic[P, R]):
     """An algorithm made of a function; calling it calls the function."""
 
@@ -175,6 +181,7 @@ class FunctionalAlgorithm(Algorithm, Generic[P, R]):
         return cast("Callable[..., Any]", self._fn)(**supplied)
 
 
+@public
 def algo(fn: Callable[P, R]) -> FunctionalAlgorithm[P, R]:
     """Make an algorithm of a sync or async function.
 

@@ -6,9 +6,11 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from .._public import public
 from ._algorithm import FastAlgorithm
 
 
+@public
 class Baseline(FastAlgorithm):
     """Run every train task once, then every validation task once; what `fit` does without an algorithm.
 

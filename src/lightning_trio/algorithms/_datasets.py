@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, cast
 import attrs
 
 from .._errors import DatasetError, NotStorable
+from .._public import public
 from .._records import DatasetFingerprint, RolloutMode
 from .._resources import LLM, NamedResources
 from .._serialization import canonical
@@ -16,6 +17,7 @@ from .._serialization import canonical
 T_co = TypeVar("T_co", covariant=True)
 
 
+@public
 class Dataset(Protocol[T_co]):
     """What `fit` goes through: tasks by index, such as a list, or anything with ``len()`` and ``[index]``.
 

@@ -15,6 +15,7 @@ import trio
 
 from .._errors import StaleAttempt, UsageError
 from .._lifecycle import TERMINAL_ROLLOUT, UNFINISHED_ROLLOUT
+from .._public import public
 from .._records import (
     Attempt,
     AttemptedRollout,
@@ -38,6 +39,7 @@ _WINDOW_AT_LEAST = 1024
 """How many rollouts to keep enqueued and unfinished, so that a runner always finds a batch to claim."""
 
 
+@public
 class Session:
     """Ask for rollouts with candidate resources, read what came of them, publish better resources.
 

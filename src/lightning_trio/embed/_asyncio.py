@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import trio
 
 from .._errors import RunnerClosed, UsageError
+from .._public import public_in
 from .._records import CompletedRollout, FitResult, RolloutMode, RunnerStatistics
 from .._resources import NamedResources
 from .._runner import Runner, Tasks
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ._loop_stream import LoopStream
 
 
+@public_in("lightning_trio.embed")
 def open_asyncio(runner: Runner) -> AsyncioRunner:
     """Open a runner in an asyncio program, as ``async with embed.open_asyncio(runner) as r: await r.step(task)``.
 
@@ -42,6 +44,7 @@ def open_asyncio(runner: Runner) -> AsyncioRunner:
     return AsyncioRunner(check_runner(runner, "open_asyncio"))
 
 
+@public_in("lightning_trio.embed")
 class AsyncioRunner:
     """A runner's calls, to be awaited on the event loop that opened it; made by `open_asyncio`."""
 

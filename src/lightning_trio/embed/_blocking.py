@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 import trio
 
 from .._errors import DatasetError, NestedTrioRun, RunnerClosed, UsageError
+from .._public import public_in
 from .._records import CompletedRollout, FitResult, RolloutMode, RunnerStatistics
 from .._resources import NamedResources
 from .._runner import Runner
@@ -27,6 +28,7 @@ logger = logging.getLogger("lightning_trio.embed")
 T = TypeVar("T")
 
 
+@public_in("lightning_trio.embed")
 def open_blocking(runner: Runner) -> BlockingRunner:
     """Open a runner in blocking code, as ``with embed.open_blocking(runner) as r: r.step(task)``.
 
@@ -46,6 +48,7 @@ def open_blocking(runner: Runner) -> BlockingRunner:
     return BlockingRunner(check_runner(runner, "open_blocking"))
 
 
+@public_in("lightning_trio.embed")
 class BlockingRunner:
     """A runner's calls, blocking the calling thread; made by `open_blocking`."""
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar, Protocol
 
+from .._public import public_in
 
+
+@public_in("lightning_trio.lanes")
 class AbandonedCall(Protocol):
     """An agent's call that could not be stopped and was given up.
 

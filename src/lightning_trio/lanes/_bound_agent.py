@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 import attrs
 
 from .._errors import AgentSignatureError
+from .._public import public_in
 from .._records import AttemptedRollout, Rollout
 from .._resources import ProxyLLM
 from ..emitter import Emitter
@@ -17,6 +18,7 @@ LiveArgument: TypeAlias = Literal["rollout", "emitter", "proxy", "resources"]
 """What an argument that depends on the attempt is made of."""
 
 
+@public_in("lightning_trio.lanes")
 @attrs.frozen
 class BoundAgent:
     """An agent's function with what it will be called with, but for the attempt itself."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import attrs
 
+from .._public import public_in
 from .._resources import NamedResources
 from ..tracing import AttemptRecorder
 from ._abandoned import AbandonedCall
@@ -20,6 +21,7 @@ from ._bound_agent import BoundAgent
 from ._place import RunningTask
 
 
+@public_in("lightning_trio.lanes")
 @attrs.frozen
 class LaneOptions:
     """What a runner tells its lanes.
@@ -33,6 +35,7 @@ class LaneOptions:
     instrument: bool = True
 
 
+@public_in("lightning_trio.lanes")
 @attrs.define(eq=False)
 class Call:
     """One attempt's call of its agent: what a lane is asked to run, and what it notes on the way.
@@ -55,6 +58,7 @@ class Call:
         return bound.arguments(self.recorder) if bound.live else bound.fixed
 
 
+@public_in("lightning_trio.lanes")
 class OpenLane(Protocol):
     """A lane while a runner is open. To the runner it makes calls; each holds one of the runner's slots."""
 
@@ -94,6 +98,7 @@ class OpenLane(Protocol):
         return None
 
 
+@public_in("lightning_trio.lanes")
 class Lane(Protocol):
     """Where agents run."""
 

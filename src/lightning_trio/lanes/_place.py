@@ -14,11 +14,14 @@ from types import FrameType
 import attrs
 import trio
 
+from .._public import public
+
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _TRIO = os.path.dirname(trio.__file__) + os.sep
 _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
+@public
 @attrs.frozen
 class RunningTask:
     """A Trio task or a thread of an attempt, and the line of the program it stands at.

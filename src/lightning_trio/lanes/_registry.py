@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from .._errors import UnsupportedLane
+from .._public import public_in
 from ._asyncio import AsyncioLane
 from ._function import is_async_function
 from ._lane import Lane, LaneOptions, OpenLane
@@ -20,6 +21,7 @@ DEFAULT_LANES = ("trio", "thread")
 """The lanes of agents that do not say where they run."""
 
 
+@public_in("lightning_trio.lanes")
 def register_lane(lane: Lane) -> None:
     """Let agents run in a lane, by its name.
 

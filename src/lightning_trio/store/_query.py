@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
+from .._public import public_in
 from .._records import Attempt, PaginatedResult, ResourcesUpdate, Rollout, Run, Worker
 from .._spans import Span
 
@@ -32,6 +33,7 @@ def _distinct(values: Collection[Any] | None) -> frozenset[Any] | None:
     return None if values is None else frozenset(values)
 
 
+@public_in("lightning_trio.store")
 @attrs.frozen
 class Condition:
     """Keep records whose `field` is one of `within`, or whose text has `contains` in it."""
@@ -48,6 +50,7 @@ class Condition:
         return value is not None and self.contains is not None and self.contains in value
 
 
+@public_in("lightning_trio.store")
 @attrs.frozen
 class Query:
     """Ask a store for records of one table.
@@ -93,6 +96,7 @@ class Query:
         return next((values for values in found if values is not None), None)
 
 
+@public_in("lightning_trio.store")
 def select(records: Iterable[Any], query: Query) -> PaginatedResult[Any]:
     """Run `query` on records in order of their creation."""
     found = [record for record in records if _matches(record, query)]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from .._errors import StaleAttempt, UnknownId
 from .._lifecycle import UNFINISHED_ROLLOUT
+from .._public import public_in
 from .._records import (
     UNSET,
     AttemptChange,
@@ -32,6 +33,7 @@ from ._query import Condition, Query
 from ._store import LightningStore, Record
 
 
+@public_in("lightning_trio.store")
 class RunStore(LightningStore):
     """Pass everything on to `store`, with the run's id.
 

@@ -15,6 +15,7 @@ import trio
 from .._errors import UnknownId
 from .._ids import new_resources_id
 from .._lifecycle import TERMINAL_ROLLOUT
+from .._public import public
 from .._records import (
     UNSET,
     Attempt,
@@ -59,6 +60,7 @@ _READ_BACK_SECONDS = 5.0
 """How long reading what was committed may take once the caller is cancelled."""
 
 
+@public
 class LightningStore(ABC):
     """Keep rollouts, attempts, spans, resources snapshots and workers.
 

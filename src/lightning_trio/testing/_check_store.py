@@ -8,6 +8,7 @@ from functools import partial
 
 import trio
 
+from .._public import public_in
 from ..store import LightningStore
 from ._store_checks import CHECKS, Check, check_reopened
 
@@ -15,6 +16,7 @@ _DEADLINE_SECONDS = 30.0
 """How long one check may take: a wait that nobody ends must not hang the suite."""
 
 
+@public_in("lightning_trio.testing")
 def store_checks() -> tuple[Check, ...]:
     """Give the checks that `check_store` runs, one a rule, to run them as tests of their own.
 
@@ -28,6 +30,7 @@ def store_checks() -> tuple[Check, ...]:
     return CHECKS
 
 
+@public_in("lightning_trio.testing")
 async def check_store(
     open_store: Callable[[], AbstractAsyncContextManager[LightningStore]],
     *,

@@ -8,6 +8,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from .._errors import NoActiveRollout
+from .._public import public
 from .._records import AttemptedRollout
 from .._resources import NamedResources
 from ._current import find_recorder
@@ -30,6 +31,7 @@ def current_recorder(what: str) -> AttemptRecorder:
     return recorder
 
 
+@public
 def current_rollout() -> AttemptedRollout:
     """Give the rollout that the calling code runs for, with its attempt.
 
@@ -46,6 +48,7 @@ def current_rollout() -> AttemptedRollout:
     return current_recorder("current_rollout()").rollout
 
 
+@public
 def current_resources() -> NamedResources:
     """Give the resources of the rollout that the calling code runs for, in a mapping of the caller's own.
 
@@ -64,6 +67,7 @@ def current_resources() -> NamedResources:
     return dict(current_recorder("current_resources()").resources)
 
 
+@public
 def carry_context(fn: Callable[P, T]) -> Callable[P, T]:
     """Bind `fn` to the calling rollout, for threads that an agent starts by itself.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from .._public import public
 from .._spans import Span
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _BATCH_SPANS = 512
 _FLUSH_SECONDS = 5.0
 
 
+@public
 @attrs.frozen
 class ExporterStatistics:
     """What became of the spans meant for one exporter: numbers of spans."""

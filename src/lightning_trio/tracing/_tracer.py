@@ -11,6 +11,7 @@ import attrs
 
 from .._concurrency import FlatNursery
 from .._errors import UsageError
+from .._public import public
 from .._spans import Span
 from ._current import find_recorder
 from ._export import ExporterStatistics, Exporting, ExportQueue
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ._otel import RouteSpans
 
 
+@public
 @attrs.frozen
 class TracerStatistics:
     """What became of spans outside the store.
@@ -33,6 +35,7 @@ class TracerStatistics:
     exporters: Mapping[str, ExporterStatistics]
 
 
+@public
 class Tracer:
     """Record attempts, take in spans that libraries make through OpenTelemetry, and export.
 

@@ -18,6 +18,7 @@ from ..._containers import copy_containers
 from ..._errors import Evicted, StaleAttempt, UnknownId
 from ..._ids import new_attempt_id
 from ..._lifecycle import QUEUED, TERMINAL_ATTEMPT, TERMINAL_ROLLOUT, rollout_status_after, rollout_status_after_loss
+from ..._public import public
 from ..._records import (
     DEFAULT_CONFIG,
     RETRY_NOW,
@@ -109,6 +110,7 @@ class _Statuses:
 _number = operator.attrgetter("number")
 
 
+@public
 class InMemoryLightningStore(LightningStore):
     """Keep everything in this process's memory.
 

@@ -8,6 +8,7 @@ import trio
 
 from ..._errors import StoreUnavailable
 from ..._ids import random_bits
+from ..._public import public
 from .._sql import MAX_PAYLOAD_BYTES, Connection, SqlLightningStore, TryAgain
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ _SHARDS: Final = 64
 """How many rows each count is spread over, so that writers seldom wait for each other's."""
 
 
+@public
 class PostgresLightningStore(SqlLightningStore):
     """Keep everything in a PostgreSQL database, so that runners on many machines share one queue.
 

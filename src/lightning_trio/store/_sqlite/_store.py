@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, Self, get_args
 import trio
 
 from ..._errors import StoreLocked, StoreUnavailable
+from ..._public import public
 from .._sql import MAX_PAYLOAD_BYTES, MIGRATIONS, Connection, SqlLightningStore, migrate
 from ._connection import SqliteConnection
 from ._file import APPLICATION_ID, check_path, check_schema, check_tables
@@ -21,6 +22,7 @@ _LONGEST_NAME: Final = 200
 """How many bytes a run's name may take; file systems take 255 for a name, and ``.db-wal`` is added to it."""
 
 
+@public
 class SqliteLightningStore(SqlLightningStore):
     """Keep everything in one SQLite file, so that a run survives its process.
 

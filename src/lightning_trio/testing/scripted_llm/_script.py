@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeAlias, cast
 import attrs
 import trio
 
+from ..._public import public_in
+
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
@@ -41,6 +43,7 @@ def _as_reply(reply: Reply | str) -> Reply:
     return Reply(reply) if isinstance(reply, str) else reply
 
 
+@public_in("lightning_trio.testing")
 @attrs.frozen
 class ToolCall:
     """Ask the agent, as a model would, to call one of its tools.
@@ -60,6 +63,7 @@ class ToolCall:
     id: str | None = None
 
 
+@public_in("lightning_trio.testing")
 @attrs.frozen
 class Usage:
     """Say how many tokens a reply is to report, in place of the simulated count.
@@ -73,6 +77,7 @@ class Usage:
     completion_tokens: int
 
 
+@public_in("lightning_trio.testing")
 @attrs.frozen
 class Reply:
     """One successful answer of a scripted LLM, sent whole or as a stream, as the request asks.
@@ -102,6 +107,7 @@ class Reply:
     chunk_interval: float = attrs.field(default=0.0, validator=_seconds, kw_only=True)
 
 
+@public_in("lightning_trio.testing")
 @attrs.frozen
 class RateLimited:
     """Refuse a request with status 429, as a provider does when its quota is used up.
@@ -123,6 +129,7 @@ class RateLimited:
     latency: float | None = attrs.field(default=None, validator=_seconds, kw_only=True)
 
 
+@public_in("lightning_trio.testing")
 @attrs.frozen
 class ErrorStatus:
     """Refuse a request with any HTTP error and a body in OpenAI's error shape.
@@ -147,6 +154,7 @@ class ErrorStatus:
     latency: float | None = attrs.field(default=None, validator=_seconds, kw_only=True)
 
 
+@public_in("lightning_trio.testing")
 @attrs.frozen
 class CutConnection:
     """Begin an answer and close the connection in the middle of it; the client sees a transport error.
@@ -172,6 +180,7 @@ class CutConnection:
     latency: float | None = attrs.field(default=None, validator=_seconds, kw_only=True)
 
 
+@public_in("lightning_trio.testing")
 @attrs.frozen
 class BadJSON:
     """Answer with status 200 and a body, or a stream's chunk, that is not valid JSON.
@@ -194,6 +203,7 @@ _SCRIPTED = (str, Reply, RateLimited, ErrorStatus, CutConnection, BadJSON)
 _REMEDY = "give a str, a Reply, a RateLimited, an ErrorStatus, a CutConnection or a BadJSON"
 
 
+@public_in("lightning_trio.testing")
 @attrs.frozen
 class RecordedRequest:
     """One chat completion request, as the server got it.
@@ -211,6 +221,7 @@ class RecordedRequest:
     when: float
 
 
+@public_in("lightning_trio.testing")
 @attrs.frozen
 class ScriptedLLMStatistics:
     """What a scripted LLM has done so far.
@@ -272,6 +283,7 @@ def _read_script(script: object) -> Callable[[RecordedRequest], Reply | Fault]:
     raise TypeError(f"script is a {type(script).__name__}; {_REMEDY}, a sequence of these, or a callable")
 
 
+@public_in("lightning_trio.testing")
 class Playback:
     """A script being played: the requests that came, the replies they get, and the counts."""
 

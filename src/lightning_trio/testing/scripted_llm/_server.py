@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 
 import attrs
 
+from ..._public import public_in
 from ._script import Playback, RecordedRequest, Script, ScriptedLLMStatistics
 
 
+@public_in("lightning_trio.testing")
 @attrs.frozen(eq=False)
 class ScriptedLLM:
     """A running scripted LLM; `open_scripted_llm` makes it.
@@ -30,6 +32,7 @@ class ScriptedLLM:
         return self._playback.statistics
 
 
+@public_in("lightning_trio.testing")
 @asynccontextmanager
 async def open_scripted_llm(
     script: Script, *, model: str = "scripted", latency: float = 0.0

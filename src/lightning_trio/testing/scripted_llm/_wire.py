@@ -9,17 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import attrs
 import msgspec
 from starlette.exceptions import HTTPException
 
 from ._script import BadJSON, CutConnection, ErrorStatus, Fault, RateLimited, Reply, ToolCall, Usage
-
-if TYPE_CHECKING:
-    pass
-
 
 _ERROR_CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
 _ARGUMENT_PIECE = 12  # characters; short, so that a client that does not join the pieces is found out

@@ -1,0 +1,241 @@
+"""The names of the package: where each is, and what to write in place of one that is not there.
+
+They are imported on first use, so that ``import lightning_trio`` costs little, whatever a program goes on to need.
+`__init__` has the same names once more, for type checkers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+PACKAGE: Final = "lightning_trio"
+
+MODULES: Final = (
+    "algorithms",
+    "embed",
+    "emitter",
+    "lanes",
+    "llm",
+    "semconv",
+    "store",
+    "tracing",
+)
+"""The submodules that are attributes without being imported."""
+
+_NAMES_BY_MODULE: Final[Mapping[str, tuple[str, ...]]] = {
+    "_agents": (
+        "FunctionalLitAgent",
+        "LitAgent",
+        "llm_rollout",
+        "prompt_rollout",
+        "rollout",
+    ),
+    "_errors": (
+        "AgentError",
+        "AgentSignatureError",
+        "AsyncioAgentError",
+        "AttemptAbandoned",
+        "AttemptTimedOut",
+        "ComponentError",
+        "DatasetError",
+        "Evicted",
+        "InvalidReturn",
+        "InvalidReward",
+        "LightningTrioError",
+        "MissingPlaceholder",
+        "NestedTrioRun",
+        "NoActiveRollout",
+        "NotInTrio",
+        "NotStorable",
+        "PayloadTooLarge",
+        "RemoteAgentError",
+        "ResourceError",
+        "ResumeError",
+        "RolloutCancelled",
+        "RunnerClosed",
+        "StaleAttempt",
+        "StaleRun",
+        "StoreClosed",
+        "StoreError",
+        "StoreFormatError",
+        "StoreFull",
+        "StoreLocked",
+        "StoreUnavailable",
+        "UnknownId",
+        "UnsupportedLane",
+        "UsageError",
+        "WorkerDied",
+    ),
+    "_records": (
+        "UNSET",
+        "Attempt",
+        "AttemptedRollout",
+        "AttemptStatus",
+        "CompletedRollout",
+        "DatasetFingerprint",
+        "EnqueueRolloutRequest",
+        "ErrorRecord",
+        "Expiry",
+        "FitResult",
+        "LaneName",
+        "PaginatedResult",
+        "ResourcesUpdate",
+        "Rollout",
+        "RolloutConfig",
+        "RolloutMode",
+        "RolloutRemoval",
+        "RolloutStatus",
+        "Run",
+        "RunnerStatistics",
+        "RunSummary",
+        "StoreStatistics",
+        "Worker",
+        "WorkerStatus",
+    ),
+    "_resources": (
+        "LLM",
+        "NamedResources",
+        "PromptTemplate",
+        "ProxyLLM",
+        "Resource",
+        "UnknownResource",
+    ),
+    "_runner": (
+        "Hook",
+        "RolloutStream",
+        "Runner",
+        "RunningAttempt",
+    ),
+    "_spans": (
+        "Event",
+        "Link",
+        "LinkAttributes",
+        "OtelResource",
+        "RewardDimension",
+        "Span",
+        "SpanContext",
+        "SpanCoreFields",
+        "TraceStatus",
+        "Usage",
+        "extract_links_from_attributes",
+        "extract_tags_from_attributes",
+        "filter_and_unflatten_attributes",
+        "filter_attributes",
+        "find_final_reward",
+        "find_reward_spans",
+        "flatten_attributes",
+        "format_trace",
+        "get_reward_value",
+        "get_rewards_from_span",
+        "is_reward_span",
+        "make_link_attributes",
+        "make_tag_attributes",
+        "query_linked_spans",
+        "unflatten_attributes",
+    ),
+    "_trainer": ("Trainer",),
+    "algorithms": (
+        "Algorithm",
+        "Baseline",
+        "Dataset",
+        "FastAlgorithm",
+        "FunctionalAlgorithm",
+        "Session",
+        "algo",
+    ),
+    "emitter": (
+        "Emitter",
+        "Operation",
+        "current_emitter",
+        "emit_annotation",
+        "emit_exception",
+        "emit_message",
+        "emit_object",
+        "emit_reward",
+        "get_message_value",
+        "get_object_value",
+        "operation",
+        "reward",
+    ),
+    "lanes": ("RunningTask",),
+    "llm": ("open_local_llm",),
+    "store": (
+        "Audit",
+        "InMemoryLightningStore",
+        "LightningStore",
+        "PostgresLightningStore",
+        "SqliteLightningStore",
+        "audit",
+    ),
+    "tracing": (
+        "ExporterStatistics",
+        "Tracer",
+        "TracerStatistics",
+        "carry_context",
+        "current_resources",
+        "current_rollout",
+    ),
+}
+
+NAMES: Final[Mapping[str, str]] = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
+"""By the public name: the module that has it."""
+
+ALL: Final = [*NAMES, *MODULES]
+"""What ``from lightning_trio import *`` brings."""
+
+_LATER: Final = "Agent-lightning 0.3 has it, and it is not here yet; see docs/migrating.md"
+
+INSTEAD: Final[Mapping[str, str]] = {
+    "Lane": "the Literal of that name is called LaneName; the protocol of lanes is lightning_trio.lanes.Lane",
+    "AgentOpsTracer": "write: Tracer",
+    "OtelTracer": "write: Tracer",
+    "LitAgentRunner": "write: async with Runner(agent, store=…) as runner: …",
+    "LLMProxy": 'name the proxy you run as a resource: {"llm": ProxyLLM(endpoint="http://…/v1", model="…")}',
+    "APO": _LATER,
+    "TraceToMessages": _LATER,
+    "TracerTraceToTriplet": _LATER,
+    "LightningStoreClient": f"{_LATER}. For runners on many machines write: PostgresLightningStore",
+    "LightningStoreServer": f"{_LATER}. For runners on many machines write: PostgresLightningStore",
+}
+"""By a name that this package had, or that Agent-lightning 0.3 has: what to write."""
+
+
+def find(name: str) -> object:
+    """Return what a public name of the package stands for, and put it where it is found at once from then on.
+
+    Raises:
+        AttributeError: there is no such name; the message says which to write.
+    """
+    if name in MODULES:
+        return importlib.import_module(f"{PACKAGE}.{name}")
+    if name in NAMES:
+        return _bring(PACKAGE, NAMES[name], name)
+    # Without the module as `obj`: Python would suggest the name a second time.
+    raise AttributeError(_absence(name), name=name)
+
+
+def directory() -> list[str]:
+    """Return what ``dir(lightning_trio)`` lists, whether it has been used or not."""
+    return sorted({*vars(sys.modules[PACKAGE]), *ALL})
+
+
+def _absence(name: str) -> str:
+    text = f"module {PACKAGE!r} has no attribute {name!r}"
+    if name in INSTEAD:
+        return f"{text}; {INSTEAD[name]}"
+    if name.startswith("_"):
+        return text
+    # Needed by who has misspelt a name.
+    import difflib
+
+    close = difflib.get_close_matches(name, ALL, n=1)
+    return f"{text}; did you mean {close[0]}?" if close else text
+
+
+def _bring(package: str, module: str, name: str) -> object:
+    found: object = getattr(importlib.import_module(f"{package}.{module}"), name)
+    setattr(sys.modules[package], name, found)
+    return found

@@ -1,0 +1,117 @@
+"""`import lightning_trio` brings nothing, and every name when it is used first."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+
+import lightning_trio as agl
+from lightning_trio import _names
+
+
+def for_type_checkers() -> Iterator[tuple[str | None, str]]:
+    for node in ast.walk(ast.parse(inspect.getsource(agl))):
+        if isinstance(node, ast.ImportFrom) and node.level and node.col_offset:
+            for alias in node.names:
+                assert alias.asname is not None
+                if not alias.asname.startswith("__") and node.module != "_names":
+                    yield node.module, alias.asname
+
+
+def run(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_type_checkers_and_programs_see_the_same_names() -> None:
+    table = {(module, name) for name, module in _names.NAMES.items()}
+    modules = {(None, name) for name in _names.MODULES}
+
+    assert set(for_type_checkers()) == table | modules
+
+
+@pytest.mark.parametrize("name", _names.ALL)
+def test_every_name_is_there(name: str) -> None:
+    assert getattr(agl, name) is getattr(agl, name)
+    assert name in vars(agl)
+
+
+def test_importing_the_package_imports_no_other() -> None:
+    loaded = run("import sys, lightning_trio; print(*sys.modules)").split()
+
+    assert "trio" not in loaded
+    assert "attr" not in loaded
+    assert {name for name in loaded if name.startswith("lightning_trio.")} == {
+        "lightning_trio._version",
+        "lightning_trio._names",
+    }
+
+
+def test_names_and_modules_can_be_listed_before_they_are_used() -> None:
+    listed = run("import lightning_trio; print(*dir(lightning_trio))").split()
+
+    assert set(listed) >= {*_names.ALL, "__version__"}
+
+
+def test_all_names_can_be_imported_at_once() -> None:
+    run("from lightning_trio import *; Runner, rollout, AttemptTimedOut, semconv.LightningSpanAttributes")
+
+
+def test_a_submodule_is_an_attribute() -> None:
+    assert run("import lightning_trio as agl; print(agl.embed.open_asyncio.__module__)") == "lightning_trio.embed\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Traner", "module 'lightning_trio' has no attribute 'Traner'; did you mean Trainer?"),
+        ("emit_rewards", "module 'lightning_trio' has no attribute 'emit_rewards'; did you mean emit_reward?"),
+        ("xyzzy", "module 'lightning_trio' has no attribute 'xyzzy'"),
+        ("_private", "module 'lightning_trio' has no attribute '_private'"),
+        (
+            "Lane",
+            "module 'lightning_trio' has no attribute 'Lane'; the Literal of that name is called LaneName; "
+            "the protocol of lanes is lightning_trio.lanes.Lane",
+        ),
+        ("OtelTracer", "module 'lightning_trio' has no attribute 'OtelTracer'; write: Tracer"),
+        (
+            "APO",
+            "module 'lightning_trio' has no attribute 'APO'; Agent-lightning 0.3 has it, and it is not here yet; "
+            "see docs/migrating.md",
+        ),
+    ],
+)
+def test_a_name_that_is_not_there_says_what_to_write(name: str, message: str) -> None:
+    with pytest.raises(AttributeError) as raised:
+        getattr(agl, name)
+
+    assert str(raised.value) == message
+    assert raised.value.name == name
+    # Python's own suggestion would be a second one.
+    assert traceback.format_exception_only(raised.value) == [f"AttributeError: {message}\n"]
+    assert not hasattr(agl, name)
+
+
+def test_what_is_said_to_be_gone_is_gone() -> None:
+    assert not _names.INSTEAD.keys() & {*_names.ALL}
+
+
+def test_a_name_that_is_not_there_cannot_be_imported() -> None:
+    with pytest.raises(ImportError, match="cannot import name 'Traner' from 'lightning_trio'"):
+        exec("from lightning_trio import Traner")
+
+
+def test_tools_that_look_for_dunders_find_none() -> None:
+    module: ModuleType = agl
+
+    assert inspect.unwrap(module) is module
+    assert not hasattr(module, "__wrapped__")
+    assert inspect.getdoc(module)
