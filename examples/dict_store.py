@@ -47,8 +47,11 @@ from lightning_trio.store import (
     TERMINAL_ROLLOUT,
     AttemptChange,
     AttemptOutcome,
+    Final,
+    GiveBack,
     Query,
     Record,
+    RetryIn,
     RolloutChange,
     RolloutRemoval,
     Unset,
@@ -254,10 +257,11 @@ class Tables:
         fields = ("status", "end_time", "error", "final_reward", "duration", "usage")
         self.replace(attrs.evolve(attempt, **{name: getattr(outcome, name) for name in fields}))
         self.note_worker(attempt.worker_id, "idle", None)
-        if outcome.requeue:
+        if isinstance(outcome.next, GiveBack):
             self.become(outcome.rollout_id, "requeuing")
             return "requeuing"
-        return self.after(outcome.rollout_id, outcome.status, outcome.retry_delay, outcome.final)
+        delay = outcome.next.seconds if isinstance(outcome.next, RetryIn) else None
+        return self.after(outcome.rollout_id, outcome.status, delay, isinstance(outcome.next, Final))
 
     def after(self, rollout_id: str, status: AttemptStatus, delay: float | None, final: bool) -> RolloutStatus:
         """Move a rollout on from its latest attempt's status; attempts given back or lost do not count."""

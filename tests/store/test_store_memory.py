@@ -34,7 +34,14 @@ from lightning_trio import (
     StoreStatistics,
     UnknownId,
 )
-from lightning_trio._records import AttemptOutcome, RolloutChange
+from lightning_trio._records import (
+    GIVE_BACK,
+    REPORTER_RETRIES,
+    RETRY_NOW,
+    AttemptOutcome,
+    RetryIn,
+    RolloutChange,
+)
 
 RETRY = RolloutConfig(max_attempts=3, retry_condition=["failed"])
 
@@ -341,7 +348,7 @@ def test_a_retry_that_waited_is_due_when_the_store_is_opened_in_another_program(
     async def fail() -> None:
         async with store:
             [attempted] = await store.start([EnqueueRolloutRequest("task", config=RETRY)])
-            await store.finish([report(attempted, "failed", retry_delay=math.inf)])
+            await store.finish([report(attempted, "failed", next=RetryIn(math.inf))])
             assert await store.claim(1) == []
 
     async def claim() -> list[AttemptedRollout]:
@@ -379,7 +386,7 @@ def test_waiting_works_in_another_program() -> None:
 async def test_retries_are_claimed_in_the_order_they_are_due(autojump_clock: MockClock) -> None:
     store = InMemoryLightningStore()
     late, early = await store.start([EnqueueRolloutRequest(task, config=RETRY) for task in ("late", "early")])
-    await store.finish([report(late, "failed", retry_delay=20.0), report(early, "failed", retry_delay=10.0)])
+    await store.finish([report(late, "failed", next=RetryIn(20.0)), report(early, "failed", next=RetryIn(10.0))])
     order: list[tuple[Any, float]] = []
     for _ in range(2):
         await store.wait_claimable()
@@ -391,11 +398,11 @@ async def test_retries_are_claimed_in_the_order_they_are_due(autojump_clock: Moc
 async def test_a_waiter_is_woken_for_an_earlier_retry_than_it_knew(autojump_clock: MockClock) -> None:
     store = InMemoryLightningStore()
     late, early = await store.start([EnqueueRolloutRequest(task, config=RETRY) for task in ("late", "early")])
-    await store.finish([report(late, "failed", retry_delay=20.0)])
+    await store.finish([report(late, "failed", next=RetryIn(20.0))])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.wait_claimable)
         await trio.sleep(1)
-        await store.finish([report(early, "failed", retry_delay=2.0)])
+        await store.finish([report(early, "failed", next=RetryIn(2.0))])
 
     assert trio.current_time() == 3.0
 
@@ -403,7 +410,7 @@ async def test_a_waiter_is_woken_for_an_earlier_retry_than_it_knew(autojump_cloc
 async def test_cancelling_a_retry_that_waits_leaves_the_waiter_waiting(autojump_clock: MockClock) -> None:
     store = InMemoryLightningStore()
     [attempted] = await store.start([EnqueueRolloutRequest("task", config=RETRY)])
-    await store.finish([report(attempted, "failed", retry_delay=5.0)])
+    await store.finish([report(attempted, "failed", next=RetryIn(5.0))])
     await store.update_rollout(attempted.rollout_id, status="cancelled")
     with trio.move_on_after(60) as scope:
         await store.wait_claimable()
@@ -506,18 +513,18 @@ class StoreMachine(RuleBasedStateMachine):
         queued=st.booleans(),
     )
     def finish(self, attempted: AttemptedRollout, status: AttemptStatus, reward: float | None, queued: bool) -> None:
-        delay = 0.0 if queued else None
-        outcome = report(attempted, status, final_reward=reward, spans=[span_of(attempted)], retry_delay=delay)
+        following = RETRY_NOW if queued else REPORTER_RETRIES
+        outcome = report(attempted, status, final_reward=reward, spans=[span_of(attempted)], next=following)
         self.expect_finish(attempted, outcome, queued)
 
     @rule(attempted=consumes(attempts))
     def give_back(self, attempted: AttemptedRollout) -> None:
-        self.expect_finish(attempted, report(attempted, "cancelled", requeue=True), True)
+        self.expect_finish(attempted, report(attempted, "cancelled", next=GIVE_BACK), True)
 
     def expect_finish(self, attempted: AttemptedRollout, outcome: AttemptOutcome, queued: bool) -> None:
         model = self.models[attempted.rollout_id]
         number = attempted.attempt.sequence_id
-        expected = model.finish(number, outcome.status, outcome.final_reward, outcome.requeue)
+        expected = model.finish(number, outcome.status, outcome.final_reward, outcome.next == GIVE_BACK)
         if expected is not None:
             self.leave_queue(attempted.rollout_id)
         if expected == "requeuing" and queued:

@@ -41,7 +41,14 @@ from lightning_trio import (
     SqliteLightningStore,
     StaleAttempt,
 )
-from lightning_trio._records import AttemptOutcome, RolloutRemoval, Worker
+from lightning_trio._records import (
+    GIVE_BACK,
+    REPORTER_RETRIES,
+    RETRY_NOW,
+    AttemptOutcome,
+    RolloutRemoval,
+    Worker,
+)
 from lightning_trio._spans import Usage
 
 T = TypeVar("T")
@@ -269,6 +276,7 @@ class StoreMachine(RuleBasedStateMachine):
     )
     def finish(self, indices: list[int], status: Any, requeue: bool, retried_here: bool, reward: float | None) -> None:
         requeue = requeue and status == "cancelled"
+        following = GIVE_BACK if requeue else REPORTER_RETRIES if retried_here else RETRY_NOW
         reports = [self.some_attempt(index) for index in indices]
         outcomes = [
             AttemptOutcome(
@@ -278,8 +286,7 @@ class StoreMachine(RuleBasedStateMachine):
                 time.time(),
                 [attrs.evolve(self.new_span(rollout, attempt), sequence_id=len(attempt.spans) + 1)],
                 final_reward=reward,
-                retry_delay=None if retried_here else 0.0,
-                requeue=requeue,
+                next=following,
                 usage=Usage(3, 1),
             )
             for rollout, attempt in reports

@@ -13,7 +13,16 @@ from ._exception_names import exception_names as exception_names
 from ._exception_names import is_named as is_named
 from ._exception_names import missing_name as missing_name
 from ._exception_names import names_of_members as names_of_members
+from ._outcome import FINAL as FINAL
+from ._outcome import GIVE_BACK as GIVE_BACK
+from ._outcome import REPORTER_RETRIES as REPORTER_RETRIES
+from ._outcome import RETRY_NOW as RETRY_NOW
 from ._outcome import AttemptOutcome as AttemptOutcome
+from ._outcome import Final as Final
+from ._outcome import GiveBack as GiveBack
+from ._outcome import Next as Next
+from ._outcome import ReporterRetries as ReporterRetries
+from ._outcome import RetryIn as RetryIn
 from ._page import PaginatedResult as PaginatedResult
 from ._rollout import Attempt as Attempt
 from ._rollout import AttemptedRollout as AttemptedRollout

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+from typing import Final as Constant
 
 import attrs
 
@@ -15,13 +16,42 @@ from ._statuses import AttemptStatus
 
 
 @attrs.frozen
+class GiveBack:
+    """The rollout goes back into the queue, and the attempt does not count towards `max_attempts`."""
+
+
+@attrs.frozen
+class RetryIn:
+    """If the configuration grants another attempt, it may be claimed after this many seconds."""
+
+    seconds: float = 0.0
+
+
+@attrs.frozen
+class ReporterRetries:
+    """If the configuration grants another attempt, the reporter runs it itself; nothing is queued."""
+
+
+@attrs.frozen
+class Final:
+    """There is no further attempt, whatever the configuration says."""
+
+
+Next: TypeAlias = GiveBack | RetryIn | ReporterRetries | Final
+"""What is to become of a rollout after an attempt."""
+
+GIVE_BACK: Constant = GiveBack()
+RETRY_NOW: Constant = RetryIn(0.0)
+REPORTER_RETRIES: Constant = ReporterRetries()
+FINAL: Constant = Final()
+
+
+@attrs.frozen
 class AttemptOutcome:
     """Report how an attempt ended; a store commits it, its spans and the rollout's status together.
 
-    `status` ``"cancelled"`` with `requeue` puts the rollout back into the queue; that attempt does not count
-    towards `max_attempts`. `retry_delay` is the wait in seconds before the rollout may be claimed for a further
-    attempt, if it gets one; None where the reporter runs that attempt itself. With `final` there is no further
-    attempt, whatever the configuration says.
+    `next` says what is to become of the rollout. It matters where the configuration grants another attempt, but for
+    `GiveBack`: that one always puts the rollout back into the queue.
     """
 
     rollout_id: str
@@ -32,7 +62,5 @@ class AttemptOutcome:
     error: ErrorRecord | None = None
     final_reward: float | None = None
     duration: float | None = None
-    retry_delay: float | None = 0.0
-    requeue: bool = False
-    final: bool = False
+    next: Next = RETRY_NOW
     usage: Usage = NO_USAGE

@@ -23,11 +23,15 @@ from .._errors import LightningTrioError, NotStorable, RunnerClosed, StaleAttemp
 from .._host import Stop
 from .._lifecycle import TERMINAL_ROLLOUT, allowance, is_final, retry_delay
 from .._records import (
+    FINAL,
+    GIVE_BACK,
+    REPORTER_RETRIES,
     Attempt,
     AttemptedRollout,
     AttemptStatus,
     CompletedRollout,
     EnqueueRolloutRequest,
+    RetryIn,
     RolloutConfig,
     RolloutMode,
     RolloutStatus,
@@ -229,7 +233,7 @@ class Engine:
     async def _run_claimed(self, rollout: AttemptedRollout, resources: NamedResources, host: Link | None) -> None:
         ended = await self._run(rollout, resources, host, await self._spent(rollout))
         if ended.outcome.status == "cancelled":
-            ended.outcome = attrs.evolve(ended.outcome, requeue=True)
+            ended.outcome = attrs.evolve(ended.outcome, next=GIVE_BACK)
         self._commit_soon(ended, None)
         if ended.stop is not None:
             raise ended.stop
@@ -279,8 +283,10 @@ class Engine:
         began = trio.current_time()
         while True:
             ended = await self._run(rollout, resources, host, trio.current_time() - began)
-            delay = ended.outcome.retry_delay or 0.0
-            ended.outcome = attrs.evolve(ended.outcome, retry_delay=None)
+            delay = 0.0
+            if isinstance(ended.outcome.next, RetryIn):
+                delay = ended.outcome.next.seconds
+                ended.outcome = attrs.evolve(ended.outcome, next=REPORTER_RETRIES)
             status = await self._commit(ended)
             if status is None:
                 ended.refuse()
@@ -332,7 +338,7 @@ class Engine:
             spent += trio.current_time() - progress.started + delay
             final = progress.timed_out and progress.allowance is not None and progress.allowance.final
             final = final or is_final(outcome.status, outcome.error, config, spent)
-            ended.outcome = attrs.evolve(outcome, retry_delay=delay, final=final)
+            ended.outcome = attrs.evolve(outcome, next=FINAL if final else RetryIn(delay))
         return ended
 
     # Committing.

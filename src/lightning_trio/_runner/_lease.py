@@ -12,7 +12,7 @@ import trio
 
 from .._concurrency import FlatNursery
 from .._host import is_dead, own_process
-from .._records import Attempt, AttemptOutcome, ErrorRecord, Worker
+from .._records import GIVE_BACK, Attempt, AttemptOutcome, ErrorRecord, Worker
 from ..store import Condition, LightningStore, Query
 
 logger = logging.getLogger("lightning_trio.runner")
@@ -79,7 +79,7 @@ async def _give_up(store: LightningStore, worker_id: str) -> None:
 
 def _given_back(attempt: Attempt) -> AttemptOutcome:
     error = ErrorRecord("RolloutCancelled", "its runner closed before what came of it was committed", "")
-    return AttemptOutcome(attempt.rollout_id, attempt.attempt_id, "cancelled", time.time(), error=error, requeue=True)
+    return AttemptOutcome(attempt.rollout_id, attempt.attempt_id, "cancelled", time.time(), error=error, next=GIVE_BACK)
 
 
 async def _renew(store: LightningStore, worker_id: str, is_busy: Callable[[], bool], seconds: float) -> None:

@@ -7,7 +7,7 @@ import logging
 import attrs
 
 from .._errors import NotStorable
-from .._records import AttemptOutcome, ErrorRecord, RolloutStatus
+from .._records import FINAL, AttemptOutcome, ErrorRecord, RolloutStatus
 from .._spans import TraceStatus
 from ..store import LightningStore
 
@@ -35,11 +35,10 @@ async def _finish_without_payload(
 ) -> tuple[AttemptOutcome, RolloutStatus | None]:
     failed = TraceStatus("ERROR", f"{error.type}: {error.message}")
     root = [attrs.evolve(span, status=failed) for span in outcome.spans if span.parent_id is None]
+    bare = attrs.evolve(outcome, spans=root, error=error, final_reward=None)
     # One that was cancelled goes back to the queue, or ends as it would have.
-    status = outcome.status if outcome.status == "cancelled" else "failed"
-    bare = attrs.evolve(
-        outcome, status=status, spans=root, error=error, final_reward=None, retry_delay=None, final=True
-    )
+    if outcome.status != "cancelled":
+        bare = attrs.evolve(bare, status="failed", next=FINAL)
     try:
         [new] = await store.finish([bare])
     except NotStorable:

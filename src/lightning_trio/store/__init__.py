@@ -7,8 +7,17 @@ from .._lifecycle import TERMINAL_ROLLOUT as TERMINAL_ROLLOUT
 from .._lifecycle import may_replace as may_replace
 from .._lifecycle import rollout_status_after as rollout_status_after
 from .._lifecycle import rollout_status_after_loss as rollout_status_after_loss
+from .._records import FINAL as FINAL
+from .._records import GIVE_BACK as GIVE_BACK
+from .._records import REPORTER_RETRIES as REPORTER_RETRIES
+from .._records import RETRY_NOW as RETRY_NOW
 from .._records import AttemptChange as AttemptChange
 from .._records import AttemptOutcome as AttemptOutcome
+from .._records import Final as Final
+from .._records import GiveBack as GiveBack
+from .._records import Next as Next
+from .._records import ReporterRetries as ReporterRetries
+from .._records import RetryIn as RetryIn
 from .._records import RolloutChange as RolloutChange
 from .._records import RolloutRemoval as RolloutRemoval
 from .._records import Unset as Unset

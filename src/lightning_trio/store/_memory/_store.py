@@ -20,6 +20,7 @@ from ..._ids import new_attempt_id
 from ..._lifecycle import QUEUED, TERMINAL_ATTEMPT, TERMINAL_ROLLOUT, rollout_status_after, rollout_status_after_loss
 from ..._records import (
     DEFAULT_CONFIG,
+    RETRY_NOW,
     Attempt,
     AttemptChange,
     AttemptedRollout,
@@ -27,8 +28,12 @@ from ..._records import (
     AttemptStatus,
     EnqueueRolloutRequest,
     Expiry,
+    Final,
+    GiveBack,
+    Next,
     PaginatedResult,
     ResourcesUpdate,
+    RetryIn,
     RolloutChange,
     RolloutConfig,
     RolloutRemoval,
@@ -361,16 +366,16 @@ class InMemoryLightningStore(LightningStore):
         else:
             entry.spans = tuple(outcome.spans)
             self._total_spans += len(outcome.spans)
-        if outcome.requeue:
+        return self._after_attempt(entry, outcome.status, outcome.next)
+
+    def _after_attempt(self, entry: Entry, status: AttemptStatus, following: Next) -> RolloutStatus:
+        if isinstance(following, GiveBack):
             entry.not_counted += 1
             return self._move_on(entry, "requeuing", 0.0)
-        return self._after_attempt(entry, outcome.status, outcome.retry_delay, outcome.final)
-
-    def _after_attempt(self, entry: Entry, status: AttemptStatus, delay: float | None, final: bool) -> RolloutStatus:
         counted = len(entry.attempts) - entry.not_counted
-        return self._move_on(
-            entry, rollout_status_after(status, counted, entry.config or DEFAULT_CONFIG, final=final), delay
-        )
+        final = isinstance(following, Final)
+        new = rollout_status_after(status, counted, entry.config or DEFAULT_CONFIG, final=final)
+        return self._move_on(entry, new, following.seconds if isinstance(following, RetryIn) else None)
 
     def _move_on(self, entry: Entry, new: RolloutStatus, delay: float | None) -> RolloutStatus:
         self._set_status(entry, new)
@@ -526,7 +531,7 @@ class InMemoryLightningStore(LightningStore):
         if "worker_id" in fields or moved:
             self._note_worker_of(attempt)
         if moved:
-            self._after_attempt(entry, attempt.status, 0.0, final=False)
+            self._after_attempt(entry, attempt.status, RETRY_NOW)
 
     def _note_worker_of(self, attempt: Attempt) -> None:
         if attempt.worker_id is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
+from typing import Final as Constant
 
 import attrs
 
 from ..._lifecycle import rollout_status_after
-from ..._records import AttemptOutcome, AttemptStatus, RolloutStatus
+from ..._records import AttemptOutcome, AttemptStatus, Final, GiveBack, RetryIn, RolloutStatus
 from ..._serialization import NO_LIMIT, encode_error, encode_spans
 from ..._spans import NO_USAGE, Usage
 from .._rollout_ids import RolloutIdCipher
@@ -38,7 +39,7 @@ def encode_outcome(outcome: AttemptOutcome, limit: int) -> EncodedOutcome:
     return EncodedOutcome(outcome, spans, encode_error(outcome.error))
 
 
-_ENDED: Final[Columns] = {
+_ENDED: Constant[Columns] = {
     "number": "int",
     "status": "text",
     "end_time": "real",
@@ -153,11 +154,12 @@ def _add_usage(transaction: Transaction, run_id: str, usage: Usage) -> None:
 
 
 def _move_on(transaction: Transaction, standing: RolloutState, outcome: AttemptOutcome) -> RolloutStatus:
-    if outcome.requeue:
+    if isinstance(outcome.next, GiveBack):
         standing.not_counted += 1
         standing.set_status(transaction, "requeuing", READY)
         return "requeuing"
-    return after_attempt(transaction, standing, outcome.status, outcome.retry_delay, final=outcome.final)
+    delay = outcome.next.seconds if isinstance(outcome.next, RetryIn) else None
+    return after_attempt(transaction, standing, outcome.status, delay, final=isinstance(outcome.next, Final))
 
 
 def after_attempt(

@@ -6,7 +6,18 @@ import trio
 
 from ..._errors import StaleAttempt, UnknownId
 from ..._lifecycle import TERMINAL_ATTEMPT
-from ..._records import AttemptOutcome, AttemptStatus, EnqueueRolloutRequest, ErrorRecord, RolloutConfig, RolloutStatus
+from ..._records import (
+    GIVE_BACK,
+    REPORTER_RETRIES,
+    RETRY_NOW,
+    AttemptOutcome,
+    AttemptStatus,
+    EnqueueRolloutRequest,
+    ErrorRecord,
+    RetryIn,
+    RolloutConfig,
+    RolloutStatus,
+)
 from ...store import LightningStore
 from ._steps import (
     NEVER,
@@ -52,7 +63,7 @@ async def every_attempt_gets_a_task_of_its_own(store: LightningStore) -> None:
     [second] = await store.claim(1)
     expect_equal(second.rollout_id, second_id, "the queue is in order")
     expect_equal(second.input, {"steps": [{"left": 2}]}, "what an agent does to its task touches no other rollout")
-    await finish(store, first, "failed", retry_delay=0.0)
+    await finish(store, first, "failed", next=RETRY_NOW)
     [again] = await store.claim(1)
     expect_equal(again.rollout_id, first_id, "a retry is claimed")
     expect_equal(again.input, {"steps": [{"left": 2}]}, "nor the next attempt of its own")
@@ -175,7 +186,7 @@ async def each_outcome_gives_its_rollout_a_status(store: LightningStore) -> None
 
 async def a_retry_waits_for_its_delay(store: LightningStore) -> None:
     claimed = await claim_one(store, config=RETRY)
-    status = await finish(store, claimed, "failed", retry_delay=NEVER)
+    status = await finish(store, claimed, "failed", next=RetryIn(NEVER))
 
     rollout = await rollout_of(store, claimed)
     expect_equal((status, rollout.status), ("requeuing", "requeuing"), "a rollout to be tried again is requeuing")
@@ -210,24 +221,24 @@ async def only_what_retry_condition_names_is_tried_again(store: LightningStore) 
 
 async def a_retry_without_delay_given_is_not_queued(store: LightningStore) -> None:
     claimed = await claim_one(store, config=RETRY)
-    status = await finish(store, claimed, "failed", retry_delay=None)
+    status = await finish(store, claimed, "failed", next=REPORTER_RETRIES)
 
     expect_equal(status, "requeuing", "a rollout whose reporter runs the retry is requeuing")
-    expect_equal(await store.claim(1), [], "with retry_delay None the rollout is not queued")
+    expect_equal(await store.claim(1), [], "with ReporterRetries the rollout is not queued")
     again = await store.start_attempt(claimed.rollout_id)
     expect_equal(again.attempt.sequence_id, 2, "the reporter starts its next attempt")
 
 
 async def started_past_the_queue_and_retried_by_its_reporter_is_not_queued(store: LightningStore) -> None:
     [rollout_id] = await store.enqueue(requests("a", config=RETRY))
-    await finish(store, await store.start_attempt(rollout_id), "failed", retry_delay=None)
+    await finish(store, await store.start_attempt(rollout_id), "failed", next=REPORTER_RETRIES)
 
-    expect_equal(await store.claim(1), [], "retry_delay None does not queue, also where it was once in the queue")
+    expect_equal(await store.claim(1), [], "ReporterRetries does not queue, also where it was once in the queue")
 
 
 async def a_retry_that_was_not_queued_can_be_by_its_status(store: LightningStore) -> None:
     claimed = await claim_one(store, config=RETRY)
-    await finish(store, claimed, "failed", retry_delay=None)
+    await finish(store, claimed, "failed", next=REPORTER_RETRIES)
     await store.update_rollout(claimed.rollout_id, status="queuing")
 
     expect_equal(ids_of(await store.claim(2)), [claimed.rollout_id], "a rollout set to queuing can be claimed")
@@ -235,8 +246,8 @@ async def a_retry_that_was_not_queued_can_be_by_its_status(store: LightningStore
 
 async def requeue_gives_the_rollout_back(store: LightningStore) -> None:
     claimed = await claim_one(store, config=RETRY)
-    status = await finish(store, claimed, "cancelled", requeue=True)
-    expect_equal(status, "requeuing", "requeue puts the rollout back into the queue")
+    status = await finish(store, claimed, "cancelled", next=GIVE_BACK)
+    expect_equal(status, "requeuing", "GiveBack puts the rollout back into the queue")
 
     [second] = await store.claim(1)
     expect_equal(second.rollout_id, claimed.rollout_id, "it can be claimed at once")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..._records import EnqueueRolloutRequest, RolloutMode
+from ..._records import REPORTER_RETRIES, EnqueueRolloutRequest, RolloutMode
 from ...store import LightningStore
 from ._steps import RETRY, Check, Marker, claim_one, expect_equal, finish, requests, span_of
 
@@ -12,7 +12,7 @@ async def counts_add_up(store: LightningStore) -> None:
     claimed = await store.claim(5, run_id="run-1")
     await finish(store, claimed[0])
     await finish(store, claimed[1], "unresponsive")
-    await finish(store, claimed[2], "timeout", retry_delay=None)
+    await finish(store, claimed[2], "timeout", next=REPORTER_RETRIES)
     await store.add_spans([span_of(claimed[3])])
     await store.enqueue(requests("a", "b"), run_id="run-1", status="cancelled")
 

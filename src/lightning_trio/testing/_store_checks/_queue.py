@@ -7,7 +7,7 @@ from functools import partial
 import trio
 
 from ..._errors import UnknownId
-from ..._records import AttemptedRollout, EnqueueRolloutRequest, RolloutConfig
+from ..._records import AttemptedRollout, EnqueueRolloutRequest, RetryIn, RolloutConfig
 from ...store import LightningStore
 from ._steps import (
     NEVER,
@@ -190,7 +190,7 @@ async def started_past_the_queue_is_not_claimed(store: LightningStore) -> None:
 
 async def started_past_the_queue_has_lost_its_place(store: LightningStore) -> None:
     first, second = await store.enqueue(requests("a", "b", config=RETRY))
-    await finish(store, await store.start_attempt(first), "failed", retry_delay=NEVER)
+    await finish(store, await store.start_attempt(first), "failed", next=RetryIn(NEVER))
 
     claimed = ids_of(await store.claim(2))
     expect_equal(claimed, [second], "a retry waits for its delay, also of a rollout that was once in the queue")
@@ -216,7 +216,7 @@ async def a_queued_rollout_takes_another_queued_status(store: LightningStore) ->
 
 async def a_retry_that_waits_is_ready_once_it_is_set_to_queuing(store: LightningStore) -> None:
     claimed = await claim_one(store, config=RETRY)
-    await finish(store, claimed, "failed", retry_delay=NEVER)
+    await finish(store, claimed, "failed", next=RetryIn(NEVER))
     await store.update_rollout(claimed.rollout_id, status="queuing")
 
     expect_equal(ids_of(await store.claim(2)), [claimed.rollout_id], "a rollout set to queuing can be claimed")
@@ -249,7 +249,7 @@ async def wait_claimable_wakes_all_who_wait(store: LightningStore) -> None:
 
 async def wait_claimable_is_woken_when_a_retry_is_due(store: LightningStore) -> None:
     claimed = await claim_one(store, config=RETRY)
-    await finish(store, claimed, "failed", retry_delay=SOON)
+    await finish(store, claimed, "failed", next=RetryIn(SOON))
     await store.wait_claimable()
 
     expect_equal(ids_of(await store.claim(1)), [claimed.rollout_id], "a retry can be claimed once it is due")
@@ -258,7 +258,7 @@ async def wait_claimable_is_woken_when_a_retry_is_due(store: LightningStore) -> 
 async def wait_claimable_learns_of_a_retry_while_it_waits(store: LightningStore) -> None:
     claimed = await claim_one(store, config=RETRY)
     async with calling(store.wait_claimable):
-        await finish(store, claimed, "failed", retry_delay=SOON)
+        await finish(store, claimed, "failed", next=RetryIn(SOON))
 
 
 async def wait_claimable_does_not_count_the_cancelled(store: LightningStore) -> None:

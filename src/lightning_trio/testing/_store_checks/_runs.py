@@ -7,6 +7,7 @@ import trio
 
 from ..._errors import StaleRun, UnknownId
 from ..._records import (
+    FINAL,
     DatasetFingerprint,
     EnqueueRolloutRequest,
     RolloutChange,
@@ -176,7 +177,7 @@ async def a_final_outcome_is_not_retried(store: LightningStore) -> None:
     config = RolloutConfig(max_attempts=3, retry_condition=["failed"])
     claimed = await claim_one(store, config=config)
     expect_equal(
-        await finish(store, claimed, "failed", final=True), "failed", "a final outcome gets no further attempt"
+        await finish(store, claimed, "failed", next=FINAL), "failed", "a final outcome gets no further attempt"
     )
 
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import trio
 
+from ..._records import RetryIn
 from ...store import LightningStore
 from ._steps import (
     NEVER,
@@ -91,7 +92,7 @@ async def wait_finished_is_woken_by_an_update_of_the_attempt(store: LightningSto
 async def a_rollout_to_be_tried_again_has_not_ended(store: LightningStore) -> None:
     claimed = await claim_one(store, config=RETRY)
     async with calling(partial(store.wait_finished, [claimed.rollout_id])) as wait:
-        await finish(store, claimed, "failed", retry_delay=NEVER)
+        await finish(store, claimed, "failed", next=RetryIn(NEVER))
         await trio.sleep(SOON)
         expect(wait.waits, "a rollout that is tried again has not ended")
         await store.update_rollout(claimed.rollout_id, status="cancelled")
