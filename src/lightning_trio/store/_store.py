@@ -200,7 +200,7 @@ class LightningStore(ABC):
         A snapshot becomes the latest; one whose id is known keeps its `create_time` and gets the next `version`.
 
         Raises:
-            StaleRun: a run has been taken up by another `fit` meanwhile, see `may_replace`; nothing is stored then.
+            StaleRun: a run has been taken up by another `fit` meanwhile, see `check_run`; nothing is stored then.
         """
 
     @abstractmethod

@@ -9,7 +9,16 @@ import attrs
 
 from ..._containers import copy_containers
 from ..._errors import UnknownId
-from ..._records import DEFAULT_CONFIG, Attempt, AttemptedRollout, Rollout, RolloutConfig, RolloutMode, RolloutStatus
+from ..._records import (
+    DEFAULT_CONFIG,
+    Attempt,
+    AttemptedRollout,
+    AttemptStatus,
+    Rollout,
+    RolloutConfig,
+    RolloutMode,
+    RolloutStatus,
+)
 from ..._spans import Span
 from ._queue import Place
 
@@ -50,6 +59,28 @@ class Entry:
     """Where it stands in the queue."""
     _arriving: _Arriving | None = None
 
+    # With its fields, it is a `Position` of the state machine.
+
+    @property
+    def queued(self) -> bool:
+        """Whether it has a place in the queue."""
+        return self.place is not None
+
+    @property
+    def attempt_id(self) -> str | None:
+        """The latest attempt's."""
+        return self.attempts[-1].attempt_id if self.attempts else None
+
+    @property
+    def attempt_status(self) -> AttemptStatus | None:
+        """The latest attempt's."""
+        return self.attempts[-1].status if self.attempts else None
+
+    @property
+    def counted(self) -> int:
+        """How many attempts count towards `max_attempts`."""
+        return len(self.attempts) - self.not_counted
+
     def rollout(self) -> Rollout:
         """Make the record, with the latest attempt if there is one."""
         return self._record(self.input)
@@ -82,7 +113,10 @@ class Entry:
         Raises:
             UnknownId: there is none of that id.
         """
-        for attempt in reversed(self.attempts):
+        attempts = self.attempts
+        if attempts and attempts[-1].attempt_id == attempt_id:
+            return attempts[-1]
+        for attempt in attempts:
             if attempt.attempt_id == attempt_id:
                 return attempt
         raise UnknownId(f"Attempt {attempt_id} not found for rollout {self.rollout_id}")

@@ -15,25 +15,33 @@ import attrs
 import trio
 
 from ..._containers import copy_containers
-from ..._errors import Evicted, StaleAttempt, UnknownId
+from ..._errors import Evicted, UnknownId
 from ..._ids import new_attempt_id
-from ..._lifecycle import QUEUED, TERMINAL_ATTEMPT, TERMINAL_ROLLOUT, rollout_status_after, rollout_status_after_loss
+from ..._lifecycle import (
+    TERMINAL_ATTEMPT,
+    TERMINAL_ROLLOUT,
+    Move,
+    RolloutPosition,
+    begin_attempt,
+    change_attempt,
+    change_rollout,
+    check_removal,
+    check_run,
+    end_attempt,
+    hear_attempt,
+    lose_attempt,
+    worker_status,
+)
 from ..._records import (
     DEFAULT_CONFIG,
-    RETRY_NOW,
     Attempt,
     AttemptChange,
     AttemptedRollout,
     AttemptOutcome,
-    AttemptStatus,
     EnqueueRolloutRequest,
     Expiry,
-    Final,
-    GiveBack,
-    Next,
     PaginatedResult,
     ResourcesUpdate,
-    RetryIn,
     RolloutChange,
     RolloutConfig,
     RolloutRemoval,
@@ -48,7 +56,7 @@ from ..._records import (
 from ..._spans import Span
 from .._query import Query, select
 from .._rollout_ids import RolloutIds
-from .._rules import check_run, lease_left, lost_error
+from .._rules import lease_left, lost_error
 from .._run_counts import RunCounts
 from .._store import LightningStore, Record
 from ._entry import Entry
@@ -61,49 +69,6 @@ class _Watch:
 
     remaining: int
     done: trio.Event = attrs.field(factory=trio.Event)
-
-
-class _Statuses:
-    """Check changes of statuses one after another without making them."""
-
-    def __init__(self) -> None:
-        self._rollouts: dict[str, RolloutStatus] = {}
-        self._attempts: dict[tuple[str, str], AttemptStatus] = {}
-
-    def change_rollout(self, entry: Entry, change: RolloutChange) -> None:
-        """Refuse a status that is none, and to change a terminal one."""
-        status = self._rollouts.get(entry.rollout_id, entry.status)
-        if isinstance(change.status, Unset) or change.status == status:
-            return
-        if change.status not in _ROLLOUT_STATUSES:
-            raise ValueError(f"status={change.status!r} is no rollout status; there are {_ROLLOUT_STATUSES}")
-        if status in TERMINAL_ROLLOUT:
-            raise StaleAttempt(f"rollout {entry.rollout_id} is {status} and stays so; it cannot become {change.status}")
-        self._rollouts[entry.rollout_id] = change.status
-
-    def remove_rollout(self, entry: Entry) -> None:
-        """Refuse to let go of a rollout that has not finished."""
-        status = self._rollouts.get(entry.rollout_id, entry.status)
-        if status not in TERMINAL_ROLLOUT:
-            raise ValueError(f"rollout {entry.rollout_id} is {status}; only finished rollouts can be removed")
-
-    def change_attempt(self, entry: Entry, attempt: Attempt, change: AttemptChange) -> None:
-        """Refuse a status that is none, and to change one that is terminal or superseded."""
-        key = (entry.rollout_id, attempt.attempt_id)
-        status = self._attempts.get(key, attempt.status)
-        rollout = self._rollouts.get(entry.rollout_id, entry.status)
-        if isinstance(change.status, Unset) or change.status == status:
-            return
-        if change.status not in _ATTEMPT_STATUSES:
-            raise ValueError(f"status={change.status!r} is no attempt status; there are {_ATTEMPT_STATUSES}")
-        if status in TERMINAL_ATTEMPT or attempt is not entry.attempts[-1] or rollout in TERMINAL_ROLLOUT:
-            raise StaleAttempt(
-                f"attempt {attempt.attempt_id} of rollout {entry.rollout_id} is {status}, its rollout {rollout}: "
-                f"it can no longer become {change.status}"
-            )
-        self._attempts[key] = change.status
-        counted = len(entry.attempts) - entry.not_counted
-        self._rollouts[entry.rollout_id] = rollout_status_after(change.status, counted, entry.config or DEFAULT_CONFIG)
 
 
 _number = operator.attrgetter("number")
@@ -209,9 +174,10 @@ class InMemoryLightningStore(LightningStore):
         default_config: RolloutConfig | None = None,
     ) -> list[AttemptedRollout]:
         await trio.lowlevel.checkpoint()
+        # Refused before anything is made.
         for known in rollouts:
-            if isinstance(known, str) and (entry := self._known(known)).status in TERMINAL_ROLLOUT:
-                raise StaleAttempt(f"rollout {known} is {entry.status}; enqueue its task again instead")
+            if isinstance(known, str):
+                begin_attempt(self._known(known))
         requests = [request for request in rollouts if not isinstance(request, str)]
         new = iter(self._new_entries(requests, run_id, "preparing"))
         entries = [self._known(r) if isinstance(r, str) else next(new) for r in rollouts]
@@ -293,8 +259,9 @@ class InMemoryLightningStore(LightningStore):
     ) -> AttemptedRollout:
         if entry.config is None:
             entry.config = default_config or DEFAULT_CONFIG
-        # Superseded while it ran, an attempt can no longer report.
-        self._end_attempt(entry, "unresponsive")
+        move = begin_attempt(entry)
+        if move.attempt_status is not None:
+            self._set_attempt_status(entry, move)
         attempt = Attempt(
             entry.rollout_id,
             new_attempt_id(),
@@ -306,7 +273,7 @@ class InMemoryLightningStore(LightningStore):
         )
         entry.attempts.append(attempt)
         self._total_attempts += 1
-        self._set_status(entry, "preparing")
+        self._move_on(entry, move)
         return entry.attempted()
 
     # Outcomes and changes.
@@ -337,11 +304,11 @@ class InMemoryLightningStore(LightningStore):
             for at_work in self._at_work.values():
                 at_work.pop(outcome.attempt_id, None)
             return None
-        attempt = entry.attempt(outcome.attempt_id)
+        move = end_attempt(entry, outcome.attempt_id, outcome.status, outcome.next)
+        attempt = entry.attempts[-1] if move is not None else entry.attempt(outcome.attempt_id)
         if attempt.worker_id in self._at_work:
             self._at_work[attempt.worker_id].pop(attempt.attempt_id, None)
-        refused = entry.status in TERMINAL_ROLLOUT or attempt.status in TERMINAL_ATTEMPT
-        if refused or attempt is not entry.attempts[-1]:
+        if move is None:
             self._late_spans += len(outcome.spans)
             return None
         entry.attempts[-1] = Attempt(
@@ -366,27 +333,25 @@ class InMemoryLightningStore(LightningStore):
         else:
             entry.spans = tuple(outcome.spans)
             self._total_spans += len(outcome.spans)
-        return self._after_attempt(entry, outcome.status, outcome.next)
+        self._move_on(entry, move)
+        return move.status
 
-    def _after_attempt(self, entry: Entry, status: AttemptStatus, following: Next) -> RolloutStatus:
-        if isinstance(following, GiveBack):
+    def _move_on(self, entry: Entry, move: Move) -> None:
+        """Carry out a move, but for what it says of the attempt."""
+        if not move.counts:
             entry.not_counted += 1
-            return self._move_on(entry, "requeuing", 0.0)
-        counted = len(entry.attempts) - entry.not_counted
-        final = isinstance(following, Final)
-        new = rollout_status_after(status, counted, entry.config or DEFAULT_CONFIG, final=final)
-        return self._move_on(entry, new, following.seconds if isinstance(following, RetryIn) else None)
+            entry.lost += move.lost
+        self._set_status(entry, move.status)
+        if move.queue_in is not None:
+            entry.place = self._queues.put(entry.run_id, entry, move.queue_in)
 
-    def _move_on(self, entry: Entry, new: RolloutStatus, delay: float | None) -> RolloutStatus:
-        self._set_status(entry, new)
-        if new == "requeuing" and delay is not None:
-            entry.place = self._queues.put(entry.run_id, entry, delay)
-        return new
-
-    def _end_attempt(self, entry: Entry, status: AttemptStatus) -> None:
-        """End the latest attempt if it has not ended."""
-        if entry.attempts and (last := entry.attempts[-1]).status not in TERMINAL_ATTEMPT:
-            entry.attempts[-1] = attrs.evolve(last, status=status, end_time=time.time())
+    def _set_attempt_status(self, entry: Entry, move: Move, **fields: Any) -> None:
+        """Give the latest attempt the status that a move has for it, if any."""
+        status = move.attempt_status
+        if status is not None:
+            if status in TERMINAL_ATTEMPT:
+                fields["end_time"] = time.time()
+            entry.attempts[-1] = attrs.evolve(entry.attempts[-1], status=status, **fields)
 
     def _set_status(self, entry: Entry, status: RolloutStatus) -> None:
         """Move a rollout on; whatever the new status is, its place in the queue is not valid any more."""
@@ -460,43 +425,59 @@ class InMemoryLightningStore(LightningStore):
 
     def _lose(self, entry: Entry, attempt_id: str) -> RolloutStatus | None:
         """End an attempt that was lost with its worker, unless it is not the rollout's running one any more."""
-        attempt = entry.attempts[-1]
-        if attempt.attempt_id != attempt_id or attempt.status in TERMINAL_ATTEMPT or entry.status in TERMINAL_ROLLOUT:
+        move = lose_attempt(entry, attempt_id)
+        if move is None:
             return None
-        entry.attempts[-1] = attrs.evolve(
-            attempt, status="unresponsive", end_time=time.time(), error=lost_error(attempt.worker_id)
-        )
+        self._set_attempt_status(entry, move, error=lost_error(entry.attempts[-1].worker_id))
         entry.close_spans()
-        entry.not_counted += 1
-        entry.lost += 1
-        return self._move_on(entry, rollout_status_after_loss(entry.lost, entry.config or DEFAULT_CONFIG), 0.0)
+        self._move_on(entry, move)
+        return move.status
 
     async def update(self, changes: Sequence[RolloutChange | AttemptChange | RolloutRemoval]) -> None:
         await trio.lowlevel.checkpoint()
-        # Checked first, each as if those before it had been made, so that all are made or none.
-        checking = _Statuses()
         entries = [self._known(change.rollout_id) for change in changes]
-        for entry, change in zip(entries, changes, strict=True):
-            if isinstance(change, RolloutRemoval):
-                checking.remove_rollout(entry)
-            elif isinstance(change, RolloutChange):
-                if not isinstance(change.resources_id, Unset):
-                    self._check_resources_id(change.resources_id)
-                checking.change_rollout(entry, change)
-            else:
-                checking.change_attempt(entry, entry.attempt(change.attempt_id), change)
+        # Decided before any is made, each as if those before it had been, so that all are made or none.
+        positions: dict[str, RolloutPosition] = {}
+        moves = [self._decide(entry, change, positions) for entry, change in zip(entries, changes, strict=True)]
         # By entry, not by id: the change before may have evicted it.
-        for entry, change in zip(entries, changes, strict=True):
+        for entry, change, move in zip(entries, changes, moves, strict=True):
             if isinstance(change, RolloutRemoval):
                 # Not there where it was evicted meanwhile.
                 if entry.rollout_id in self._entries:
                     self._forget(entry.rollout_id)
             elif isinstance(change, RolloutChange):
-                self._change_rollout(entry, change)
+                self._change_rollout(entry, change, move)
             else:
-                self._change_attempt(entry, change)
+                self._change_attempt(entry, change, move)
 
-    def _change_rollout(self, entry: Entry, change: RolloutChange) -> None:
+    def _decide(
+        self,
+        entry: Entry,
+        change: RolloutChange | AttemptChange | RolloutRemoval,
+        positions: dict[str, RolloutPosition],
+    ) -> Move | None:
+        """Return the move of a change, and note in `positions` where it leads."""
+        position = positions.get(entry.rollout_id) or RolloutPosition.of(entry)
+        move: Move | None = None
+        if isinstance(change, RolloutRemoval):
+            check_removal(position)
+        elif isinstance(change, RolloutChange):
+            if not isinstance(change.resources_id, Unset):
+                self._check_resources_id(change.resources_id)
+            if not isinstance(change.config, Unset):
+                position = attrs.evolve(position, config=change.config)
+            if not isinstance(change.status, Unset):
+                move = change_rollout(position, change.status)
+        else:
+            before = entry.attempt(change.attempt_id).status
+            if position.attempt_id == change.attempt_id:
+                before = position.attempt_status or before
+            if not isinstance(change.status, Unset):
+                move = change_attempt(position, change.attempt_id, before, change.status)
+        positions[entry.rollout_id] = position if move is None else position.after(move)
+        return move
+
+    def _change_rollout(self, entry: Entry, change: RolloutChange, move: Move | None) -> None:
         for name in ("input", "mode", "resources_id", "config", "metadata"):
             value = getattr(change, name)
             if isinstance(value, Unset):
@@ -506,42 +487,30 @@ class InMemoryLightningStore(LightningStore):
             elif isinstance(value, Mapping):
                 value = dict(value)
             setattr(entry, name, value)
-        status = change.status
-        if isinstance(status, Unset):
-            return
-        if status in TERMINAL_ROLLOUT:
-            self._end_attempt(entry, cast("AttemptStatus", status))
-        if status == entry.status and (entry.place is not None or status not in QUEUED):
-            return
-        self._set_status(entry, status)
-        if status in QUEUED:
-            entry.place = self._queues.put(entry.run_id, entry)
+        if move is not None:
+            self._set_attempt_status(entry, move)
+            self._move_on(entry, move)
 
-    def _change_attempt(self, entry: Entry, change: AttemptChange) -> None:
+    def _change_attempt(self, entry: Entry, change: AttemptChange, move: Move | None) -> None:
         index, attempt = next((i, a) for i, a in enumerate(entry.attempts) if a.attempt_id == change.attempt_id)
         fields: dict[str, Any] = {
             name: value
-            for name in ("status", "worker_id", "last_heartbeat_time", "metadata")
+            for name in ("worker_id", "last_heartbeat_time", "metadata")
             if not isinstance(value := getattr(change, name), Unset)
         }
-        moved = fields.get("status", attempt.status) != attempt.status
-        if moved and fields["status"] in TERMINAL_ATTEMPT:
-            fields["end_time"] = time.time()
-        attempt = entry.attempts[index] = attrs.evolve(attempt, **fields)
-        if "worker_id" in fields or moved:
-            self._note_worker_of(attempt)
-        if moved:
-            self._after_attempt(entry, attempt.status, RETRY_NOW)
+        entry.attempts[index] = attrs.evolve(attempt, **fields)
+        if move is not None:
+            self._set_attempt_status(entry, move)
+        if "worker_id" in fields or move is not None:
+            self._note_worker_of(entry.attempts[index])
+        if move is not None:
+            self._move_on(entry, move)
 
     def _note_worker_of(self, attempt: Attempt) -> None:
         if attempt.worker_id is None:
             return
-        if attempt.status in ("timeout", "unresponsive"):
-            self._note_worker(attempt.worker_id, "unknown", None)
-        elif attempt.status in TERMINAL_ATTEMPT:
-            self._note_worker(attempt.worker_id, "idle", None)
-        else:
-            self._note_worker(attempt.worker_id, "busy", attempt)
+        status = worker_status(attempt.status)
+        self._note_worker(attempt.worker_id, status, attempt if status == "busy" else None)
 
     def _known(self, rollout_id: str) -> Entry:
         entry = self._entries.get(rollout_id)
@@ -564,26 +533,17 @@ class InMemoryLightningStore(LightningStore):
         entries = [self._reported(span) for span in spans]
         added: list[Span] = []
         for entry, span in zip(entries, spans, strict=True):
-            # Compared by id: the record of the attempt changes with each span it gets.
-            if (
-                entry is None
-                or entry.attempt(span.attempt_id).status in TERMINAL_ATTEMPT
-                or span.attempt_id != entry.attempts[-1].attempt_id
-            ):
+            move = None if entry is None else hear_attempt(entry, span.attempt_id)
+            if entry is None or move is None:
                 self._late_spans += 1
                 continue
             new = entry.add_spans(span.attempt_id, [span])
             self._total_spans += len(new)
             added += new
-            self._alive(entry)
+            # A span is a heartbeat as well.
+            self._set_attempt_status(entry, move, last_heartbeat_time=time.time())
+            self._move_on(entry, move)
         return added
-
-    def _alive(self, entry: Entry) -> None:
-        """Note the heartbeat that a span of the latest attempt is; the first one makes it running."""
-        attempt = entry.attempts[-1]
-        entry.attempts[-1] = attrs.evolve(attempt, status="running", last_heartbeat_time=time.time())
-        if entry.status not in TERMINAL_ROLLOUT:
-            self._set_status(entry, "running")
 
     # Resources, workers, queries.
 
@@ -729,23 +689,3 @@ class InMemoryLightningStore(LightningStore):
             counts.get("queuing", 0) + counts.get("requeuing", 0),
             self._late_spans,
         )
-
-
-_ROLLOUT_STATUSES: tuple[RolloutStatus, ...] = (
-    "queuing",
-    "preparing",
-    "running",
-    "requeuing",
-    "succeeded",
-    "failed",
-    "cancelled",
-)
-_ATTEMPT_STATUSES: tuple[AttemptStatus, ...] = (
-    "preparing",
-    "running",
-    "succeeded",
-    "failed",
-    "timeout",
-    "unresponsive",
-    "cancelled",
-)

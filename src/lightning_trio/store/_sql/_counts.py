@@ -14,7 +14,7 @@ _TALLY: Final[Columns] = {"run_id": "text", "name": "text", "shard": "int", "num
 
 def add_tallies(transaction: Transaction, shard: int) -> None:
     """Add what a transaction counted to what is kept; to be called once, last before it is committed."""
-    numbers, amounts = transaction.effects.numbers, transaction.effects.amounts
+    numbers, amounts = transaction.summary.numbers, transaction.summary.amounts
     # In one order for all, so that two writers cannot wait for each other.
     rows = [(*key, shard, numbers.get(key, 0), amounts.get(key, 0.0)) for key in sorted(numbers.keys() | amounts)]
     if rows:

@@ -152,16 +152,16 @@ class SqlLightningStore(LightningStore):
             ) from None
         return connection
 
-    def _committed(self, effects: CommitSummary) -> None:
+    def _committed(self, summary: CommitSummary) -> None:
         self._commits += 1
         wakeups = self._wakeups
         if wakeups is None:
             return
-        for rollout_id in effects.ended:
+        for rollout_id in summary.ended:
             wakeups.ended(rollout_id)
-        if effects.queued:
+        if summary.queued:
             wakeups.queued()
-        if effects.after_others:
+        if summary.after_others:
             wakeups.others_committed()
 
     def _check_open(self) -> None:
