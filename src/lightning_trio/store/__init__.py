@@ -33,8 +33,10 @@ from .._records import Unset as Unset
 from .._records import WorkerStatus as WorkerStatus
 from ._audit import Audit as Audit
 from ._audit import audit as audit
+from ._forwarding_store import ForwardingStore as ForwardingStore
 from ._memory import InMemoryLightningStore as InMemoryLightningStore
 from ._postgres import PostgresLightningStore as PostgresLightningStore
+from ._primitives import Record as Record
 from ._query import Condition as Condition
 from ._query import Query as Query
 from ._query import Table as Table
@@ -42,4 +44,3 @@ from ._query import select as select
 from ._run_store import RunStore as RunStore
 from ._sqlite import SqliteLightningStore as SqliteLightningStore
 from ._store import LightningStore as LightningStore
-from ._store import Record as Record

@@ -8,8 +8,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from types import TracebackType
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, cast
 
 import attrs
 import trio
@@ -54,11 +53,12 @@ from ..._records import (
     WorkerStatus,
 )
 from ..._spans import Span
+from .._primitives import Record
 from .._query import Query, select
 from .._rollout_ids import RolloutIds
 from .._rules import lease_left, lost_error
 from .._run_counts import RunCounts
-from .._store import LightningStore, Record
+from .._store import LightningStore
 from ._entry import Entry
 from ._queue import Queues
 
@@ -111,26 +111,11 @@ class InMemoryLightningStore(LightningStore):
         self._total_spans = 0
         self._total_rollouts = 0
         self._late_spans = 0
-        self._is_open = False
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the store is inside ``async with``; this one works outside as well."""
-        return self._is_open
-
-    async def __aenter__(self) -> Self:
-        """Open the store, as any store; nothing needs opening here."""
-        # The clock of another `trio.run` has another origin: what waited for it is due now.
+    async def on_open(self) -> None:
+        # Nothing needs opening; but the clock of another `trio.run` has another origin: what waited for it is due now.
         self._queues.release_delayed()
         self._leases = dict.fromkeys(self._leases, trio.current_time())
-        self._is_open = True
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        """Close the store; what it holds stays."""
-        self._is_open = False
 
     # Queue.
 

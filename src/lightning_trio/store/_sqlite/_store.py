@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Final, Literal, Self, get_args
+from typing import Final, Literal, Self, get_args
 
 import trio
 
@@ -177,9 +177,9 @@ class SqliteLightningStore(SqlLightningStore):
         in_doubt, self._in_doubt = self._in_doubt, False
         return changed or in_doubt
 
-    async def __aexit__(self, *error: Any) -> None:
+    async def on_close(self) -> None:
         # Before the connection that writes: the last one to be closed moves the log into the file.
         watched, self._watched = self._watched, None
         if watched is not None:
             watched.close()
-        await super().__aexit__(*error)
+        await super().on_close()
