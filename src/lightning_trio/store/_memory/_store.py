@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import operator
 import time
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any, Literal, cast
 
@@ -29,7 +28,6 @@ from ..._lifecycle import (
     end_attempt,
     hear_attempt,
     lose_attempt,
-    worker_status,
 )
 from ..._records import (
     DEFAULT_CONFIG,
@@ -50,26 +48,19 @@ from ..._records import (
     StoreStatistics,
     Unset,
     Worker,
-    WorkerStatus,
 )
 from ..._spans import Span
 from .._primitives import Record
 from .._query import Query, select
 from .._rollout_ids import RolloutIds
-from .._rules import lease_left, lost_error
+from .._rules import lost_error
 from .._run_counts import RunCounts
 from .._store import LightningStore
 from ._entry import Entry
 from ._queue import Queues
-
-
-@attrs.define(eq=False)
-class _Watch:
-    """Somebody waits for `remaining` more rollouts to end."""
-
-    remaining: int
-    done: trio.Event = attrs.field(factory=trio.Event)
-
+from ._retention import Retention
+from ._waits import Waits
+from ._workers import Workers
 
 _number = operator.attrgetter("number")
 
@@ -86,24 +77,15 @@ class InMemoryLightningStore(LightningStore):
     """
 
     def __init__(self, *, retain: int = 100_000) -> None:
-        if retain < 0:
-            raise ValueError(f"retain={retain!r}; give how many finished rollouts to keep, 0 or more")
-        self._retain = retain
         self._ids = RolloutIds()
         self._entries: dict[str, Entry] = {}
-        self._finished: deque[str] = deque()
+        self._retention = Retention(retain, self._entries, self._forget)
         self._queues = Queues[Entry]()
-        self._watches: dict[str, list[_Watch]] = {}
-        self._holds: dict[str | None, int] = {}
-        self._held: dict[str | None, list[str]] = {}
+        self._waits = Waits()
         self._resources: dict[str, ResourcesUpdate] = {}
         self._latest_resources: str | None = None
-        self._workers: dict[str, Worker] = {}
+        self._workers = Workers()
         self._runs: dict[str, Run] = {}
-        self._at_work: dict[str, dict[str, Entry]] = {}
-        """The rollouts whose attempts each worker has not reported yet, by attempt."""
-        self._leases: dict[str, float] = {}
-        """When the workers' leases run out, on Trio's clock."""
         self._keys: dict[tuple[str | None, str], str] = {}
         """Rollout ids by run and key."""
         self._tallies: dict[str | None, RunCounts] = {}
@@ -115,7 +97,7 @@ class InMemoryLightningStore(LightningStore):
     async def on_open(self) -> None:
         # Nothing needs opening; but the clock of another `trio.run` has another origin: what waited for it is due now.
         self._queues.release_delayed()
-        self._leases = dict.fromkeys(self._leases, trio.current_time())
+        self._workers.end_leases()
 
     # Queue.
 
@@ -227,16 +209,16 @@ class InMemoryLightningStore(LightningStore):
         self, entries: Iterable[Entry], worker_id: str | None, default_config: RolloutConfig | None
     ) -> list[AttemptedRollout]:
         started: list[AttemptedRollout] = []
-        at_work = {} if worker_id is None else self._at_work.setdefault(worker_id, {})
+        at_work = self._workers.at_work(worker_id)
         for entry in entries:
             attempted = self._new_attempt(entry, worker_id, default_config)
             at_work[attempted.attempt.attempt_id] = entry
             started.append(attempted)
         if worker_id is not None:
             if started:
-                self._note_worker(worker_id, "busy", started[-1].attempt)
+                self._workers.note(worker_id, "busy", started[-1].attempt)
             elif not at_work:
-                self._note_worker(worker_id, "idle", None)
+                self._workers.note(worker_id, "idle")
         return started
 
     def _new_attempt(
@@ -269,9 +251,7 @@ class InMemoryLightningStore(LightningStore):
         statuses: list[RolloutStatus | None] = [
             self._finish(entry, outcome) for entry, outcome in zip(entries, outcomes, strict=True)
         ]
-        for worker_id in [worker_id for worker_id, at_work in self._at_work.items() if not at_work]:
-            del self._at_work[worker_id]
-            self._note_worker(worker_id, "idle", None)
+        self._workers.note_idle()
         return statuses
 
     def _reported(self, report: AttemptOutcome | Span) -> Entry | None:
@@ -286,13 +266,11 @@ class InMemoryLightningStore(LightningStore):
     def _finish(self, entry: Entry | None, outcome: AttemptOutcome) -> RolloutStatus | None:
         if entry is None:
             self._late_spans += len(outcome.spans)
-            for at_work in self._at_work.values():
-                at_work.pop(outcome.attempt_id, None)
+            self._workers.reported_evicted(outcome.attempt_id)
             return None
         move = end_attempt(entry, outcome.attempt_id, outcome.status, outcome.next)
         attempt = entry.attempts[-1] if move is not None else entry.attempt(outcome.attempt_id)
-        if attempt.worker_id in self._at_work:
-            self._at_work[attempt.worker_id].pop(attempt.attempt_id, None)
+        self._workers.reported(attempt)
         if move is None:
             self._late_spans += len(outcome.spans)
             return None
@@ -355,22 +333,8 @@ class InMemoryLightningStore(LightningStore):
         reward = entry.attempts[-1].final_reward if entry.attempts else None
         if reward is not None:
             self._tallies[entry.run_id].reward(entry.mode, reward)
-        for watch in self._watches.pop(entry.rollout_id, ()):
-            watch.remaining -= 1
-            if watch.remaining <= 0:
-                watch.done.set()
-        self._finished.append(entry.rollout_id)
-        while len(self._finished) > self._retain:
-            rollout_id = self._finished.popleft()
-            if rollout_id in self._entries:
-                self._evict(rollout_id)
-
-    def _evict(self, rollout_id: str) -> None:
-        run_id = self._entries[rollout_id].run_id
-        if run_id in self._holds:
-            self._held.setdefault(run_id, []).append(rollout_id)
-        else:
-            self._forget(rollout_id)
+        self._waits.ended(entry.rollout_id)
+        self._retention.ended(entry.rollout_id)
 
     def _forget(self, rollout_id: str) -> None:
         entry = self._entries.pop(rollout_id)
@@ -381,32 +345,20 @@ class InMemoryLightningStore(LightningStore):
     def queued_nowait(self) -> int | None:
         return len(self._queues)
 
-    @contextmanager
-    def holding(self, run_id: str | None = None) -> Iterator[None]:
-        self._holds[run_id] = self._holds.get(run_id, 0) + 1
-        try:
-            yield
-        finally:
-            self._holds[run_id] -= 1
-            if not self._holds[run_id]:
-                del self._holds[run_id]
-                for rollout_id in self._held.pop(run_id, ()):
-                    if rollout_id in self._entries:
-                        self._forget(rollout_id)
+    def holding(self, run_id: str | None = None) -> AbstractContextManager[None]:
+        return self._retention.holding(run_id)
 
     async def expire(self) -> Expiry:
         await trio.lowlevel.checkpoint()
         now = trio.current_time()
         requeued: list[str] = []
         failed: list[str] = []
-        for worker_id in [worker_id for worker_id, deadline in self._leases.items() if deadline <= now]:
-            del self._leases[worker_id]
-            for attempt_id, entry in self._at_work.pop(worker_id, {}).items():
+        for _, at_work in self._workers.take_lost(now):
+            for attempt_id, entry in at_work.items():
                 status = self._lose(entry, attempt_id)
                 if status is not None:
                     (requeued if status == "requeuing" else failed).append(entry.rollout_id)
-            self._note_worker(worker_id, "unknown", None)
-        return Expiry(requeued, failed, min((deadline - now for deadline in self._leases.values()), default=None))
+        return Expiry(requeued, failed, self._workers.next_lease_in(now))
 
     def _lose(self, entry: Entry, attempt_id: str) -> RolloutStatus | None:
         """End an attempt that was lost with its worker, unless it is not the rollout's running one any more."""
@@ -487,15 +439,9 @@ class InMemoryLightningStore(LightningStore):
         if move is not None:
             self._set_attempt_status(entry, move)
         if "worker_id" in fields or move is not None:
-            self._note_worker_of(entry.attempts[index])
+            self._workers.note_changed(entry.attempts[index])
         if move is not None:
             self._move_on(entry, move)
-
-    def _note_worker_of(self, attempt: Attempt) -> None:
-        if attempt.worker_id is None:
-            return
-        status = worker_status(attempt.status)
-        self._note_worker(attempt.worker_id, status, attempt if status == "busy" else None)
 
     def _known(self, rollout_id: str) -> Entry:
         entry = self._entries.get(rollout_id)
@@ -508,7 +454,7 @@ class InMemoryLightningStore(LightningStore):
         if rollout_id not in self._entries and self._ids.minted(rollout_id):
             raise Evicted(
                 f"rollout {rollout_id} has finished and is no longer kept; this store keeps the newest "
-                f"{self._retain} finished ones, InMemoryLightningStore(retain=…) sets how many"
+                f"{self._retention.retain} finished ones, InMemoryLightningStore(retain=…) sets how many"
             )
 
     # Spans.
@@ -542,19 +488,12 @@ class InMemoryLightningStore(LightningStore):
 
     def _put(self, record: ResourcesUpdate | Worker | Run) -> ResourcesUpdate | Worker | Run:
         if isinstance(record, Worker):
-            self._put_worker(record)
+            self._workers.put(record)
         elif isinstance(record, Run):
             self._runs[record.run_id] = record
         else:
             record = self._put_snapshot(record)
         return record
-
-    def _put_worker(self, worker: Worker) -> None:
-        self._workers[worker.worker_id] = worker
-        if worker.lease_seconds is None:
-            self._leases.pop(worker.worker_id, None)
-        else:
-            self._leases[worker.worker_id] = trio.current_time() + worker.lease_seconds
 
     def _put_snapshot(self, update: ResourcesUpdate) -> ResourcesUpdate:
         before = self._resources.get(update.resources_id)
@@ -572,19 +511,6 @@ class InMemoryLightningStore(LightningStore):
         await trio.lowlevel.checkpoint()
         return None if self._latest_resources is None else self._resources[self._latest_resources]
 
-    def _note_worker(self, worker_id: str, status: WorkerStatus, attempt: Attempt | None) -> None:
-        now = time.time()
-        worker = self._workers.get(worker_id) or Worker(worker_id)
-        self._workers[worker_id] = attrs.evolve(
-            worker,
-            status=status,
-            last_dequeue_time=now if status == "busy" else worker.last_dequeue_time,
-            last_busy_time=now if status == "busy" else worker.last_busy_time,
-            last_idle_time=now if status == "idle" else worker.last_idle_time,
-            current_rollout_id=None if attempt is None else attempt.rollout_id,
-            current_attempt_id=None if attempt is None else attempt.attempt_id,
-        )
-
     async def find(self, query: Query) -> PaginatedResult[Any]:
         await trio.lowlevel.checkpoint()
         if query == Query("rollouts", limit=query.limit, offset=query.offset):
@@ -598,7 +524,7 @@ class InMemoryLightningStore(LightningStore):
         if query.table == "resources":
             return self._resources.values()
         if query.table == "workers":
-            return map(self._worker, self._workers.values())
+            return self._workers.records()
         if query.table == "runs":
             return self._runs.values()
         entries = self._entries_for(query)
@@ -610,12 +536,6 @@ class InMemoryLightningStore(LightningStore):
                 return (e.attempts[-1] for e in entries if e.attempts and e.attempts[-1].end_time is None)
             return (attempt for entry in entries for attempt in entry.attempts)
         return (span for entry in entries for span in entry.spans)
-
-    def _worker(self, worker: Worker) -> Worker:
-        until = self._leases.get(worker.worker_id)
-        return attrs.evolve(
-            worker, lease_left_seconds=None if until is None else lease_left(until, trio.current_time())
-        )
 
     def _entries_for(self, query: Query) -> Iterable[Entry]:
         rollout_ids = query.required("rollout_id")
@@ -634,17 +554,7 @@ class InMemoryLightningStore(LightningStore):
         remaining = wanted - (len(rollout_ids) - len(pending))
         if remaining <= 0:
             return pending
-        watch = _Watch(remaining)
-        for rollout_id in pending:
-            self._watches.setdefault(rollout_id, []).append(watch)
-        try:
-            await watch.done.wait()
-        finally:
-            for rollout_id in pending:
-                if watchers := self._watches.get(rollout_id):
-                    watchers.remove(watch)
-                    if not watchers:
-                        del self._watches[rollout_id]
+        await self._waits.wait(pending, remaining)
         return self._unfinished(pending)
 
     def _unfinished(self, rollout_ids: Iterable[str]) -> list[str]:
