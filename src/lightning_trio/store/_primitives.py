@@ -45,9 +45,9 @@ class StorePrimitives(ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         """Let a store that has its own `__aenter__` and `__aexit__` be known as open, whatever those call."""
         super().__init_subclass__(**options)
-        for name, keeping in (("__aenter__", _opening), ("__aexit__", _closing)):
+        for name, marks in (("__aenter__", _marks_open), ("__aexit__", _marks_closed)):
             if name in cls.__dict__:
-                setattr(cls, name, keeping(cls.__dict__[name]))
+                setattr(cls, name, marks(cls.__dict__[name]))
 
     @property
     def is_open(self) -> bool:
@@ -253,7 +253,7 @@ class StorePrimitives(ABC):
         await trio.lowlevel.checkpoint()
 
 
-def _opening(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _marks_open(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(method)
     async def enter(self: StorePrimitives) -> Any:
         opened = await method(self)
@@ -263,7 +263,7 @@ def _opening(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[A
     return enter
 
 
-def _closing(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _marks_closed(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(method)
     async def leave(self: StorePrimitives, *error: Any) -> Any:
         self._is_open = False

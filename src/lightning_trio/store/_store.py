@@ -58,7 +58,8 @@ class LightningStore(StorePrimitives):
     attempt gets lists and dicts of its own in its task, for its agent may change them (`copy_containers`); queries on
     unknown ids come back empty, changes to unknown ids raise.
 
-    To write your own, implement the abstract methods and run `lightning_trio.testing.check_store` on it.
+    To write your own, implement the abstract methods, open what they need in `on_open`, close it in `on_close`, and run
+    `lightning_trio.testing.check_store` on it. To change one thing about another store, derive from `ForwardingStore`.
     """
 
     async def enqueue_rollout(

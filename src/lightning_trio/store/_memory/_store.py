@@ -88,7 +88,7 @@ class InMemoryLightningStore(LightningStore):
         self._runs: dict[str, Run] = {}
         self._keys: dict[tuple[str | None, str], str] = {}
         """Rollout ids by run and key."""
-        self._tallies: dict[str | None, RunCounts] = {}
+        self._counts: dict[str | None, RunCounts] = {}
         self._total_attempts = 0
         self._total_spans = 0
         self._total_rollouts = 0
@@ -191,7 +191,7 @@ class InMemoryLightningStore(LightningStore):
             self._entries[entry.rollout_id] = entry
             if entry.key is not None:
                 self._keys[run_id, entry.key] = entry.rollout_id
-        self._tally(run_id).move(None, status, len(entries))
+        self._counts_of(run_id).move(None, status, len(entries))
         self._total_rollouts += len(entries)
         return entries
 
@@ -199,11 +199,11 @@ class InMemoryLightningStore(LightningStore):
         if resources_id is not None and resources_id not in self._resources:
             raise UnknownId(f"Resources {resources_id} not found; add_resources() gives an id")
 
-    def _tally(self, run_id: str | None) -> RunCounts:
-        tally = self._tallies.get(run_id)
-        if tally is None:
-            tally = self._tallies[run_id] = RunCounts()
-        return tally
+    def _counts_of(self, run_id: str | None) -> RunCounts:
+        counts = self._counts.get(run_id)
+        if counts is None:
+            counts = self._counts[run_id] = RunCounts()
+        return counts
 
     def _new_attempts(
         self, entries: Iterable[Entry], worker_id: str | None, default_config: RolloutConfig | None
@@ -289,7 +289,7 @@ class InMemoryLightningStore(LightningStore):
             outcome.duration,
             outcome.usage,
         )
-        self._tallies[entry.run_id].attempt(outcome.duration or 0.0, outcome.usage)
+        self._counts[entry.run_id].attempt(outcome.duration or 0.0, outcome.usage)
         if entry.spans:
             self._total_spans += len(entry.add_spans(attempt.attempt_id, outcome.spans))
             entry.close_spans()
@@ -323,7 +323,7 @@ class InMemoryLightningStore(LightningStore):
             entry.place = None
         if entry.status == status:
             return
-        self._tallies[entry.run_id].move(entry.status, status)
+        self._counts[entry.run_id].move(entry.status, status)
         entry.status = status
         if status in TERMINAL_ROLLOUT:
             self._set_ended(entry)
@@ -332,13 +332,13 @@ class InMemoryLightningStore(LightningStore):
         entry.end_time = time.time()
         reward = entry.attempts[-1].final_reward if entry.attempts else None
         if reward is not None:
-            self._tallies[entry.run_id].reward(entry.mode, reward)
+            self._counts[entry.run_id].reward(entry.mode, reward)
         self._waits.ended(entry.rollout_id)
         self._retention.ended(entry.rollout_id)
 
     def _forget(self, rollout_id: str) -> None:
         entry = self._entries.pop(rollout_id)
-        self._tallies[entry.run_id].removed += 1
+        self._counts[entry.run_id].removed += 1
         if entry.key is not None:
             del self._keys[entry.run_id, entry.key]
 
@@ -568,12 +568,12 @@ class InMemoryLightningStore(LightningStore):
     async def summarize(self, run_id: str | None = None) -> RunSummary:
         await trio.lowlevel.checkpoint()
         if run_id is not None:
-            return self._tallies.get(run_id, RunCounts()).summary()
-        return RunCounts.total(self._tallies.values()).summary()
+            return self._counts.get(run_id, RunCounts()).summary()
+        return RunCounts.total(self._counts.values()).summary()
 
     async def statistics(self) -> StoreStatistics:
         await trio.lowlevel.checkpoint()
-        counts = RunCounts.total(self._tallies.values()).counts
+        counts = RunCounts.total(self._counts.values()).counts
         return StoreStatistics(
             type(self).__name__,
             self._total_rollouts,

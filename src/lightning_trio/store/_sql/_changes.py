@@ -18,7 +18,7 @@ from ._rollout_state import (
     check_attempt_id,
     end_attempts,
     load_states,
-    missing,
+    missing_error,
     number_of,
     write_states,
 )
@@ -72,7 +72,7 @@ def update(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Seque
             change = each.change
             state = states.get(number_of(ids, change.rollout_id))
             if state is None:
-                raise missing(transaction, ids, change.rollout_id)
+                raise missing_error(transaction, ids, change.rollout_id)
             if isinstance(change, RolloutRemoval):
                 _remove(transaction, state)
                 del states[state.number]

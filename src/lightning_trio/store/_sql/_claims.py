@@ -20,7 +20,7 @@ from ._rollout_state import (
     attempt_number,
     end_attempts,
     load_states,
-    missing,
+    missing_error,
     new_attempt,
     number_of,
     rollout_fields,
@@ -117,7 +117,7 @@ def start(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Start]
             if isinstance(each, str):
                 state = states.get(number_of(ids, each))
                 if state is None:
-                    raise missing(transaction, ids, each)
+                    raise missing_error(transaction, ids, each)
                 rollouts.append(_restart(transaction, ids, state, call, now))
             else:
                 made = next(fresh)
@@ -282,7 +282,7 @@ def _queued(
     # The columns come from the rows that were locked: read once more, they could be those of a moment before.
     return transaction.select_with(
         f"WITH r AS (SELECT * FROM rollouts WHERE run_id = ? AND {condition} ORDER BY {order} LIMIT ?"
-        f"{transaction.dialect.passing_over_locked('rollouts')})",
+        f"{transaction.dialect.skip_locked('rollouts')})",
         ROLLOUT_RECORD,
         "FROM r ORDER BY r.number",
         (*parameters, limit),

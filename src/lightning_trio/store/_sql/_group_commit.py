@@ -14,7 +14,7 @@ import trio
 
 from ..._errors import StoreError, StoreFormatError, StoreUnavailable
 from .._rollout_ids import RolloutIdCipher
-from ._counts import add_tallies
+from ._counts import add_counts
 from ._transaction import CommitSummary, Connection, NotBegun, Transaction, TryAgain
 from ._workers import write_notes
 
@@ -173,7 +173,7 @@ class GroupCommit:
                 _undo(connection)
                 self._run_each(connection, calls)
             write_notes(connection)
-            add_tallies(connection, connection.shard)
+            add_counts(connection, connection.shard)
             connection.summary.after_others = connection.others_committed()
             connection.commit()
         except TryAgain:

@@ -147,7 +147,7 @@ def load_states(transaction: Transaction, ids: RolloutIdCipher, numbers: Iterabl
             {"number": "int"},
             [(number,) for number in wanted],
             {"r.number": "int"},
-            f"FROM v JOIN rollouts r ON r.number = v.number ORDER BY r.number{transaction.dialect.locking('r')}",
+            f"FROM v JOIN rollouts r ON r.number = v.number ORDER BY r.number{transaction.dialect.lock('r')}",
         )
     rows = transaction.select_with_rows(
         {"number": "int"},
@@ -206,7 +206,7 @@ def number_of(ids: RolloutIdCipher, rollout_id: str) -> int:
     return number
 
 
-def missing(transaction: Transaction, ids: RolloutIdCipher, rollout_id: str) -> Evicted | UnknownId:
+def missing_error(transaction: Transaction, ids: RolloutIdCipher, rollout_id: str) -> Evicted | UnknownId:
     """Give the error for a rollout that is not there: `Evicted` if it was removed, else `UnknownId`."""
     if was_there(transaction, ids, rollout_id):
         return Evicted(f"rollout {rollout_id} has finished and was removed; its place in the counts is kept")

@@ -90,7 +90,7 @@ def write_notes(transaction: Transaction) -> None:
         names,
         {"w.worker_id": "text"},
         # Locked by a statement of its own: the next one sees what those who had the lock have done.
-        f"FROM v JOIN workers w ON w.worker_id = v.worker_id ORDER BY w.worker_id{transaction.dialect.locking('w')}",
+        f"FROM v JOIN workers w ON w.worker_id = v.worker_id ORDER BY w.worker_id{transaction.dialect.lock('w')}",
     )
     if len(known) < len(names):
         for worker_id in sorted({name for [name] in names} - {name for [name] in known}):
@@ -158,7 +158,7 @@ def _expire(transaction: Transaction, ids: RolloutIdCipher) -> Expiry:
     gone = transaction.select(
         {"worker_id": "text"},
         "FROM workers WHERE lease_until IS NOT NULL AND lease_until <= ? ORDER BY number"
-        f"{transaction.dialect.passing_over_locked('workers')}",
+        f"{transaction.dialect.skip_locked('workers')}",
         (now,),
     )
     for [worker_id] in gone:

@@ -96,8 +96,8 @@ class SqliteLightningStore(SqlLightningStore):
     def _vacuum(self) -> None:
         connection = self._connect()
         try:
-            connection.retrying(lambda: connection.run("VACUUM"))
-            connection.retrying(lambda: connection.run("PRAGMA wal_checkpoint(TRUNCATE)"))
+            connection.with_retries(lambda: connection.run("VACUUM"))
+            connection.with_retries(lambda: connection.run("PRAGMA wal_checkpoint(TRUNCATE)"))
         finally:
             connection.close()
 
@@ -116,7 +116,7 @@ class SqliteLightningStore(SqlLightningStore):
         check_path(self.path)
         connection = self._connect()
         try:
-            connection.retrying(lambda: self._prepare(connection))
+            connection.with_retries(lambda: self._prepare(connection))
         except BaseException:
             connection.close()
             raise
