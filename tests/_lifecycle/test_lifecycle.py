@@ -9,25 +9,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_trio import Attempt, AttemptedRollout, AttemptStatus, RolloutConfig, RolloutStatus
-from lightning_trio._lifecycle import TERMINAL_ATTEMPT, TERMINAL_ROLLOUT, retry_delay, rollout_status_after
+from lightning_trio._lifecycle import TERMINAL_ATTEMPT, TERMINAL_ROLLOUT, RolloutPosition, end_attempt, retry_delay
 
 RETRYABLE: list[AttemptStatus] = ["failed", "timeout", "unresponsive"]
 
 # A rollout's status from its latest attempt's.
 
 
+def status_after(status: AttemptStatus, number: int, config: RolloutConfig) -> RolloutStatus:
+    """What a rollout becomes whose attempt `number` is reported with `status`."""
+    move = end_attempt(RolloutPosition("ro-1", "running", False, "at-1", "running", number, 0, config), "at-1", status)
+    assert move is not None
+    return move.status
+
+
 @pytest.mark.parametrize("status", ["preparing", "running", "succeeded", "cancelled"])
 def test_a_rollout_copies_what_needs_no_decision(status: AttemptStatus) -> None:
     config = RolloutConfig(max_attempts=3, retry_condition=RETRYABLE)
 
-    assert rollout_status_after(status, 1, config) == status
+    assert status_after(status, 1, config) == status
 
 
 @pytest.mark.parametrize("status", RETRYABLE)
 def test_an_attempt_that_may_be_retried_requeues_its_rollout_until_the_last(status: AttemptStatus) -> None:
     config = RolloutConfig(max_attempts=3, retry_condition=[status])
 
-    statuses = [rollout_status_after(status, number, config) for number in (1, 2, 3, 4)]
+    statuses = [status_after(status, number, config) for number in (1, 2, 3, 4)]
 
     assert statuses == ["requeuing", "requeuing", "failed", "failed"]
 
@@ -36,12 +43,12 @@ def test_an_attempt_that_may_be_retried_requeues_its_rollout_until_the_last(stat
 def test_a_status_outside_the_retry_condition_fails_the_rollout_at_once(status: AttemptStatus) -> None:
     others = [other for other in RETRYABLE if other != status]
 
-    assert rollout_status_after(status, 1, RolloutConfig(max_attempts=3, retry_condition=others)) == "failed"
+    assert status_after(status, 1, RolloutConfig(max_attempts=3, retry_condition=others)) == "failed"
 
 
 @pytest.mark.parametrize("status", RETRYABLE)
 def test_by_default_nothing_is_retried(status: AttemptStatus) -> None:
-    assert rollout_status_after(status, 1, RolloutConfig()) == "failed"
+    assert status_after(status, 1, RolloutConfig()) == "failed"
 
 
 configs = st.builds(
@@ -56,7 +63,7 @@ configs = st.builds(
 def test_an_ended_attempt_ends_its_rollout_or_requeues_it(
     status: AttemptStatus, number: int, config: RolloutConfig
 ) -> None:
-    after: RolloutStatus = rollout_status_after(status, number, config)
+    after: RolloutStatus = status_after(status, number, config)
 
     assert after in get_args(RolloutStatus)
     assert (status in TERMINAL_ATTEMPT) == (after in TERMINAL_ROLLOUT or after == "requeuing")
@@ -66,7 +73,7 @@ def test_an_ended_attempt_ends_its_rollout_or_requeues_it(
 @given(st.sampled_from(RETRYABLE), configs)
 def test_there_are_never_more_attempts_than_asked_for(status: AttemptStatus, config: RolloutConfig) -> None:
     number = 1
-    while rollout_status_after(status, number, config) == "requeuing":
+    while status_after(status, number, config) == "requeuing":
         number += 1
 
     assert number == (config.max_attempts if status in config.retry_condition else 1)

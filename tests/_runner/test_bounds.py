@@ -14,8 +14,8 @@ from trio.testing import MockClock
 
 import lightning_trio as agl
 from lightning_trio import RolloutConfig, Runner, UsageError
-from lightning_trio._lifecycle import allowance, is_final, rollout_status_after
-from lightning_trio._records import ErrorRecord, exception_names, is_named
+from lightning_trio._lifecycle import RolloutPosition, allowance, end_attempt, is_final
+from lightning_trio._records import FINAL, RETRY_NOW, ErrorRecord, Next, exception_names, is_named
 
 
 class Flaky(ConnectionError):
@@ -174,10 +174,16 @@ def test_an_exception_that_could_not_come_over_is_known_by_its_type() -> None:
 def test_naming_exceptions_means_that_failures_are_tried_again() -> None:
     config = RolloutConfig(max_attempts=2, retry_exceptions=[OSError])
 
-    assert rollout_status_after("failed", 1, config) == "requeuing"
-    assert rollout_status_after("failed", 2, config) == "failed"
-    assert rollout_status_after("failed", 1, config, final=True) == "failed"
-    assert rollout_status_after("timeout", 1, config) == "failed"
+    def status_after(status: agl.AttemptStatus, number: int, following: Next = RETRY_NOW) -> agl.RolloutStatus:
+        position = RolloutPosition("ro-1", "running", False, "at-1", "running", number, 0, config)
+        move = end_attempt(position, "at-1", status, following)
+        assert move is not None
+        return move.status
+
+    assert status_after("failed", 1) == "requeuing"
+    assert status_after("failed", 2) == "failed"
+    assert status_after("failed", 1, FINAL) == "failed"
+    assert status_after("timeout", 1) == "failed"
 
 
 def test_a_bare_name_means_every_class_of_that_name() -> None:

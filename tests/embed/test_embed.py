@@ -434,10 +434,10 @@ class BrokenStore(agl.InMemoryLightningStore):
         super().__init__()
         self.fails_at = fails_at
 
-    async def __aenter__(self) -> Any:
+    async def on_open(self) -> None:
         if self.fails_at == "open":
             raise OSError("no such disk")
-        return await super().__aenter__()
+        await super().on_open()
 
     async def finish(self, outcomes: Any) -> Any:
         if self.fails_at == "commit":
@@ -472,7 +472,7 @@ def test_a_store_that_fails_meanwhile_is_raised_at_the_end_of_the_block_and_nobo
 
 def test_opening_that_is_cancelled_is_given_up() -> None:
     class SlowStore(agl.InMemoryLightningStore):
-        async def __aenter__(self) -> Any:
+        async def on_open(self) -> None:
             await trio.sleep_forever()
 
     async def main() -> None:

@@ -23,7 +23,7 @@ from lightning_trio import (
     Span,
     SqliteLightningStore,
 )
-from lightning_trio.store import AttemptChange, Query, RolloutChange, RolloutRemoval, RunStore
+from lightning_trio.store import AttemptChange, ForwardingStore, Query, RolloutChange, RolloutRemoval, RunStore
 from lightning_trio.testing import check_store, store_checks
 from lightning_trio.testing._store_checks._opening import check_reopened
 from lightning_trio.testing._store_checks._steps import Check
@@ -37,7 +37,16 @@ async def open_run_store() -> AsyncGenerator[LightningStore]:
         yield RunStore(store, "run-0", lambda mode, resources: None)
 
 
-STORES: dict[str, OpenStore] = {"memory": InMemoryLightningStore, "run": open_run_store, "dict": DictStore}
+def open_forwarding_store() -> LightningStore:
+    return ForwardingStore(InMemoryLightningStore())
+
+
+STORES: dict[str, OpenStore] = {
+    "memory": InMemoryLightningStore,
+    "run": open_run_store,
+    "dict": DictStore,
+    "forwarding": open_forwarding_store,
+}
 
 OF_MANY_RUNS = {
     "enqueue_remembers_the_run",
@@ -133,7 +142,7 @@ async def test_the_first_broken_rule_ends_the_suite(autojump_clock: MockClock) -
 class ShortLivedStore(InMemoryLightningStore):
     """Forgets everything when it is closed."""
 
-    async def __aexit__(self, *exc: object) -> None:
+    async def on_close(self) -> None:
         InMemoryLightningStore.__init__(self)
 
 

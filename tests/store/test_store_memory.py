@@ -242,8 +242,8 @@ def sizes(store: InMemoryLightningStore) -> dict[str, int]:
     queued = [len(queue.ready) + len(queue.delayed) for queue in store._queues._runs.values()]
     return {
         "entries": len(store._entries),
-        "finished": len(store._finished),
-        "watches": len(store._watches),
+        "finished": len(store._retention),
+        "watches": len(store._waits),
         "workers": len(store._workers),
         "queued": sum(queued),
     }

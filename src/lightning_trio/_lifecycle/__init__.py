@@ -2,6 +2,7 @@
 
 from ._deadlines import Allowance as Allowance
 from ._deadlines import allowance as allowance
+from ._resume import check_run as check_run
 from ._resume import choose_run as choose_run
 from ._retries import is_final as is_final
 from ._retries import retry_delay as retry_delay
@@ -9,6 +10,14 @@ from ._statuses import QUEUED as QUEUED
 from ._statuses import TERMINAL_ATTEMPT as TERMINAL_ATTEMPT
 from ._statuses import TERMINAL_ROLLOUT as TERMINAL_ROLLOUT
 from ._statuses import UNFINISHED_ROLLOUT as UNFINISHED_ROLLOUT
-from ._transitions import may_replace as may_replace
-from ._transitions import rollout_status_after as rollout_status_after
-from ._transitions import rollout_status_after_loss as rollout_status_after_loss
+from ._transitions import Move as Move
+from ._transitions import Position as Position
+from ._transitions import RolloutPosition as RolloutPosition
+from ._transitions import begin_attempt as begin_attempt
+from ._transitions import change_attempt as change_attempt
+from ._transitions import change_rollout as change_rollout
+from ._transitions import check_removal as check_removal
+from ._transitions import end_attempt as end_attempt
+from ._transitions import hear_attempt as hear_attempt
+from ._transitions import lose_attempt as lose_attempt
+from ._transitions import worker_status as worker_status

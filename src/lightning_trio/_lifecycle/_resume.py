@@ -1,10 +1,11 @@
-"""Which run of a store to go on with. Pure decisions on records."""
+"""Which run of a store to go on with, and who may report of it. Pure decisions on records."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .._errors import ResumeError
+from .._errors import ResumeError, StaleRun
+from .._public import public_in
 from .._records import DatasetFingerprint, Run
 
 
@@ -71,3 +72,27 @@ def _describe(fingerprint: DatasetFingerprint | None) -> str:
         return "no tasks"
     digest = "" if fingerprint.digest is None else f" (fingerprint {fingerprint.digest})"
     return f"{fingerprint.tasks} tasks{digest}"
+
+
+@public_in("lightning_trio.store")
+def check_run(known: Run | None, new: Run) -> None:
+    """Raise unless a run's record may be replaced: by its own `fit`, or by one that takes it up.
+
+    Of two that take it up at once the second is refused, and what the `fit` before still reports is, too.
+
+    >>> begun = Run("run-1", worker_id="a")
+    >>> check_run(begun, Run("run-1", worker_id="b", takeovers=1))
+    >>> check_run(begun, Run("run-1", worker_id="b"))
+    Traceback (most recent call last):
+        ...
+    lightning_trio._errors.StaleRun: run-1 has been taken up by a; what b still reports of it is refused
+
+    Raises:
+        StaleRun: another `fit` has taken the run up; the message says which.
+    """
+    if known is None or new.takeovers > known.takeovers:
+        return
+    if new.takeovers < known.takeovers or new.worker_id != known.worker_id:
+        raise StaleRun(
+            f"{new.run_id} has been taken up by {known.worker_id}; what {new.worker_id} still reports of it is refused"
+        )

@@ -4,9 +4,18 @@ from .._containers import copy_containers as copy_containers
 from .._lifecycle import QUEUED as QUEUED
 from .._lifecycle import TERMINAL_ATTEMPT as TERMINAL_ATTEMPT
 from .._lifecycle import TERMINAL_ROLLOUT as TERMINAL_ROLLOUT
-from .._lifecycle import may_replace as may_replace
-from .._lifecycle import rollout_status_after as rollout_status_after
-from .._lifecycle import rollout_status_after_loss as rollout_status_after_loss
+from .._lifecycle import Move as Move
+from .._lifecycle import Position as Position
+from .._lifecycle import RolloutPosition as RolloutPosition
+from .._lifecycle import begin_attempt as begin_attempt
+from .._lifecycle import change_attempt as change_attempt
+from .._lifecycle import change_rollout as change_rollout
+from .._lifecycle import check_removal as check_removal
+from .._lifecycle import check_run as check_run
+from .._lifecycle import end_attempt as end_attempt
+from .._lifecycle import hear_attempt as hear_attempt
+from .._lifecycle import lose_attempt as lose_attempt
+from .._lifecycle import worker_status as worker_status
 from .._records import FINAL as FINAL
 from .._records import GIVE_BACK as GIVE_BACK
 from .._records import REPORTER_RETRIES as REPORTER_RETRIES
@@ -24,8 +33,10 @@ from .._records import Unset as Unset
 from .._records import WorkerStatus as WorkerStatus
 from ._audit import Audit as Audit
 from ._audit import audit as audit
+from ._forwarding_store import ForwardingStore as ForwardingStore
 from ._memory import InMemoryLightningStore as InMemoryLightningStore
 from ._postgres import PostgresLightningStore as PostgresLightningStore
+from ._primitives import Record as Record
 from ._query import Condition as Condition
 from ._query import Query as Query
 from ._query import Table as Table
@@ -33,4 +44,3 @@ from ._query import select as select
 from ._run_store import RunStore as RunStore
 from ._sqlite import SqliteLightningStore as SqliteLightningStore
 from ._store import LightningStore as LightningStore
-from ._store import Record as Record

@@ -45,14 +45,14 @@ class RunCounts:
         return RunSummary(counts, dict(self.rewards), self.usage, self.agent_seconds, self.removed)
 
     @classmethod
-    def total(cls, tallies: Iterable[RunCounts]) -> RunCounts:
-        """Add tallies up."""
+    def total(cls, runs: Iterable[RunCounts]) -> RunCounts:
+        """Return the sum of several."""
         whole = cls()
-        for tally in tallies:
-            for status, number in tally.counts.items():
+        for run in runs:
+            for status, number in run.counts.items():
                 whole.move(None, status, number)
-            for mode, (number, value) in tally.rewards.items():
+            for mode, (number, value) in run.rewards.items():
                 whole.reward(mode, value, number)
-            whole.attempt(tally.agent_seconds, tally.usage)
-            whole.removed += tally.removed
+            whole.attempt(run.agent_seconds, run.usage)
+            whole.removed += run.removed
         return whole

@@ -4,37 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import Any, Literal
+from typing import Literal
 
 from .._errors import StaleAttempt, UnknownId
 from .._lifecycle import UNFINISHED_ROLLOUT
 from .._public import public_in
 from .._records import (
     UNSET,
-    AttemptChange,
     AttemptedRollout,
-    AttemptOutcome,
     EnqueueRolloutRequest,
-    Expiry,
-    PaginatedResult,
     ResourcesUpdate,
     RolloutChange,
     RolloutConfig,
     RolloutMode,
-    RolloutRemoval,
-    RolloutStatus,
     RunSummary,
-    StoreStatistics,
     Unset,
 )
 from .._resources import NamedResources
-from .._spans import Span
+from ._forwarding_store import ForwardingStore
+from ._primitives import Record
 from ._query import Condition, Query
-from ._store import LightningStore, Record
+from ._store import LightningStore
 
 
 @public_in("lightning_trio.store")
-class RunStore(LightningStore):
+class RunStore(ForwardingStore):
     """Pass everything on to `store`, with the run's id.
 
     Args:
@@ -52,12 +46,18 @@ class RunStore(LightningStore):
         check: Callable[[RolloutMode | None | Unset, NamedResources], None],
         max_rollouts: int | None = None,
     ) -> None:
-        self._store = store
+        super().__init__(store)
         self._run_id = run_id
         self._check = check
         self._left = max_rollouts
         self._refusing = False
         self._checked: set[tuple[RolloutMode | None, str]] = set()
+
+    async def on_open(self) -> None:
+        """Leave the other store as it is: the runner whose run this is has opened it."""
+
+    async def on_close(self) -> None:
+        """Leave the other store as it is."""
 
     @property
     def run_id(self) -> str:
@@ -90,19 +90,19 @@ class RunStore(LightningStore):
     ) -> list[str]:
         await self._check_requests(requests)
         if self._left is None or status == "cancelled":
-            return await self._store.enqueue(requests, run_id=self._run_id, status=status)
+            return await super().enqueue(requests, run_id=self._run_id, status=status)
         known = await self._known_keys(requests)
         allowed = [self._may_start(request, known) for request in requests]
         started = [request for request, may_start in zip(requests, allowed, strict=True) if may_start]
         refused = [request for request, may_start in zip(requests, allowed, strict=True) if not may_start]
-        ids = await self._store.enqueue(started, run_id=self._run_id, status=status)
+        ids = await super().enqueue(started, run_id=self._run_id, status=status)
         if self._refusing and ids:
             # Refused while these were on their way.
             await self._cancel(ids)
         if not refused:
             return ids
         of_started = iter(ids)
-        of_refused = iter(await self._store.enqueue(refused, run_id=self._run_id, status="cancelled"))
+        of_refused = iter(await super().enqueue(refused, run_id=self._run_id, status="cancelled"))
         return [next(of_started if may_start else of_refused) for may_start in allowed]
 
     def _may_start(self, request: EnqueueRolloutRequest, known: Collection[str | None]) -> bool:
@@ -145,9 +145,7 @@ class RunStore(LightningStore):
         worker_id: str | None = None,
         default_config: RolloutConfig | None = None,
     ) -> list[AttemptedRollout]:
-        return await self._store.start(
-            rollouts, run_id=self._run_id, worker_id=worker_id, default_config=default_config
-        )
+        return await super().start(rollouts, run_id=self._run_id, worker_id=worker_id, default_config=default_config)
 
     async def claim(
         self,
@@ -157,26 +155,23 @@ class RunStore(LightningStore):
         worker_id: str | None = None,
         default_config: RolloutConfig | None = None,
     ) -> list[AttemptedRollout]:
-        return await self._store.claim(limit, run_id=self._run_id, worker_id=worker_id, default_config=default_config)
+        return await super().claim(limit, run_id=self._run_id, worker_id=worker_id, default_config=default_config)
 
     async def wait_claimable(self, *, run_id: str | None = None) -> None:
-        await self._store.wait_claimable(run_id=self._run_id)
+        await super().wait_claimable(run_id=self._run_id)
 
     async def put(self, records: Sequence[Record]) -> list[Record]:
         for record in records:
             if isinstance(record, ResourcesUpdate):
                 self._check(UNSET, record.resources)
                 self._checked.clear()
-        return await self._store.put(records)
+        return await super().put(records)
 
     async def summarize(self, run_id: str | None = None) -> RunSummary:
-        return await self._store.summarize(self._run_id)
-
-    def queued_nowait(self) -> int | None:
-        return self._store.queued_nowait()
+        return await super().summarize(self._run_id)
 
     def holding(self, run_id: str | None = None) -> AbstractContextManager[None]:
-        return self._store.holding(self._run_id)
+        return super().holding(self._run_id)
 
     async def prune(
         self, *, run_id: str | None = None, older_than_seconds: float = 0.0, unfinished_runs: bool = False
@@ -186,37 +181,4 @@ class RunStore(LightningStore):
         )
 
     async def find_faults(self, run_id: str | None = None) -> Sequence[str]:
-        return await self._store.find_faults(self._run_id)
-
-    # The rest knows no runs.
-
-    async def vacuum(self) -> None:
-        await self._store.vacuum()
-
-    @property
-    def persistent(self) -> bool:
-        return self._store.persistent
-
-    async def statistics(self) -> StoreStatistics:
-        return await self._store.statistics()
-
-    async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
-        return await self._store.add_spans(spans)
-
-    async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
-        return await self._store.finish(outcomes)
-
-    async def expire(self) -> Expiry:
-        return await self._store.expire()
-
-    async def update(self, changes: Sequence[RolloutChange | AttemptChange | RolloutRemoval]) -> None:
-        await self._store.update(changes)
-
-    async def get_latest_resources(self) -> ResourcesUpdate | None:
-        return await self._store.get_latest_resources()
-
-    async def find(self, query: Query) -> PaginatedResult[Any]:
-        return await self._store.find(query)
-
-    async def wait_finished(self, rollout_ids: Collection[str], *, count: int | None = None) -> list[str]:
-        return await self._store.wait_finished(rollout_ids, count=count)
+        return await super().find_faults(self._run_id)

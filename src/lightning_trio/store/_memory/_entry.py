@@ -9,13 +9,22 @@ import attrs
 
 from ..._containers import copy_containers
 from ..._errors import UnknownId
-from ..._records import DEFAULT_CONFIG, Attempt, AttemptedRollout, Rollout, RolloutConfig, RolloutMode, RolloutStatus
+from ..._records import (
+    DEFAULT_CONFIG,
+    Attempt,
+    AttemptedRollout,
+    AttemptStatus,
+    Rollout,
+    RolloutConfig,
+    RolloutMode,
+    RolloutStatus,
+)
 from ..._spans import Span
 from ._queue import Place
 
 
 @attrs.define(eq=False)
-class _Arriving:
+class _Arrivals:
     """The spans of an attempt that come one by one."""
 
     attempt_id: str
@@ -48,7 +57,29 @@ class Entry:
     """Of all attempts; a list while they come one by one."""
     place: Place | None = None
     """Where it stands in the queue."""
-    _arriving: _Arriving | None = None
+    _arrivals: _Arrivals | None = None
+
+    # With its fields, it is a `Position` of the state machine.
+
+    @property
+    def queued(self) -> bool:
+        """Whether it has a place in the queue."""
+        return self.place is not None
+
+    @property
+    def attempt_id(self) -> str | None:
+        """The latest attempt's."""
+        return self.attempts[-1].attempt_id if self.attempts else None
+
+    @property
+    def attempt_status(self) -> AttemptStatus | None:
+        """The latest attempt's."""
+        return self.attempts[-1].status if self.attempts else None
+
+    @property
+    def counted(self) -> int:
+        """How many attempts count towards `max_attempts`."""
+        return len(self.attempts) - self.not_counted
 
     def rollout(self) -> Rollout:
         """Make the record, with the latest attempt if there is one."""
@@ -82,7 +113,10 @@ class Entry:
         Raises:
             UnknownId: there is none of that id.
         """
-        for attempt in reversed(self.attempts):
+        attempts = self.attempts
+        if attempts and attempts[-1].attempt_id == attempt_id:
+            return attempts[-1]
+        for attempt in attempts:
             if attempt.attempt_id == attempt_id:
                 return attempt
         raise UnknownId(f"Attempt {attempt_id} not found for rollout {self.rollout_id}")
@@ -90,29 +124,29 @@ class Entry:
     def add_spans(self, attempt_id: str, spans: Iterable[Span]) -> list[Span]:
         """Add an attempt's spans and give those that are new, numbered."""
         if not self.spans:
-            self._arriving = None
-        arriving = self._arriving
-        if arriving is None or arriving.attempt_id != attempt_id:
-            arriving = self._arriving = _Arriving(attempt_id, set(), 0)
+            self._arrivals = None
+        arrivals = self._arrivals
+        if arrivals is None or arrivals.attempt_id != attempt_id:
+            arrivals = self._arrivals = _Arrivals(attempt_id, set(), 0)
             for span in self.spans:
                 if span.attempt_id == attempt_id:
-                    arriving.span_ids.add(span.span_id)
-                    arriving.last_sequence_id = max(arriving.last_sequence_id, span.sequence_id)
+                    arrivals.span_ids.add(span.span_id)
+                    arrivals.last_sequence_id = max(arrivals.last_sequence_id, span.sequence_id)
         if not isinstance(self.spans, list):
             self.spans = list(self.spans)
         added: list[Span] = []
         for span in spans:
-            if span.span_id in arriving.span_ids:
+            if span.span_id in arrivals.span_ids:
                 continue
-            arriving.span_ids.add(span.span_id)
+            arrivals.span_ids.add(span.span_id)
             if span.sequence_id <= 0:
-                span = attrs.evolve(span, sequence_id=arriving.last_sequence_id + 1)
-            arriving.last_sequence_id = max(arriving.last_sequence_id, span.sequence_id)
+                span = attrs.evolve(span, sequence_id=arrivals.last_sequence_id + 1)
+            arrivals.last_sequence_id = max(arrivals.last_sequence_id, span.sequence_id)
             added.append(span)
         self.spans += added
         return added
 
     def close_spans(self) -> None:
         """Let go of what was needed only while spans came one by one."""
-        self._arriving = None
+        self._arrivals = None
         self.spans = tuple(self.spans)

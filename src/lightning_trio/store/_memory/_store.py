@@ -4,37 +4,42 @@ from __future__ import annotations
 
 import operator
 import time
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
-from types import TracebackType
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, cast
 
 import attrs
 import trio
 
 from ..._containers import copy_containers
-from ..._errors import Evicted, StaleAttempt, UnknownId
+from ..._errors import Evicted, UnknownId
 from ..._ids import new_attempt_id
-from ..._lifecycle import QUEUED, TERMINAL_ATTEMPT, TERMINAL_ROLLOUT, rollout_status_after, rollout_status_after_loss
+from ..._lifecycle import (
+    TERMINAL_ATTEMPT,
+    TERMINAL_ROLLOUT,
+    Move,
+    RolloutPosition,
+    begin_attempt,
+    change_attempt,
+    change_rollout,
+    check_removal,
+    check_run,
+    end_attempt,
+    hear_attempt,
+    lose_attempt,
+)
 from ..._public import public
 from ..._records import (
     DEFAULT_CONFIG,
-    RETRY_NOW,
     Attempt,
     AttemptChange,
     AttemptedRollout,
     AttemptOutcome,
-    AttemptStatus,
     EnqueueRolloutRequest,
     Expiry,
-    Final,
-    GiveBack,
-    Next,
     PaginatedResult,
     ResourcesUpdate,
-    RetryIn,
     RolloutChange,
     RolloutConfig,
     RolloutRemoval,
@@ -44,68 +49,19 @@ from ..._records import (
     StoreStatistics,
     Unset,
     Worker,
-    WorkerStatus,
 )
 from ..._spans import Span
+from .._primitives import Record
 from .._query import Query, select
 from .._rollout_ids import RolloutIds
-from .._rules import check_run, lease_left, lost_error
+from .._rules import lost_error
 from .._run_counts import RunCounts
-from .._store import LightningStore, Record
+from .._store import LightningStore
 from ._entry import Entry
 from ._queue import Queues
-
-
-@attrs.define(eq=False)
-class _Watch:
-    """Somebody waits for `remaining` more rollouts to end."""
-
-    remaining: int
-    done: trio.Event = attrs.field(factory=trio.Event)
-
-
-class _Statuses:
-    """Check changes of statuses one after another without making them."""
-
-    def __init__(self) -> None:
-        self._rollouts: dict[str, RolloutStatus] = {}
-        self._attempts: dict[tuple[str, str], AttemptStatus] = {}
-
-    def change_rollout(self, entry: Entry, change: RolloutChange) -> None:
-        """Refuse a status that is none, and to change a terminal one."""
-        status = self._rollouts.get(entry.rollout_id, entry.status)
-        if isinstance(change.status, Unset) or change.status == status:
-            return
-        if change.status not in _ROLLOUT_STATUSES:
-            raise ValueError(f"status={change.status!r} is no rollout status; there are {_ROLLOUT_STATUSES}")
-        if status in TERMINAL_ROLLOUT:
-            raise StaleAttempt(f"rollout {entry.rollout_id} is {status} and stays so; it cannot become {change.status}")
-        self._rollouts[entry.rollout_id] = change.status
-
-    def remove_rollout(self, entry: Entry) -> None:
-        """Refuse to let go of a rollout that has not finished."""
-        status = self._rollouts.get(entry.rollout_id, entry.status)
-        if status not in TERMINAL_ROLLOUT:
-            raise ValueError(f"rollout {entry.rollout_id} is {status}; only finished rollouts can be removed")
-
-    def change_attempt(self, entry: Entry, attempt: Attempt, change: AttemptChange) -> None:
-        """Refuse a status that is none, and to change one that is terminal or superseded."""
-        key = (entry.rollout_id, attempt.attempt_id)
-        status = self._attempts.get(key, attempt.status)
-        rollout = self._rollouts.get(entry.rollout_id, entry.status)
-        if isinstance(change.status, Unset) or change.status == status:
-            return
-        if change.status not in _ATTEMPT_STATUSES:
-            raise ValueError(f"status={change.status!r} is no attempt status; there are {_ATTEMPT_STATUSES}")
-        if status in TERMINAL_ATTEMPT or attempt is not entry.attempts[-1] or rollout in TERMINAL_ROLLOUT:
-            raise StaleAttempt(
-                f"attempt {attempt.attempt_id} of rollout {entry.rollout_id} is {status}, its rollout {rollout}: "
-                f"it can no longer become {change.status}"
-            )
-        self._attempts[key] = change.status
-        counted = len(entry.attempts) - entry.not_counted
-        self._rollouts[entry.rollout_id] = rollout_status_after(change.status, counted, entry.config or DEFAULT_CONFIG)
-
+from ._retention import Retention
+from ._waits import Waits
+from ._workers import Workers
 
 _number = operator.attrgetter("number")
 
@@ -123,51 +79,27 @@ class InMemoryLightningStore(LightningStore):
     """
 
     def __init__(self, *, retain: int = 100_000) -> None:
-        if retain < 0:
-            raise ValueError(f"retain={retain!r}; give how many finished rollouts to keep, 0 or more")
-        self._retain = retain
         self._ids = RolloutIds()
         self._entries: dict[str, Entry] = {}
-        self._finished: deque[str] = deque()
+        self._retention = Retention(retain, self._entries, self._forget)
         self._queues = Queues[Entry]()
-        self._watches: dict[str, list[_Watch]] = {}
-        self._holds: dict[str | None, int] = {}
-        self._held: dict[str | None, list[str]] = {}
+        self._waits = Waits()
         self._resources: dict[str, ResourcesUpdate] = {}
         self._latest_resources: str | None = None
-        self._workers: dict[str, Worker] = {}
+        self._workers = Workers()
         self._runs: dict[str, Run] = {}
-        self._at_work: dict[str, dict[str, Entry]] = {}
-        """The rollouts whose attempts each worker has not reported yet, by attempt."""
-        self._leases: dict[str, float] = {}
-        """When the workers' leases run out, on Trio's clock."""
         self._keys: dict[tuple[str | None, str], str] = {}
         """Rollout ids by run and key."""
-        self._tallies: dict[str | None, RunCounts] = {}
+        self._counts: dict[str | None, RunCounts] = {}
         self._total_attempts = 0
         self._total_spans = 0
         self._total_rollouts = 0
         self._late_spans = 0
-        self._is_open = False
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the store is inside ``async with``; this one works outside as well."""
-        return self._is_open
-
-    async def __aenter__(self) -> Self:
-        """Open the store, as any store; nothing needs opening here."""
-        # The clock of another `trio.run` has another origin: what waited for it is due now.
+    async def on_open(self) -> None:
+        # Nothing needs opening; but the clock of another `trio.run` has another origin: what waited for it is due now.
         self._queues.release_delayed()
-        self._leases = dict.fromkeys(self._leases, trio.current_time())
-        self._is_open = True
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        """Close the store; what it holds stays."""
-        self._is_open = False
+        self._workers.end_leases()
 
     # Queue.
 
@@ -211,9 +143,10 @@ class InMemoryLightningStore(LightningStore):
         default_config: RolloutConfig | None = None,
     ) -> list[AttemptedRollout]:
         await trio.lowlevel.checkpoint()
+        # Refused before anything is made.
         for known in rollouts:
-            if isinstance(known, str) and (entry := self._known(known)).status in TERMINAL_ROLLOUT:
-                raise StaleAttempt(f"rollout {known} is {entry.status}; enqueue its task again instead")
+            if isinstance(known, str):
+                begin_attempt(self._known(known))
         requests = [request for request in rollouts if not isinstance(request, str)]
         new = iter(self._new_entries(requests, run_id, "preparing"))
         entries = [self._known(r) if isinstance(r, str) else next(new) for r in rollouts]
@@ -260,7 +193,7 @@ class InMemoryLightningStore(LightningStore):
             self._entries[entry.rollout_id] = entry
             if entry.key is not None:
                 self._keys[run_id, entry.key] = entry.rollout_id
-        self._tally(run_id).move(None, status, len(entries))
+        self._counts_of(run_id).move(None, status, len(entries))
         self._total_rollouts += len(entries)
         return entries
 
@@ -268,26 +201,26 @@ class InMemoryLightningStore(LightningStore):
         if resources_id is not None and resources_id not in self._resources:
             raise UnknownId(f"Resources {resources_id} not found; add_resources() gives an id")
 
-    def _tally(self, run_id: str | None) -> RunCounts:
-        tally = self._tallies.get(run_id)
-        if tally is None:
-            tally = self._tallies[run_id] = RunCounts()
-        return tally
+    def _counts_of(self, run_id: str | None) -> RunCounts:
+        counts = self._counts.get(run_id)
+        if counts is None:
+            counts = self._counts[run_id] = RunCounts()
+        return counts
 
     def _new_attempts(
         self, entries: Iterable[Entry], worker_id: str | None, default_config: RolloutConfig | None
     ) -> list[AttemptedRollout]:
         started: list[AttemptedRollout] = []
-        at_work = {} if worker_id is None else self._at_work.setdefault(worker_id, {})
+        at_work = self._workers.at_work(worker_id)
         for entry in entries:
             attempted = self._new_attempt(entry, worker_id, default_config)
             at_work[attempted.attempt.attempt_id] = entry
             started.append(attempted)
         if worker_id is not None:
             if started:
-                self._note_worker(worker_id, "busy", started[-1].attempt)
+                self._workers.note(worker_id, "busy", started[-1].attempt)
             elif not at_work:
-                self._note_worker(worker_id, "idle", None)
+                self._workers.note(worker_id, "idle")
         return started
 
     def _new_attempt(
@@ -295,8 +228,9 @@ class InMemoryLightningStore(LightningStore):
     ) -> AttemptedRollout:
         if entry.config is None:
             entry.config = default_config or DEFAULT_CONFIG
-        # Superseded while it ran, an attempt can no longer report.
-        self._end_attempt(entry, "unresponsive")
+        move = begin_attempt(entry)
+        if move.attempt_status is not None:
+            self._set_attempt_status(entry, move)
         attempt = Attempt(
             entry.rollout_id,
             new_attempt_id(),
@@ -308,7 +242,7 @@ class InMemoryLightningStore(LightningStore):
         )
         entry.attempts.append(attempt)
         self._total_attempts += 1
-        self._set_status(entry, "preparing")
+        self._move_on(entry, move)
         return entry.attempted()
 
     # Outcomes and changes.
@@ -319,9 +253,7 @@ class InMemoryLightningStore(LightningStore):
         statuses: list[RolloutStatus | None] = [
             self._finish(entry, outcome) for entry, outcome in zip(entries, outcomes, strict=True)
         ]
-        for worker_id in [worker_id for worker_id, at_work in self._at_work.items() if not at_work]:
-            del self._at_work[worker_id]
-            self._note_worker(worker_id, "idle", None)
+        self._workers.note_idle()
         return statuses
 
     def _reported(self, report: AttemptOutcome | Span) -> Entry | None:
@@ -336,14 +268,12 @@ class InMemoryLightningStore(LightningStore):
     def _finish(self, entry: Entry | None, outcome: AttemptOutcome) -> RolloutStatus | None:
         if entry is None:
             self._late_spans += len(outcome.spans)
-            for at_work in self._at_work.values():
-                at_work.pop(outcome.attempt_id, None)
+            self._workers.reported_evicted(outcome.attempt_id)
             return None
-        attempt = entry.attempt(outcome.attempt_id)
-        if attempt.worker_id in self._at_work:
-            self._at_work[attempt.worker_id].pop(attempt.attempt_id, None)
-        refused = entry.status in TERMINAL_ROLLOUT or attempt.status in TERMINAL_ATTEMPT
-        if refused or attempt is not entry.attempts[-1]:
+        move = end_attempt(entry, outcome.attempt_id, outcome.status, outcome.next)
+        attempt = entry.attempts[-1] if move is not None else entry.attempt(outcome.attempt_id)
+        self._workers.reported(attempt)
+        if move is None:
             self._late_spans += len(outcome.spans)
             return None
         entry.attempts[-1] = Attempt(
@@ -361,34 +291,32 @@ class InMemoryLightningStore(LightningStore):
             outcome.duration,
             outcome.usage,
         )
-        self._tallies[entry.run_id].attempt(outcome.duration or 0.0, outcome.usage)
+        self._counts[entry.run_id].attempt(outcome.duration or 0.0, outcome.usage)
         if entry.spans:
             self._total_spans += len(entry.add_spans(attempt.attempt_id, outcome.spans))
             entry.close_spans()
         else:
             entry.spans = tuple(outcome.spans)
             self._total_spans += len(outcome.spans)
-        return self._after_attempt(entry, outcome.status, outcome.next)
+        self._move_on(entry, move)
+        return move.status
 
-    def _after_attempt(self, entry: Entry, status: AttemptStatus, following: Next) -> RolloutStatus:
-        if isinstance(following, GiveBack):
+    def _move_on(self, entry: Entry, move: Move) -> None:
+        """Carry out a move, but for what it says of the attempt."""
+        if not move.counts:
             entry.not_counted += 1
-            return self._move_on(entry, "requeuing", 0.0)
-        counted = len(entry.attempts) - entry.not_counted
-        final = isinstance(following, Final)
-        new = rollout_status_after(status, counted, entry.config or DEFAULT_CONFIG, final=final)
-        return self._move_on(entry, new, following.seconds if isinstance(following, RetryIn) else None)
+            entry.lost += move.lost
+        self._set_status(entry, move.status)
+        if move.queue_in is not None:
+            entry.place = self._queues.put(entry.run_id, entry, move.queue_in)
 
-    def _move_on(self, entry: Entry, new: RolloutStatus, delay: float | None) -> RolloutStatus:
-        self._set_status(entry, new)
-        if new == "requeuing" and delay is not None:
-            entry.place = self._queues.put(entry.run_id, entry, delay)
-        return new
-
-    def _end_attempt(self, entry: Entry, status: AttemptStatus) -> None:
-        """End the latest attempt if it has not ended."""
-        if entry.attempts and (last := entry.attempts[-1]).status not in TERMINAL_ATTEMPT:
-            entry.attempts[-1] = attrs.evolve(last, status=status, end_time=time.time())
+    def _set_attempt_status(self, entry: Entry, move: Move, **fields: Any) -> None:
+        """Give the latest attempt the status that a move has for it, if any."""
+        status = move.attempt_status
+        if status is not None:
+            if status in TERMINAL_ATTEMPT:
+                fields["end_time"] = time.time()
+            entry.attempts[-1] = attrs.evolve(entry.attempts[-1], status=status, **fields)
 
     def _set_status(self, entry: Entry, status: RolloutStatus) -> None:
         """Move a rollout on; whatever the new status is, its place in the queue is not valid any more."""
@@ -397,7 +325,7 @@ class InMemoryLightningStore(LightningStore):
             entry.place = None
         if entry.status == status:
             return
-        self._tallies[entry.run_id].move(entry.status, status)
+        self._counts[entry.run_id].move(entry.status, status)
         entry.status = status
         if status in TERMINAL_ROLLOUT:
             self._set_ended(entry)
@@ -406,99 +334,89 @@ class InMemoryLightningStore(LightningStore):
         entry.end_time = time.time()
         reward = entry.attempts[-1].final_reward if entry.attempts else None
         if reward is not None:
-            self._tallies[entry.run_id].reward(entry.mode, reward)
-        for watch in self._watches.pop(entry.rollout_id, ()):
-            watch.remaining -= 1
-            if watch.remaining <= 0:
-                watch.done.set()
-        self._finished.append(entry.rollout_id)
-        while len(self._finished) > self._retain:
-            rollout_id = self._finished.popleft()
-            if rollout_id in self._entries:
-                self._evict(rollout_id)
-
-    def _evict(self, rollout_id: str) -> None:
-        run_id = self._entries[rollout_id].run_id
-        if run_id in self._holds:
-            self._held.setdefault(run_id, []).append(rollout_id)
-        else:
-            self._forget(rollout_id)
+            self._counts[entry.run_id].reward(entry.mode, reward)
+        self._waits.ended(entry.rollout_id)
+        self._retention.ended(entry.rollout_id)
 
     def _forget(self, rollout_id: str) -> None:
         entry = self._entries.pop(rollout_id)
-        self._tallies[entry.run_id].removed += 1
+        self._counts[entry.run_id].removed += 1
         if entry.key is not None:
             del self._keys[entry.run_id, entry.key]
 
     def queued_nowait(self) -> int | None:
         return len(self._queues)
 
-    @contextmanager
-    def holding(self, run_id: str | None = None) -> Iterator[None]:
-        self._holds[run_id] = self._holds.get(run_id, 0) + 1
-        try:
-            yield
-        finally:
-            self._holds[run_id] -= 1
-            if not self._holds[run_id]:
-                del self._holds[run_id]
-                for rollout_id in self._held.pop(run_id, ()):
-                    if rollout_id in self._entries:
-                        self._forget(rollout_id)
+    def holding(self, run_id: str | None = None) -> AbstractContextManager[None]:
+        return self._retention.holding(run_id)
 
     async def expire(self) -> Expiry:
         await trio.lowlevel.checkpoint()
         now = trio.current_time()
         requeued: list[str] = []
         failed: list[str] = []
-        for worker_id in [worker_id for worker_id, deadline in self._leases.items() if deadline <= now]:
-            del self._leases[worker_id]
-            for attempt_id, entry in self._at_work.pop(worker_id, {}).items():
+        for _, at_work in self._workers.take_lost(now):
+            for attempt_id, entry in at_work.items():
                 status = self._lose(entry, attempt_id)
                 if status is not None:
                     (requeued if status == "requeuing" else failed).append(entry.rollout_id)
-            self._note_worker(worker_id, "unknown", None)
-        return Expiry(requeued, failed, min((deadline - now for deadline in self._leases.values()), default=None))
+        return Expiry(requeued, failed, self._workers.next_lease_in(now))
 
     def _lose(self, entry: Entry, attempt_id: str) -> RolloutStatus | None:
         """End an attempt that was lost with its worker, unless it is not the rollout's running one any more."""
-        attempt = entry.attempts[-1]
-        if attempt.attempt_id != attempt_id or attempt.status in TERMINAL_ATTEMPT or entry.status in TERMINAL_ROLLOUT:
+        move = lose_attempt(entry, attempt_id)
+        if move is None:
             return None
-        entry.attempts[-1] = attrs.evolve(
-            attempt, status="unresponsive", end_time=time.time(), error=lost_error(attempt.worker_id)
-        )
+        self._set_attempt_status(entry, move, error=lost_error(entry.attempts[-1].worker_id))
         entry.close_spans()
-        entry.not_counted += 1
-        entry.lost += 1
-        return self._move_on(entry, rollout_status_after_loss(entry.lost, entry.config or DEFAULT_CONFIG), 0.0)
+        self._move_on(entry, move)
+        return move.status
 
     async def update(self, changes: Sequence[RolloutChange | AttemptChange | RolloutRemoval]) -> None:
         await trio.lowlevel.checkpoint()
-        # Checked first, each as if those before it had been made, so that all are made or none.
-        checking = _Statuses()
         entries = [self._known(change.rollout_id) for change in changes]
-        for entry, change in zip(entries, changes, strict=True):
-            if isinstance(change, RolloutRemoval):
-                checking.remove_rollout(entry)
-            elif isinstance(change, RolloutChange):
-                if not isinstance(change.resources_id, Unset):
-                    self._check_resources_id(change.resources_id)
-                checking.change_rollout(entry, change)
-            else:
-                checking.change_attempt(entry, entry.attempt(change.attempt_id), change)
+        # Decided before any is made, each as if those before it had been, so that all are made or none.
+        positions: dict[str, RolloutPosition] = {}
+        moves = [self._decide(entry, change, positions) for entry, change in zip(entries, changes, strict=True)]
         # By entry, not by id: the change before may have evicted it.
-        for entry, change in zip(entries, changes, strict=True):
+        for entry, change, move in zip(entries, changes, moves, strict=True):
             if isinstance(change, RolloutRemoval):
                 # Not there where it was evicted meanwhile.
                 if entry.rollout_id in self._entries:
                     self._forget(entry.rollout_id)
             elif isinstance(change, RolloutChange):
-                self._change_rollout(entry, change)
+                self._change_rollout(entry, change, move)
             else:
-                self._change_attempt(entry, change)
+                self._change_attempt(entry, change, move)
 
-    def _change_rollout(self, entry: Entry, change: RolloutChange) -> None:
+    def _decide(
+        self,
+        entry: Entry,
+        change: RolloutChange | AttemptChange | RolloutRemoval,
+        positions: dict[str, RolloutPosition],
+    ) -> Move | None:
+        """Return the move of a change, and note in `positions` where it leads."""
+        position = positions.get(entry.rollout_id) or RolloutPosition.of(entry)
+        move: Move | None = None
+        if isinstance(change, RolloutRemoval):
+            check_removal(position)
+        elif isinstance(change, RolloutChange):
+            if not isinstance(change.resources_id, Unset):
+                self._check_resources_id(change.resources_id)
+            if not isinstance(change.config, Unset):
+                position = attrs.evolve(position, config=change.config)
+            if not isinstance(change.status, Unset):
+                move = change_rollout(position, change.status)
+        else:
+            before = entry.attempt(change.attempt_id).status
+            if position.attempt_id == change.attempt_id:
+                before = position.attempt_status or before
+            if not isinstance(change.status, Unset):
+                move = change_attempt(position, change.attempt_id, before, change.status)
+        positions[entry.rollout_id] = position if move is None else position.after(move)
+        return move
+
+    def _change_rollout(self, entry: Entry, change: RolloutChange, move: Move | None) -> None:
         for name in ("input", "mode", "resources_id", "config", "metadata"):
             value = getattr(change, name)
             if isinstance(value, Unset):
@@ -508,42 +426,24 @@ class InMemoryLightningStore(LightningStore):
             elif isinstance(value, Mapping):
                 value = dict(value)
             setattr(entry, name, value)
-        status = change.status
-        if isinstance(status, Unset):
-            return
-        if status in TERMINAL_ROLLOUT:
-            self._end_attempt(entry, cast("AttemptStatus", status))
-        if status == entry.status and (entry.place is not None or status not in QUEUED):
-            return
-        self._set_status(entry, status)
-        if status in QUEUED:
-            entry.place = self._queues.put(entry.run_id, entry)
+        if move is not None:
+            self._set_attempt_status(entry, move)
+            self._move_on(entry, move)
 
-    def _change_attempt(self, entry: Entry, change: AttemptChange) -> None:
+    def _change_attempt(self, entry: Entry, change: AttemptChange, move: Move | None) -> None:
         index, attempt = next((i, a) for i, a in enumerate(entry.attempts) if a.attempt_id == change.attempt_id)
         fields: dict[str, Any] = {
             name: value
-            for name in ("status", "worker_id", "last_heartbeat_time", "metadata")
+            for name in ("worker_id", "last_heartbeat_time", "metadata")
             if not isinstance(value := getattr(change, name), Unset)
         }
-        moved = fields.get("status", attempt.status) != attempt.status
-        if moved and fields["status"] in TERMINAL_ATTEMPT:
-            fields["end_time"] = time.time()
-        attempt = entry.attempts[index] = attrs.evolve(attempt, **fields)
-        if "worker_id" in fields or moved:
-            self._note_worker_of(attempt)
-        if moved:
-            self._after_attempt(entry, attempt.status, RETRY_NOW)
-
-    def _note_worker_of(self, attempt: Attempt) -> None:
-        if attempt.worker_id is None:
-            return
-        if attempt.status in ("timeout", "unresponsive"):
-            self._note_worker(attempt.worker_id, "unknown", None)
-        elif attempt.status in TERMINAL_ATTEMPT:
-            self._note_worker(attempt.worker_id, "idle", None)
-        else:
-            self._note_worker(attempt.worker_id, "busy", attempt)
+        entry.attempts[index] = attrs.evolve(attempt, **fields)
+        if move is not None:
+            self._set_attempt_status(entry, move)
+        if "worker_id" in fields or move is not None:
+            self._workers.note_changed(entry.attempts[index])
+        if move is not None:
+            self._move_on(entry, move)
 
     def _known(self, rollout_id: str) -> Entry:
         entry = self._entries.get(rollout_id)
@@ -556,7 +456,7 @@ class InMemoryLightningStore(LightningStore):
         if rollout_id not in self._entries and self._ids.minted(rollout_id):
             raise Evicted(
                 f"rollout {rollout_id} has finished and is no longer kept; this store keeps the newest "
-                f"{self._retain} finished ones, InMemoryLightningStore(retain=…) sets how many"
+                f"{self._retention.retain} finished ones, InMemoryLightningStore(retain=…) sets how many"
             )
 
     # Spans.
@@ -566,26 +466,17 @@ class InMemoryLightningStore(LightningStore):
         entries = [self._reported(span) for span in spans]
         added: list[Span] = []
         for entry, span in zip(entries, spans, strict=True):
-            # Compared by id: the record of the attempt changes with each span it gets.
-            if (
-                entry is None
-                or entry.attempt(span.attempt_id).status in TERMINAL_ATTEMPT
-                or span.attempt_id != entry.attempts[-1].attempt_id
-            ):
+            move = None if entry is None else hear_attempt(entry, span.attempt_id)
+            if entry is None or move is None:
                 self._late_spans += 1
                 continue
             new = entry.add_spans(span.attempt_id, [span])
             self._total_spans += len(new)
             added += new
-            self._alive(entry)
+            # A span is a heartbeat as well.
+            self._set_attempt_status(entry, move, last_heartbeat_time=time.time())
+            self._move_on(entry, move)
         return added
-
-    def _alive(self, entry: Entry) -> None:
-        """Note the heartbeat that a span of the latest attempt is; the first one makes it running."""
-        attempt = entry.attempts[-1]
-        entry.attempts[-1] = attrs.evolve(attempt, status="running", last_heartbeat_time=time.time())
-        if entry.status not in TERMINAL_ROLLOUT:
-            self._set_status(entry, "running")
 
     # Resources, workers, queries.
 
@@ -599,19 +490,12 @@ class InMemoryLightningStore(LightningStore):
 
     def _put(self, record: ResourcesUpdate | Worker | Run) -> ResourcesUpdate | Worker | Run:
         if isinstance(record, Worker):
-            self._put_worker(record)
+            self._workers.put(record)
         elif isinstance(record, Run):
             self._runs[record.run_id] = record
         else:
             record = self._put_snapshot(record)
         return record
-
-    def _put_worker(self, worker: Worker) -> None:
-        self._workers[worker.worker_id] = worker
-        if worker.lease_seconds is None:
-            self._leases.pop(worker.worker_id, None)
-        else:
-            self._leases[worker.worker_id] = trio.current_time() + worker.lease_seconds
 
     def _put_snapshot(self, update: ResourcesUpdate) -> ResourcesUpdate:
         before = self._resources.get(update.resources_id)
@@ -629,19 +513,6 @@ class InMemoryLightningStore(LightningStore):
         await trio.lowlevel.checkpoint()
         return None if self._latest_resources is None else self._resources[self._latest_resources]
 
-    def _note_worker(self, worker_id: str, status: WorkerStatus, attempt: Attempt | None) -> None:
-        now = time.time()
-        worker = self._workers.get(worker_id) or Worker(worker_id)
-        self._workers[worker_id] = attrs.evolve(
-            worker,
-            status=status,
-            last_dequeue_time=now if status == "busy" else worker.last_dequeue_time,
-            last_busy_time=now if status == "busy" else worker.last_busy_time,
-            last_idle_time=now if status == "idle" else worker.last_idle_time,
-            current_rollout_id=None if attempt is None else attempt.rollout_id,
-            current_attempt_id=None if attempt is None else attempt.attempt_id,
-        )
-
     async def find(self, query: Query) -> PaginatedResult[Any]:
         await trio.lowlevel.checkpoint()
         if query == Query("rollouts", limit=query.limit, offset=query.offset):
@@ -655,7 +526,7 @@ class InMemoryLightningStore(LightningStore):
         if query.table == "resources":
             return self._resources.values()
         if query.table == "workers":
-            return map(self._worker, self._workers.values())
+            return self._workers.records()
         if query.table == "runs":
             return self._runs.values()
         entries = self._entries_for(query)
@@ -667,12 +538,6 @@ class InMemoryLightningStore(LightningStore):
                 return (e.attempts[-1] for e in entries if e.attempts and e.attempts[-1].end_time is None)
             return (attempt for entry in entries for attempt in entry.attempts)
         return (span for entry in entries for span in entry.spans)
-
-    def _worker(self, worker: Worker) -> Worker:
-        until = self._leases.get(worker.worker_id)
-        return attrs.evolve(
-            worker, lease_left_seconds=None if until is None else lease_left(until, trio.current_time())
-        )
 
     def _entries_for(self, query: Query) -> Iterable[Entry]:
         rollout_ids = query.required("rollout_id")
@@ -691,17 +556,7 @@ class InMemoryLightningStore(LightningStore):
         remaining = wanted - (len(rollout_ids) - len(pending))
         if remaining <= 0:
             return pending
-        watch = _Watch(remaining)
-        for rollout_id in pending:
-            self._watches.setdefault(rollout_id, []).append(watch)
-        try:
-            await watch.done.wait()
-        finally:
-            for rollout_id in pending:
-                if watchers := self._watches.get(rollout_id):
-                    watchers.remove(watch)
-                    if not watchers:
-                        del self._watches[rollout_id]
+        await self._waits.wait(pending, remaining)
         return self._unfinished(pending)
 
     def _unfinished(self, rollout_ids: Iterable[str]) -> list[str]:
@@ -715,12 +570,12 @@ class InMemoryLightningStore(LightningStore):
     async def summarize(self, run_id: str | None = None) -> RunSummary:
         await trio.lowlevel.checkpoint()
         if run_id is not None:
-            return self._tallies.get(run_id, RunCounts()).summary()
-        return RunCounts.total(self._tallies.values()).summary()
+            return self._counts.get(run_id, RunCounts()).summary()
+        return RunCounts.total(self._counts.values()).summary()
 
     async def statistics(self) -> StoreStatistics:
         await trio.lowlevel.checkpoint()
-        counts = RunCounts.total(self._tallies.values()).counts
+        counts = RunCounts.total(self._counts.values()).counts
         return StoreStatistics(
             type(self).__name__,
             self._total_rollouts,
@@ -731,23 +586,3 @@ class InMemoryLightningStore(LightningStore):
             counts.get("queuing", 0) + counts.get("requeuing", 0),
             self._late_spans,
         )
-
-
-_ROLLOUT_STATUSES: tuple[RolloutStatus, ...] = (
-    "queuing",
-    "preparing",
-    "running",
-    "requeuing",
-    "succeeded",
-    "failed",
-    "cancelled",
-)
-_ATTEMPT_STATUSES: tuple[AttemptStatus, ...] = (
-    "preparing",
-    "running",
-    "succeeded",
-    "failed",
-    "timeout",
-    "unresponsive",
-    "cancelled",
-)

@@ -192,7 +192,7 @@ class PostgresConnection(Connection):
             if self._writing and not self._was_committed():
                 raise TryAgain from exc
         self._failing_since = self._cause = None
-        if self._writing and (self.effects.queued or self.effects.ended):
+        if self._writing and (self.summary.queued or self.summary.ended):
             self._hint_owed = True
             if time.monotonic() - self._hinted > _HINT_SECONDS:
                 self.rest()

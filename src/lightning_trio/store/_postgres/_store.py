@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -142,10 +142,10 @@ class PostgresLightningStore(SqlLightningStore):
             self._check_open()
             raise
 
-    async def __aexit__(self, *error: Any) -> None:
+    async def on_close(self) -> None:
         hints, self._hints = self._hints, None
         try:
-            await super().__aexit__(*error)
+            await super().on_close()
         finally:
             self._prepared = False
             if hints is not None:

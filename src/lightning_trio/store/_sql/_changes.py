@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias, cast, get_args
+from typing import Any, TypeAlias
 
 import attrs
 
-from ..._errors import StaleAttempt
-from ..._lifecycle import QUEUED, TERMINAL_ATTEMPT, TERMINAL_ROLLOUT
-from ..._records import Attempt, AttemptChange, AttemptStatus, RolloutChange, RolloutRemoval, RolloutStatus, Unset
+from ..._lifecycle import TERMINAL_ATTEMPT, change_attempt, change_rollout, check_removal, worker_status
+from ..._records import Attempt, AttemptChange, AttemptStatus, RolloutChange, RolloutRemoval, Unset
 from ..._serialization import encode, encode_config
 from .._rollout_ids import RolloutIdCipher
 from ._known_spans import CHAIN
-from ._outcomes import after_attempt
 from ._queue import check_resources_id
 from ._rollout_state import (
-    READY,
     RolloutState,
     check_attempt_id,
     end_attempts,
     load_states,
-    missing,
+    missing_error,
     number_of,
     write_states,
 )
@@ -69,30 +66,27 @@ def encode_change(change: Change, limit: int) -> EncodedChange:
 
 def update(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Sequence[EncodedChange]]) -> list[None]:
     """Make changes, one after the other; see `LightningStore.update`."""
-    standings = load_states(
-        transaction, ids, [number_of(ids, each.change.rollout_id) for call in calls for each in call]
-    )
+    states = load_states(transaction, ids, [number_of(ids, each.change.rollout_id) for call in calls for each in call])
     for call in calls:
         for each in call:
             change = each.change
-            standing = standings.get(number_of(ids, change.rollout_id))
-            if standing is None:
-                raise missing(transaction, ids, change.rollout_id)
+            state = states.get(number_of(ids, change.rollout_id))
+            if state is None:
+                raise missing_error(transaction, ids, change.rollout_id)
             if isinstance(change, RolloutRemoval):
-                _remove(transaction, standing)
-                del standings[standing.number]
+                _remove(transaction, state)
+                del states[state.number]
             elif isinstance(change, RolloutChange):
-                _change_rollout(transaction, standing, change, each.columns)
+                _change_rollout(transaction, state, change, each.columns)
             else:
-                _change_attempt(transaction, standing, change, each.columns)
+                _change_attempt(transaction, state, change, each.columns)
     return [None] * len(calls)
 
 
-def _remove(transaction: Transaction, standing: RolloutState) -> None:
-    if not standing.ended:
-        raise ValueError(f"rollout {standing.rollout_id} is {standing.status}; only finished rollouts can be removed")
-    last = standing.attempt_number
-    attempts = (last - standing.attempts, last)
+def _remove(transaction: Transaction, state: RolloutState) -> None:
+    check_removal(state)
+    last = state.attempt_number
+    attempts = (last - state.attempts, last)
     transaction.execute(
         f"WITH RECURSIVE v(number) AS (SELECT number FROM attempts WHERE number BETWEEN ? AND ?), {CHAIN} "
         "DELETE FROM spans WHERE number IN (SELECT number FROM chain)",
@@ -100,104 +94,75 @@ def _remove(transaction: Transaction, standing: RolloutState) -> None:
     )
     transaction.execute("DELETE FROM traces WHERE number BETWEEN ? AND ?", attempts)
     transaction.execute("DELETE FROM attempts WHERE number BETWEEN ? AND ?", attempts)
-    transaction.execute("DELETE FROM payloads WHERE number = ?", (standing.number,))
-    transaction.execute("DELETE FROM rollouts WHERE number = ?", (standing.number,))
-    transaction.effects.count(standing.run_id, "removed", 1)
+    transaction.execute("DELETE FROM payloads WHERE number = ?", (state.number,))
+    transaction.execute("DELETE FROM rollouts WHERE number = ?", (state.number,))
+    transaction.summary.count(state.run_id, "removed", 1)
 
 
 def _change_rollout(
-    transaction: Transaction, standing: RolloutState, change: RolloutChange, columns: dict[str, Any]
+    transaction: Transaction, state: RolloutState, change: RolloutChange, columns: dict[str, Any]
 ) -> None:
     if isinstance(change.resources_id, str):
         check_resources_id(transaction, change.resources_id)
-    status = change.status
-    if not isinstance(status, Unset):
-        _check_rollout_status(standing, status)
+    move = None if isinstance(change.status, Unset) else change_rollout(state, change.status)
     if columns:
-        _set_columns(transaction, standing, columns)
-    if isinstance(status, Unset):
+        _set_columns(transaction, state, columns)
+    if move is None:
         return
-    if status in TERMINAL_ROLLOUT and standing.at_work:
-        end_attempts(transaction, [(standing, cast("AttemptStatus", status), None)])
-    if status == standing.status and (standing.available_at is not None or status not in QUEUED):
-        return
-    standing.set_status(transaction, status, READY if status in QUEUED else None)
-    write_states(transaction, [standing])
+    end_attempts(transaction, [(state, move.attempt_status, None)])
+    state.move_on(transaction, move)
+    write_states(transaction, [state])
 
 
-def _check_rollout_status(standing: RolloutState, status: RolloutStatus) -> None:
-    if status == standing.status:
-        return
-    if status not in get_args(RolloutStatus):
-        raise ValueError(f"status={status!r} is no rollout status; there are {get_args(RolloutStatus)}")
-    if standing.ended:
-        raise StaleAttempt(
-            f"rollout {standing.rollout_id} is {standing.status} and stays so; it cannot become {status}"
-        )
-
-
-def _set_columns(transaction: Transaction, standing: RolloutState, columns: dict[str, Any]) -> None:
+def _set_columns(transaction: Transaction, state: RolloutState, columns: dict[str, Any]) -> None:
     columns = dict(columns)
     text = columns.get("input")
     if text is not None:
-        transaction.execute("DELETE FROM payloads WHERE number = ?", (standing.number,))
+        transaction.execute("DELETE FROM payloads WHERE number = ?", (state.number,))
         if len(text) > INLINE_BYTES:
-            transaction.execute("INSERT INTO payloads (number, input) VALUES (?, ?)", (standing.number, text))
+            transaction.execute("INSERT INTO payloads (number, input) VALUES (?, ?)", (state.number, text))
             columns["input"] = None
     if "config" in columns:
-        standing.config_text = columns["config"]
+        state.config_text = columns["config"]
     if "mode" in columns:
-        standing.mode = columns["mode"]
+        state.mode = columns["mode"]
     fields = ", ".join(f"{name} = ?" for name in columns)
-    transaction.execute(f"UPDATE rollouts SET {fields} WHERE number = ?", (*columns.values(), standing.number))
+    transaction.execute(f"UPDATE rollouts SET {fields} WHERE number = ?", (*columns.values(), state.number))
 
 
 def _change_attempt(
-    transaction: Transaction, standing: RolloutState, change: AttemptChange, columns: dict[str, Any]
+    transaction: Transaction, state: RolloutState, change: AttemptChange, columns: dict[str, Any]
 ) -> None:
-    number = check_attempt_id(transaction, standing, change.attempt_id)
+    number = check_attempt_id(transaction, state, change.attempt_id)
     before: AttemptStatus = transaction.value("status", "text", "FROM attempts WHERE number = ?", (number,))
     status = before if isinstance(change.status, Unset) else change.status
-    moved = status != before
-    if moved:
-        _check_attempt_status(standing, change.attempt_id, before, status)
+    move = change_attempt(state, change.attempt_id, before, status)
+    if move is not None:
         columns = {**columns, "status": status}
         if status in TERMINAL_ATTEMPT:
             columns["end_time"] = transaction.now()
     if columns:
         fields = ", ".join(f"{name} = ?" for name in columns)
         transaction.execute(f"UPDATE attempts SET {fields} WHERE number = ?", (*columns.values(), number))
-    if "worker_id" in columns and change.attempt_id == standing.attempt_id:
-        standing.worker_id = columns["worker_id"]
-    if moved or "worker_id" in columns:
-        _note_worker(transaction, standing, change.attempt_id, number, status)
-    if moved:
-        standing.attempt_status = status
-        after_attempt(transaction, standing, status, 0.0, final=False)
-        write_states(transaction, [standing])
-
-
-def _check_attempt_status(
-    standing: RolloutState, attempt_id: str, before: AttemptStatus, status: AttemptStatus
-) -> None:
-    if status not in get_args(AttemptStatus):
-        raise ValueError(f"status={status!r} is no attempt status; there are {get_args(AttemptStatus)}")
-    if before in TERMINAL_ATTEMPT or attempt_id != standing.attempt_id or standing.ended:
-        raise StaleAttempt(
-            f"attempt {attempt_id} of rollout {standing.rollout_id} is {before}, its rollout {standing.status}: it can "
-            f"no longer become {status}"
-        )
+    if "worker_id" in columns and change.attempt_id == state.attempt_id:
+        state.worker_id = columns["worker_id"]
+    if move is not None or "worker_id" in columns:
+        _note_worker(transaction, state, change.attempt_id, number, status)
+    if move is not None:
+        state.move_on(transaction, move)
+        write_states(transaction, [state])
 
 
 def _note_worker(
-    transaction: Transaction, standing: RolloutState, attempt_id: str, number: int, status: AttemptStatus
+    transaction: Transaction, state: RolloutState, attempt_id: str, number: int, status: AttemptStatus
 ) -> None:
     worker_id: str | None = transaction.value("worker_id", "text", "FROM attempts WHERE number = ?", (number,))
     if worker_id is None:
         return
-    if status in ("timeout", "unresponsive"):
+    noted = worker_status(status)
+    if noted == "unknown":
         set_unknown(transaction, worker_id)
-    elif status in TERMINAL_ATTEMPT:
+    elif noted == "idle":
         set_idle(transaction, worker_id)
     else:
-        note_busy(transaction, worker_id, Attempt(standing.rollout_id, attempt_id, 0, 0.0))
+        note_busy(transaction, worker_id, Attempt(state.rollout_id, attempt_id, 0, 0.0))

@@ -7,7 +7,8 @@ from typing import Any, Final, NamedTuple
 
 import attrs
 
-from ..._errors import StaleAttempt, StoreError
+from ..._errors import StoreError
+from ..._lifecycle import begin_attempt
 from ..._records import DEFAULT_CONFIG, Attempt, AttemptedRollout
 from ..._serialization import decode, decode_config
 from .._rollout_ids import RolloutIdCipher
@@ -19,7 +20,7 @@ from ._rollout_state import (
     attempt_number,
     end_attempts,
     load_states,
-    missing,
+    missing_error,
     new_attempt,
     number_of,
     rollout_fields,
@@ -87,7 +88,7 @@ def _insert_attempts(transaction: Transaction, started: Sequence[_Started]) -> N
                 attempt.start_time,
             )
         )
-        transaction.effects.count(run_id, "attempts", 1)
+        transaction.summary.count(run_id, "attempts", 1)
     transaction.with_rows(
         _NEW_ATTEMPT,
         rows,
@@ -99,7 +100,7 @@ def _insert_attempts(transaction: Transaction, started: Sequence[_Started]) -> N
 
 def start(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Start]) -> list[list[AttemptedRollout]]:
     """Start attempts past the queue; see `LightningStore.start`."""
-    standings = load_states(
+    states = load_states(
         transaction, ids, [number_of(ids, r) for call in calls for r in call.rollouts if isinstance(r, str)]
     )
     new = number_rollouts(
@@ -114,10 +115,10 @@ def start(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Start]
         now = transaction.now()
         for each in call.rollouts:
             if isinstance(each, str):
-                standing = standings.get(number_of(ids, each))
-                if standing is None:
-                    raise missing(transaction, ids, each)
-                rollouts.append(_restart(transaction, ids, standing, call, now))
+                state = states.get(number_of(ids, each))
+                if state is None:
+                    raise missing_error(transaction, ids, each)
+                rollouts.append(_restart(transaction, ids, state, call, now))
             else:
                 made = next(fresh)
                 made.config = made.config or call.default_config
@@ -152,24 +153,21 @@ def _first_attempt(new: NewRollout, worker_id: str | None, now: float) -> Attemp
 
 
 def _restart(
-    transaction: Transaction, ids: RolloutIdCipher, standing: RolloutState, call: Start, now: float
+    transaction: Transaction, ids: RolloutIdCipher, state: RolloutState, call: Start, now: float
 ) -> AttemptedRollout:
-    if standing.ended:
-        raise StaleAttempt(f"rollout {standing.rollout_id} is {standing.status}; enqueue its task again instead")
-    if standing.at_work:
-        # Superseded while it ran, an attempt can no longer report.
-        end_attempts(transaction, [(standing, "unresponsive", None)])
-    standing.attempts += 1
-    standing.config_text = standing.config_text or call.default_config
-    standing.set_status(transaction, "preparing")
-    attempt = new_attempt(standing.rollout_id, standing.attempts, call.worker_id, now)
-    standing.attempt_id, standing.attempt_status = attempt.attempt_id, "preparing"
-    standing.final_reward, standing.worker_id = None, call.worker_id
-    [row] = transaction.select(ROLLOUT_RECORD, "FROM rollouts r WHERE r.number = ?", (standing.number,))
-    fields = {**rollout_fields(ids, row), "status": "preparing", "config": standing.config}
+    move = begin_attempt(state)
+    end_attempts(transaction, [(state, move.attempt_status, None)])
+    state.attempts += 1
+    state.config_text = state.config_text or call.default_config
+    state.move_on(transaction, move)
+    attempt = new_attempt(state.rollout_id, state.attempts, call.worker_id, now)
+    state.attempt_id, state.attempt_status = attempt.attempt_id, "preparing"
+    state.final_reward, state.worker_id = None, call.worker_id
+    [row] = transaction.select(ROLLOUT_RECORD, "FROM rollouts r WHERE r.number = ?", (state.number,))
+    fields = {**rollout_fields(ids, row), "status": "preparing", "config": state.config}
     rollout = AttemptedRollout(**fields, attempt=attempt)
-    _insert_attempts(transaction, [_Started(standing.number, standing.run_id, rollout)])
-    write_states(transaction, [standing])
+    _insert_attempts(transaction, [_Started(state.number, state.run_id, rollout)])
+    write_states(transaction, [state])
     return rollout
 
 
@@ -207,6 +205,7 @@ def _claim(transaction: Transaction, ids: RolloutIdCipher, run_id: str | None, c
             else:
                 note_idle(transaction, [call.worker_id])
     if updates:
+        # As `begin_attempt` decides, in the statements themselves: what is in the queue has not ended.
         together = [each for started in taken for each in started]
         _supersede(transaction, together)
         _insert_attempts(transaction, together)
@@ -233,8 +232,8 @@ def _take(
         fields = rollout_fields(ids, row)
         number, run_id, attempts = row[0], row[8], row[10] + 1
         config = row[6] or call.default_config
-        transaction.effects.count(run_id, STATUS[row[5]], -1)
-        transaction.effects.count(run_id, STATUS["preparing"], 1)
+        transaction.summary.count(run_id, STATUS[row[5]], -1)
+        transaction.summary.count(run_id, STATUS["preparing"], 1)
         fields["status"] = "preparing"
         if config is not None:
             fields["config"] = decode_config(config)
@@ -283,7 +282,7 @@ def _queued(
     # The columns come from the rows that were locked: read once more, they could be those of a moment before.
     return transaction.select_with(
         f"WITH r AS (SELECT * FROM rollouts WHERE run_id = ? AND {condition} ORDER BY {order} LIMIT ?"
-        f"{transaction.dialect.passing_over_locked('rollouts')})",
+        f"{transaction.dialect.skip_locked('rollouts')})",
         ROLLOUT_RECORD,
         "FROM r ORDER BY r.number",
         (*parameters, limit),

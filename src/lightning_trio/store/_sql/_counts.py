@@ -12,9 +12,9 @@ from ._transaction import Columns, Transaction
 _TALLY: Final[Columns] = {"run_id": "text", "name": "text", "shard": "int", "number": "int", "amount": "real"}
 
 
-def add_tallies(transaction: Transaction, shard: int) -> None:
+def add_counts(transaction: Transaction, shard: int) -> None:
     """Add what a transaction counted to what is kept; to be called once, last before it is committed."""
-    numbers, amounts = transaction.effects.numbers, transaction.effects.amounts
+    numbers, amounts = transaction.summary.numbers, transaction.summary.amounts
     # In one order for all, so that two writers cannot wait for each other.
     rows = [(*key, shard, numbers.get(key, 0), amounts.get(key, 0.0)) for key in sorted(numbers.keys() | amounts)]
     if rows:
@@ -37,21 +37,21 @@ def summarize(transaction: Transaction, run_id: str | None) -> RunSummary:
         f"FROM tallies {condition}GROUP BY name ORDER BY name",
         parameters,
     )
-    tally = RunCounts()
+    counts = RunCounts()
     numbers: dict[str, int] = {}
     amounts: dict[str, float] = {}
     for name, number, amount in rows:
         numbers[name], amounts[name] = int(number), amount
         kind, _, rest = name.partition(":")
         if kind == "status":
-            tally.move(None, rest, int(number))
+            counts.move(None, rest, int(number))
         elif kind == "reward":
             mode: RolloutMode | None = rest or None
-            tally.reward(mode, amount, int(number))
+            counts.reward(mode, amount, int(number))
     usage = Usage(numbers.get("input_tokens", 0), numbers.get("output_tokens", 0), amounts.get("cost", 0.0))
-    tally.attempt(amounts.get("seconds", 0.0), usage)
-    tally.removed = numbers.get("removed", 0)
-    return tally.summary()
+    counts.attempt(amounts.get("seconds", 0.0), usage)
+    counts.removed = numbers.get("removed", 0)
+    return counts.summary()
 
 
 def statistics(transaction: Transaction, name: str) -> StoreStatistics:

@@ -25,11 +25,11 @@ class Dialect:
     position: str
     locks: bool
 
-    def locking(self, table: str) -> str:
+    def lock(self, table: str) -> str:
         """Write what ends a query that keeps its rows of `table` from other writers."""
         return f" FOR UPDATE OF {table}" if self.locks else ""
 
-    def passing_over_locked(self, table: str) -> str:
+    def skip_locked(self, table: str) -> str:
         """Write the same for one that leaves out the rows that another writer keeps."""
         return f" FOR UPDATE OF {table} SKIP LOCKED" if self.locks else ""
 

@@ -14,7 +14,7 @@ import trio
 
 from ..._errors import StoreError, StoreFormatError, StoreUnavailable
 from .._rollout_ids import RolloutIdCipher
-from ._counts import add_tallies
+from ._counts import add_counts
 from ._transaction import CommitSummary, Connection, NotBegun, Transaction, TryAgain
 from ._workers import write_notes
 
@@ -157,12 +157,12 @@ class GroupCommit:
             _undo(connection)
             for call in calls:
                 call.fail(exc)
-        effects = connection.effects
-        _tell(self._token, lambda: self._deliver(calls, effects))
+        summary = connection.summary
+        _tell(self._token, lambda: self._deliver(calls, summary))
 
     def _try(self, connection: Connection, calls: Sequence[_Call]) -> bool:
         """Run all in one transaction and commit it; tell whether it took place."""
-        connection.effects = CommitSummary()
+        connection.summary = CommitSummary()
         try:
             try:
                 self._run_all(connection, calls)
@@ -173,8 +173,8 @@ class GroupCommit:
                 _undo(connection)
                 self._run_each(connection, calls)
             write_notes(connection)
-            add_tallies(connection, connection.shard)
-            connection.effects.after_others = connection.others_committed()
+            add_counts(connection, connection.shard)
+            connection.summary.after_others = connection.others_committed()
             connection.commit()
         except TryAgain:
             return False
@@ -195,7 +195,7 @@ class GroupCommit:
     def _run_each(connection: Connection, calls: Sequence[_Call]) -> None:
         connection.begin(write=True)
         for call in calls:
-            before = connection.effects.copy()
+            before = connection.summary.copy()
             connection.execute("SAVEPOINT one")
             try:
                 [result] = call.operation(connection, connection.ids, [call.argument])
@@ -204,7 +204,7 @@ class GroupCommit:
             except Exception as exc:
                 connection.execute("ROLLBACK TO one")
                 connection.known_spans.clear()
-                connection.effects = before
+                connection.summary = before
                 call.result = outcome.Error(exc)
             else:
                 call.result = outcome.Value(result)
@@ -212,8 +212,8 @@ class GroupCommit:
 
     # In Trio's thread.
 
-    def _deliver(self, calls: Sequence[_Call], effects: CommitSummary) -> None:
-        self._on_commit(effects)
+    def _deliver(self, calls: Sequence[_Call], summary: CommitSummary) -> None:
+        self._on_commit(summary)
         for call in calls:
             result = call.result
             if call.undone and call.raise_cancel is not None:
@@ -260,7 +260,7 @@ def _tell(token: trio.lowlevel.TrioToken, fn: Callable[[], object]) -> None:
 def _undo(connection: Connection) -> None:
     connection.rollback()
     connection.known_spans.clear()
-    connection.effects = CommitSummary()
+    connection.summary = CommitSummary()
 
 
 def _copy(exc: BaseException) -> BaseException:

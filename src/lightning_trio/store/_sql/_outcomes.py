@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-from typing import Final as Constant
+from typing import Any, Final
 
 import attrs
 
-from ..._lifecycle import rollout_status_after
-from ..._records import AttemptOutcome, AttemptStatus, Final, GiveBack, RetryIn, RolloutStatus
+from ..._lifecycle import Move, end_attempt
+from ..._records import AttemptOutcome, RolloutStatus
 from ..._serialization import NO_LIMIT, encode_error, encode_spans
 from ..._spans import NO_USAGE, Usage
 from .._rollout_ids import RolloutIdCipher
-from ._rollout_state import READY, RolloutState, check_attempt_id, count_late, load_states, number_of, write_states
+from ._rollout_state import RolloutState, check_attempt_id, count_late, load_states, number_of, write_states
 from ._schema import TRACE
 from ._spans import known_span_ids, number_spans
 from ._transaction import Columns, Transaction
@@ -39,7 +38,7 @@ def encode_outcome(outcome: AttemptOutcome, limit: int) -> EncodedOutcome:
     return EncodedOutcome(outcome, spans, encode_error(outcome.error))
 
 
-_ENDED: Constant[Columns] = {
+_ENDED: Final[Columns] = {
     "number": "int",
     "status": "text",
     "end_time": "real",
@@ -57,8 +56,8 @@ def finish(
 ) -> list[list[RolloutStatus | None]]:
     """Commit how attempts ended; see `LightningStore.finish`."""
     reports = [each for call in calls for each in call]
-    standings = load_states(transaction, ids, [number_of(ids, each.outcome.rollout_id) for each in reports])
-    known = known_span_ids(transaction, [standing for standing in standings.values() if standing.last_span])
+    states = load_states(transaction, ids, [number_of(ids, each.outcome.rollout_id) for each in reports])
+    known = known_span_ids(transaction, [state for state in states.values() if state.last_span])
     rows: list[tuple[Any, ...]] = []
     traces: list[tuple[int, str]] = []
     workers: set[str] = set()
@@ -68,20 +67,22 @@ def finish(
         statuses: list[RolloutStatus | None] = []
         for each in call:
             outcome = each.outcome
-            standing = standings.get(number_of(ids, outcome.rollout_id))
-            if standing is not None and standing.worker_id is not None:
-                workers.add(standing.worker_id)
-            if standing is None or not _accepts(transaction, ids, standing, outcome):
-                count_late(transaction, ids, standing, outcome.rollout_id, len(outcome.spans))
+            state = states.get(number_of(ids, outcome.rollout_id))
+            if state is not None and state.worker_id is not None:
+                workers.add(state.worker_id)
+            move = None if state is None else _move(transaction, state, outcome)
+            if state is None or move is None:
+                count_late(transaction, ids, state, outcome.rollout_id, len(outcome.spans))
                 statuses.append(None)
                 continue
-            text = _count_spans(transaction, standing, each, known.get(standing.attempt_number))
+            text = _count_spans(transaction, state, each, known.get(state.attempt_number))
             if text is not None:
-                traces.append((standing.attempt_number, text))
-            rows.append(_ended_row(transaction, standing, each))
-            transaction.known_spans.forget(standing.attempt_number)
-            touched[standing.number] = standing
-            statuses.append(_move_on(transaction, standing, outcome))
+                traces.append((state.attempt_number, text))
+            rows.append(_ended_row(transaction, state, each))
+            transaction.known_spans.forget(state.attempt_number)
+            touched[state.number] = state
+            state.move_on(transaction, move)
+            statuses.append(move.status)
         results.append(statuses)
     if rows:
         assignments = ", ".join(f"{name} = v.{name}" for name in _ENDED if name != "number")
@@ -97,43 +98,41 @@ def finish(
     return results
 
 
-def _accepts(transaction: Transaction, ids: RolloutIdCipher, standing: RolloutState, outcome: AttemptOutcome) -> bool:
-    """Tell whether a report is of the attempt that runs.
+def _move(transaction: Transaction, state: RolloutState, outcome: AttemptOutcome) -> Move | None:
+    """Return the move for a report, None if it comes too late.
 
     Raises:
         UnknownId: the rollout has no such attempt.
     """
-    if outcome.attempt_id != standing.attempt_id:
-        check_attempt_id(transaction, standing, outcome.attempt_id)
-        return False
-    return standing.at_work and not standing.ended
+    if outcome.attempt_id != state.attempt_id:
+        check_attempt_id(transaction, state, outcome.attempt_id)
+    return end_attempt(state, outcome.attempt_id, outcome.status, outcome.next)
 
 
 def _count_spans(
-    transaction: Transaction, standing: RolloutState, each: EncodedOutcome, known: set[str] | None
+    transaction: Transaction, state: RolloutState, each: EncodedOutcome, known: set[str] | None
 ) -> str | None:
     """Give the text of the spans that came with an outcome, without those that came before it."""
     spans, text = each.outcome.spans, each.spans
     if known and spans:
         # Numbered where they have no number yet, as `add_spans` does.
-        spans = number_spans(spans, known, standing)
+        spans = number_spans(spans, known, state)
         text = encode_spans(spans, NO_LIMIT) if spans else None
     if spans:
-        transaction.effects.count(standing.run_id, "spans", len(spans))
+        transaction.summary.count(state.run_id, "spans", len(spans))
     return text
 
 
-def _ended_row(transaction: Transaction, standing: RolloutState, each: EncodedOutcome) -> tuple[Any, ...]:
+def _ended_row(transaction: Transaction, state: RolloutState, each: EncodedOutcome) -> tuple[Any, ...]:
     outcome = each.outcome
     usage = outcome.usage
     if outcome.duration:
-        transaction.effects.sum_up(standing.run_id, "seconds", outcome.duration)
+        transaction.summary.sum_up(state.run_id, "seconds", outcome.duration)
     if usage is not NO_USAGE:
-        _add_usage(transaction, standing.run_id, usage)
-    standing.attempt_status = outcome.status
-    standing.final_reward = outcome.final_reward
+        _add_usage(transaction, state.run_id, usage)
+    state.final_reward = outcome.final_reward
     return (
-        standing.attempt_number,
+        state.attempt_number,
         outcome.status,
         outcome.end_time,
         outcome.duration,
@@ -147,28 +146,7 @@ def _ended_row(transaction: Transaction, standing: RolloutState, each: EncodedOu
 
 def _add_usage(transaction: Transaction, run_id: str, usage: Usage) -> None:
     """Count what calls of models took."""
-    effects = transaction.effects
-    effects.count(run_id, "input_tokens", usage.input_tokens)
-    effects.count(run_id, "output_tokens", usage.output_tokens)
-    effects.sum_up(run_id, "cost", usage.cost)
-
-
-def _move_on(transaction: Transaction, standing: RolloutState, outcome: AttemptOutcome) -> RolloutStatus:
-    if isinstance(outcome.next, GiveBack):
-        standing.not_counted += 1
-        standing.set_status(transaction, "requeuing", READY)
-        return "requeuing"
-    delay = outcome.next.seconds if isinstance(outcome.next, RetryIn) else None
-    return after_attempt(transaction, standing, outcome.status, delay, final=isinstance(outcome.next, Final))
-
-
-def after_attempt(
-    transaction: Transaction, standing: RolloutState, status: AttemptStatus, delay: float | None, *, final: bool
-) -> RolloutStatus:
-    """Move a rollout on by its latest attempt's status."""
-    new = rollout_status_after(status, standing.counted, standing.config, final=final)
-    available_at: float | None = None
-    if new == "requeuing" and delay is not None:
-        available_at = transaction.now() + delay if delay > 0 else READY
-    standing.set_status(transaction, new, available_at)
-    return new
+    summary = transaction.summary
+    summary.count(run_id, "input_tokens", usage.input_tokens)
+    summary.count(run_id, "output_tokens", usage.output_tokens)
+    summary.sum_up(run_id, "cost", usage.cost)

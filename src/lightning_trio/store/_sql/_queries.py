@@ -14,7 +14,7 @@ from .._rollout_ids import RolloutIdCipher
 from .._rules import lease_left
 from ._claims import queued_runs
 from ._known_spans import CHAIN
-from ._rollout_state import ROLLOUT_RECORD, make_rollout, missing, rollout_fields
+from ._rollout_state import ROLLOUT_RECORD, make_rollout, missing_error, rollout_fields
 from ._schema import ATTEMPTS_PER_ROLLOUT, WORKER
 from ._transaction import Columns, Transaction
 
@@ -108,7 +108,7 @@ def raise_if_evicted(transaction: Transaction, ids: RolloutIdCipher, rollout_id:
     Raises:
         Evicted: it was.
     """
-    error = missing(transaction, ids, rollout_id)
+    error = missing_error(transaction, ids, rollout_id)
     if isinstance(error, Evicted):
         raise error
 

@@ -96,7 +96,7 @@ def enqueue(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Enqu
         results.append(rollout_ids)
     insert_rollouts(transaction, made["queuing"], "queuing", READY)
     insert_rollouts(transaction, made["cancelled"], "cancelled", None)
-    transaction.effects.ended += [each.rollout_id for each in made["cancelled"]]
+    transaction.summary.ended += [each.rollout_id for each in made["cancelled"]]
     return results
 
 
@@ -189,7 +189,7 @@ def insert_rollouts(
                 text,
             )
         )
-        transaction.effects.count(new.run_id, STATUS[status], 1)
+        transaction.summary.count(new.run_id, STATUS[status], 1)
     columns = ", ".join(ROLLOUT)
     transaction.with_rows(
         ROLLOUT, rows, f"INSERT INTO rollouts ({columns}) SELECT {columns} FROM v WHERE number IS NOT NULL"
@@ -201,4 +201,4 @@ def insert_rollouts(
             "INSERT INTO payloads (number, input) SELECT number, input FROM v WHERE number IS NOT NULL",
         )
     if available_at is not None:
-        transaction.effects.queued = True
+        transaction.summary.queued = True

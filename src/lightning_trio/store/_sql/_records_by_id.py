@@ -7,10 +7,10 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from ..._lifecycle import check_run
 from ..._records import ResourcesUpdate, Run, Worker
 from ..._serialization import decode_run, encode_resources, encode_run
 from .._rollout_ids import RolloutIdCipher
-from .._rules import check_run
 from ._transaction import Transaction
 from ._workers import encode_stats, put_worker
 
@@ -57,7 +57,7 @@ def _put(transaction: Transaction, each: EncodedRecord) -> Kept:
 def _put_run(transaction: Transaction, run: Run, body: str | None) -> None:
     worker_id = run.worker_id or ""
     values = (run.name, run.agent, run.takeovers, worker_id, body, run.run_id)
-    # As `may_replace` decides, in the statement itself: two that take a run up at once wait for each other in it.
+    # As `check_run` decides, in the statement itself: two that take a run up at once wait for each other in it.
     replaced = transaction.execute(
         "UPDATE runs SET name = ?, agent = ?, takeovers = ?, worker_id = ?, body = ? "
         "WHERE run_id = ? AND (takeovers < ? OR (takeovers = ? AND worker_id = ?))",

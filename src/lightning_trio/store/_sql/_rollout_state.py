@@ -9,7 +9,7 @@ import attrs
 
 from ..._errors import Evicted, UnknownId
 from ..._ids import new_attempt_id
-from ..._lifecycle import TERMINAL_ATTEMPT, TERMINAL_ROLLOUT
+from ..._lifecycle import TERMINAL_ROLLOUT, Move
 from ..._records import (
     DEFAULT_CONFIG,
     Attempt,
@@ -56,7 +56,10 @@ _LATEST: Final = f"LEFT JOIN attempts a ON a.number = r.number * {ATTEMPTS_PER_R
 
 @attrs.define(eq=False)
 class RolloutState:
-    """A rollout with its latest attempt, changed here first and then written by `write_states`."""
+    """A rollout with its latest attempt, changed here first and then written by `write_states`.
+
+    It is a `Position` of the state machine.
+    """
 
     rollout_id: str
     number: int
@@ -97,28 +100,35 @@ class RolloutState:
         return self.status in TERMINAL_ROLLOUT
 
     @property
-    def at_work(self) -> bool:
-        """Whether its latest attempt has not ended."""
-        return self.attempt_status is not None and self.attempt_status not in TERMINAL_ATTEMPT
+    def queued(self) -> bool:
+        """Whether it has a place in the queue."""
+        return self.available_at is not None
 
-    def set_status(self, transaction: Transaction, status: RolloutStatus, available_at: float | None = None) -> None:
-        """Move it on; whatever the new status is, its place in the queue is a new one, or none."""
-        self.available_at = available_at
-        if available_at is not None:
-            transaction.effects.queued = True
+    def move_on(self, transaction: Transaction, move: Move) -> None:
+        """Carry out a move; what it makes of the attempt is written by the caller."""
+        if move.attempt_status is not None:
+            self.attempt_status = move.attempt_status
+        if not move.counts:
+            self.not_counted += 1
+            self.lost += move.lost
+        self.available_at = None
+        if move.queue_in is not None:
+            self.available_at = transaction.now() + move.queue_in if move.queue_in > 0 else READY
+            transaction.summary.queued = True
+        status = move.status
         if status == self.status:
             return
-        effects = transaction.effects
-        effects.count(self.run_id, STATUS[self.status], -1)
-        effects.count(self.run_id, STATUS[status], 1)
+        summary = transaction.summary
+        summary.count(self.run_id, STATUS[self.status], -1)
+        summary.count(self.run_id, STATUS[status], 1)
         self.status = status
         if self.ended:
             self.end_time = transaction.now()
-            effects.ended.append(self.rollout_id)
+            summary.ended.append(self.rollout_id)
             if self.final_reward is not None:
                 name = f"reward:{self.mode or ''}"
-                effects.count(self.run_id, name, 1)
-                effects.sum_up(self.run_id, name, self.final_reward)
+                summary.count(self.run_id, name, 1)
+                summary.sum_up(self.run_id, name, self.final_reward)
 
 
 def attempt_number(rollout_number: int, sequence_id: int) -> int:
@@ -137,7 +147,7 @@ def load_states(transaction: Transaction, ids: RolloutIdCipher, numbers: Iterabl
             {"number": "int"},
             [(number,) for number in wanted],
             {"r.number": "int"},
-            f"FROM v JOIN rollouts r ON r.number = v.number ORDER BY r.number{transaction.dialect.locking('r')}",
+            f"FROM v JOIN rollouts r ON r.number = v.number ORDER BY r.number{transaction.dialect.lock('r')}",
         )
     rows = transaction.select_with_rows(
         {"number": "int"},
@@ -148,7 +158,7 @@ def load_states(transaction: Transaction, ids: RolloutIdCipher, numbers: Iterabl
     return {row[0]: RolloutState(ids.rollout_id(row[0]), *row) for row in rows}
 
 
-def write_states(transaction: Transaction, standings: Sequence[RolloutState]) -> None:
+def write_states(transaction: Transaction, states: Sequence[RolloutState]) -> None:
     """Write what may have changed of rollouts."""
     transaction.with_rows(
         {
@@ -163,7 +173,7 @@ def write_states(transaction: Transaction, standings: Sequence[RolloutState]) ->
         },
         [
             (s.number, s.status, s.available_at, s.end_time, s.attempts, s.not_counted, s.lost, s.config_text)
-            for s in standings
+            for s in states
         ],
         "UPDATE rollouts SET status = v.status, available_at = v.available_at, end_time = v.end_time, "
         "attempts = v.attempts, not_counted = v.not_counted, lost = v.lost, config = v.config "
@@ -171,17 +181,17 @@ def write_states(transaction: Transaction, standings: Sequence[RolloutState]) ->
     )
 
 
-def end_attempts(transaction: Transaction, ended: Sequence[tuple[RolloutState, AttemptStatus, str | None]]) -> None:
-    """End latest attempts that no report ended, each with a status and the text of an error."""
+def end_attempts(
+    transaction: Transaction, ended: Sequence[tuple[RolloutState, AttemptStatus | None, str | None]]
+) -> None:
+    """End latest attempts that no report ended, each with a status and the text of an error; None leaves one alone."""
     now = transaction.now()
     transaction.with_rows(
         {"number": "int", "status": "text", "end_time": "real", "error": "text"},
-        [(standing.attempt_number, status, now, error) for standing, status, error in ended],
+        [(state.attempt_number, status, now, error) for state, status, error in ended if status is not None],
         "UPDATE attempts SET status = v.status, end_time = v.end_time, error = v.error FROM v "
         "WHERE attempts.number = v.number",
     )
-    for standing, status, _ in ended:
-        standing.attempt_status = status
 
 
 def number_of(ids: RolloutIdCipher, rollout_id: str) -> int:
@@ -196,7 +206,7 @@ def number_of(ids: RolloutIdCipher, rollout_id: str) -> int:
     return number
 
 
-def missing(transaction: Transaction, ids: RolloutIdCipher, rollout_id: str) -> Evicted | UnknownId:
+def missing_error(transaction: Transaction, ids: RolloutIdCipher, rollout_id: str) -> Evicted | UnknownId:
     """Give the error for a rollout that is not there: `Evicted` if it was removed, else `UnknownId`."""
     if was_there(transaction, ids, rollout_id):
         return Evicted(f"rollout {rollout_id} has finished and was removed; its place in the counts is kept")
@@ -209,7 +219,7 @@ def was_there(transaction: Transaction, ids: RolloutIdCipher, rollout_id: str) -
     return number is not None and 0 < number <= transaction.last_number("rollouts")
 
 
-def check_attempt_id(transaction: Transaction, standing: RolloutState, attempt_id: str) -> int:
+def check_attempt_id(transaction: Transaction, state: RolloutState, attempt_id: str) -> int:
     """Give the number of one of a rollout's attempts.
 
     Raises:
@@ -219,26 +229,26 @@ def check_attempt_id(transaction: Transaction, standing: RolloutState, attempt_i
         "number",
         "int",
         "FROM attempts WHERE rollout_number = ? AND attempt_id = ? AND number BETWEEN ? AND ?",
-        (standing.number, attempt_id, *attempt_range(standing)),
+        (state.number, attempt_id, *attempt_range(state)),
     )
     if number is None:
-        raise UnknownId(f"Attempt {attempt_id} not found for rollout {standing.rollout_id}")
+        raise UnknownId(f"Attempt {attempt_id} not found for rollout {state.rollout_id}")
     return number
 
 
-def attempt_range(standing: RolloutState) -> tuple[int, int]:
+def attempt_range(state: RolloutState) -> tuple[int, int]:
     """Give the numbers between which a rollout's attempts lie."""
-    last = standing.attempt_number
-    return last - standing.attempts, last
+    last = state.attempt_number
+    return last - state.attempts, last
 
 
 def count_late(
-    transaction: Transaction, ids: RolloutIdCipher, standing: RolloutState | None, rollout_id: str, spans: int
+    transaction: Transaction, ids: RolloutIdCipher, state: RolloutState | None, rollout_id: str, spans: int
 ) -> None:
-    if standing is None and not was_there(transaction, ids, rollout_id):
+    if state is None and not was_there(transaction, ids, rollout_id):
         raise UnknownId(f"Rollout {rollout_id} not found")
     if spans:
-        transaction.effects.count("" if standing is None else standing.run_id, "late_spans", spans)
+        transaction.summary.count("" if state is None else state.run_id, "late_spans", spans)
 
 
 # Records.

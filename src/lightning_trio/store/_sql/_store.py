@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 import trio
@@ -28,9 +27,10 @@ from ..._records import (
 )
 from ..._serialization import encode_config
 from ..._spans import Span
+from .._primitives import Record
 from .._query import Query
 from .._rollout_ids import RolloutIdCipher
-from .._store import LightningStore, Record
+from .._store import LightningStore
 from . import _changes, _claims, _counts, _faults, _outcomes, _queries, _queue, _records_by_id, _spans, _workers
 from ._group_commit import GroupCommit, Operation
 from ._readers import Readers
@@ -89,14 +89,10 @@ class SqlLightningStore(LightningStore):
     # Opening and closing.
 
     @property
-    def is_open(self) -> bool:
-        return self._writer is not None
-
-    @property
     def persistent(self) -> bool:
         return True
 
-    async def __aenter__(self) -> Self:
+    async def on_open(self) -> None:
         """Open the store; a store can be opened again after it was closed.
 
         Raises:
@@ -116,11 +112,8 @@ class SqlLightningStore(LightningStore):
         self._readers = Readers(self._open_reader, self._most_readers)
         self._wakeups = Wakeups(self._wait_foreign)
         self._writer = writer
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def on_close(self) -> None:
         """Wait for what was submitted, and close the store."""
         writer, self._writer = self._writer, None
         readers, self._readers = self._readers, None
@@ -152,16 +145,16 @@ class SqlLightningStore(LightningStore):
             ) from None
         return connection
 
-    def _committed(self, effects: CommitSummary) -> None:
+    def _committed(self, summary: CommitSummary) -> None:
         self._commits += 1
         wakeups = self._wakeups
         if wakeups is None:
             return
-        for rollout_id in effects.ended:
+        for rollout_id in summary.ended:
             wakeups.ended(rollout_id)
-        if effects.queued:
+        if summary.queued:
             wakeups.queued()
-        if effects.after_others:
+        if summary.after_others:
             wakeups.others_committed()
 
     def _check_open(self) -> None:

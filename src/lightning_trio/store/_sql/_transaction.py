@@ -68,7 +68,7 @@ class Transaction(ABC):
     dialect: Dialect
 
     def __init__(self) -> None:
-        self.effects = CommitSummary()
+        self.summary = CommitSummary()
         self.known_spans = KnownSpans()
         self.ids = RolloutIdCipher()
 

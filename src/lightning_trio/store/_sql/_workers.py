@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from ..._lifecycle import rollout_status_after_loss
+from ..._lifecycle import lose_attempt
 from ..._records import Attempt, Expiry, Worker
 from ..._serialization import encode, encode_error
 from .._rollout_ids import RolloutIdCipher
 from .._rules import lost_error
-from ._rollout_state import READY, end_attempts, load_states, write_states
+from ._rollout_state import end_attempts, load_states, write_states
 from ._schema import WORKER
 from ._transaction import Transaction
 
@@ -67,13 +67,13 @@ def put_worker(transaction: Transaction, worker: Worker, stats: str | None) -> N
 
 def note_busy(transaction: Transaction, worker_id: str, attempt: Attempt) -> None:
     """Note that a worker has an attempt to run."""
-    transaction.effects.busy[worker_id] = attempt
+    transaction.summary.busy[worker_id] = attempt
 
 
 def note_idle(transaction: Transaction, worker_ids: Iterable[str]) -> None:
     """Note that workers do nothing, those that do have nothing at work."""
     for worker_id in worker_ids:
-        transaction.effects.idle[worker_id] = None
+        transaction.summary.idle[worker_id] = None
 
 
 def write_notes(transaction: Transaction) -> None:
@@ -81,7 +81,7 @@ def write_notes(transaction: Transaction) -> None:
 
     Last and in one order for all, so that two writers cannot wait for each other, and do so only for a moment.
     """
-    busy, idle = transaction.effects.busy, transaction.effects.idle
+    busy, idle = transaction.summary.busy, transaction.summary.idle
     names = [(worker_id,) for worker_id in sorted(busy.keys() | idle)]
     if not names:
         return
@@ -90,7 +90,7 @@ def write_notes(transaction: Transaction) -> None:
         names,
         {"w.worker_id": "text"},
         # Locked by a statement of its own: the next one sees what those who had the lock have done.
-        f"FROM v JOIN workers w ON w.worker_id = v.worker_id ORDER BY w.worker_id{transaction.dialect.locking('w')}",
+        f"FROM v JOIN workers w ON w.worker_id = v.worker_id ORDER BY w.worker_id{transaction.dialect.lock('w')}",
     )
     if len(known) < len(names):
         for worker_id in sorted({name for [name] in names} - {name for [name] in known}):
@@ -158,7 +158,7 @@ def _expire(transaction: Transaction, ids: RolloutIdCipher) -> Expiry:
     gone = transaction.select(
         {"worker_id": "text"},
         "FROM workers WHERE lease_until IS NOT NULL AND lease_until <= ? ORDER BY number"
-        f"{transaction.dialect.passing_over_locked('workers')}",
+        f"{transaction.dialect.skip_locked('workers')}",
         (now,),
     )
     for [worker_id] in gone:
@@ -167,17 +167,19 @@ def _expire(transaction: Transaction, ids: RolloutIdCipher) -> Expiry:
             "FROM attempts WHERE worker_id = ? AND end_time IS NULL ORDER BY number",
             (worker_id,),
         )
-        standings = load_states(transaction, ids, [number for [number] in numbers])
-        lost = [s for s in standings.values() if s.at_work and s.worker_id == worker_id and not s.ended]
+        states = load_states(transaction, ids, [number for [number] in numbers])
+        lost = [
+            (state, move)
+            for state in states.values()
+            if state.worker_id == worker_id and state.attempt_id is not None
+            if (move := lose_attempt(state, state.attempt_id)) is not None
+        ]
         error = encode_error(lost_error(worker_id))
-        end_attempts(transaction, [(standing, "unresponsive", error) for standing in lost])
-        for standing in lost:
-            standing.not_counted += 1
-            standing.lost += 1
-            status = rollout_status_after_loss(standing.lost, standing.config)
-            standing.set_status(transaction, status, READY if status == "requeuing" else None)
-            (requeued if status == "requeuing" else failed).append(standing.rollout_id)
-        write_states(transaction, lost)
+        end_attempts(transaction, [(state, move.attempt_status, error) for state, move in lost])
+        for state, move in lost:
+            state.move_on(transaction, move)
+            (requeued if move.status == "requeuing" else failed).append(state.rollout_id)
+        write_states(transaction, [state for state, _ in lost])
         transaction.execute("UPDATE workers SET lease_until = NULL WHERE worker_id = ?", (worker_id,))
         set_unknown(transaction, worker_id)
     next_at = transaction.value("min(lease_until)", "real", "FROM workers WHERE lease_until IS NOT NULL")

@@ -78,7 +78,7 @@ class SqliteConnection(Connection):
 
     def begin(self, *, write: bool) -> None:
         if write:
-            self.retrying(lambda: self.execute("BEGIN IMMEDIATE"))
+            self.with_retries(lambda: self.execute("BEGIN IMMEDIATE"))
         else:
             self.execute("BEGIN")
         self._now = time.time()
@@ -104,7 +104,7 @@ class SqliteConnection(Connection):
     def close(self) -> None:
         self._connection.close()
 
-    def retrying(self, fn: Callable[[], T]) -> T:
+    def with_retries(self, fn: Callable[[], T]) -> T:
         """Call `fn` until no other connection is in its way, for `busy_seconds` at most."""
         deadline = time.monotonic() + self._busy_seconds
         wait = 0.0005

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Final, Literal, Self, get_args
+from typing import Final, Literal, Self, get_args
 
 import trio
 
@@ -98,8 +98,8 @@ class SqliteLightningStore(SqlLightningStore):
     def _vacuum(self) -> None:
         connection = self._connect()
         try:
-            connection.retrying(lambda: connection.run("VACUUM"))
-            connection.retrying(lambda: connection.run("PRAGMA wal_checkpoint(TRUNCATE)"))
+            connection.with_retries(lambda: connection.run("VACUUM"))
+            connection.with_retries(lambda: connection.run("PRAGMA wal_checkpoint(TRUNCATE)"))
         finally:
             connection.close()
 
@@ -118,7 +118,7 @@ class SqliteLightningStore(SqlLightningStore):
         check_path(self.path)
         connection = self._connect()
         try:
-            connection.retrying(lambda: self._prepare(connection))
+            connection.with_retries(lambda: self._prepare(connection))
         except BaseException:
             connection.close()
             raise
@@ -179,9 +179,9 @@ class SqliteLightningStore(SqlLightningStore):
         in_doubt, self._in_doubt = self._in_doubt, False
         return changed or in_doubt
 
-    async def __aexit__(self, *error: Any) -> None:
+    async def on_close(self) -> None:
         # Before the connection that writes: the last one to be closed moves the log into the file.
         watched, self._watched = self._watched, None
         if watched is not None:
             watched.close()
-        await super().__aexit__(*error)
+        await super().on_close()

@@ -1,0 +1,63 @@
+"""Which finished rollouts a store in memory keeps."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from ._entry import Entry
+
+
+class Retention:
+    """Let go of the oldest finished rollouts, but for those of runs that are held.
+
+    Args:
+        retain: how many finished rollouts to keep.
+        entries: the rollouts there are, by id.
+        forget: called with the id of one to let go of.
+    """
+
+    def __init__(self, retain: int, entries: Mapping[str, Entry], forget: Callable[[str], None]) -> None:
+        if retain < 0:
+            raise ValueError(f"retain={retain!r}; give how many finished rollouts to keep, 0 or more")
+        self.retain = retain
+        self._entries = entries
+        self._forget = forget
+        self._finished: deque[str] = deque()
+        self._holds: dict[str | None, int] = {}
+        """How many blocks hold each run."""
+        self._held: dict[str | None, list[str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._finished)
+
+    def ended(self, rollout_id: str) -> None:
+        """Keep a rollout that has ended, and let go of the oldest if there are too many."""
+        finished = self._finished
+        finished.append(rollout_id)
+        while len(finished) > self.retain:
+            self._let_go(finished.popleft())
+
+    def _let_go(self, rollout_id: str) -> None:
+        entry = self._entries.get(rollout_id)
+        if entry is None:
+            # Removed by hand meanwhile.
+            return
+        if entry.run_id in self._holds:
+            self._held.setdefault(entry.run_id, []).append(rollout_id)
+        else:
+            self._forget(rollout_id)
+
+    @contextmanager
+    def holding(self, run_id: str | None) -> Iterator[None]:
+        """Keep a run's finished rollouts at least until the block ends."""
+        self._holds[run_id] = self._holds.get(run_id, 0) + 1
+        try:
+            yield
+        finally:
+            self._holds[run_id] -= 1
+            if not self._holds[run_id]:
+                del self._holds[run_id]
+                for rollout_id in self._held.pop(run_id, ()):
+                    self._let_go(rollout_id)
