@@ -24,6 +24,7 @@ FLOORS = (
     "_checks",
     "_concurrency",
     "_host",
+    "_chat_format",
     "_spans",
     "_resources",
     "_records",

@@ -8,7 +8,6 @@ hook that writes them on the span, since the environment belongs to the host.
 
 import importlib
 import importlib.util
-import json
 import logging
 import sys
 import threading
@@ -16,9 +15,10 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Final, Protocol
 
-import msgspec
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.trace import Span, TracerProvider
+
+from ..._chat_format import encode_span_messages
 
 _SDK: Final = "openai"
 _INSTRUMENTATION: Final = "opentelemetry.instrumentation.genai.openai"
@@ -173,15 +173,7 @@ class _ContentOnSpan:
             "gen_ai.system_instructions": system_instruction,
             "gen_ai.tool.definitions": tool_definitions,
         }
-        span.set_attributes({key: _to_json(content) for key, content in contents.items() if content})
-
-
-def _to_json(content: Sequence[object]) -> str:
-    try:
-        return msgspec.json.encode(content, enc_hook=str).decode()
-    except UnicodeEncodeError:
-        # Half a surrogate pair, as models cut emojis in two; JSON can hold it escaped, UTF-8 cannot.
-        return json.dumps(msgspec.to_builtins(content, enc_hook=str))
+        span.set_attributes({key: encode_span_messages(content) for key, content in contents.items() if content})
 
 
 def _is_installed(module: str) -> bool:
