@@ -98,6 +98,8 @@ from ._spans import find_final_reward as find_final_reward
 from ._spans import find_reward_spans as find_reward_spans
 from ._spans import flatten_attributes as flatten_attributes
 from ._spans import format_trace as format_trace
+from ._spans import get_message_value as get_message_value
+from ._spans import get_object_value as get_object_value
 from ._spans import get_reward_value as get_reward_value
 from ._spans import get_rewards_from_span as get_rewards_from_span
 from ._spans import is_reward_span as is_reward_span
@@ -122,8 +124,6 @@ from .emitter import emit_exception as emit_exception
 from .emitter import emit_message as emit_message
 from .emitter import emit_object as emit_object
 from .emitter import emit_reward as emit_reward
-from .emitter import get_message_value as get_message_value
-from .emitter import get_object_value as get_object_value
 from .emitter import operation as operation
 from .emitter import reward as reward
 from .llm import open_local_llm as open_local_llm
