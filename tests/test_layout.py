@@ -32,6 +32,7 @@ FLOORS = (
     "_serialization",
     "tracing",
     "emitter",
+    "adapters",
     "store",
     "llm",
     "server",

@@ -109,6 +109,7 @@ from ._spans import query_linked_spans as query_linked_spans
 from ._spans import unflatten_attributes as unflatten_attributes
 from ._trainer import Trainer as Trainer
 from ._version import __version__ as __version__
+from .adapters import Adapter as Adapter
 from .algorithms import Algorithm as Algorithm
 from .algorithms import Baseline as Baseline
 from .algorithms import Dataset as Dataset

@@ -25,6 +25,7 @@ from ._spans import (
     UNSET_STATUS,
     Event,
     RewardDimension,
+    Span,
     SpanCoreFields,
     TraceStatus,
     annotation_attributes,
@@ -44,7 +45,7 @@ from ._spans import (
     sanitize_attributes,
 )
 from .semconv import LightningSpanAttributes as Keys
-from .tracing import AttemptRecorder, OpenSpan, current_recorder
+from .tracing import CURRENT, AttemptRecorder, OpenSpan, current_recorder
 
 __all__ = [
     "Emitter",
@@ -133,8 +134,23 @@ class _Nowhere:
 _UNRECORDED = Emitter(cast("AttemptRecorder", _Nowhere()))
 
 
+class _OfContext:
+    """Stand in for a recorder that our own variable does not hold: look for it when there is something to record.
+
+    A mistake in what is emitted is so named before a missing rollout is.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def record(self, name: str, attributes: dict[str, Any], status: TraceStatus) -> Span:
+        return current_recorder(self._what).record(name, attributes, status)
+
+
 def _emitter(what: str, propagate: bool) -> Emitter:
-    return Emitter(current_recorder(what)) if propagate else _UNRECORDED
+    if not propagate:
+        return _UNRECORDED
+    return Emitter(CURRENT.get() or cast("AttemptRecorder", _OfContext(what)))
 
 
 def emit_reward(

@@ -18,6 +18,7 @@ from .._ids import new_run_id
 from .._lifecycle import TERMINAL_ROLLOUT, choose_run
 from .._records import AttemptedRollout, FitResult, ResourcesUpdate, RolloutMode, Run, RunSummary, Unset
 from .._resources import NamedResources
+from ..adapters import Adapter
 from ..algorithms import Algorithm, Baseline, Datasets, Session, describe_resources
 from ..store import LightningStore, RunStore
 from ._engine import Engine
@@ -43,7 +44,7 @@ class FitSettings:
 
     agent_name: str
     algorithm: Algorithm
-    adapter: object | None
+    adapter: Adapter[Any] | None
     resources: NamedResources
     own: ResourcesUpdate | None
     max_concurrency: int

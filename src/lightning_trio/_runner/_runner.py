@@ -30,6 +30,7 @@ from .._records import (
     missing_name,
 )
 from .._resources import NamedResources, check_resources
+from ..adapters import Adapter, check_adapter
 from ..algorithms import Algorithm, Baseline, Dataset, Datasets, check_dataset
 from ..lanes import open_asyncio_lane
 from ..store import InMemoryLightningStore, LightningStore, SqliteLightningStore
@@ -90,7 +91,7 @@ class Runner:
         config: RolloutConfig = DEFAULT_CONFIG,
         hooks: Hook | Sequence[Hook] = (),
         tracer: Tracer | None = None,
-        adapter: object | None = None,
+        adapter: Adapter[Any] | None = None,
         max_rollouts: int | None = None,
         max_failures: float | None = None,
         grace_seconds: float = 5.0,
@@ -121,7 +122,7 @@ class Runner:
         self.algorithm: Algorithm = Baseline() if algorithm is None else checked("algorithm", algorithm, Algorithm)
         self.tracer: Tracer = Tracer() if tracer is None else checked("tracer", tracer, Tracer)
         self.hooks: tuple[Hook, ...] = check_hooks(hooks)
-        self.adapter = adapter
+        self.adapter: Adapter[Any] | None = None if adapter is None else check_adapter(adapter)
         self.max_processes = max_processes
         if self.agent.runs_in == "process":
             # A slot is taken before a rollout is claimed, so that nobody waits for a worker on the agent's time.

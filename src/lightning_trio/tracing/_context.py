@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 from .._errors import NoActiveRollout
 from .._records import AttemptedRollout
 from .._resources import NamedResources
-from ._current import CURRENT, find_recorder
+from ._current import find_recorder
 from ._recorder import AttemptRecorder
 
 P = ParamSpec("P")
@@ -19,8 +19,7 @@ T = TypeVar("T")
 
 def current_recorder(what: str) -> AttemptRecorder:
     """Return the attempt of the calling context, or raise the error that says that `what` needs one."""
-    # Almost always in our own variable: looking there first saves each emit a call.
-    recorder = CURRENT.get() or find_recorder()
+    recorder = find_recorder()
     if recorder is None:
         raise NoActiveRollout(
             f"{what} was called outside a rollout. Call it from an agent that a Runner or Trainer runs; in a "

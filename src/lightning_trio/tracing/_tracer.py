@@ -174,7 +174,7 @@ class Tracer:
         return made if self._route is None else attrs.evolve(made, resource=self._route.resource)
 
     def open_instrumentations(self) -> AbstractContextManager[None]:
-        """Record calls of SDKs into the attempts they are made in, until the block ends; for runners and worker processes."""
+        """Record calls of SDKs into the attempts they are made in, until the block ends; for any process."""
         return open_instrumentations(leave_out=() if self._instrument_openai else ("openai",))
 
     @asynccontextmanager
