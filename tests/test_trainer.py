@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import attrs
 import pytest
 import trio
 import trio.lowlevel
@@ -16,6 +17,14 @@ from lightning_trio import Algorithm, Baseline, Hook, InMemoryLightningStore, Tr
 
 async def double(task: float) -> float:
     return task * 2
+
+
+@attrs.frozen
+class Counts:
+    """An adapter."""
+
+    def adapt(self, spans: Sequence[agl.Span]) -> int:
+        return len(spans)
 
 
 def plain_double(task: float) -> float:
@@ -258,7 +267,7 @@ def test_what_only_0_3_needed_is_ignored_with_a_warning() -> None:
         ({"n_workers": 3}, "n_runners", 3),
         ({"max_tasks": 1}, "max_rollouts", 1),
         ({"max_tasks": 1, "max_rollouts": 2}, "max_rollouts", 2),
-        ({"triplet_exporter": "builtins.dict"}, "adapter", {}),
+        ({"triplet_exporter": f"{__name__}.Counts"}, "adapter", Counts()),
     ],
     ids=["n_workers", "max_tasks", "both", "triplet_exporter"],
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from . import adapters as adapters
     from . import algorithms as algorithms
     from . import embed as embed
     from . import emitter as emitter
@@ -107,6 +108,8 @@ if TYPE_CHECKING:
     from ._spans import find_reward_spans as find_reward_spans
     from ._spans import flatten_attributes as flatten_attributes
     from ._spans import format_trace as format_trace
+    from ._spans import get_message_value as get_message_value
+    from ._spans import get_object_value as get_object_value
     from ._spans import get_reward_value as get_reward_value
     from ._spans import get_rewards_from_span as get_rewards_from_span
     from ._spans import is_reward_span as is_reward_span
@@ -115,6 +118,7 @@ if TYPE_CHECKING:
     from ._spans import query_linked_spans as query_linked_spans
     from ._spans import unflatten_attributes as unflatten_attributes
     from ._trainer import Trainer as Trainer
+    from .adapters import Adapter as Adapter
     from .algorithms import Algorithm as Algorithm
     from .algorithms import Baseline as Baseline
     from .algorithms import Dataset as Dataset
@@ -130,8 +134,6 @@ if TYPE_CHECKING:
     from .emitter import emit_message as emit_message
     from .emitter import emit_object as emit_object
     from .emitter import emit_reward as emit_reward
-    from .emitter import get_message_value as get_message_value
-    from .emitter import get_object_value as get_object_value
     from .emitter import operation as operation
     from .emitter import reward as reward
     from .lanes import RunningTask as RunningTask

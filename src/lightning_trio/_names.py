@@ -14,6 +14,7 @@ from typing import Final
 PACKAGE: Final = "lightning_trio"
 
 MODULES: Final = (
+    "adapters",
     "algorithms",
     "embed",
     "emitter",
@@ -128,6 +129,8 @@ _NAMES_BY_MODULE: Final[Mapping[str, tuple[str, ...]]] = {
         "find_reward_spans",
         "flatten_attributes",
         "format_trace",
+        "get_message_value",
+        "get_object_value",
         "get_reward_value",
         "get_rewards_from_span",
         "is_reward_span",
@@ -137,6 +140,7 @@ _NAMES_BY_MODULE: Final[Mapping[str, tuple[str, ...]]] = {
         "unflatten_attributes",
     ),
     "_trainer": ("Trainer",),
+    "adapters": ("Adapter",),
     "algorithms": (
         "Algorithm",
         "Baseline",
@@ -155,8 +159,6 @@ _NAMES_BY_MODULE: Final[Mapping[str, tuple[str, ...]]] = {
         "emit_message",
         "emit_object",
         "emit_reward",
-        "get_message_value",
-        "get_object_value",
         "operation",
         "reward",
     ),

@@ -16,6 +16,7 @@ from ._public import public
 from ._records import FitResult
 from ._resources import NamedResources
 from ._runner import Hook, Runner, check_hooks, check_max_failures, check_run_name, default_store
+from .adapters import Adapter, check_adapter
 from .algorithms import Algorithm, Baseline, Dataset, FastAlgorithm
 from .store import LightningStore
 from .tracing import Tracer
@@ -88,7 +89,9 @@ class Trainer:
         check_run_name(run_name)
         self.store: LightningStore = default_store(run_name) if store is None else build("store", store, LightningStore)
         self.tracer: Tracer = Tracer() if tracer is None else build("tracer", tracer, Tracer)
-        self.adapter: Any = None if adapter is None else build("adapter", adapter, object)
+        self.adapter: Adapter[Any] | None = (
+            None if adapter is None else check_adapter(build("adapter", adapter, object))
+        )
         self.hooks: tuple[Hook, ...] = check_hooks(hooks or ())
         if n_runners is not None:
             check_count("n_runners", n_runners)

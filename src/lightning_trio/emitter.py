@@ -6,11 +6,8 @@ thread. With ``propagate=False`` they build the span and record it nowhere, whic
 
 from __future__ import annotations
 
-import base64
 import functools
 import inspect
-import numbers
-import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast, overload
@@ -32,18 +29,24 @@ from ._spans import (
     Span,
     SpanCoreFields,
     TraceStatus,
-    check_attributes,
+    annotation_attributes,
+    exception_attributes,
     find_final_reward,
     find_reward_spans,
     flatten_value,
+    get_message_value,
+    get_object_value,
     get_reward_value,
     get_rewards_from_span,
+    input_attributes,
     is_reward_span,
+    message_attributes,
+    object_attributes,
     reward_attributes,
     sanitize_attributes,
 )
 from .semconv import LightningSpanAttributes as Keys
-from .tracing import AttemptRecorder, OpenSpan, current_recorder
+from .tracing import CURRENT, AttemptRecorder, OpenSpan, current_recorder
 
 __all__ = [
     "Emitter",
@@ -70,78 +73,86 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _reward_attributes(reward: object, primary_key: str | None, attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    laid_out = reward_attributes(reward, primary_key)
-    return {**sanitize_attributes(attributes), **laid_out} if attributes else laid_out
+# Not frozen: `emit_message` and its like make one each time, and setting a frozen attribute takes 0.2 µs.
+@public
+@attrs.define(eq=False)
+class Emitter:
+    """Emit into one rollout, whatever context the call comes from.
+
+    An agent gets it as a parameter named ``emitter``. The methods are the functions of this module.
+    """
+
+    _recorder: AttemptRecorder = attrs.field(repr=False)
+
+    @property
+    def rollout(self) -> AttemptedRollout:
+        """The rollout this emits into."""
+        return self._recorder.rollout
+
+    @property
+    def resources(self) -> NamedResources:
+        """The resources of that rollout, in a mapping of the caller's own."""
+        return dict(self._recorder.resources)
+
+    def emit_reward(
+        self,
+        reward: float | Mapping[str, float],
+        *,
+        primary_key: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> SpanCoreFields:
+        """Record a reward, see `lightning_trio.emit_reward`."""
+        return self._record(semconv.AGL_ANNOTATION, reward_attributes(reward, primary_key, attributes))
+
+    def emit_annotation(self, annotation: Mapping[str, Any]) -> SpanCoreFields:
+        """Record attributes, see `lightning_trio.emit_annotation`."""
+        return self._record(semconv.AGL_ANNOTATION, annotation_attributes(annotation))
+
+    def emit_message(self, message: str, attributes: Mapping[str, Any] | None = None) -> None:
+        """Record a line of text, see `lightning_trio.emit_message`."""
+        self._recorder.record(semconv.AGL_MESSAGE, message_attributes(message, attributes), UNSET_STATUS)
+
+    def emit_object(self, object: object, attributes: Mapping[str, Any] | None = None) -> SpanCoreFields:
+        """Record a value, see `lightning_trio.emit_object`."""
+        return self._record(semconv.AGL_OBJECT, object_attributes(object, attributes))
+
+    def emit_exception(self, exception: BaseException, attributes: Mapping[str, Any] | None = None) -> None:
+        """Record an exception, see `lightning_trio.emit_exception`."""
+        self._recorder.record(semconv.AGL_EXCEPTION, exception_attributes(exception, attributes), OK_STATUS)
+
+    def _record(self, name: str, attributes: dict[str, Any]) -> SpanCoreFields:
+        span = self._recorder.record(name, attributes, OK_STATUS)
+        # A copy: what is handed out must not change what is recorded.
+        return SpanCoreFields(name, OK_STATUS, dict(attributes), span.start_time, span.end_time)
 
 
-def _annotation_attributes(annotation: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(annotation, Mapping):
-        raise TypeError(f"an annotation is a mapping of attributes, not {type(annotation).__name__}")
-    return check_attributes(annotation)
+class _Nowhere:
+    """Stand in for a recorder with ``propagate=False``: build the span and keep it nowhere."""
+
+    def record(self, name: str, attributes: dict[str, Any], status: TraceStatus) -> SpanCoreFields:
+        return SpanCoreFields(name, status, attributes)
 
 
-def _message_attributes(message: str, attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    if not isinstance(message, str):
-        raise TypeError(f"a message is a string, not {type(message).__name__}; emit_object takes any object")
-    return {**sanitize_attributes(attributes), Keys.MESSAGE_BODY: message}
+_UNRECORDED = Emitter(cast("AttemptRecorder", _Nowhere()))
 
 
-def _object_attributes(value: object, attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    sane = sanitize_attributes(attributes)
-    kind = type(value)
-    if kind in (str, bool, int, float):
-        return {**sane, Keys.OBJECT_TYPE: kind.__name__, Keys.OBJECT_LITERAL: str(value)}
-    if isinstance(value, bytes):
-        return {**sane, Keys.OBJECT_TYPE: "bytes", Keys.OBJECT_LITERAL: base64.b64encode(value).decode()}
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return {**sane, Keys.OBJECT_TYPE: name, Keys.OBJECT_JSON: _strict_json(value)}
+class _OfContext:
+    """Stand in for a recorder that our own variable does not hold: look for it when there is something to record.
+
+    A mistake in what is emitted is so named before a missing rollout is.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def record(self, name: str, attributes: dict[str, Any], status: TraceStatus) -> Span:
+        return current_recorder(self._what).record(name, attributes, status)
 
 
-def _strict_json(value: object) -> str:
-    # See to_json for why msgspec is imported late.
-    import msgspec
-
-    try:
-        return msgspec.json.encode(value, enc_hook=_plain_number).decode()
-    except (TypeError, ValueError, RecursionError, NotImplementedError) as exc:
-        raise RuntimeError(
-            f"Object must be JSON serializable, and this {type(value).__qualname__} is not ({exc}); "
-            "emit its repr() or a dict of what matters"
-        ) from exc
-
-
-def _plain_number(value: object) -> object:
-    # NumPy's floats, which json and users take for plain ones.
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        return float(value)
-    raise NotImplementedError(f"Encoding objects of type {type(value).__qualname__} is unsupported")
-
-
-def _emitted_exception_attributes(exception: BaseException, attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    if not isinstance(exception, BaseException):
-        raise TypeError(f"emit_exception takes an exception, not {type(exception).__name__}")
-    return {**sanitize_attributes(attributes), **_exception_attributes(exception)}
-
-
-def _exception_attributes(exception: BaseException) -> dict[str, Any]:
-    attributes: dict[str, Any] = {
-        semconv.EXCEPTION_TYPE: type(exception).__name__,
-        semconv.EXCEPTION_MESSAGE: str(exception),
-        semconv.EXCEPTION_ESCAPED: True,
-    }
-    stacktrace = "".join(traceback.format_exception(exception))
-    if stacktrace.strip():
-        attributes[semconv.EXCEPTION_STACKTRACE] = stacktrace
-    return attributes
-
-
-def _record(recorder: AttemptRecorder, name: str, attributes: dict[str, Any], status: TraceStatus) -> SpanCoreFields:
-    span = recorder.record(name, attributes, status)
-    # A copy: what is handed out must not change what is recorded.
-    return SpanCoreFields(name, status, dict(attributes), span.start_time, span.end_time)
+def _emitter(what: str, propagate: bool) -> Emitter:
+    if not propagate:
+        return _UNRECORDED
+    return Emitter(CURRENT.get() or cast("AttemptRecorder", _OfContext(what)))
 
 
 @public
@@ -170,10 +181,7 @@ def emit_reward(
     {'agentlightning.reward.0.name': 'correct', 'agentlightning.reward.0.value': 1.0,
      'agentlightning.reward.1.name': 'short', 'agentlightning.reward.1.value': 0.5}
     """
-    laid_out = _reward_attributes(reward, primary_key, attributes)
-    if not propagate:
-        return SpanCoreFields(semconv.AGL_ANNOTATION, OK_STATUS, laid_out)
-    return _record(current_recorder("emit_reward()"), semconv.AGL_ANNOTATION, laid_out, OK_STATUS)
+    return _emitter("emit_reward()", propagate).emit_reward(reward, primary_key=primary_key, attributes=attributes)
 
 
 @public
@@ -187,10 +195,7 @@ def emit_annotation(annotation: Mapping[str, Any], propagate: bool = True) -> Sp
     >>> emit_annotation({"source": {"page": 3}}, propagate=False).attributes
     {'source.page': 3}
     """
-    checked = _annotation_attributes(annotation)
-    if not propagate:
-        return SpanCoreFields(semconv.AGL_ANNOTATION, OK_STATUS, checked)
-    return _record(current_recorder("emit_annotation()"), semconv.AGL_ANNOTATION, checked, OK_STATUS)
+    return _emitter("emit_annotation()", propagate).emit_annotation(annotation)
 
 
 @public
@@ -211,9 +216,7 @@ def emit_message(message: str, attributes: Mapping[str, Any] | None = None, prop
     >>> get_message_value(trio.run(main).spans[1])
     'looking at tea'
     """
-    laid_out = _message_attributes(message, attributes)
-    if propagate:
-        current_recorder("emit_message()").record(semconv.AGL_MESSAGE, laid_out, UNSET_STATUS)
+    _emitter("emit_message()", propagate).emit_message(message, attributes)
 
 
 @public
@@ -227,10 +230,7 @@ def emit_object(object: object, attributes: Mapping[str, Any] | None = None, pro
     >>> get_object_value(emit_object({"rooms": [101, 104]}, propagate=False))
     {'rooms': [101, 104]}
     """
-    laid_out = _object_attributes(object, attributes)
-    if not propagate:
-        return SpanCoreFields(semconv.AGL_OBJECT, OK_STATUS, laid_out)
-    return _record(current_recorder("emit_object()"), semconv.AGL_OBJECT, laid_out, OK_STATUS)
+    return _emitter("emit_object()", propagate).emit_object(object, attributes)
 
 
 @public
@@ -248,63 +248,12 @@ def emit_exception(
     ... except ValueError as exc:
     ...     emit_exception(exc, {"tried": "four"}, propagate=False)
     """
-    laid_out = _emitted_exception_attributes(exception, attributes)
-    if propagate:
-        current_recorder("emit_exception()").record(semconv.AGL_EXCEPTION, laid_out, OK_STATUS)
-
-
-@public
-@attrs.frozen(eq=False)
-class Emitter:
-    """Emit into one rollout, whatever context the call comes from.
-
-    An agent gets it as a parameter named ``emitter``. The methods are the functions of this module.
-    """
-
-    _recorder: AttemptRecorder = attrs.field(repr=False)
-
-    @property
-    def rollout(self) -> AttemptedRollout:
-        """The rollout this emits into."""
-        return self._recorder.rollout
-
-    @property
-    def resources(self) -> NamedResources:
-        """The resources of that rollout, in a mapping of the caller's own."""
-        return dict(self._recorder.resources)
-
-    def emit_reward(
-        self,
-        reward: float | Mapping[str, float],
-        *,
-        primary_key: str | None = None,
-        attributes: Mapping[str, Any] | None = None,
-    ) -> SpanCoreFields:
-        """Record a reward, see `lightning_trio.emit_reward`."""
-        laid_out = _reward_attributes(reward, primary_key, attributes)
-        return _record(self._recorder, semconv.AGL_ANNOTATION, laid_out, OK_STATUS)
-
-    def emit_annotation(self, annotation: Mapping[str, Any]) -> SpanCoreFields:
-        """Record attributes, see `lightning_trio.emit_annotation`."""
-        return _record(self._recorder, semconv.AGL_ANNOTATION, _annotation_attributes(annotation), OK_STATUS)
-
-    def emit_message(self, message: str, attributes: Mapping[str, Any] | None = None) -> None:
-        """Record a line of text, see `lightning_trio.emit_message`."""
-        self._recorder.record(semconv.AGL_MESSAGE, _message_attributes(message, attributes), UNSET_STATUS)
-
-    def emit_object(self, object: object, attributes: Mapping[str, Any] | None = None) -> SpanCoreFields:
-        """Record a value, see `lightning_trio.emit_object`."""
-        return _record(self._recorder, semconv.AGL_OBJECT, _object_attributes(object, attributes), OK_STATUS)
-
-    def emit_exception(self, exception: BaseException, attributes: Mapping[str, Any] | None = None) -> None:
-        """Record an exception, see `lightning_trio.emit_exception`."""
-        laid_out = _emitted_exception_attributes(exception, attributes)
-        self._recorder.record(semconv.AGL_EXCEPTION, laid_out, OK_STATUS)
+    _emitter("emit_exception()", propagate).emit_exception(exception, attributes)
 
 
 @public
 def current_emitter() -> Emitter:
-    """Give the emitter of the rollout that the calling code runs for.
+    """Return the emitter of the rollout that the calling code runs for.
 
     Raises:
         NoActiveRollout: outside of any rollout.
@@ -317,53 +266,6 @@ def current_emitter() -> Emitter:
     0.5
     """
     return Emitter(current_recorder("current_emitter()"))
-
-
-@public
-def get_message_value(span: Span | SpanCoreFields) -> str | None:
-    """Read the text of a message span, None for other spans.
-
-    >>> get_message_value(SpanCoreFields("agentlightning.message", attributes={"agentlightning.message.body": "hi"}))
-    'hi'
-    """
-    body = span.attributes.get(Keys.MESSAGE_BODY)
-    if body is not None and not isinstance(body, str):
-        raise TypeError(f"{Keys.MESSAGE_BODY} is {body!r} of type {type(body).__name__}; a message is a string")
-    return body
-
-
-_LITERALS: dict[str, Callable[[str], object]] = {
-    "str": str,
-    "int": int,
-    "float": float,
-    "bool": lambda literal: literal.lower() == "true",
-    "bytes": base64.b64decode,
-}
-
-
-@public
-def get_object_value(span: Span | SpanCoreFields) -> Any:
-    """Read the value of an object span back (JSON as mappings and lists), None for other spans.
-
-    >>> get_object_value(emit_object(b"raw", propagate=False))
-    b'raw'
-    """
-    # See to_json for why msgspec is imported late.
-    import msgspec
-
-    encoded = span.attributes.get(Keys.OBJECT_JSON)
-    if encoded is not None:
-        try:
-            return msgspec.json.decode(encoded)
-        except (msgspec.DecodeError, TypeError) as exc:
-            raise RuntimeError(f"{Keys.OBJECT_JSON} of the span {span.name!r} is no JSON: {exc}") from exc
-    literal = span.attributes.get(Keys.OBJECT_LITERAL)
-    if literal is None:
-        return None
-    kind = span.attributes.get(Keys.OBJECT_TYPE, "str")
-    if kind not in _LITERALS:
-        raise RuntimeError(f"{Keys.OBJECT_TYPE} is {kind!r}; literals are of the types {sorted(_LITERALS)}")
-    return _LITERALS[kind](literal)
 
 
 @public
@@ -385,7 +287,7 @@ class Operation:
         name = self._name or getattr(fn, "__name__", type(fn).__name__)
 
         def start(args: tuple[object, ...], kwargs: dict[str, object]) -> Operation:
-            inputs = _bound_inputs(signature, args, kwargs)
+            inputs = input_attributes(signature, args, kwargs)
             return Operation(name, {**self._attributes, **inputs}, self._propagate)
 
         if inspect.iscoroutinefunction(fn):
@@ -428,7 +330,7 @@ class Operation:
             return
         otel_context.detach(self._token)
         if exc is not None:
-            self._open.events.append(Event("exception", _exception_attributes(exc)))
+            self._open.events.append(Event("exception", exception_attributes(exc)))
         span = self._open.end(status)
         self._open = None
         self._span = SpanCoreFields(span.name, status, span.attributes, span.start_time, span.end_time)
@@ -467,25 +369,6 @@ def _error_status(exc: BaseException) -> TraceStatus:
         return TraceStatus("ERROR", "Cancelled")
     failed = sole_exception(failed)
     return TraceStatus("ERROR", f"{type(failed).__name__}: {failed}")
-
-
-def _bound_inputs(signature: inspect.Signature, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, Any]:
-    prefix = Keys.OPERATION_INPUT
-    try:
-        bound = signature.bind(*args, **kwargs)
-    except TypeError:
-        # The call itself will raise; the span shows what it was given.
-        return flatten_value(prefix, {"args": list(args), "kwargs": kwargs})
-    bound.apply_defaults()
-    inputs: dict[str, Any] = {}
-    for name, value in bound.arguments.items():
-        variadic = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
-        items = (
-            {f"{prefix}.{name}.{i}": item for i, item in enumerate(value)} if variadic else {f"{prefix}.{name}": value}
-        )
-        for key, item in items.items():
-            inputs.update(flatten_value(key, item))
-    return inputs
 
 
 @overload

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -194,6 +195,16 @@ async def test_a_result_is_not_lost_to_a_store_that_keeps_few() -> None:
 # Functions made algorithms.
 
 
+@attrs.frozen
+class Named:
+    """An adapter to tell from others."""
+
+    name: str
+
+    def adapt(self, spans: Sequence[agl.Span]) -> int:
+        return len(spans)
+
+
 async def test_a_function_gets_what_it_asks_for_by_name() -> None:
     got: dict[str, Any] = {}
 
@@ -203,11 +214,11 @@ async def test_a_function_gets_what_it_asks_for_by_name() -> None:
     ) -> None:
         got.update(locals())
 
-    await Runner(length, resources=prompt("{task}"), algorithm=curious, adapter="adapter").fit(["a"], ["b"])
+    await Runner(length, resources=prompt("{task}"), algorithm=curious, adapter=Named("adapter")).fit(["a"], ["b"])
 
     assert isinstance(got["session"], Session)
     assert isinstance(got["store"], agl.LightningStore)
-    assert got["adapter"] == "adapter"
+    assert got["adapter"] == Named("adapter")
     assert got["initial_resources"] == prompt("{task}")
     assert (got["train_dataset"], got["val_dataset"]) == (["a"], ["b"])
 
@@ -362,16 +373,16 @@ async def test_an_adapter_with_a_default_keeps_it_where_there_is_none() -> None:
         got.append(adapter)
 
     await Runner(length, algorithm=may_adapt).fit(["a"])
-    await Runner(length, algorithm=may_adapt, adapter="given").fit(["a"])
+    await Runner(length, algorithm=may_adapt, adapter=Named("given")).fit(["a"])
 
-    assert got == ["own", "given"]
+    assert got == ["own", Named("given")]
 
 
 async def test_an_algorithm_that_two_runners_share_keeps_no_adapter_of_the_first() -> None:
     @agl.algo
     async def wants(train_dataset: list[str], adapter: object) -> None: ...
 
-    await Runner(length, algorithm=wants, adapter="first").fit(["a"])
+    await Runner(length, algorithm=wants, adapter=Named("first")).fit(["a"])
 
     with pytest.raises(ValueError, match="has no adapter"):
         await Runner(length, algorithm=wants).fit(["a"])
@@ -384,8 +395,8 @@ async def test_an_adapter_set_by_hand_serves_runners_without_one() -> None:
     async def wants(train_dataset: list[str], adapter: object) -> None:
         got.append(adapter)
 
-    wants.set_adapter("by hand")
+    wants.set_adapter(Named("by hand"))
     await Runner(length, algorithm=wants).fit(["a"])
-    await Runner(length, algorithm=wants, adapter="the runner's").fit(["a"])
+    await Runner(length, algorithm=wants, adapter=Named("the runner's")).fit(["a"])
 
-    assert got == ["by hand", "the runner's"]
+    assert got == [Named("by hand"), Named("the runner's")]

@@ -19,6 +19,7 @@ import trio.testing
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
+from lightning_trio import Usage
 from lightning_trio.testing.scripted_llm import ScriptedLLM, open_scripted_llm
 from lightning_trio.testing.scripted_llm._script import (
     BadJSON,
@@ -30,7 +31,6 @@ from lightning_trio.testing.scripted_llm._script import (
     Script,
     ScriptedLLMStatistics,
     ToolCall,
-    Usage,
 )
 
 ASK: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Which room is free?"}]

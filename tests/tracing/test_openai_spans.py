@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from lightning_trio.tracing.instrumentation._openai import open_openai_instrumentation
+from lightning_trio.tracing.instrumentation import OPENAI
 
 # Read or not, a stream of the SDK leaves its inner async generators to the garbage collector, also when it is
 # closed: openai._streaming, httpx2 and httpcore2 do not close what they iterate over. Trio warns about it.
@@ -152,7 +152,7 @@ def provider(exporter: InMemorySpanExporter) -> TracerProvider:
 
 @pytest.fixture
 def instrumented(provider: TracerProvider) -> Iterator[None]:
-    with open_openai_instrumentation(provider):
+    with OPENAI.open(provider):
         yield
 
 
@@ -404,7 +404,7 @@ async def test_half_a_surrogate_pair_in_an_answer_does_not_cost_the_answer(
 
 
 async def test_calls_outside_an_attempt_work_and_leave_nothing(client: openai.AsyncOpenAI) -> None:
-    with open_openai_instrumentation(NoOpTracerProvider()):
+    with OPENAI.open(NoOpTracerProvider()):
         answer = await client.chat.completions.create(model="m", messages=PROMPT)
 
     assert answer.choices[0].message.content == "echo Hi"
@@ -416,7 +416,7 @@ async def test_calls_outside_an_attempt_work_and_leave_nothing(client: openai.As
 def test_the_sdk_is_restored_and_the_environment_never_touched(provider: TracerProvider) -> None:
     before = (AsyncCompletions.create, Completions.create, dict(os.environ))
 
-    with open_openai_instrumentation(provider):
+    with OPENAI.open(provider):
         assert AsyncCompletions.create is not before[0]
         assert dict(os.environ) == before[2]
 
@@ -426,7 +426,7 @@ def test_the_sdk_is_restored_and_the_environment_never_touched(provider: TracerP
 def test_the_sdk_is_restored_when_the_block_raises(provider: TracerProvider) -> None:
     before = AsyncCompletions.create
 
-    with pytest.raises(ZeroDivisionError), open_openai_instrumentation(provider):
+    with pytest.raises(ZeroDivisionError), OPENAI.open(provider):
         raise ZeroDivisionError
 
     assert AsyncCompletions.create is before
@@ -434,7 +434,7 @@ def test_the_sdk_is_restored_when_the_block_raises(provider: TracerProvider) -> 
 
 def test_the_last_of_overlapping_blocks_restores_the_sdk(provider: TracerProvider) -> None:
     before = AsyncCompletions.create
-    first, second = open_openai_instrumentation(provider), open_openai_instrumentation(provider)
+    first, second = OPENAI.open(provider), OPENAI.open(provider)
 
     first.__enter__()
     second.__enter__()
@@ -447,7 +447,7 @@ def test_the_last_of_overlapping_blocks_restores_the_sdk(provider: TracerProvide
 async def test_overlapping_blocks_record_a_call_once(
     client: openai.AsyncOpenAI, provider: TracerProvider, exporter: InMemorySpanExporter
 ) -> None:
-    with open_openai_instrumentation(provider), open_openai_instrumentation(provider):
+    with OPENAI.open(provider), OPENAI.open(provider):
         await client.chat.completions.create(model="m", messages=PROMPT)
 
     only_span(exporter)
@@ -459,7 +459,7 @@ def test_blocks_in_many_threads_leave_the_sdk_restored(provider: TracerProvider)
 
     def runner() -> None:
         for _ in range(20):
-            with open_openai_instrumentation(provider):
+            with OPENAI.open(provider):
                 seen.append(AsyncCompletions.create is not before)
 
     threads = [threading.Thread(target=runner) for _ in range(8)]
@@ -482,7 +482,7 @@ async def test_an_instrumentation_by_the_host_is_left_alone(
 
     OpenAIInstrumentor().instrument(tracer_provider=provider)
     try:
-        with open_openai_instrumentation(NoOpTracerProvider()):
+        with OPENAI.open(NoOpTracerProvider()):
             pass
         await client.chat.completions.create(model="m", messages=PROMPT)
     finally:
@@ -499,7 +499,7 @@ import sys
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from lightning_trio.tracing.instrumentation import open_openai_instrumentation
+from lightning_trio.tracing.instrumentation import OPENAI
 exporter = InMemorySpanExporter()
 provider = TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -526,13 +526,13 @@ def run_python(program: str) -> str:
 
 def test_the_sdk_imported_in_the_middle_of_a_block_is_recorded() -> None:
     run_python("""
-with open_openai_instrumentation(provider):
+with OPENAI.open(provider):
     assert "openai" not in sys.modules
     assert "opentelemetry.instrumentation.genai.openai" not in sys.modules
     call()
 call()
 assert names() == ["chat m"]
-with open_openai_instrumentation(provider):
+with OPENAI.open(provider):
     call()
 assert names() == ["chat m"] * 2
 """)
@@ -540,12 +540,12 @@ assert names() == ["chat m"] * 2
 
 def test_the_sdk_imported_after_the_block_is_not_touched() -> None:
     run_python("""
-with open_openai_instrumentation(provider):
+with OPENAI.open(provider):
     pass
 call()
 assert names() == []
 assert "opentelemetry.instrumentation.genai.openai" not in sys.modules
-with open_openai_instrumentation(provider):
+with OPENAI.open(provider):
     call()
 assert names() == ["chat m"]
 """)
@@ -557,7 +557,7 @@ import threading
 gate = threading.Barrier(8)
 def runner():
     gate.wait()
-    with open_openai_instrumentation(provider):
+    with OPENAI.open(provider):
         call()
         gate.wait()
 threads = [threading.Thread(target=runner) for _ in range(8)]
@@ -575,7 +575,8 @@ assert names() == ["chat m"] * 8, names()
 def test_without_the_extra_nothing_happens(missing: str) -> None:
     logged = run_python(f"""
 sys.modules[{missing!r}] = None
-with open_openai_instrumentation(provider):
+from lightning_trio.tracing.instrumentation import open_instrumentations
+with open_instrumentations():
     assert "wrapt" not in sys.modules
 """)
 
@@ -585,7 +586,7 @@ with open_openai_instrumentation(provider):
 def test_an_instrumentation_that_does_not_load_leaves_the_sdk_working_and_says_so() -> None:
     logged = run_python("""
 sys.modules["opentelemetry.instrumentation.genai.openai.patch"] = None
-with open_openai_instrumentation(provider):
+with OPENAI.open(provider):
     call()
 assert names() == []
 """)

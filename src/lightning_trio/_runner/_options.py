@@ -13,6 +13,7 @@ from .._checks import check_count, checked
 from .._errors import UsageError
 from .._records import RolloutConfig, missing_name
 from .._resources import NamedResources, check_resources
+from ..adapters import Adapter, check_adapter
 from ..algorithms import Algorithm, Baseline
 from ..store import InMemoryLightningStore, LightningStore, SqliteLightningStore
 from ..tracing import Tracer
@@ -51,6 +52,10 @@ def _tracer(value: Tracer | None) -> Tracer:
     return Tracer() if value is None else value
 
 
+def _adapter(value: object | None) -> Adapter[Any] | None:
+    return None if value is None else check_adapter(value)
+
+
 def _resources(value: NamedResources | None) -> NamedResources:
     return check_resources({} if value is None else value, "Runner(resources=…)")
 
@@ -70,7 +75,7 @@ class RunnerOptions:
     store: LightningStore = attrs.field(validator=_of_kind(LightningStore))
     algorithm: Algorithm = attrs.field(converter=_algorithm, validator=_of_kind(Algorithm))
     tracer: Tracer = attrs.field(converter=_tracer, validator=_of_kind(Tracer))
-    adapter: object | None
+    adapter: Adapter[Any] | None = attrs.field(converter=_adapter)
     resources: NamedResources = attrs.field(converter=_resources, repr=False)
 
 

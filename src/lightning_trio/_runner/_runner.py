@@ -25,6 +25,7 @@ from .._records import (
     RunnerStatistics,
 )
 from .._resources import NamedResources, check_resources
+from ..adapters import Adapter
 from ..algorithms import Algorithm, Baseline, Dataset, Datasets, check_dataset
 from ..lanes import DEFAULT_LANES, LaneOptions, OpenLane, lane_named, open_lanes
 from ..store import LightningStore
@@ -85,7 +86,7 @@ class Runner:
         config: RolloutConfig = DEFAULT_CONFIG,
         hooks: Hook | Sequence[Hook] = (),
         tracer: Tracer | None = None,
-        adapter: object | None = None,
+        adapter: Adapter[Any] | None = None,
         max_rollouts: int | None = None,
         max_failures: float | None = None,
         grace_seconds: float = 5.0,
@@ -140,6 +141,11 @@ class Runner:
     def algorithm(self) -> Algorithm:
         """What `fit` runs."""
         return self.options.algorithm
+
+    @property
+    def config(self) -> RolloutConfig:
+        """Deadlines and retries of rollouts that have none of their own."""
+        return self.options.config
 
     @property
     def max_concurrency(self) -> int:

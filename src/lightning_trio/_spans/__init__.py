@@ -14,6 +14,13 @@ from ._attributes import query_linked_spans as query_linked_spans
 from ._attributes import sanitize_attributes as sanitize_attributes
 from ._attributes import to_json as to_json
 from ._attributes import unflatten_attributes as unflatten_attributes
+from ._layouts import annotation_attributes as annotation_attributes
+from ._layouts import exception_attributes as exception_attributes
+from ._layouts import get_message_value as get_message_value
+from ._layouts import get_object_value as get_object_value
+from ._layouts import input_attributes as input_attributes
+from ._layouts import message_attributes as message_attributes
+from ._layouts import object_attributes as object_attributes
 from ._rewards import RewardDimension as RewardDimension
 from ._rewards import as_reward as as_reward
 from ._rewards import find_final_reward as find_final_reward
@@ -35,6 +42,7 @@ from ._span import SpanCoreFields as SpanCoreFields
 from ._span import TraceStatus as TraceStatus
 from ._span import with_number as with_number
 from ._tree import format_trace as format_trace
+from ._tree_repair import hang_below_root as hang_below_root
 from ._usage import NO_USAGE as NO_USAGE
 from ._usage import Usage as Usage
 from ._usage import sum_usage as sum_usage

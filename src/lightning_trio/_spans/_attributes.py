@@ -153,6 +153,8 @@ def check_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """
     flat = flatten_attributes(attributes)
     for key, value in flat.items():
+        if value.__class__ in _PRIMITIVES:
+            continue
         if is_primitive_list(value):
             flat[key] = list(value)
         elif not isinstance(value, _PRIMITIVES):

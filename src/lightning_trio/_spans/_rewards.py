@@ -14,7 +14,7 @@ import attrs
 from .. import semconv
 from .._errors import InvalidReward
 from .._public import public
-from ._attributes import filter_and_unflatten_attributes
+from ._attributes import filter_and_unflatten_attributes, sanitize_attributes
 from ._span import Attributes, Span, SpanCoreFields
 
 _NUMBERS = (float, int, numbers.Real, Decimal)
@@ -43,6 +43,9 @@ def as_reward(value: object) -> float:
         TypeError: it is no real number.
         InvalidReward: it is NaN or infinite.
     """
+    if type(value) is float and math.isfinite(value):
+        # What nearly all are; what follows takes three calls.
+        return value
     if not is_number(value):
         raise TypeError(f"Reward must be a number, not {value!r} of type {type(value).__name__}")
     reward = _finite(value)
@@ -64,13 +67,17 @@ def _finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def reward_attributes(reward: object, primary_key: str | None = None) -> dict[str, Any]:
-    """Lay a reward out as attributes, the primary dimension first.
+def reward_attributes(
+    reward: object, primary_key: str | None = None, attributes: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the attributes of a reward, the primary dimension first, with the user's own before them.
 
     Raises:
         TypeError, InvalidReward: see `as_reward`.
         ValueError: `primary_key` is missing, unknown, or given for a plain number.
     """
+    if attributes:
+        return {**sanitize_attributes(attributes), **reward_attributes(reward, primary_key)}
     if reward.__class__ is float or not isinstance(reward, Mapping):
         if primary_key is not None:
             raise ValueError(f"primary_key={primary_key!r} goes with a reward of several dimensions")
@@ -86,13 +93,13 @@ def reward_attributes(reward: object, primary_key: str | None = None) -> dict[st
         )
     if primary_key not in reward:
         raise ValueError(f"primary_key={primary_key!r} is no dimension of the reward; there are {list(reward)}")
-    attributes: dict[str, Any] = {}
+    laid_out: dict[str, Any] = {}
     for index, name in enumerate([primary_key, *(name for name in reward if name != primary_key)]):
         if not is_number(reward[name]):
             raise ValueError(f"the reward's dimension {name!r} is {reward[name]!r}, which is no number")
-        attributes[f"{_REWARD}.{index}.name"] = name
-        attributes[f"{_REWARD}.{index}.value"] = as_reward(reward[name])
-    return attributes
+        laid_out[f"{_REWARD}.{index}.name"] = name
+        laid_out[f"{_REWARD}.{index}.value"] = as_reward(reward[name])
+    return laid_out
 
 
 @public

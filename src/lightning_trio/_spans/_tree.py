@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .. import semconv
 from .._public import public
 from ..semconv import LightningSpanAttributes as Keys
 from ._rewards import get_reward_value
 from ._span import Span
+
+if TYPE_CHECKING:
+    from .._chat_format import ToolCallPart
 
 _SHOWN = (
     Keys.OPERATION_NAME,
@@ -78,19 +81,18 @@ def _line(span: Span) -> str:
 
 
 def _answer(messages: object) -> str:
-    """Give what a model said and which tools it called, without the JSON around it; what is no such JSON as it is."""
+    """Return what a model said and which tools it called, without the JSON around it; anything else as it is."""
+    # See to_json for why what needs msgspec is imported late.
+    from .._chat_format import TextPart, decode_span_messages
+
     try:
-        decoded: Any = json.loads(messages) if isinstance(messages, str) else messages
-        shown = [_part(part) for message in decoded for part in message["parts"]]
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        parts = [part for message in decode_span_messages(messages) for part in message.parts]
+        shown = [part.content if isinstance(part, TextPart) else _call(part) for part in parts]
+    except (ValueError, TypeError, RecursionError):
+        # Another form, or decoded values that JSON does not have.
         return str(messages)
     return "  ".join(part for part in shown if part)
 
 
-def _part(part: Mapping[str, Any]) -> str:
-    if part.get("type") != "tool_call":
-        return str(part.get("content") or "")
-    arguments = part.get("arguments")
-    if isinstance(arguments, str):
-        arguments = json.loads(arguments or "{}")
-    return f"{part['name']}({', '.join(f'{name}={json.dumps(value)}' for name, value in (arguments or {}).items())})"
+def _call(part: ToolCallPart) -> str:
+    return f"{part.name}({', '.join(f'{name}={json.dumps(value)}' for name, value in part.arguments.items())})"

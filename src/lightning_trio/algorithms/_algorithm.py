@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from .._public import public
 from .._resources import NamedResources
+from ..adapters import Adapter, check_adapter
 from ..store import LightningStore
 from ._session import Session
 
@@ -38,7 +39,7 @@ class Algorithm:
 
     # A `Trainer`: the annotations of a class are read where it runs, and there is no trainer below it.
     _trainer: Any = None
-    _adapter: object | None = None
+    _adapter: Adapter[Any] | None = None
 
     async def run(self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None) -> None:
         """Decide what to run and learn from it."""
@@ -98,15 +99,18 @@ class Algorithm:
             raise ValueError(f"{type(self).__name__} has no trainer; it was not started by Trainer.fit")
         return trainer
 
-    def set_adapter(self, adapter: object | None) -> None:
+    def set_adapter(self, adapter: Adapter[Any] | None) -> None:
         """Give the algorithm an adapter, which turns spans into data to learn from.
 
         It is for runs whose runner has none; a runner's own wins.
-        """
-        self._adapter = adapter
 
-    def get_adapter(self) -> Any:
-        """Give the adapter.
+        Raises:
+            ComponentError: `adapter` is not one.
+        """
+        self._adapter = None if adapter is None else check_adapter(adapter)
+
+    def get_adapter(self) -> Adapter[Any]:
+        """Return the adapter.
 
         Raises:
             ValueError: there is none.
@@ -116,7 +120,7 @@ class Algorithm:
             raise ValueError(f"{type(self).__name__} has no adapter; pass adapter=… to Runner or Trainer")
         return adapter
 
-    def _find_adapter(self) -> Any:
+    def _find_adapter(self) -> Adapter[Any] | None:
         session = _session.get()
         return self._adapter if session is None or session.adapter is None else session.adapter
 

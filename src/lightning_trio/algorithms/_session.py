@@ -30,6 +30,7 @@ from .._records import (
 )
 from .._resources import NamedResources, check_resources
 from .._spans import Span
+from ..adapters import Adapter
 from ..store import Condition, LightningStore, Query
 from ._datasets import describe_resources, encoded_task
 
@@ -47,7 +48,7 @@ class Session:
         run_id: the run.
         store: the store, bound to the run.
         initial_resources: the resources the run began with.
-        adapter: what the runner was given to turn spans into data with, None for nothing.
+        adapter: what the runner turns spans into data with, None if it was given none.
 
     >>> from lightning_trio import Runner, algo
     >>> import trio
@@ -65,9 +66,9 @@ class Session:
         store: LightningStore,
         initial: ResourcesUpdate | None,
         max_concurrency: int,
-        adapter: object | None = None,
+        adapter: Adapter[Any] | None = None,
     ) -> None:
-        self.adapter: Any = adapter
+        self.adapter: Adapter[Any] | None = adapter
         self.run_id = run.run_id
         self.store = store
         self.initial_resources: NamedResources = {} if initial is None else initial.resources

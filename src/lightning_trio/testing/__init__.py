@@ -18,5 +18,4 @@ from .scripted_llm import Script as Script
 from .scripted_llm import ScriptedLLM as ScriptedLLM
 from .scripted_llm import ScriptedLLMStatistics as ScriptedLLMStatistics
 from .scripted_llm import ToolCall as ToolCall
-from .scripted_llm import Usage as Usage
 from .scripted_llm import open_scripted_llm as open_scripted_llm

@@ -6,8 +6,8 @@ from ._context import current_resources as current_resources
 from ._context import current_rollout as current_rollout
 from ._current import CURRENT as CURRENT
 from ._export import ExporterStatistics as ExporterStatistics
+from ._open_span import OpenSpan as OpenSpan
+from ._otel_context import host_link as host_link
 from ._recorder import AttemptRecorder as AttemptRecorder
-from ._recorder import OpenSpan as OpenSpan
-from ._recorder import host_link as host_link
 from ._tracer import Tracer as Tracer
 from ._tracer import TracerStatistics as TracerStatistics

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def current_recorder(what: str) -> AttemptRecorder:
-    """Find the attempt of the calling context or say that `what` needs one."""
+    """Return the attempt of the calling context, or raise the error that says that `what` needs one."""
     recorder = find_recorder()
     if recorder is None:
         raise NoActiveRollout(

@@ -7,13 +7,14 @@ from contextvars import ContextVar
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
-from ._recorder import RECORDER_KEY, AttemptRecorder
+from ._otel_context import RECORDER_KEY
+from ._recorder import AttemptRecorder
 
 CURRENT: ContextVar[AttemptRecorder | None] = ContextVar("lightning_trio_attempt", default=None)
 
 
 def find_recorder(context: Context | None = None) -> AttemptRecorder | None:
-    """Find the attempt in our own variable, else in OpenTelemetry's `context` (None: the current one)."""
+    """Return the attempt in our own variable, else in OpenTelemetry's `context` (None: the current one)."""
     recorder = CURRENT.get()
     if recorder is None:
         carried = otel_context.get_value(RECORDER_KEY, context)

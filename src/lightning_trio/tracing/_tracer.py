@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import attrs
@@ -15,6 +15,7 @@ from .._public import public
 from .._spans import Span
 from ._current import find_recorder
 from ._export import ExporterStatistics, Exporting, ExportQueue
+from .instrumentation import open_instrumentations
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -175,15 +176,14 @@ class Tracer:
         made = Span.from_opentelemetry(span, rollout_id=rollout_id, attempt_id=attempt_id, sequence_id=sequence_id)
         return made if self._route is None else attrs.evolve(made, resource=self._route.resource)
 
+    def open_instrumentations(self) -> AbstractContextManager[None]:
+        """Record calls of SDKs into the attempts they are made in, until the block ends; for any process."""
+        return open_instrumentations(leave_out=() if self._instrument_openai else ("openai",))
+
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
         """Run the exporters and the instrumentations until the block ends."""
-        with ExitStack() as stack:
-            if self._instrument_openai:
-                # Optional: the extra `openai`; the module does nothing where it is not installed.
-                from .instrumentation import AttemptTracerProvider, open_openai_instrumentation
-
-                stack.enter_context(open_openai_instrumentation(AttemptTracerProvider()))
+        with self.open_instrumentations():
             async with FlatNursery() as nursery:
                 exporting = Exporting(nursery)
                 for queue in self._queues:

@@ -43,12 +43,8 @@ def prepare_worker(directory: str, instrument: bool) -> None:
     global _journal_file
     path = journal_path(directory, os.getpid())
     _journal_file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_TRUNC, 0o600)
-    if instrument:
-        # Optional: the extra `openai`; the module does nothing where it is not installed.
-        from ...tracing.instrumentation import AttemptTracerProvider, open_openai_instrumentation
-
-        _process_lifetime.enter_context(open_openai_instrumentation(AttemptTracerProvider()))
-        atexit.register(_process_lifetime.close)
+    _process_lifetime.enter_context(Tracer(instrument_openai=instrument).open_instrumentations())
+    atexit.register(_process_lifetime.close)
 
 
 def _end_with_parent() -> None:

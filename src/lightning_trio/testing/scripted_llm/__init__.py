@@ -11,6 +11,5 @@ from ._script import Reply as Reply
 from ._script import Script as Script
 from ._script import ScriptedLLMStatistics as ScriptedLLMStatistics
 from ._script import ToolCall as ToolCall
-from ._script import Usage as Usage
 from ._server import ScriptedLLM as ScriptedLLM
 from ._server import open_scripted_llm as open_scripted_llm

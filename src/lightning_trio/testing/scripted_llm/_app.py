@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,8 +15,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ..._chat_format import ChatRequest, ErrorBody, decode_request
 from ._script import Playback, Reply
-from ._wire import Answer, Writer, answer_to, error_body, latency_of, read_request
+from ._wire import Answer, Writer, answer_to, encode_json, latency_of
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -77,7 +78,7 @@ class ChatCompletions:
             raw = await http_request.body()
         except ClientDisconnect:
             return None
-        request = read_request(raw)
+        request = _read_request(raw)
         recorded = self._playback.record(msgspec.json.decode(raw), dict(http_request.headers))
         reply = self._playback.reply_to(recorded)
         latency = latency_of(reply, self._default_latency)
@@ -94,6 +95,19 @@ class ChatCompletions:
         return {"type": "http.response.body", "body": answer.pieces[-1], "more_body": answer.is_cut}
 
 
+def _read_request(raw: bytes) -> ChatRequest:
+    """Return the request, or raise the status 400 that says what is wrong."""
+    try:
+        return decode_request(raw)
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from error
+
+
+def _error_response(status: int, message: str, headers: Mapping[str, str] | None) -> Response:
+    body = encode_json(ErrorBody.of(status, message))
+    return Response(body, status, headers, media_type="application/json")
+
+
 async def _refused(http_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = error.detail
@@ -104,13 +118,13 @@ async def _refused(http_request: Request, error: Exception) -> Response:
             f"The scripted LLM has no {http_request.method} {http_request.url.path}; "
             "it has POST /v1/chat/completions and GET /v1/models"
         )
-    return JSONResponse(error_body(error.status_code, message), error.status_code, headers=error.headers)
+    return _error_response(error.status_code, message, error.headers)
 
 
 async def _script_failed(http_request: Request, error: Exception) -> Response:
     message = f"The script raised {type(error).__name__}: {error}"
     _log.error(message, exc_info=error)
-    return JSONResponse(error_body(500, message), 500, headers={"x-should-retry": "false"})
+    return _error_response(500, message, {"x-should-retry": "false"})
 
 
 def chat_app(playback: Playback, model: str, latency: float) -> Starlette:

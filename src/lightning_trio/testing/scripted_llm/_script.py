@@ -6,14 +6,14 @@ import inspect
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import attrs
 import trio
 
+from ..._chat_format import FinishReason
 from ..._public import public_in
-
-FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
+from ..._spans import Usage
 
 
 def _seconds(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
@@ -65,20 +65,6 @@ class ToolCall:
 
 @public_in("lightning_trio.testing")
 @attrs.frozen
-class Usage:
-    """Say how many tokens a reply is to report, in place of the simulated count.
-
-    Args:
-        prompt_tokens: tokens of the request.
-        completion_tokens: tokens of the reply; the reported total is the sum of the two.
-    """
-
-    prompt_tokens: int
-    completion_tokens: int
-
-
-@public_in("lightning_trio.testing")
-@attrs.frozen
 class Reply:
     """One successful answer of a scripted LLM, sent whole or as a stream, as the request asks.
 
@@ -87,8 +73,9 @@ class Reply:
         tool_calls: the tools the agent is asked to call, in order.
         latency: seconds before the first byte; None takes the server's ``latency``.
         finish_reason: by default ``"tool_calls"`` if there are any, else ``"stop"``.
-        usage: the tokens to report; by default *simulated* by counting words separated by whitespace, in
-            the texts of the request's messages and in the reply's content, tool names and arguments.
+        usage: the tokens to report, as ``agl.Usage(100, 20)``; by default *simulated* by counting words
+            separated by whitespace, in the texts of the request's messages and in the reply's content, tool
+            names and arguments.
         chunk_interval: seconds between two chunks of a stream; without effect on a whole answer.
 
     Raises:

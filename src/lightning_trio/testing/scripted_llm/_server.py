@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import attrs
 
 from ..._public import public_in
+from ...server import open_server
 from ._script import Playback, RecordedRequest, Script, ScriptedLLMStatistics
 
 
@@ -83,15 +84,15 @@ async def open_scripted_llm(
             assert len(llm_server.requests) == 2
     """
     try:
-        # The server's libraries are the optional extra `testing`; scripts can be written without them.
-        from ...server import open_server
+        # Optional: the extra `testing`; scripts can be written without it.
         from ._app import chat_app
     except ImportError as error:
         raise ImportError(
-            f"open_scripted_llm needs Starlette and Hypercorn ({error}); run: pip install 'lightning-trio[testing]'"
+            f"open_scripted_llm needs Starlette ({error}); run: pip install 'lightning-trio[testing]'"
         ) from error
     if not 0 <= latency < float("inf"):
         raise ValueError(f"latency={latency!r}: give seconds, at least 0 and finite")
     playback = Playback(script)
-    async with open_server(chat_app(playback, model, latency)) as url:
+    # The application logs what a script raises itself.
+    async with open_server(chat_app(playback, model, latency), log=None) as url:
         yield ScriptedLLM(f"{url}/v1", model, playback.requests, playback)

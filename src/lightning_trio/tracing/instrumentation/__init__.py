@@ -1,4 +1,6 @@
-"""Libraries whose calls become spans: one file a vendor."""
+"""Libraries whose calls become spans: one file a vendor, behind a Protocol."""
 
 from ._attempt_provider import AttemptTracerProvider as AttemptTracerProvider
-from ._openai import open_openai_instrumentation as open_openai_instrumentation
+from ._openai import OPENAI as OPENAI
+from ._protocol import Instrumentation as Instrumentation
+from ._registry import open_instrumentations as open_instrumentations

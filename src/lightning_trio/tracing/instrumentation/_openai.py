@@ -8,7 +8,6 @@ hook that writes them on the span, since the environment belongs to the host.
 
 import importlib
 import importlib.util
-import json
 import logging
 import sys
 import threading
@@ -16,52 +15,12 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Final, Protocol
 
-import msgspec
-from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.trace import Span, TracerProvider
 
 _SDK: Final = "openai"
 _INSTRUMENTATION: Final = "opentelemetry.instrumentation.genai.openai"
 
 _log: Final = logging.getLogger(__name__)
-
-
-@contextmanager
-def open_openai_instrumentation(provider: TracerProvider) -> Generator[None]:
-    """Record calls of the OpenAI SDK as spans of `provider` until the block ends.
-
-    Every chat completion, response and embedding requested in the process, through ``OpenAI`` or
-    ``AsyncOpenAI``, becomes a span ``chat {model}`` or ``embeddings {model}`` with the model, its parameters,
-    the token counts, the prompt and the answer. A failed or cancelled call ends its span with status ERROR
-    and an ``error.type``. A stream's span ends when the stream has been read or closed; its token counts are
-    there if the call asked for them (``stream_options={"include_usage": True}``).
-
-    Cheap where the SDK goes unused: neither it nor the instrumentation is imported before the program itself
-    imports ``openai``, be it in the middle of the block. Without the extra ``openai`` nothing happens.
-
-    Blocks may overlap, in one thread or several. The SDK is patched once, for the provider of the block that
-    opened first, and restored when the last one closes; so hand in a provider that serves them all. If the
-    program has already instrumented the SDK, that is left as it is, and a warning is logged.
-
-    Args:
-        provider: Starts the spans. A prompt is one attribute however long it is, images included, so a limit
-            on the number of attributes does no harm and one on their length does.
-
-    Attributes follow https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/.
-
-    Example::
-
-        with open_openai_instrumentation(provider):
-            await AsyncOpenAI().chat.completions.create(model="gpt-4o-mini", messages=messages)
-    """
-    if not (_is_installed(_SDK) and _is_installed(_INSTRUMENTATION)):
-        yield
-        return
-    _shared.open(provider)
-    try:
-        yield
-    finally:
-        _shared.close()
 
 
 class _Instrumentor(Protocol):
@@ -75,12 +34,14 @@ class _Instrumentor(Protocol):
     def uninstrument(self) -> None: ...
 
 
-class _SharedInstrumentation:
+class OpenAIInstrumentation:
     """The process's one instrumentation of the SDK, and who needs it.
 
     `_lock` is never held while ``openai`` or the instrumentation is imported: the import hook runs inside
     somebody's ``import openai``, that is under Python's own import lock, and takes `_lock` there.
     """
+
+    sdk = _SDK
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -90,7 +51,45 @@ class _SharedInstrumentation:
         self._hook_lock = threading.Lock()
         self._has_hook = False
 
-    def open(self, provider: TracerProvider) -> None:
+    def is_installed(self) -> bool:
+        """Whether the extra ``openai`` is installed."""
+        return _is_installed(_SDK) and _is_installed(_INSTRUMENTATION)
+
+    @contextmanager
+    def open(self, provider: TracerProvider) -> Generator[None]:
+        """Record calls of the OpenAI SDK as spans of `provider` until the block ends.
+
+        Every chat completion, response and embedding requested in the process, through ``OpenAI`` or
+        ``AsyncOpenAI``, becomes a span ``chat {model}`` or ``embeddings {model}`` with the model, its parameters,
+        the token counts, the prompt and the answer. A failed or cancelled call ends its span with status ERROR
+        and an ``error.type``. A stream's span ends when the stream has been read or closed; its token counts are
+        there if the call asked for them (``stream_options={"include_usage": True}``).
+
+        Cheap where the SDK goes unused: neither it nor the instrumentation is imported before the program itself
+        imports ``openai``, be it in the middle of the block. It takes the extra ``openai``.
+
+        Blocks may overlap, in one thread or several. The SDK is patched once, for the provider of the block that
+        opened first, and restored when the last one closes; so hand in a provider that serves them all. If the
+        program has already instrumented the SDK, that is left as it is, and a warning is logged.
+
+        Args:
+            provider: Starts the spans. A prompt is one attribute however long it is, images included, so a limit
+                on the number of attributes does no harm and one on their length does.
+
+        Attributes follow https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/.
+
+        Example::
+
+            with OPENAI.open(provider):
+                await AsyncOpenAI().chat.completions.create(model="gpt-4o-mini", messages=messages)
+        """
+        self._open(provider)
+        try:
+            yield
+        finally:
+            self._close()
+
+    def _open(self, provider: TracerProvider) -> None:
         with self._lock:
             self._blocks += 1
             if self._provider is None:
@@ -108,7 +107,7 @@ class _SharedInstrumentation:
                 wrapt.register_post_import_hook(self._instrument, _SDK)
                 self._has_hook = True  # for good: a hook cannot be taken back
 
-    def close(self) -> None:
+    def _close(self) -> None:
         with self._lock:
             self._blocks -= 1
             if self._blocks == 0:
@@ -141,6 +140,9 @@ def _instrumented(instrumentor: _Instrumentor, provider: TracerProvider) -> _Ins
             "OpenAIInstrumentor().instrument(). Leave that call out to have them in the rollouts."
         )
         return None
+    # Only where the SDK is used: it takes 4 ms to import.
+    from opentelemetry.metrics import NoOpMeterProvider
+
     # Spans are all we want: a meter provider left out would be the host's.
     instrumentor.instrument(
         tracer_provider=provider, meter_provider=NoOpMeterProvider(), completion_hook=_ContentOnSpan()
@@ -167,21 +169,16 @@ class _ContentOnSpan:
     ) -> None:
         if span is None or not span.is_recording():
             return
+        # See to_json for why what needs msgspec is imported late.
+        from ..._chat_format import encode_span_messages
+
         contents = {
             "gen_ai.input.messages": inputs,
             "gen_ai.output.messages": outputs,
             "gen_ai.system_instructions": system_instruction,
             "gen_ai.tool.definitions": tool_definitions,
         }
-        span.set_attributes({key: _to_json(content) for key, content in contents.items() if content})
-
-
-def _to_json(content: Sequence[object]) -> str:
-    try:
-        return msgspec.json.encode(content, enc_hook=str).decode()
-    except UnicodeEncodeError:
-        # Half a surrogate pair, as models cut emojis in two; JSON can hold it escaped, UTF-8 cannot.
-        return json.dumps(msgspec.to_builtins(content, enc_hook=str))
+        span.set_attributes({key: encode_span_messages(content) for key, content in contents.items() if content})
 
 
 def _is_installed(module: str) -> bool:
@@ -193,4 +190,4 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-_shared: Final = _SharedInstrumentation()
+OPENAI: Final = OpenAIInstrumentation()

@@ -1,0 +1,30 @@
+"""Messages, tools and replies of chat models on the wire, as records: OpenAI's format, and that of GenAI spans."""
+
+from ._errors import ErrorBody as ErrorBody
+from ._errors import ErrorDetail as ErrorDetail
+from ._messages import ContentPart as ContentPart
+from ._messages import FunctionCall as FunctionCall
+from ._messages import FunctionDefinition as FunctionDefinition
+from ._messages import Message as Message
+from ._messages import Tool as Tool
+from ._messages import ToolCall as ToolCall
+from ._replies import AssistantMessage as AssistantMessage
+from ._replies import ChatCompletion as ChatCompletion
+from ._replies import Choice as Choice
+from ._replies import FinishReason as FinishReason
+from ._replies import TokenCounts as TokenCounts
+from ._request import ChatRequest as ChatRequest
+from ._request import StreamOptions as StreamOptions
+from ._request import decode_request as decode_request
+from ._span_messages import SpanMessage as SpanMessage
+from ._span_messages import TextPart as TextPart
+from ._span_messages import ToolCallPart as ToolCallPart
+from ._span_messages import decode_span_messages as decode_span_messages
+from ._span_messages import encode_span_messages as encode_span_messages
+from ._stream import LAST_EVENT as LAST_EVENT
+from ._stream import ChatChunk as ChatChunk
+from ._stream import ChunkChoice as ChunkChoice
+from ._stream import Delta as Delta
+from ._stream import FunctionDelta as FunctionDelta
+from ._stream import ToolCallDelta as ToolCallDelta
+from ._stream import encode_event as encode_event

@@ -1,0 +1,53 @@
+"""Requests of OpenAI's Chat Completions: ``POST /v1/chat/completions``.
+
+Format: https://platform.openai.com/docs/api-reference/chat/create. Only what this package reads is declared; the
+sampling parameters are not, and are skipped.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from ._messages import Message, Tool
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    """What a request asks of a stream."""
+
+    include_usage: bool | None = None
+
+
+class ChatRequest(msgspec.Struct, frozen=True):
+    """A request for the next message of a conversation."""
+
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
+    model: str | None = None
+    tools: list[Tool] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    def includes_usage(self) -> bool:
+        """Whether a stream is to end with the tokens it took."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+_decoder = msgspec.json.Decoder(ChatRequest)
+
+
+def decode_request(body: bytes) -> ChatRequest:
+    """Return the request that is the body of a chat completion's ``POST``.
+
+    Raises:
+        ValueError: the body is not JSON, or is JSON of another form; the message names the field.
+
+    >>> decode_request(b'{"messages": [{"role": "user", "content": "Hello"}]}').messages[0].texts()
+    ['Hello']
+    """
+    try:
+        return _decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"The request is no chat completion request: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"The body of the request is not valid JSON: {error}") from error

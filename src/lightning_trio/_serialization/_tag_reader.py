@@ -1,0 +1,149 @@
+"""Objects with one key that begins with ``$`` back into what they stand for."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import datetime
+import enum
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PurePath
+from typing import Any, Final, TypeVar
+
+import attrs
+import msgspec
+
+from .._public import public_module
+from .._resources import LostKey, Resource, UnknownResource, key_for_token, resource_class
+from ._pydantic_models import is_model, read_model
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class UnknownObject:
+    """Stand for a stored object whose class this process has not defined; `type` is ``module:name``."""
+
+    type: str
+    fields: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
+
+
+def untagged(value: Any) -> Any:
+    """Return what `tagged` was given; an `UnknownObject` where its class is not loaded."""
+    if type(value) is list:
+        return [untagged(inner) for inner in value]
+    if type(value) is not dict:
+        return value
+    if len(value) == 1:
+        [(tag, inner)] = value.items()
+        reader = _READERS.get(tag)
+        if reader is not None:
+            return reader(inner)
+    return {key: untagged(inner) for key, inner in value.items()}
+
+
+def _read_object(stored: list[Any]) -> Any:
+    name, raw, *more = stored
+    fields = {key: untagged(inner) for key, inner in raw.items()}
+    rest: dict[str, Any] = untagged(more[0]) if more else {}
+    kind = _loaded_class(name)
+    if kind is None:
+        return UnknownObject(name, {**fields, **(rest.get("__pydantic_extra__") or {})})
+    if issubclass(kind, PurePath):
+        return kind(fields["path"])
+    if is_model(kind):
+        return read_model(kind, fields, rest)
+    if issubclass(kind, msgspec.Struct | tuple):
+        return kind(**fields)
+    return _made_of(kind, fields)
+
+
+def _made_of(kind: type[T], fields: Mapping[str, Any]) -> T:
+    """Make an object as it was: neither `__init__` nor converters nor `__post_init__` run a second time."""
+    made = object.__new__(kind)
+    for field, inner in fields.items():
+        object.__setattr__(made, field, inner)
+    return made
+
+
+def _read_enum(stored: list[Any]) -> Any:
+    name, member, *value = stored
+    kind = _loaded_class(name)
+    if kind is not None and issubclass(kind, enum.Enum):
+        if member in kind.__members__:
+            return kind[member]
+        if value and issubclass(kind, enum.Flag):
+            # Flags that the class has no longer are refused, unless it keeps them.
+            with contextlib.suppress(ValueError):
+                return kind(untagged(value[0]))
+    return UnknownObject(name, {"name": member})
+
+
+def _loaded_class(name: str) -> type[Any] | None:
+    """Find a class among the modules that are loaded: what a file names must not decide what is imported."""
+    module, _, qualified = name.partition(":")
+    found: Any = sys.modules.get(public_module(module))
+    for part in qualified.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, type):
+        return None
+    made_of_fields = (
+        attrs.has(found)
+        or dataclasses.is_dataclass(found)
+        or issubclass(found, msgspec.Struct | enum.Enum | PurePath)
+        or (issubclass(found, tuple) and hasattr(found, "_fields"))
+        or is_model(found)
+    )
+    return found if made_of_fields else None
+
+
+def _read_resource(stored: list[Any]) -> Resource:
+    name, raw = stored
+    kind = resource_class(name)
+    if kind is UnknownResource:
+        return UnknownResource(name, raw)
+    token = raw.pop("$key", None)
+    fields = {key: untagged(inner) for key, inner in raw.items()}
+    if token is not None:
+        key = key_for_token(token)
+        fields["_api_key"] = LostKey(token) if key is None else key
+    known = attrs.fields_dict(kind)
+    later = known.keys() - fields.keys()
+    if not known.keys() >= fields.keys() or any(known[name].default is attrs.NOTHING for name in later):
+        # Made by another version of the class.
+        return UnknownResource(name, raw)
+    made = _made_of(kind, fields)
+    for field in (known[name] for name in known if name in later):
+        # A default, or a factory that may look at the fields before it.
+        default: Any = field.default
+        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a function to type checkers only
+            default = default.factory(made) if default.takes_self else default.factory()
+        object.__setattr__(made, field.name, default)
+    return made
+
+
+_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "$tuple": lambda stored: tuple(map(untagged, stored)),
+    "$set": lambda stored: set(map(untagged, stored)),
+    "$frozenset": lambda stored: frozenset(map(untagged, stored)),
+    "$bytes": base64.b64decode,
+    "$complex": lambda stored: complex(*map(untagged, stored)),
+    "$datetime": datetime.datetime.fromisoformat,
+    "$date": datetime.date.fromisoformat,
+    "$time": datetime.time.fromisoformat,
+    "$timedelta": lambda stored: datetime.timedelta(*stored),
+    "$uuid": uuid.UUID,
+    "$decimal": Decimal,
+    "$fraction": Fraction,
+    "$float": float,
+    "$surrogates": lambda stored: base64.b64decode(stored).decode("utf-16-le", "surrogatepass"),
+    "$dict": lambda stored: {untagged(key): untagged(inner) for key, inner in stored},
+    "$object": _read_object,
+    "$enum": _read_enum,
+    "$resource": _read_resource,
+}

@@ -1,0 +1,192 @@
+"""What JSON lacks, into objects with one key that begins with ``$``."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import datetime
+import enum
+import functools
+import math
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Set
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PurePath
+from typing import Any, Final
+
+import attrs
+import msgspec
+
+from .._errors import NotStorable
+from .._resources import LLM, LostKey, Resource, UnknownResource, token_for_key
+from ._pydantic_models import is_model, rest_of_model
+
+
+def tagged(value: Any, path: str) -> Any:
+    """Return `value` made of what JSON has.
+
+    Raises:
+        NotStorable: something in it cannot be kept; the message has the path to it, which begins with `path`.
+    """
+    kind = type(value)
+    if value is None or kind is bool or kind is int:
+        return value
+    if kind is str:
+        return _text(value, path)
+    if kind is float:
+        return value if math.isfinite(value) else {"$float": repr(value)}
+    if kind is list:
+        return _items(value, path)
+    if kind is dict:
+        return _mapping(value, path)
+    tag = _TAGS.get(kind)
+    if tag is not None:
+        return {tag: _WRITERS[tag](value, path)}
+    if isinstance(value, Resource):
+        return {"$resource": _resource(value, path)}
+    if isinstance(value, enum.Enum):
+        stored = [_type_name(kind, path), value.name]
+        # Flags together are no member; what they come to says which.
+        return {"$enum": stored if value.name in kind.__members__ else [*stored, tagged(value.value, path)]}
+    if (fields := _fields_of(value)) is not None:
+        named = [_type_name(kind, path), {name: tagged(v, f"{path}.{name}") for name, v in fields}]
+        return {"$object": [*named, tagged(rest, path)] if (rest := rest_of_model(value)) else named}
+    if isinstance(value, str):
+        return _text(str.__str__(value), path)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return tagged(float(value), path)
+    if isinstance(value, list):
+        return _items(value, path)
+    if isinstance(value, Mapping):
+        return _mapping(value, path)
+    raise NotStorable(
+        f"{path}: object of type {kind.__module__}.{kind.__qualname__} cannot be stored; a store keeps what JSON has, "
+        "tuples, sets, bytes, dates, enums, dataclasses, attrs classes, msgspec structs and pydantic models. Put a "
+        "path, bytes or a plain value in its place, or use InMemoryLightningStore, which keeps any object"
+    )
+
+
+def _text(value: str, path: str) -> Any:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return {"$surrogates": base64.b64encode(value.encode("utf-16-le", "surrogatepass")).decode()}
+    return value
+
+
+def _items(values: Iterable[Any], path: str) -> list[Any]:
+    return [tagged(value, f"{path}[{index}]") for index, value in enumerate(values)]
+
+
+def _mapping(value: Mapping[Any, Any], path: str) -> Any:
+    if all(type(key) is str and not key.startswith("$") for key in value):
+        with contextlib.suppress(UnicodeEncodeError):
+            for key in value:
+                key.encode()
+            return {key: tagged(inner, f"{path}[{key!r}]") for key, inner in value.items()}
+    return {"$dict": [[tagged(key, f"{path} key {key!r}"), tagged(v, f"{path}[{key!r}]")] for key, v in value.items()]}
+
+
+def _tuple(value: tuple[Any, ...], path: str) -> list[Any]:
+    return _items(value, path)
+
+
+def _members(value: Iterable[Any], path: str) -> list[Any]:
+    return [tagged(member, f"{path} member {member!r}") for member in value]
+
+
+_TAGS: Final[Mapping[type, str]] = {
+    tuple: "$tuple",
+    set: "$set",
+    frozenset: "$frozenset",
+    bytes: "$bytes",
+    complex: "$complex",
+    datetime.datetime: "$datetime",
+    datetime.date: "$date",
+    datetime.time: "$time",
+    datetime.timedelta: "$timedelta",
+    uuid.UUID: "$uuid",
+    Decimal: "$decimal",
+    Fraction: "$fraction",
+}
+
+_WRITERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
+    "$tuple": _tuple,
+    "$set": _members,
+    "$frozenset": _members,
+    "$bytes": lambda value, path: base64.b64encode(value).decode(),
+    "$complex": lambda value, path: [tagged(value.real, path), tagged(value.imag, path)],
+    "$datetime": lambda value, path: value.isoformat(),
+    "$date": lambda value, path: value.isoformat(),
+    "$time": lambda value, path: value.isoformat(),
+    "$timedelta": lambda value, path: [value.days, value.seconds, value.microseconds],
+    "$uuid": lambda value, path: str(value),
+    "$decimal": lambda value, path: str(value),
+    "$fraction": lambda value, path: str(value),
+}
+
+
+def _type_name(kind: type, path: str) -> str:
+    if "<locals>" in kind.__qualname__:
+        raise NotStorable(
+            f"{path}: the class {kind.__qualname__} is defined inside a function, so that another process could not "
+            "find it; define it at the top of its module"
+        )
+    module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__
+    return f"{module}:{kind.__qualname__}"
+
+
+def _fields_of(value: Any) -> list[tuple[str, Any]] | None:
+    """Give the fields of an object that is made of fields, None if it is not."""
+    kind = type(value)
+    if isinstance(value, PurePath):
+        return [("path", str(value))]
+    if attrs.has(kind):
+        return [(field.name, getattr(value, field.name)) for field in attrs.fields(kind)]
+    if dataclasses.is_dataclass(kind):
+        return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(kind)]
+    if isinstance(value, msgspec.Struct):
+        return [(name, getattr(value, name)) for name in value.__struct_fields__]
+    if isinstance(value, tuple) and hasattr(kind, "_fields"):
+        return list(zip(kind._fields, value, strict=True))
+    if is_model(kind):
+        return list(value.__dict__.items())
+    return None
+
+
+def _resource(value: Resource, path: str) -> list[Any]:
+    if isinstance(value, UnknownResource):
+        # As it was found, for a process that knows it.
+        return [value.stored_type, dict(value.fields)]
+    kind = type(value)
+    fields: dict[str, Any] = {}
+    known = attrs.fields(kind)
+    _check_made_of(value, {field.name for field in known}, path)
+    for field in known:
+        inner = getattr(value, field.name)
+        if isinstance(value, LLM) and field.name == "_api_key":
+            # Never the key itself: only a name for it that this process understands.
+            if inner is not None:
+                fields["$key"] = inner.token if isinstance(inner, LostKey) else token_for_key(inner)
+            continue
+        fields[field.name] = tagged(inner, f"{path}.{field.name}")
+    return [value.resource_type, fields]
+
+
+def _check_made_of(value: Resource, fields: Set[str], path: str) -> None:
+    """Refuse a resource that holds more than its fields: it would come back without."""
+    kind = type(value)
+    more = [
+        name
+        for name in getattr(value, "__dict__", ())
+        if name not in fields and not isinstance(getattr(kind, name, None), functools.cached_property)
+    ]
+    if more:
+        raise NotStorable(
+            f"{path}: the resource {kind.__qualname__} holds {', '.join(more)}, which no store would keep, for a store "
+            f"keeps fields; write:\n    @attrs.frozen\n    class {kind.__name__}(Resource):\n        {more[0]}: …"
+        )

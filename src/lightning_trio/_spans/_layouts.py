@@ -1,0 +1,174 @@
+"""What emitters put on spans: how each kind of thing is laid out as attributes, and read back.
+
+Rewards have a module of their own.
+"""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import numbers
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .. import semconv
+from .._public import public
+from ..semconv import LightningSpanAttributes as Keys
+from ._attributes import check_attributes, flatten_value, sanitize_attributes
+from ._span import Span, SpanCoreFields
+
+_MESSAGE_BODY = Keys.MESSAGE_BODY
+
+
+def message_attributes(message: str, attributes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the attributes of a message, with the user's own beside it.
+
+    Raises:
+        TypeError: `message` is not a string.
+    """
+    if not isinstance(message, str):
+        raise TypeError(f"a message is a string, not {type(message).__name__}; emit_object takes any object")
+    if not attributes:
+        return {_MESSAGE_BODY: message}
+    return {**sanitize_attributes(attributes), _MESSAGE_BODY: message}
+
+
+@public
+def get_message_value(span: Span | SpanCoreFields) -> str | None:
+    """Read the text of a message span, None for other spans.
+
+    >>> get_message_value(SpanCoreFields("agentlightning.message", attributes={"agentlightning.message.body": "hi"}))
+    'hi'
+    """
+    body = span.attributes.get(Keys.MESSAGE_BODY)
+    if body is not None and not isinstance(body, str):
+        raise TypeError(f"{Keys.MESSAGE_BODY} is {body!r} of type {type(body).__name__}; a message is a string")
+    return body
+
+
+def object_attributes(value: object, attributes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the attributes of a value: a primitive or bytes as text, anything else as JSON.
+
+    Raises:
+        RuntimeError: the value cannot be written as JSON.
+    """
+    sane = sanitize_attributes(attributes) if attributes else {}
+    kind = type(value)
+    if kind in (str, bool, int, float):
+        return {**sane, Keys.OBJECT_TYPE: kind.__name__, Keys.OBJECT_LITERAL: str(value)}
+    if isinstance(value, bytes):
+        return {**sane, Keys.OBJECT_TYPE: "bytes", Keys.OBJECT_LITERAL: base64.b64encode(value).decode()}
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return {**sane, Keys.OBJECT_TYPE: name, Keys.OBJECT_JSON: _strict_json(value)}
+
+
+def _strict_json(value: object) -> str:
+    # See to_json for why msgspec is imported late.
+    import msgspec
+
+    try:
+        return msgspec.json.encode(value, enc_hook=_plain_number).decode()
+    except (TypeError, ValueError, RecursionError, NotImplementedError) as exc:
+        raise RuntimeError(
+            f"Object must be JSON serializable, and this {type(value).__qualname__} is not ({exc}); "
+            "emit its repr() or a dict of what matters"
+        ) from exc
+
+
+def _plain_number(value: object) -> object:
+    # NumPy's floats, which json and users take for plain ones.
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    raise NotImplementedError(f"Encoding objects of type {type(value).__qualname__} is unsupported")
+
+
+_LITERALS: dict[str, Callable[[str], object]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": lambda literal: literal.lower() == "true",
+    "bytes": base64.b64decode,
+}
+
+
+@public
+def get_object_value(span: Span | SpanCoreFields) -> Any:
+    """Read the value of an object span back (JSON as mappings and lists), None for other spans.
+
+    >>> from lightning_trio import emit_object
+    >>> get_object_value(emit_object(b"raw", propagate=False))
+    b'raw'
+    """
+    # See to_json for why msgspec is imported late.
+    import msgspec
+
+    encoded = span.attributes.get(Keys.OBJECT_JSON)
+    if encoded is not None:
+        try:
+            return msgspec.json.decode(encoded)
+        except (msgspec.DecodeError, TypeError) as exc:
+            raise RuntimeError(f"{Keys.OBJECT_JSON} of the span {span.name!r} is no JSON: {exc}") from exc
+    literal = span.attributes.get(Keys.OBJECT_LITERAL)
+    if literal is None:
+        return None
+    kind = span.attributes.get(Keys.OBJECT_TYPE, "str")
+    if kind not in _LITERALS:
+        raise RuntimeError(f"{Keys.OBJECT_TYPE} is {kind!r}; literals are of the types {sorted(_LITERALS)}")
+    return _LITERALS[kind](literal)
+
+
+def exception_attributes(exception: BaseException, attributes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the attributes of an exception, with its traceback, by OpenTelemetry's names.
+
+    Raises:
+        TypeError: `exception` is not one.
+    """
+    if not isinstance(exception, BaseException):
+        raise TypeError(f"emit_exception takes an exception, not {type(exception).__name__}")
+    laid_out = {
+        **sanitize_attributes(attributes),
+        semconv.EXCEPTION_TYPE: type(exception).__name__,
+        semconv.EXCEPTION_MESSAGE: str(exception),
+        semconv.EXCEPTION_ESCAPED: True,
+    }
+    stacktrace = "".join(traceback.format_exception(exception))
+    if stacktrace.strip():
+        laid_out[semconv.EXCEPTION_STACKTRACE] = stacktrace
+    return laid_out
+
+
+def annotation_attributes(annotation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an annotation, flattened.
+
+    Raises:
+        TypeError: `annotation` is not a mapping.
+        ValueError: a value is not a string, bool, number or list of one of these.
+    """
+    if not isinstance(annotation, Mapping):
+        raise TypeError(f"an annotation is a mapping of attributes, not {type(annotation).__name__}")
+    return check_attributes(annotation)
+
+
+def input_attributes(
+    signature: inspect.Signature, args: tuple[object, ...], kwargs: dict[str, object]
+) -> dict[str, Any]:
+    """Return the arguments of a call as an operation's input, by the names of the function's parameters."""
+    prefix = Keys.OPERATION_INPUT
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError:
+        # The call itself will raise; the span shows what it was given.
+        return flatten_value(prefix, {"args": list(args), "kwargs": kwargs})
+    bound.apply_defaults()
+    inputs: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        variadic = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
+        items = (
+            {f"{prefix}.{name}.{i}": item for i, item in enumerate(value)} if variadic else {f"{prefix}.{name}": value}
+        )
+        for key, item in items.items():
+            inputs.update(flatten_value(key, item))
+    return inputs

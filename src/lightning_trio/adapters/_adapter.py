@@ -1,0 +1,62 @@
+"""What an adapter is, and what is not one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from .._errors import ComponentError
+from .._public import public
+from .._spans import Span
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@public
+@runtime_checkable
+class Adapter(Protocol[T_co]):
+    """Turn the spans of an attempt into data to learn from, such as messages or pairs of prompt and reward.
+
+    Any object with such a method is an adapter; there is nothing to derive from. It is a pure function of the spans:
+    the same spans give the same data, whether they come from a run that is going on or from a store.
+
+    >>> from lightning_trio import Runner, algo, get_message_value
+    >>> import trio
+    >>> class Texts:
+    ...     def adapt(self, spans):
+    ...         return [text for span in spans if (text := get_message_value(span)) is not None]
+    >>> async def agent(task, emitter):
+    ...     emitter.emit_message(f"looking at {task}")
+    >>> @algo
+    ... async def read(session, adapter, train_dataset):
+    ...     for done in await session.run(train_dataset):
+    ...         session.note(texts=adapter.adapt(done.spans))
+    >>> trio.run(Runner(agent, algorithm=read, adapter=Texts()).fit, ["tea"]).history
+    ({'texts': ['looking at tea']},)
+    """
+
+    def adapt(self, spans: Sequence[Span], /) -> T_co:
+        """Return the data of one attempt.
+
+        Args:
+            spans: of the attempt, in order of their start, as a `CompletedRollout` or a store has them.
+        """
+        ...
+
+
+def check_adapter(adapter: object) -> Adapter[Any]:
+    """Return the adapter.
+
+    Raises:
+        ComponentError: it is not one; the message shows what to write.
+    """
+    if isinstance(adapter, type):
+        hint = f"did you mean {adapter.__name__}()?"
+    elif not isinstance(adapter, Adapter) or not callable(adapter.adapt):
+        hint = "an adapter has a method: def adapt(self, spans): …"
+    elif inspect.iscoroutinefunction(adapter.adapt):
+        hint = "its method is async, and an adapter only computes; write: def adapt(self, spans): …"
+    else:
+        return adapter
+    raise ComponentError(f"adapter takes an Adapter, not {adapter!r}; {hint}")

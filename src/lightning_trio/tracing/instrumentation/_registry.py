@@ -1,0 +1,28 @@
+"""The vendors whose SDKs are instrumented."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator
+from contextlib import ExitStack, contextmanager
+
+from ._attempt_provider import AttemptTracerProvider
+from ._openai import OPENAI
+from ._protocol import Instrumentation
+
+INSTRUMENTATIONS: tuple[Instrumentation, ...] = (OPENAI,)
+"""A new vendor is a file that implements `Instrumentation`, and its object here."""
+
+
+@contextmanager
+def open_instrumentations(leave_out: Collection[str] = ()) -> Generator[None]:
+    """Record calls of all installed SDKs into the attempts they are made in, until the block ends.
+
+    Args:
+        leave_out: SDKs to leave alone, such as ``{"openai"}``.
+    """
+    provider = AttemptTracerProvider()
+    with ExitStack() as stack:
+        for each in INSTRUMENTATIONS:
+            if each.sdk not in leave_out and each.is_installed():
+                stack.enter_context(each.open(provider))
+        yield
