@@ -195,7 +195,7 @@ def test_a_component_may_be_given_in_any_of_these_ways(spec: Any, retain: int) -
     trainer = Trainer(store=spec)
 
     assert isinstance(trainer.store, InMemoryLightningStore)
-    assert trainer.store._retain == retain
+    assert trainer.store._retention.retain == retain
     assert trainer.fit(double, [1]).counts["succeeded"] == 1
 
 
