@@ -156,10 +156,7 @@ class Trainer:
         resumption: Mapping[str, Any],
     ) -> FitResult:
         if trio.lowlevel.in_trio_run():
-            raise NestedTrioRun(
-                "Trainer.fit starts Trio, which runs here already; await a runner instead: "
-                "result = await agl.Runner(agent, …).fit(train_dataset, val_dataset)"
-            )
+            raise NestedTrioRun.by_trainer()
         lit_agent = as_agent(agent)
         lit_agent.set_trainer(self)
         if algorithm is not None:
@@ -185,14 +182,9 @@ class Trainer:
 
 def _refuse(llm_proxy: object, runner: object) -> None:
     if llm_proxy is not None:
-        raise UsageError(
-            "Trainer has no llm_proxy; name the proxy you run as a resource: "
-            'initial_resources={"llm": agl.ProxyLLM(endpoint="http://…/v1", model="…")}'
-        )
+        raise UsageError.no_llm_proxy()
     if runner is not None:
-        raise UsageError(
-            "Trainer makes its own runner; to configure one, write: trio.run(agl.Runner(agent, …).fit, train_dataset)"
-        )
+        raise UsageError.no_runner()
 
 
 def _warn_ignored(**options: object) -> None:

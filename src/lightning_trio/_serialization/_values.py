@@ -80,12 +80,9 @@ def encode(value: Any, name: str, limit: int) -> str:
         try:
             encoded = _encode(_tagged(value, name))
         except RecursionError:
-            raise _too_deep(name) from None
+            raise NotStorable.too_deep(name) from None
     if len(encoded) > limit:
-        raise PayloadTooLarge(
-            f"{name} takes {len(encoded):,} bytes, the store's limit is {limit:,}; keep large data in files and put "
-            "their paths into it, or raise the limit with max_payload_bytes=…"
-        )
+        raise PayloadTooLarge.value(name, len(encoded), limit)
     return encoded.decode()
 
 
@@ -100,12 +97,8 @@ def canonical(value: Any, name: str) -> bytes:
         try:
             encoded = _encode_in_order(_in_order(_tagged(value, name)))
         except RecursionError:
-            raise _too_deep(name) from None
+            raise NotStorable.too_deep(name) from None
     return encoded
-
-
-def _too_deep(name: str) -> NotStorable:
-    return NotStorable(f"{name} contains itself or is nested too deeply to be stored")
 
 
 def _in_order(tagged: Any) -> Any:
@@ -185,11 +178,7 @@ def _tagged(value: Any, path: str) -> Any:
         return _items(value, path)
     if isinstance(value, Mapping):
         return _mapping(value, path)
-    raise NotStorable(
-        f"{path}: object of type {kind.__module__}.{kind.__qualname__} cannot be stored; a store keeps what JSON has, "
-        "tuples, sets, bytes, dates, enums, dataclasses, attrs classes, msgspec structs and pydantic models. Put a "
-        "path, bytes or a plain value in its place, or use InMemoryLightningStore, which keeps any object"
-    )
+    raise NotStorable.kind(path, kind)
 
 
 def _text(value: str, path: str) -> Any:
@@ -256,10 +245,7 @@ _WRITERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
 
 def _type_name(kind: type, path: str) -> str:
     if "<locals>" in kind.__qualname__:
-        raise NotStorable(
-            f"{path}: the class {kind.__qualname__} is defined inside a function, so that another process could not "
-            "find it; define it at the top of its module"
-        )
+        raise NotStorable.local_class(path, kind)
     module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__
     return f"{module}:{kind.__qualname__}"
 
@@ -327,10 +313,7 @@ def _check_made_of(value: Resource, fields: Set[str], path: str) -> None:
         if name not in fields and not isinstance(getattr(kind, name, None), functools.cached_property)
     ]
     if more:
-        raise NotStorable(
-            f"{path}: the resource {kind.__qualname__} holds {', '.join(more)}, which no store would keep, for a store "
-            f"keeps fields; write:\n    @attrs.frozen\n    class {kind.__name__}(Resource):\n        {more[0]}: …"
-        )
+        raise NotStorable.resource_with_more(path, kind, more)
 
 
 # And back.

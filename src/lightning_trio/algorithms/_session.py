@@ -219,10 +219,7 @@ class Session:
     ) -> AsyncGenerator[tuple[list[str], list[str]], None]:
         """Enqueue as earlier ones end; give, step by step, the ids newly enqueued and those newly ended."""
         if resources is not None and not isinstance(resources, ResourcesUpdate):
-            raise UsageError(
-                f"resources={type(resources).__name__} is no snapshot; write: "
-                "snapshot = await session.publish({…}), then session.run(tasks, resources=snapshot)"
-            )
+            raise UsageError.not_a_snapshot(resources)
         self.begun.set()
         snapshot = resources or self._best
         resources_id = None if snapshot is None else snapshot.resources_id

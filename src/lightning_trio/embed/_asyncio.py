@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ._loop_stream import LoopStream
 
 
+_ENTERING = "async with embed.open_asyncio(runner) as r"
+
+
 def open_asyncio(runner: Runner) -> AsyncioRunner:
     """Open a runner in an asyncio program, as ``async with embed.open_asyncio(runner) as r: await r.step(task)``.
 
@@ -51,9 +54,9 @@ class AsyncioRunner:
 
     async def __aenter__(self) -> Self:
         if self._host is not None:
-            raise UsageError("this runner is open already; one `async with embed.open_asyncio(runner) as r:` is enough")
+            raise UsageError.open_already(_ENTERING)
         if trio.lowlevel.in_trio_run():
-            raise UsageError("open_asyncio is for asyncio, and Trio runs here; write: async with runner: …")
+            raise UsageError.asyncio_only()
         # asyncio takes 20 ms to import, and Trio's programs do without it.
         from ._loop import LoopHost
 
@@ -71,7 +74,7 @@ class AsyncioRunner:
 
     def _opened(self, call: str) -> LoopHost:
         if self._host is None:
-            raise RunnerClosed(f"the runner is not open; write: async with embed.open_asyncio(runner) as r: {call}")
+            raise RunnerClosed.not_open(call, entering=_ENTERING)
         return self._host
 
     async def step(

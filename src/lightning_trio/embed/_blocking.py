@@ -26,6 +26,8 @@ logger = logging.getLogger("lightning_trio.embed")
 
 T = TypeVar("T")
 
+_ENTERING = "with embed.open_blocking(runner) as r"
+
 
 def open_blocking(runner: Runner) -> BlockingRunner:
     """Open a runner in blocking code, as ``with embed.open_blocking(runner) as r: r.step(task)``.
@@ -56,7 +58,7 @@ class BlockingRunner:
 
     def __enter__(self) -> Self:
         if self._host is not None:
-            raise UsageError("this runner is open already; one `with embed.open_blocking(runner) as r:` is enough")
+            raise UsageError.open_already(_ENTERING)
         _check_no_trio()
         opened, ended = threading.Event(), threading.Event()
 
@@ -83,7 +85,7 @@ class BlockingRunner:
     def _opened(self, call: str) -> TrioHost:
         _check_no_trio()
         if self._host is None:
-            raise RunnerClosed(f"the runner is not open; write: with embed.open_blocking(runner) as r: {call}")
+            raise RunnerClosed.not_open(call, entering=_ENTERING)
         return self._host
 
     def step(
@@ -122,9 +124,7 @@ class BlockingRunner:
         """
         host = self._opened("for done in r.stream(tasks): …")
         if not isinstance(tasks, Iterable):
-            raise DatasetError(
-                f"stream() takes an iterable of tasks, not {tasks!r}; embed.open_asyncio takes async ones, too"
-            )
+            raise DatasetError.not_iterable_here(tasks)
         return _read_stream(host, self._runner, iter(tasks), resources, mode)
 
     def fit(
@@ -150,10 +150,7 @@ class BlockingRunner:
 
 def _check_no_trio() -> None:
     if trio.lowlevel.in_trio_run():
-        raise NestedTrioRun(
-            "a blocking runner would stop Trio, which runs in this thread; write: async with runner: "
-            "await runner.step(task)"
-        )
+        raise NestedTrioRun.by_blocking_runner()
 
 
 def _close(host: TrioHost, ended: threading.Event) -> None:

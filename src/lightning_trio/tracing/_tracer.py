@@ -59,10 +59,7 @@ class Tracer:
         self._exporting: list[Exporting] = []
         if provider is not None:
             if not hasattr(provider, "add_span_processor"):
-                raise UsageError(
-                    f"Tracer(provider=…) got a {type(provider).__name__}, which takes no span processors; "
-                    "give a TracerProvider of opentelemetry.sdk.trace"
-                )
+                raise UsageError.not_a_provider(provider)
             self._use(provider)
 
     def _use(self, provider: TracerProvider) -> None:
@@ -107,7 +104,7 @@ class Tracer:
         if max_queued_spans < 1:
             raise ValueError(f"max_queued_spans={max_queued_spans!r}: give at least 1")
         if not callable(getattr(exporter, "export", None)):
-            raise UsageError(f"add_exporter takes an OpenTelemetry SpanExporter, not {exporter!r}")
+            raise UsageError.not_an_exporter(exporter)
         queue = ExportQueue(exporter, max_queued_spans)
         if joined_spans:
             self._whole.add(queue)
