@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from ..._errors import StoreUnavailable
+from ..._errors import StoreUnavailable, TryAgain
 from ..._ids import random_bits
-from .._sql import MAX_PAYLOAD_BYTES, Connection, SqlLightningStore, TryAgain
+from .._sql import MAX_PAYLOAD_BYTES, Connection, SqlLightningStore
 
 if TYPE_CHECKING:
     from ._connection import PostgresConnection
