@@ -20,6 +20,7 @@ FLOORS = (
     "_version",
     "_ids",
     "_containers",
+    "_repr",
     "_errors",
     "_checks",
     "_concurrency",

@@ -13,6 +13,7 @@ from ._agents import LitAgent, as_agent
 from ._checks import build, check_count
 from ._errors import NestedTrioRun, UsageError
 from ._records import FitResult
+from ._repr import one_line
 from ._resources import NamedResources
 from ._runner import Hook, Runner, check_hooks, check_max_failures, check_run_name, default_store
 from .algorithms import Algorithm, Baseline, Dataset, FastAlgorithm
@@ -100,6 +101,12 @@ class Trainer:
         self.max_rollouts = max_rollouts
         self.run_name = run_name
         self.initial_resources = initial_resources
+
+    @one_line
+    def __repr__(self) -> str:
+        algorithm = "Baseline" if self.algorithm is None else self.algorithm.name
+        at_a_time = "" if self.n_runners is None else f", {self.n_runners:,} rollouts at a time"
+        return f"<{type(self).__name__} with {algorithm}{at_a_time}, in {self.store!r}>"
 
     def fit(
         self,

@@ -33,7 +33,6 @@ class AttemptAbandoned(BaseException):
         return compose(cls, message, rollout_id=rollout_id, attempt_id=attempt_id)
 
 
-@public
 class Terminated(SystemExit):
     """SIGTERM has come: the program is to end with the status that shells give a program so killed, 128 + 15."""
 

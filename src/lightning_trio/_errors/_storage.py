@@ -21,7 +21,7 @@ class StoreFormatError(StoreError, ValueError):
     """What stands where a store should be is none, is damaged, or was made by a newer version."""
 
     place: str | None = None
-    """The store: its file, or its schema, database and server."""
+    """The store as the message calls it, with its file, or with its schema, database and server."""
 
     path: Path | None = None
     """The store's file, if it has one."""
@@ -113,7 +113,7 @@ class StoreUnavailable(StoreError, OSError):
     """A store's file or server cannot be opened, read or written."""
 
     place: str | None = None
-    """The store: its file, or its schema, database and server."""
+    """The store as the message calls it, with its file, or with its schema, database and server."""
 
     path: Path | None = None
     """The store's file, if it has one."""
@@ -311,11 +311,9 @@ class StoreLocked(StoreUnavailable, TimeoutError):
         return compose(cls, message, place=str(path), path=path, seconds=seconds)
 
 
-@public
 class NotBegun(StoreUnavailable):
     """Private: a transaction did not take place, and nobody waits for it any more."""
 
 
-@public
 class TryAgain(Exception):
     """Private: a transaction did not take place, through no fault of its operations; begin it and run them again."""

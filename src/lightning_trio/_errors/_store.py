@@ -101,7 +101,7 @@ class StoreClosed(StoreError, RuntimeError):
     """A store was used outside ``async with store``, or opened twice."""
 
     place: str | None = None
-    """The store: its file, or its schema, database and server."""
+    """The store as the message calls it, with its file, or with its schema, database and server."""
 
     @classmethod
     def open_already(cls, place: str) -> Self:

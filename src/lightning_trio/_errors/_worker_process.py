@@ -97,7 +97,6 @@ def _describe_end(exit_code: int | None) -> str:
     return f"it was ended by {name}{hint}"
 
 
-@public
 class WorkerTraceback(Exception):
     """Private: the cause of what an agent raised in a worker process, which shows the traceback from there.
 

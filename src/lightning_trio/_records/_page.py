@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
 import attrs
 
+from .._repr import counted, one_line
+
 if TYPE_CHECKING:
     pass
 
@@ -22,6 +24,11 @@ class PaginatedResult(Sequence[T_co], Generic[T_co]):
     limit: int
     offset: int
     total: int
+
+    @one_line
+    def __repr__(self) -> str:
+        what = type(self.items[0]).__name__ if self.items else "item"
+        return f"<PaginatedResult: {len(self.items):,} of {counted(self.total, what)}, from {self.offset:,}>"
 
     @overload
     def __getitem__(self, index: int) -> T_co: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,10 @@ class _CopiedSlot:
         self._slot.__set__(instance, value)
 
 
+def _without_password(endpoint: object) -> str:
+    return re.sub(r"//[^/@]*@", "//***@", repr(endpoint))
+
+
 @attrs.frozen
 class LLM(Resource, resource_type="llm"):
     """Name a model behind an OpenAI-compatible endpoint.
@@ -64,7 +69,7 @@ class LLM(Resource, resource_type="llm"):
     LLM(endpoint='http://127.0.0.1:8000/v1', model='qwen', sampling_parameters={}, api_key_env=None)
     """
 
-    endpoint: str
+    endpoint: str = attrs.field(repr=_without_password)
     model: str
     _api_key: str | LostKey | None = attrs.field(default=None, repr=False, alias="api_key")
     sampling_parameters: Mapping[str, Any] = attrs.field(factory=dict[str, Any], converter=_own_mapping)

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias, get_args
 import attrs
 
 from .._errors import MissingPlaceholder, ResourceError
+from .._repr import shortened
 from ._resource import Resource
 
 PromptEngine: TypeAlias = Literal["f-string", "jinja"]
@@ -35,7 +36,7 @@ class PromptTemplate(Resource, resource_type="prompt_template"):
     'Answer why? as {"a": 1}'
     """
 
-    template: str
+    template: str = attrs.field(repr=shortened)
     engine: PromptEngine
 
     def __attrs_post_init__(self) -> None:

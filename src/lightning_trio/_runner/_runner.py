@@ -29,6 +29,7 @@ from .._records import (
     RunnerStatistics,
     missing_name,
 )
+from .._repr import one_line
 from .._resources import NamedResources, check_resources
 from ..algorithms import Algorithm, Baseline, Dataset, Datasets, check_dataset
 from ..lanes import open_asyncio_lane
@@ -140,6 +141,13 @@ class Runner:
         self._last_published: ResourcesUpdate | None = None
         self._stack: AsyncExitStack | None = None
         self._statistics = RunnerStatistics(0, 0, 0, 0, 0, 0, 0, 0, max_concurrency)
+
+    @one_line
+    def __repr__(self) -> str:
+        lane = self.agent.runs_in or ("trio" if self.agent.is_async() else "thread")
+        numbers = self.statistics()
+        state = "closed" if self._engine is None else f"open, {numbers.running:,} running, {numbers.done:,} done"
+        return f"<{type(self).__name__} of {self.agent.name} ({lane}, {self.max_concurrency:,} at a time): {state}>"
 
     def statistics(self) -> RunnerStatistics:
         """Count what runs, waits and is done since the runner was opened last; zeros before."""

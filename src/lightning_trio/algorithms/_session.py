@@ -27,6 +27,7 @@ from .._records import (
     RolloutRemoval,
     Run,
 )
+from .._repr import counted, one_line
 from .._resources import NamedResources, check_resources
 from .._spans import Span
 from ..store import Condition, LightningStore, Query
@@ -79,6 +80,16 @@ class Session:
         """Whether what is in the queue may be run: not before an algorithm that has saved its state has loaded it."""
         if run.state is None:
             self.begun.set()
+
+    @one_line
+    def __repr__(self) -> str:
+        parts = [
+            counted(self._rounds.total(), "round"),
+            f"{len(self._published):,} published",
+            f"best {self._best.resources_id if self._best is not None else None}",
+            counted(len(self._history), "note"),
+        ]
+        return f"<Session of {self.run_id}: {', '.join(parts)}>"
 
     @property
     def best(self) -> ResourcesUpdate | None:

@@ -10,6 +10,7 @@ import trio
 
 from .._errors import RunnerClosed, UsageError
 from .._records import CompletedRollout, FitResult, RolloutMode, RunnerStatistics
+from .._repr import one_line
 from .._resources import NamedResources
 from .._runner import Runner, Tasks
 from ..algorithms import Dataset
@@ -51,6 +52,10 @@ class AsyncioRunner:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._host: LoopHost | None = None
+
+    @one_line
+    def __repr__(self) -> str:
+        return f"<AsyncioRunner: {'closed' if self._host is None else 'open'}, {self._runner!r}>"
 
     async def __aenter__(self) -> Self:
         if self._host is not None:

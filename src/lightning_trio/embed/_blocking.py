@@ -16,6 +16,7 @@ import trio
 
 from .._errors import DatasetError, NestedTrioRun, RunnerClosed, UsageError
 from .._records import CompletedRollout, FitResult, RolloutMode, RunnerStatistics
+from .._repr import one_line
 from .._resources import NamedResources
 from .._runner import Runner
 from ..algorithms import Dataset
@@ -55,6 +56,10 @@ class BlockingRunner:
         self._runner = runner
         self._host: TrioHost | None = None
         self._ended = threading.Event()
+
+    @one_line
+    def __repr__(self) -> str:
+        return f"<BlockingRunner: {'closed' if self._host is None else 'open'}, {self._runner!r}>"
 
     def __enter__(self) -> Self:
         if self._host is not None:

@@ -11,6 +11,7 @@ import outcome
 
 from .._errors import DatasetError, UsageError
 from .._records import CompletedRollout, RolloutMode
+from .._repr import one_line
 from .._resources import NamedResources
 from .._runner import Runner, Tasks
 from ._loop import LoopCall, LoopHost, settle
@@ -32,6 +33,10 @@ class LoopStream:
         self._asking: asyncio.Task[None] | None = None
         self._left = False
         self._unread: list[CompletedRollout] = []
+
+    @one_line
+    def __repr__(self) -> str:
+        return f"<LoopStream: {'left' if self._left else 'not entered yet' if self._serving is None else 'entered'}>"
 
     async def __aenter__(self) -> Self:
         if self._serving is not None:

@@ -26,6 +26,7 @@ from .._records import (
     StoreStatistics,
     Unset,
 )
+from .._repr import one_line
 from .._resources import NamedResources
 from .._spans import Span
 from ._query import Condition, Query
@@ -61,6 +62,10 @@ class RunStore(LightningStore):
     def run_id(self) -> str:
         """The run."""
         return self._run_id
+
+    @one_line
+    def __repr__(self) -> str:
+        return f"<RunStore of {self._run_id} in {self._store!r}>"
 
     async def refuse(self) -> None:
         """End the run's unfinished rollouts as cancelled, and those that are enqueued from now on at once."""

@@ -11,6 +11,7 @@ import attrs
 
 from .._concurrency import FlatNursery
 from .._errors import UsageError
+from .._repr import counted, one_line
 from .._spans import Span
 from ._current import find_recorder
 from ._export import ExporterStatistics, Exporting, ExportQueue
@@ -61,6 +62,12 @@ class Tracer:
             if not hasattr(provider, "add_span_processor"):
                 raise UsageError.not_a_provider(provider)
             self._use(provider)
+
+    @one_line
+    def __repr__(self) -> str:
+        joined = "joined to a provider, " if self._joined else ""
+        spans = f", {counted(self._late_spans, 'late span')}" if self._late_spans else ""
+        return f"<{type(self).__name__}: {joined}{counted(len(self._queues), 'exporter')}{spans}>"
 
     def _use(self, provider: TracerProvider) -> None:
         # The SDK takes 90 ms to import, and agents without instrumented libraries never need it.

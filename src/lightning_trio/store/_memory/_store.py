@@ -40,6 +40,7 @@ from ..._records import (
     Worker,
     WorkerStatus,
 )
+from ..._repr import counted, one_line
 from ..._spans import Span
 from .._query import Query, select
 from .._rollout_ids import RolloutIds
@@ -142,6 +143,11 @@ class InMemoryLightningStore(LightningStore):
         self._total_rollouts = 0
         self._late_spans = 0
         self._is_open = False
+
+    @one_line
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else "closed"
+        return f"<{type(self).__name__}: {state}, {counted(len(self._entries), 'rollout')} kept>"
 
     @property
     def is_open(self) -> bool:
