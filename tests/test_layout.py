@@ -23,6 +23,7 @@ FLOORS = (
     "_ids",
     "_containers",
     "_quick_init",
+    "_repr",
     "_errors",
     "_checks",
     "_concurrency",
@@ -259,7 +260,7 @@ def test_all_errors_are_in_one_tree() -> None:
 
     raised = [each for each in vars(_errors).values() if isinstance(each, type)]
 
-    outside = (lightning_trio.AttemptAbandoned, _errors.Terminated)
+    outside = (lightning_trio.AttemptAbandoned, _errors.Terminated, _errors.TryAgain, _errors.WorkerTraceback)
     assert all(issubclass(each, (lightning_trio.LightningTrioError, *outside)) for each in raised)
 
 

@@ -166,5 +166,7 @@ def test_a_stored_value_names_the_public_class() -> None:
 
 
 def test_a_private_class_keeps_its_private_name() -> None:
-    assert exception_names(["lightning_trio._errors.Terminated"]) == ("lightning_trio._errors.Terminated",)
-    assert Terminated.__module__ == "lightning_trio._errors"
+    name = "lightning_trio._errors._stop.Terminated"
+
+    assert exception_names(["lightning_trio._errors.Terminated"]) == (name,)
+    assert f"{Terminated.__module__}.{Terminated.__qualname__}" == name

@@ -20,7 +20,7 @@ def checked(name: str, value: object, kind: type[T]) -> T:
     """
     if isinstance(value, kind):
         return value
-    raise ComponentError(f"{name} takes {_article(kind)}, not {value!r}{_hint(value, kind)}")
+    raise ComponentError.kind(name, value, kind)
 
 
 def build(name: str, spec: Any, kind: type[T]) -> T:
@@ -34,7 +34,7 @@ def build(name: str, spec: Any, kind: type[T]) -> T:
         options = dict(cast("Mapping[str, Any]", spec))
         path = options.pop("type", None)
         if not isinstance(path, str):
-            raise UsageError(f'{name}={spec!r} has no "type"; write {{"type": "package.module.Name", …}}')
+            raise UsageError.no_type(name, spec)
         made: object = _imported(name, path)(**options)
     elif isinstance(spec, str):
         made = _imported(name, spec)()
@@ -45,7 +45,7 @@ def build(name: str, spec: Any, kind: type[T]) -> T:
     else:
         return checked(name, spec, kind)
     if not isinstance(made, kind):
-        raise ComponentError(f"{name}={spec!r} gives {made!r}, which is no {kind.__name__}")
+        raise ComponentError.made(name, spec, made, kind)
     return made
 
 
@@ -65,22 +65,7 @@ def _imported(name: str, path: str) -> Callable[..., object]:
     try:
         return cast("Callable[..., object]", getattr(importlib.import_module(module), attribute))
     except (ImportError, AttributeError, ValueError) as exc:
-        raise UsageError(f"{name}={path!r} cannot be imported: {exc}; write package.module.Name") from exc
-
-
-def _article(kind: type) -> str:
-    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
-
-
-def _hint(value: object, kind: type) -> str:
-    if isinstance(value, type):
-        return f"; did you mean {value.__name__}()?" if issubclass(value, kind) else ""
-    if kind.__name__ == "Algorithm" and inspect.isroutine(value):
-        return "; it is a plain function: decorate it with @agl.algo"
-    if kind.__name__ == "RolloutConfig" and isinstance(value, Mapping):
-        options = ", ".join(f"{name}={option!r}" for name, option in cast("Mapping[str, object]", value).items())
-        return f"; write RolloutConfig({options})"
-    return ""
+        raise UsageError.no_such_component(name, path, exc) from exc
 
 
 def check_count(name: str, value: object, *, least: int = 1, unlimited: bool = False) -> None:
@@ -91,4 +76,4 @@ def check_count(name: str, value: object, *, least: int = 1, unlimited: bool = F
     """
     if (unlimited and value is None) or (isinstance(value, int) and not isinstance(value, bool) and value >= least):
         return
-    raise UsageError(f"{name}={value!r}; give a whole number from {least}{', None for no limit' if unlimited else ''}")
+    raise UsageError.count(name, value, least, unlimited=unlimited)

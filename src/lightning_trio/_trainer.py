@@ -14,6 +14,7 @@ from ._checks import build, check_count
 from ._errors import NestedTrioRun, UsageError
 from ._public import public
 from ._records import FitResult
+from ._repr import one_line
 from ._resources import NamedResources
 from ._runner import Hook, Runner, check_hooks, check_max_failures, check_run_name, default_store
 from .adapters import Adapter, check_adapter
@@ -106,6 +107,12 @@ class Trainer:
         self.run_name = run_name
         self.initial_resources = initial_resources
 
+    @one_line
+    def __repr__(self) -> str:
+        algorithm = "Baseline" if self.algorithm is None else self.algorithm.name
+        at_a_time = "" if self.n_runners is None else f", {self.n_runners:,} rollouts at a time"
+        return f"<{type(self).__name__} with {algorithm}{at_a_time}, in {self.store!r}>"
+
     def fit(
         self,
         agent: LitAgent[Any] | Callable[..., Any],
@@ -161,10 +168,7 @@ class Trainer:
         resumption: Mapping[str, Any],
     ) -> FitResult:
         if trio.lowlevel.in_trio_run():
-            raise NestedTrioRun(
-                "Trainer.fit starts Trio, which runs here already; await a runner instead: "
-                "result = await agl.Runner(agent, …).fit(train_dataset, val_dataset)"
-            )
+            raise NestedTrioRun.by_trainer()
         lit_agent = as_agent(agent)
         lit_agent.set_trainer(self)
         if algorithm is not None:
@@ -190,14 +194,9 @@ class Trainer:
 
 def _refuse(llm_proxy: object, runner: object) -> None:
     if llm_proxy is not None:
-        raise UsageError(
-            "Trainer has no llm_proxy; name the proxy you run as a resource: "
-            'initial_resources={"llm": agl.ProxyLLM(endpoint="http://…/v1", model="…")}'
-        )
+        raise UsageError.no_llm_proxy()
     if runner is not None:
-        raise UsageError(
-            "Trainer makes its own runner; to configure one, write: trio.run(agl.Runner(agent, …).fit, train_dataset)"
-        )
+        raise UsageError.no_runner()
 
 
 def _warn_ignored(**options: object) -> None:

@@ -20,6 +20,7 @@ from . import semconv
 from ._concurrency import sole_exception
 from ._public import public
 from ._records import AttemptedRollout
+from ._repr import one_line
 from ._resources import NamedResources
 from ._spans import (
     OK_STATUS,
@@ -82,7 +83,12 @@ class Emitter:
     An agent gets it as a parameter named ``emitter``. The methods are the functions of this module.
     """
 
-    _recorder: AttemptRecorder = attrs.field(repr=False)
+    _recorder: AttemptRecorder
+
+    @one_line
+    def __repr__(self) -> str:
+        rollout = self._recorder.rollout
+        return f"<Emitter into {rollout.rollout_id}, attempt {rollout.attempt.attempt_id}>"
 
     @property
     def rollout(self) -> AttemptedRollout:
@@ -280,6 +286,11 @@ class Operation:
         self._span: SpanCoreFields | None = None
         self._own: dict[str, Any] | None = None
         self._token: Any = None
+
+    @one_line
+    def __repr__(self) -> str:
+        state = "not entered yet" if self._own is None else "open" if self._span is None else "ended"
+        return f"<Operation {self._name or 'without a name'}: {state}>"
 
     def __call__(self, fn: Callable[P, T]) -> Callable[P, T]:
         """Wrap a sync or async function; the span holds its arguments and its result."""

@@ -237,7 +237,7 @@ def as_agent(agent: object) -> LitAgent[Any]:
     if isinstance(agent, LitAgent):
         return agent
     if inspect.isclass(agent) and issubclass(agent, LitAgent):
-        raise AgentSignatureError(f"{agent.__name__} is a class; give an agent: {agent.__name__}()")
+        raise AgentSignatureError.agent_class(agent)
     if not callable(agent):
-        raise AgentSignatureError(f"an agent is a function or a LitAgent, not {agent!r}")
+        raise AgentSignatureError.not_an_agent(agent)
     return cast("LitAgent[Any]", FunctionalLitAgent(agent))

@@ -27,10 +27,7 @@ def select_method(agent: LitAgent[Any], mode: RolloutMode | None) -> Callable[..
     for name in names:
         if overrides(agent, name):
             return cast("Callable[..., Any]", getattr(agent, name))
-    raise AgentSignatureError(
-        f"the agent {agent.name} has no method for rollouts of mode {mode!r}; override one of "
-        f"{', '.join(reversed(names))}"
-    )
+    raise AgentSignatureError.no_method(agent.name, mode, reversed(names))
 
 
 def bind_agent(agent: LitAgent[Any], mode: RolloutMode | None, resources: NamedResources) -> BoundAgent:

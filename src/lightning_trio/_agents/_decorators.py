@@ -119,10 +119,7 @@ def _rollout_with(parameter: str, fn: Callable[..., Any] | None, options: dict[s
     def decorate(function: Callable[..., Any]) -> FunctionalLitAgent[..., Any]:
         agent = FunctionalLitAgent(function, **options)
         if parameter not in inspect.signature(function).parameters:
-            raise AgentSignatureError(
-                f"the agent {agent.name} must have a parameter called {parameter!r}; write: "
-                f"def {agent.name}(task, {parameter}): …, or use @rollout"
-            )
+            raise AgentSignatureError.no_parameter(agent.name, parameter)
         return agent
 
     return decorate if fn is None else decorate(fn)

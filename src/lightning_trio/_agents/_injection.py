@@ -102,10 +102,7 @@ def _find_resource(agent: str, parameter: inspect.Parameter, resources: NamedRes
         named = resources[parameter.name]
         expected = wanted or ((_BY_NAME[parameter.name],) if parameter.name in _BY_NAME else ())
         if expected and not isinstance(named, expected):
-            raise AgentSignatureError(
-                f"the agent {agent} asks for a {expected[0].__name__} as {parameter.name!r}, and the resource of that "
-                f"name is a {type(named).__name__}; give one of them another name"
-            )
+            raise AgentSignatureError.other_resource(agent, parameter.name, expected[0].__name__, type(named).__name__)
         return named
     if parameter.name in _BY_NAME:
         by_name = wanted or (_BY_NAME[parameter.name],)
@@ -126,33 +123,10 @@ def _find_resource(agent: str, parameter: inspect.Parameter, resources: NamedRes
         if len(found) == 1:
             return next(iter(found.values()))
         if found:
-            raise AgentSignatureError(
-                f"the agent {agent} asks for a {parameter.name}: {wanted[0].__name__}, and there are several: "
-                f"{list(found)}; name the parameter like the resource it should get"
-            )
+            raise AgentSignatureError.several_resources(agent, parameter.name, wanted[0].__name__, found)
     if parameter.default is not inspect.Parameter.empty:
         return None
-    raise AgentSignatureError(_cannot_supply(agent, parameter, wanted, resources))
-
-
-def _cannot_supply(
-    agent: str, parameter: inspect.Parameter, wanted: tuple[type[Resource], ...], resources: NamedResources
-) -> str:
     if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
-        return f"the agent {agent} has the positional-only parameter {parameter.name!r}; only the task can be one"
-    at_hand = ", ".join(f"{name!r} ({type(r).__name__})" for name, r in resources.items()) or "none"
+        raise AgentSignatureError.positional_only(agent, parameter.name)
     kind = wanted[0] if wanted else _BY_NAME.get(parameter.name)
-    examples: Mapping[type[Resource] | None, str] = {
-        LLM: 'LLM(endpoint="http://…/v1", model="…")',
-        PromptTemplate: 'PromptTemplate("… {question} …", engine="f-string")',
-    }
-    example = examples.get(kind, "…" if kind is None else f"{kind.__name__}(…)")
-    if kind is None:
-        what = f"nothing supplies the parameter {parameter.name!r} of the agent {agent}"
-    else:
-        what = f"the agent {agent} needs a {kind.__name__} for its parameter {parameter.name!r}"
-    return (
-        f"{what}; resources at hand: {at_hand}. Pass "
-        f"resources={{{parameter.name!r}: {example}}} to Runner (initial_resources= to Trainer), or give the "
-        "parameter a default"
-    )
+    raise AgentSignatureError.cannot_supply(agent, parameter.name, None if kind is None else kind.__name__, resources)

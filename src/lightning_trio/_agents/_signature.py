@@ -10,17 +10,15 @@ from .._errors import AgentSignatureError
 def check_function(fn: object) -> None:
     """Refuse what cannot be an agent's function, showing what to write."""
     if inspect.isclass(fn):
-        raise AgentSignatureError(
-            f"@rollout decorates functions; {fn.__name__} is a class: derive it from agl.LitAgent"
-        )
+        raise AgentSignatureError.decorated_class(fn)
     if not callable(fn):
-        raise AgentSignatureError(f"@rollout decorates functions, not {fn!r}; options are keywords: @rollout(name=…)")
+        raise AgentSignatureError.decorated_value(fn)
     name = getattr(fn, "__name__", repr(fn))
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise AgentSignatureError(f"the agent {name} is a generator; return a reward instead of yielding")
+        raise AgentSignatureError.generator(name)
     parameters = list(inspect.signature(fn).parameters.values())
     if not parameters or parameters[0].kind in (
         inspect.Parameter.KEYWORD_ONLY,
         inspect.Parameter.VAR_KEYWORD,
     ):
-        raise AgentSignatureError(f"the agent {name} has no parameter for the task; write: def {name}(task): …")
+        raise AgentSignatureError.no_task(name)

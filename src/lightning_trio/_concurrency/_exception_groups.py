@@ -36,10 +36,7 @@ def without_strays(exc: BaseException) -> BaseException:
         return exc
     if rest is not None:
         return rest
-    error = AgentError(
-        "the agent raised a cancellation that was not meant for it: a trio.Cancelled from another task, from a rollout "
-        "before, or from a trio.run() of its own. Let cancellations go on up, and keep the outcome of none for others"
-    )
+    error = AgentError.stray_cancellation()
     error.__cause__ = exc
     return error
 

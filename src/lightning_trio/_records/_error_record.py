@@ -21,7 +21,7 @@ class ErrorRecord:
 
     type: str
     message: str
-    traceback: str
+    traceback: str = attrs.field(repr=False)
     exception: BaseException | None = attrs.field(default=None, repr=False, eq=False)
 
     @classmethod

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar, overload
 import attrs
 
 from .._public import public
+from .._repr import counted, one_line
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -21,6 +22,11 @@ class PaginatedResult(Sequence[T_co], Generic[T_co]):
     limit: int
     offset: int
     total: int
+
+    @one_line
+    def __repr__(self) -> str:
+        what = type(self.items[0]).__name__ if self.items else "item"
+        return f"<PaginatedResult: {len(self.items):,} of {counted(self.total, what)}, from {self.offset:,}>"
 
     @overload
     def __getitem__(self, index: int) -> T_co: ...

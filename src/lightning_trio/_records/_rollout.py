@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import attrs
 
 from .._public import public
 from .._quick_init import quick_init
+from .._repr import counted, one_line
 from .._spans import NO_USAGE, Span, Usage
 from ._config import DEFAULT_CONFIG, RolloutConfig
 from ._error_record import ErrorRecord
@@ -98,7 +100,17 @@ class CompletedRollout:
 
     rollout: Rollout
     attempt: Attempt
-    spans: Sequence[Span] = attrs.field(repr=False)
+    spans: Sequence[Span]
+
+    @one_line
+    def __repr__(self) -> str:
+        number = self.attempt.sequence_id
+        parts = [self.status, f"attempt {number} took {self.duration:.2f} s" if number else "never run"]
+        if self.final_reward is not None:
+            parts.append(f"reward {self.final_reward:g}")
+        if self.error is not None:
+            parts.append(f"{self.error.type}: {textwrap.shorten(self.error.message, 100)}")
+        return f"<CompletedRollout {self.rollout.rollout_id}: {', '.join(parts)}, {counted(len(self.spans), 'span')}>"
 
     @property
     def status(self) -> RolloutStatus:

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from .._public import public
+from .._repr import one_line
 from .._resources import NamedResources
 from .._spans import NO_USAGE, Usage
 from ._statuses import RolloutMode, RolloutStatus, RunStatus
@@ -113,3 +114,14 @@ class FitResult:
     duration: float = 0.0
     ended_early: str | None = None
     """Why the run ended before all tasks had run, None if it did not."""
+
+    @one_line
+    def __repr__(self) -> str:
+        known = [(status, self.counts.get(status, 0)) for status in ("succeeded", "failed", "cancelled")]
+        parts = [f"{number:,} {status}" for status, number in known if number] or ["no rollouts"]
+        rewards = [f"{mode} {mean:g}" for mode, mean in self.mean_reward.items() if mean is not None]
+        if rewards:
+            parts.append(f"mean reward {' and '.join(rewards)}")
+        if self.ended_early is not None:
+            parts.append(f"ended early ({self.ended_early})")
+        return f"<FitResult {self.run_id}: {', '.join(parts)}, {self.duration:.2f} s>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -28,9 +29,7 @@ class LostKey:
 
 def _own_mapping(value: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ResourceError(
-            f'LLM sampling_parameters={value!r} is no mapping; write for example {{"temperature": 0.7}}'
-        )
+        raise ResourceError.sampling_parameters(value)
     mapping: Mapping[str, Any] = copy_containers(dict(value))
     return mapping
 
@@ -46,6 +45,10 @@ class _CopiedSlot:
 
     def __set__(self, instance: object, value: object) -> None:
         self._slot.__set__(instance, value)
+
+
+def _without_password(endpoint: object) -> str:
+    return re.sub(r"//[^/@]*@", "//***@", repr(endpoint))
 
 
 @public
@@ -68,7 +71,7 @@ class LLM(Resource, resource_type="llm"):
     LLM(endpoint='http://127.0.0.1:8000/v1', model='qwen', sampling_parameters={}, api_key_env=None)
     """
 
-    endpoint: str
+    endpoint: str = attrs.field(repr=_without_password)
     model: str
     _api_key: str | LostKey | None = attrs.field(default=None, repr=False, alias="api_key")
     sampling_parameters: Mapping[str, Any] = attrs.field(factory=dict[str, Any], converter=_own_mapping)
@@ -77,9 +80,9 @@ class LLM(Resource, resource_type="llm"):
     def __attrs_post_init__(self) -> None:
         for name in ("endpoint", "model"):
             if not isinstance(getattr(self, name), str):
-                raise ResourceError(f"LLM {name}={getattr(self, name)!r} is no string")
+                raise ResourceError.not_a_string("LLM", name, getattr(self, name))
         if self._api_key is not None and self.api_key_env is not None:
-            raise ResourceError(f"LLM {self.model!r} has both api_key and api_key_env; give one of them")
+            raise ResourceError.two_keys(self.model)
         key = self._api_key if self.api_key_env is None else os.environ.get(self.api_key_env)
         if isinstance(key, str):
             register_key(key)
@@ -132,9 +135,7 @@ class ProxyLLM(LLM, resource_type="proxy_llm"):
         if rollout_id is None and attempt_id is None:
             return self.endpoint
         if not isinstance(rollout_id, str) or not isinstance(attempt_id, str):
-            raise ResourceError(
-                f"rollout_id and attempt_id must be strings or all be empty, not {rollout_id!r} and {attempt_id!r}"
-            )
+            raise ResourceError.ids_in_endpoint(rollout_id, attempt_id)
         base = self.endpoint.removesuffix("/")
         bare = base.removesuffix("/v1")
         return f"{bare}/rollout/{rollout_id}/attempt/{attempt_id}{base[len(bare) :]}"

@@ -13,6 +13,7 @@ import attrs
 
 from .._errors import MissingPlaceholder, ResourceError
 from .._public import public
+from .._repr import shortened
 from ._resource import Resource
 
 PromptEngine: TypeAlias = Literal["f-string", "jinja"]
@@ -37,14 +38,14 @@ class PromptTemplate(Resource, resource_type="prompt_template"):
     'Answer why? as {"a": 1}'
     """
 
-    template: str
+    template: str = attrs.field(repr=shortened)
     engine: PromptEngine
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.template, str):
-            raise ResourceError(f"PromptTemplate template={self.template!r} is no string")
+            raise ResourceError.not_a_string("PromptTemplate", "template", self.template)
         if self.engine not in get_args(PromptEngine):
-            raise ResourceError(f"PromptTemplate engine={self.engine!r}; there are 'f-string' and 'jinja'")
+            raise ResourceError.unknown_engine(self.engine)
         if self.engine == "jinja":
             _compile_jinja(self.template)
         elif not _is_format_string(self.template) and (lost := _PARTS.search(self.template)) is not None:
@@ -77,11 +78,6 @@ class PromptTemplate(Resource, resource_type="prompt_template"):
 class _Compiled:
     names: frozenset[str]
     render: Callable[[Mapping[str, object]], str]
-
-
-def _missing(name: str, values: Mapping[str, object]) -> MissingPlaceholder:
-    given = ", ".join(map(repr, values)) or "none"
-    return MissingPlaceholder(f"the prompt template needs {name!r}, and the values given are: {given}")
 
 
 _PLAIN_NAME = re.compile(r"\{([A-Za-z_]\w*)\}")
@@ -119,20 +115,20 @@ def _compile_format(template: str) -> _Compiled:
 
     names, paths = _format_fields(template)
     if private := [path for path in paths if "._" in path]:
-        raise ResourceError(f"the prompt template reads the private attribute {private[0]!r}; use a public one")
+        raise ResourceError.private_attribute(private[0])
 
     def render_format(values: Mapping[str, object]) -> str:
         _check_given(names, values)
         try:
             return template.format_map(values)
         except (AttributeError, LookupError, TypeError, ValueError) as exc:
-            raise ResourceError(_failed_field(template, values, exc)) from exc
+            raise _failed_field(template, values, exc) from exc
 
     return _Compiled(names, render_format)
 
 
-def _failed_field(template: str, values: Mapping[str, object], exc: Exception) -> str:
-    """Say which placeholder could not be filled in."""
+def _failed_field(template: str, values: Mapping[str, object], exc: Exception) -> ResourceError:
+    """Return the error that names the placeholder that could not be filled in."""
     for _, field, spec, conversion in string.Formatter().parse(template):
         if field is None:
             continue
@@ -140,17 +136,14 @@ def _failed_field(template: str, values: Mapping[str, object], exc: Exception) -
         try:
             placeholder.format_map(values)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            return (
-                f"the placeholder {placeholder!r} of the prompt template cannot be filled in: {type(error).__name__}: "
-                f"{error}"
-            )
-    return f"the prompt template cannot be filled in: {type(exc).__name__}: {exc}"
+            return ResourceError.placeholder(placeholder, error)
+    return ResourceError.template(exc)
 
 
 def _check_given(names: frozenset[str], values: Mapping[str, object]) -> None:
     for name in sorted(names):
         if name not in values:
-            raise _missing(name, values)
+            raise MissingPlaceholder.missing(name, values)
 
 
 def _format_fields(template: str) -> tuple[frozenset[str], list[str]]:
@@ -183,7 +176,7 @@ def _compile_jinja(template: str) -> _Compiled:
         names = frozenset(meta.find_undeclared_variables(environment.parse(template)))
         compiled = environment.from_string(template)
     except TemplateSyntaxError as exc:
-        raise ResourceError(f"the jinja prompt template is wrong at line {exc.lineno}: {exc.message}") from exc
+        raise ResourceError.jinja_syntax(exc.lineno, exc.message) from exc
 
     def render(values: Mapping[str, object]) -> str:
         try:
@@ -191,11 +184,11 @@ def _compile_jinja(template: str) -> _Compiled:
         except UndefinedError as exc:
             missing = next((name for name in sorted(names) if name not in values), None)
             if missing is None:
-                raise ResourceError(f"the jinja prompt template failed: {exc}") from exc
-            raise _missing(missing, values) from exc
+                raise ResourceError.jinja_failed(exc) from exc
+            raise MissingPlaceholder.missing(missing, values) from exc
         except SecurityError as exc:
-            raise ResourceError(f"the jinja prompt template does what its sandbox forbids: {exc}") from exc
+            raise ResourceError.jinja_forbidden(exc) from exc
         except TemplateError as exc:
-            raise ResourceError(f"the jinja prompt template failed: {exc}") from exc
+            raise ResourceError.jinja_failed(exc) from exc
 
     return _Compiled(names, render)

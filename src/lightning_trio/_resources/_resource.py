@@ -37,10 +37,7 @@ class Resource:
         name: str = resource_type or cls.__dict__.get("resource_type") or _snake_case(cls.__name__)
         known = _resource_types.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ResourceError(
-                f"resource_type {name!r} of {cls.__qualname__} is taken by {known.__qualname__}; "
-                f'give another: class {cls.__name__}(Resource, resource_type="…")'
-            )
+            raise ResourceError.type_taken(name, cls, known)
         cls.resource_type = name
         _resource_types[name] = cls
 
@@ -69,16 +66,10 @@ class UnknownResource(Resource, resource_type="unknown"):
 def check_resources(resources: object, where: str) -> NamedResources:
     """Return `resources` as a mapping of its own, or say what is wrong with it."""
     if not isinstance(resources, Mapping):
-        raise ResourceError(
-            f"{where} takes a mapping of names to resources, not {type(resources).__name__}; "
-            'for example {"prompt_template": PromptTemplate("…", engine="f-string")}'
-        )
+        raise ResourceError.not_a_mapping(where, resources)
     for name, resource in resources.items():
         if not isinstance(name, str):
-            raise ResourceError(f"{where} has the key {name!r}; the names of resources are strings")
+            raise ResourceError.name_not_a_string(where, name)
         if not isinstance(resource, Resource):
-            raise ResourceError(
-                f"{where}[{name!r}] is of type {type(resource).__name__}, which is no resource; "
-                "use LLM, PromptTemplate or a subclass of Resource"
-            )
+            raise ResourceError.not_a_resource(where, name, resource)
     return dict(resources)

@@ -24,6 +24,7 @@ from .._records import (
     RolloutMode,
     RunnerStatistics,
 )
+from .._repr import one_line
 from .._resources import NamedResources, check_resources
 from ..adapters import Adapter
 from ..algorithms import Algorithm, Baseline, Dataset, Datasets, check_dataset
@@ -151,6 +152,13 @@ class Runner:
     def max_concurrency(self) -> int:
         """How many attempts may run at a time: as many as were asked for, or as its lane has room for."""
         return self._max_concurrency
+
+    @one_line
+    def __repr__(self) -> str:
+        lane = self.agent.runs_in or ("trio" if self.agent.is_async() else "thread")
+        numbers = self.statistics()
+        state = "closed" if self._engine is None else f"open, {numbers.running:,} running, {numbers.done:,} done"
+        return f"<{type(self).__name__} of {self.agent.name} ({lane}, {self.max_concurrency:,} at a time): {state}>"
 
     def statistics(self) -> RunnerStatistics:
         """Count what runs, waits and is done since the runner was opened last; zeros before."""

@@ -13,6 +13,7 @@ from .._concurrency import FlatNursery
 from .._errors import DatasetError, UsageError
 from .._public import public
 from .._records import CompletedRollout, EnqueueRolloutRequest
+from .._repr import counted, one_line
 from ._engine import Engine
 
 Tasks: TypeAlias = Iterable[Any] | AsyncIterable[Any]
@@ -42,6 +43,12 @@ class RolloutStream:
         self._stack: AsyncExitStack | None = None
         self._entered = False
         self._read = trio.Event()
+
+    @one_line
+    def __repr__(self) -> str:
+        if self._stack is None:
+            return f"<RolloutStream: {'left' if self._entered else 'not entered yet'}>"
+        return f"<RolloutStream: entered, {counted(self._receive.statistics().current_buffer_used, 'result')} to read>"
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:

@@ -35,12 +35,9 @@ def encode_spans(spans: Sequence[Span], limit: int) -> str:
         except UnicodeEncodeError:
             encoded = _encode([_with_surrogates(row) for row in rows])
     except (TypeError, ValueError, RecursionError) as exc:
-        raise NotStorable(f"the spans of rollout {spans[0].rollout_id} cannot be stored: {exc}") from exc
+        raise NotStorable.spans(spans[0].rollout_id, exc) from exc
     if len(encoded) > limit:
-        raise PayloadTooLarge(
-            f"{len(spans)} spans of rollout {spans[0].rollout_id} take {len(encoded):,} bytes, the store's limit is "
-            f"{limit:,}; record less, or raise the limit with max_payload_bytes=…"
-        )
+        raise PayloadTooLarge.all_spans(spans[0].rollout_id, len(spans), len(encoded), limit)
     return encoded.decode()
 
 

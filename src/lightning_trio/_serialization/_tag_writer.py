@@ -63,11 +63,7 @@ def tagged(value: Any, path: str) -> Any:
         return _items(value, path)
     if isinstance(value, Mapping):
         return _mapping(value, path)
-    raise NotStorable(
-        f"{path}: object of type {kind.__module__}.{kind.__qualname__} cannot be stored; a store keeps what JSON has, "
-        "tuples, sets, bytes, dates, enums, dataclasses, attrs classes, msgspec structs and pydantic models. Put a "
-        "path, bytes or a plain value in its place, or use InMemoryLightningStore, which keeps any object"
-    )
+    raise NotStorable.kind(path, kind)
 
 
 def _text(value: str, path: str) -> Any:
@@ -132,10 +128,7 @@ _WRITERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
 
 def _type_name(kind: type, path: str) -> str:
     if "<locals>" in kind.__qualname__:
-        raise NotStorable(
-            f"{path}: the class {kind.__qualname__} is defined inside a function, so that another process could not "
-            "find it; define it at the top of its module"
-        )
+        raise NotStorable.local_class(path, kind)
     module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__
     return f"{module}:{kind.__qualname__}"
 
@@ -186,7 +179,4 @@ def _check_made_of(value: Resource, fields: Set[str], path: str) -> None:
         if name not in fields and not isinstance(getattr(kind, name, None), functools.cached_property)
     ]
     if more:
-        raise NotStorable(
-            f"{path}: the resource {kind.__qualname__} holds {', '.join(more)}, which no store would keep, for a store "
-            f"keeps fields; write:\n    @attrs.frozen\n    class {kind.__name__}(Resource):\n        {more[0]}: …"
-        )
+        raise NotStorable.resource_with_more(path, kind, more)

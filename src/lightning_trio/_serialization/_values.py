@@ -51,12 +51,9 @@ def encode(value: Any, name: str, limit: int) -> str:
         try:
             encoded = _encode(tagged(value, name))
         except RecursionError:
-            raise _too_deep(name) from None
+            raise NotStorable.too_deep(name) from None
     if len(encoded) > limit:
-        raise PayloadTooLarge(
-            f"{name} takes {len(encoded):,} bytes, the store's limit is {limit:,}; keep large data in files and put "
-            "their paths into it, or raise the limit with max_payload_bytes=…"
-        )
+        raise PayloadTooLarge.value(name, len(encoded), limit)
     return encoded.decode()
 
 
@@ -71,12 +68,8 @@ def canonical(value: Any, name: str) -> bytes:
         try:
             encoded = _encode_in_order(_in_order(tagged(value, name)))
         except RecursionError:
-            raise _too_deep(name) from None
+            raise NotStorable.too_deep(name) from None
     return encoded
-
-
-def _too_deep(name: str) -> NotStorable:
-    return NotStorable(f"{name} contains itself or is nested too deeply to be stored")
 
 
 def _in_order(written: Any) -> Any:

@@ -51,10 +51,8 @@ def as_reward(value: object) -> float:
     reward = _finite(value)
     if reward is None:
         # Python refuses to write out the longest integers.
-        shown = "too large for a float" if isinstance(value, numbers.Rational) else value
-        raise InvalidReward(
-            f"the reward is {shown}, which no mean survives; return None where there is nothing to judge"
-        )
+        shown = "too large for a float" if isinstance(value, numbers.Rational) else str(value)
+        raise InvalidReward.not_finite(shown)
     return reward
 
 

@@ -118,11 +118,8 @@ def check_dataset(name: str, dataset: object) -> None:
     if dataset is None:
         return
     if isinstance(dataset, str | bytes | Mapping | set | frozenset):
-        raise DatasetError(f"{name} is a {type(dataset).__name__}; a dataset is a list of tasks: [task, …]")
+        raise DatasetError.not_a_list(name, dataset)
     if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
-        raise DatasetError(
-            f"{name} is a {type(dataset).__name__}, which has no length; make it a list, or, for tasks that come as "
-            "they go: async with runner, runner.stream(tasks) as results: async for done in results: …"
-        )
+        raise DatasetError.no_length(name, dataset)
     if len(dataset) == 0:
-        raise DatasetError(f"{name} is empty; give at least one task, or None to leave it out")
+        raise DatasetError.empty(name)

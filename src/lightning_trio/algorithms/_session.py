@@ -28,6 +28,7 @@ from .._records import (
     RolloutRemoval,
     Run,
 )
+from .._repr import counted, one_line
 from .._resources import NamedResources, check_resources
 from .._spans import Span
 from ..adapters import Adapter
@@ -82,6 +83,16 @@ class Session:
         """Whether what is in the queue may be run: not before an algorithm that has saved its state has loaded it."""
         if run.state is None:
             self.begun.set()
+
+    @one_line
+    def __repr__(self) -> str:
+        parts = [
+            counted(self._rounds.total(), "round"),
+            f"{len(self._published):,} published",
+            f"best {self._best.resources_id if self._best is not None else None}",
+            counted(len(self._history), "note"),
+        ]
+        return f"<Session of {self.run_id}: {', '.join(parts)}>"
 
     @property
     def best(self) -> ResourcesUpdate | None:
@@ -222,10 +233,7 @@ class Session:
     ) -> AsyncGenerator[tuple[list[str], list[str]], None]:
         """Enqueue as earlier ones end; give, step by step, the ids newly enqueued and those newly ended."""
         if resources is not None and not isinstance(resources, ResourcesUpdate):
-            raise UsageError(
-                f"resources={type(resources).__name__} is no snapshot; write: "
-                "snapshot = await session.publish({…}), then session.run(tasks, resources=snapshot)"
-            )
+            raise UsageError.not_a_snapshot(resources)
         self.begun.set()
         snapshot = resources or self._best
         resources_id = None if snapshot is None else snapshot.resources_id

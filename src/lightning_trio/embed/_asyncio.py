@@ -11,6 +11,7 @@ import trio
 from .._errors import RunnerClosed, UsageError
 from .._public import public_in
 from .._records import CompletedRollout, FitResult, RolloutMode, RunnerStatistics
+from .._repr import one_line
 from .._resources import NamedResources
 from .._runner import Runner, Tasks
 from ..algorithms import Dataset
@@ -19,6 +20,9 @@ from ._host import check_runner
 if TYPE_CHECKING:
     from ._loop import LoopHost
     from ._loop_stream import LoopStream
+
+
+_ENTERING = "async with embed.open_asyncio(runner) as r"
 
 
 @public_in("lightning_trio.embed")
@@ -52,11 +56,15 @@ class AsyncioRunner:
         self._runner = runner
         self._host: LoopHost | None = None
 
+    @one_line
+    def __repr__(self) -> str:
+        return f"<AsyncioRunner: {'closed' if self._host is None else 'open'}, {self._runner!r}>"
+
     async def __aenter__(self) -> Self:
         if self._host is not None:
-            raise UsageError("this runner is open already; one `async with embed.open_asyncio(runner) as r:` is enough")
+            raise UsageError.open_already(_ENTERING)
         if trio.lowlevel.in_trio_run():
-            raise UsageError("open_asyncio is for asyncio, and Trio runs here; write: async with runner: …")
+            raise UsageError.asyncio_only()
         # asyncio takes 20 ms to import, and Trio's programs do without it.
         from ._loop import LoopHost
 
@@ -74,7 +82,7 @@ class AsyncioRunner:
 
     def _opened(self, call: str) -> LoopHost:
         if self._host is None:
-            raise RunnerClosed(f"the runner is not open; write: async with embed.open_asyncio(runner) as r: {call}")
+            raise RunnerClosed.not_open(call, entering=_ENTERING)
         return self._host
 
     async def step(

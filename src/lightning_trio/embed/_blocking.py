@@ -17,6 +17,7 @@ import trio
 from .._errors import DatasetError, NestedTrioRun, RunnerClosed, UsageError
 from .._public import public_in
 from .._records import CompletedRollout, FitResult, RolloutMode, RunnerStatistics
+from .._repr import one_line
 from .._resources import NamedResources
 from .._runner import Runner
 from ..algorithms import Dataset
@@ -26,6 +27,8 @@ from ._streaming import Answer, OutsideStream, raise_failure, read_task
 logger = logging.getLogger("lightning_trio.embed")
 
 T = TypeVar("T")
+
+_ENTERING = "with embed.open_blocking(runner) as r"
 
 
 @public_in("lightning_trio.embed")
@@ -57,9 +60,13 @@ class BlockingRunner:
         self._host: TrioHost | None = None
         self._ended = threading.Event()
 
+    @one_line
+    def __repr__(self) -> str:
+        return f"<BlockingRunner: {'closed' if self._host is None else 'open'}, {self._runner!r}>"
+
     def __enter__(self) -> Self:
         if self._host is not None:
-            raise UsageError("this runner is open already; one `with embed.open_blocking(runner) as r:` is enough")
+            raise UsageError.open_already(_ENTERING)
         _check_no_trio()
         opened, ended = threading.Event(), threading.Event()
 
@@ -86,7 +93,7 @@ class BlockingRunner:
     def _opened(self, call: str) -> TrioHost:
         _check_no_trio()
         if self._host is None:
-            raise RunnerClosed(f"the runner is not open; write: with embed.open_blocking(runner) as r: {call}")
+            raise RunnerClosed.not_open(call, entering=_ENTERING)
         return self._host
 
     def step(
@@ -125,9 +132,7 @@ class BlockingRunner:
         """
         host = self._opened("for done in r.stream(tasks): …")
         if not isinstance(tasks, Iterable):
-            raise DatasetError(
-                f"stream() takes an iterable of tasks, not {tasks!r}; embed.open_asyncio takes async ones, too"
-            )
+            raise DatasetError.not_iterable_here(tasks)
         return _read_stream(host, self._runner, iter(tasks), resources, mode)
 
     def fit(
@@ -153,10 +158,7 @@ class BlockingRunner:
 
 def _check_no_trio() -> None:
     if trio.lowlevel.in_trio_run():
-        raise NestedTrioRun(
-            "a blocking runner would stop Trio, which runs in this thread; write: async with runner: "
-            "await runner.step(task)"
-        )
+        raise NestedTrioRun.by_blocking_runner()
 
 
 def _close(host: TrioHost, ended: threading.Event) -> None:

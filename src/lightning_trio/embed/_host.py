@@ -43,7 +43,7 @@ class Job(Generic[T]):
     async def _run(self) -> T:
         with self.scope:
             return await self._fn()
-        raise RolloutCancelled("cancelled by its caller")
+        raise RolloutCancelled.by_caller()
 
     def end(self, result: outcome.Outcome[T]) -> None:
         """Give the result to the caller."""
@@ -57,8 +57,8 @@ def _seen_outside(error: BaseException) -> Exception:
         return error
     stop = error.split(trio.Cancelled)[0] if isinstance(error, BaseExceptionGroup) else error
     if isinstance(stop, trio.Cancelled | BaseExceptionGroup):
-        return RunnerClosed("the runner was closed while this went on; keep it inside the `with` block that opened it")
-    wrapped = AgentError(f"the agent raised {error!r}")
+        return RunnerClosed.meanwhile("the `with` block that opened it")
+    wrapped = AgentError.raised(repr(error))
     wrapped.__cause__ = error
     return wrapped
 
@@ -148,7 +148,7 @@ class TrioHost:
             self._refuse(job)
 
     def _refuse(self, job: Job[Any]) -> None:
-        closed = RunnerClosed("the runner has been closed; use it inside the `with` block that opens it")
+        closed = RunnerClosed.too_late()
         closed.__cause__ = self.error
         job.end(outcome.Error(closed))
 
@@ -165,5 +165,5 @@ def check_runner(runner: object, call: str) -> Runner:
         UsageError: showing how to make one.
     """
     if not isinstance(runner, Runner):
-        raise UsageError(f"{call} takes a Runner, not {runner!r}; write: embed.{call}(agl.Runner(agent))")
+        raise UsageError.not_a_runner(call, runner)
     return runner

@@ -71,11 +71,7 @@ class LoopHost:
         except RuntimeError:
             here = None
         if here is not self._loop:
-            raise UsageError(
-                "this runner was opened on another event loop, or none runs here; call it on its own, for example by "
-                "asyncio.run_coroutine_threadsafe(r.step(task), loop). What threads can share is opened by: "
-                "with embed.open_blocking(runner) as r: r.step(task)"
-            )
+            raise UsageError.other_loop()
 
     def start(self, fn: Callable[[], Awaitable[T]]) -> LoopCall[T]:
         """Start a job in the calling task's context."""

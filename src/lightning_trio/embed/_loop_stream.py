@@ -11,6 +11,7 @@ import outcome
 
 from .._errors import DatasetError, UsageError
 from .._records import CompletedRollout, RolloutMode
+from .._repr import one_line
 from .._resources import NamedResources
 from .._runner import Runner, Tasks
 from ._loop import LoopCall, LoopHost, settle
@@ -24,7 +25,7 @@ class LoopStream:
         self, host: LoopHost, runner: Runner, tasks: Tasks, resources: NamedResources | None, mode: RolloutMode | None
     ) -> None:
         if not isinstance(tasks, Iterable | AsyncIterable):
-            raise DatasetError(f"stream() takes an iterable or async iterable of tasks, not {tasks!r}")
+            raise DatasetError.not_iterable(tasks)
         self._tasks = aiter(tasks) if isinstance(tasks, AsyncIterable) else iter(tasks)
         self._host = host
         self._stream = OutsideStream(runner, lambda answer: host.post(self._ask, answer), resources, mode)
@@ -33,9 +34,13 @@ class LoopStream:
         self._left = False
         self._unread: list[CompletedRollout] = []
 
+    @one_line
+    def __repr__(self) -> str:
+        return f"<LoopStream: {'left' if self._left else 'not entered yet' if self._serving is None else 'entered'}>"
+
     async def __aenter__(self) -> Self:
         if self._serving is not None:
-            raise UsageError("a stream is entered once; call r.stream(tasks) again for another pass")
+            raise UsageError.entered_twice("r.stream(tasks)")
         self._serving = self._host.start(self._stream.serve)
         try:
             await self._host.start(self._stream.wait_entered).wait()
@@ -57,10 +62,7 @@ class LoopStream:
 
     async def __anext__(self) -> CompletedRollout:
         if self._serving is None:
-            raise UsageError(
-                "a stream was read without being entered; write: async with r.stream(tasks) as results: "
-                "async for done in results: …"
-            )
+            raise UsageError.not_entered("r.stream(tasks)")
         if self._unread:
             return self._unread.pop()
         reading = self._host.start(self._stream.read)
@@ -102,7 +104,7 @@ class LoopStream:
             answer(outcome.Value(await anext(tasks)))
         except asyncio.CancelledError:
             if not self._left:
-                answer(outcome.Error(UsageError("the tasks of a stream were cancelled while it waited for one")))
+                answer(outcome.Error(UsageError.tasks_cancelled()))
             raise
         except Exception as exc:
             answer(outcome.Error(exc))

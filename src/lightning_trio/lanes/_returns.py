@@ -15,8 +15,6 @@ from ..tracing import AttemptRecorder
 
 logger = logging.getLogger("lightning_trio.agent")
 
-_EXPECTED = "a number (the reward), None, or a list of ReadableSpan, Span or SpanCoreFields"
-
 
 def record_return(recorder: AttemptRecorder, value: object) -> None:
     """Record what an agent returned: a reward, or spans.
@@ -32,22 +30,11 @@ def record_return(recorder: AttemptRecorder, value: object) -> None:
     elif inspect.iscoroutine(value):
         # It never runs; closed, Python does not warn of it.
         value.close()
-        raise InvalidReturn(
-            f"the agent {recorder.agent_name} returned a coroutine, which nobody runs; write async def and await it: "
-            "async def agent(task): return await …"
-        )
+        raise InvalidReturn.coroutine(recorder.agent_name)
     elif isinstance(value, list):
         _record_list(recorder, cast("list[object]", value))
     else:
-        raise InvalidReturn(
-            f"the agent {recorder.agent_name} returned {_short(value)} of type {type(value).__name__}; an agent "
-            f"returns {_EXPECTED}. Record other results with emit_object(…)"
-        )
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:79] + "…"
+        raise InvalidReturn.value(recorder.agent_name, value)
 
 
 def _record_list(recorder: AttemptRecorder, items: list[object]) -> None:
@@ -60,11 +47,7 @@ def _record_list(recorder: AttemptRecorder, items: list[object]) -> None:
     elif all(map(_is_readable, items)):
         _adopt(recorder, [_converted(recorder, item) for item in items])
     else:
-        types = ", ".join(type(item).__name__ for item in items[:10])
-        raise InvalidReturn(
-            f"the agent {recorder.agent_name} returned a list of {types}{', …' if len(items) > 10 else ''}; an "
-            f"agent returns {_EXPECTED}, all of one kind"
-        )
+        raise InvalidReturn.items(recorder.agent_name, items)
 
 
 def _adopt(recorder: AttemptRecorder, spans: Sequence[Span]) -> None:

@@ -70,7 +70,7 @@ async def open_local_llm(
     sizes = {"parallel": parallel, "threads": threads, "context_tokens": context_tokens}
     for name, value in sizes.items():
         if value < 1:
-            raise ResourceError(f"open_local_llm({name}={value}): it must be at least 1")
+            raise ResourceError.local_llm_size(name, value)
     _require("xllamacpp")
     path = _bundled_model() if model_path is None else _existing_file(Path(model_path))
     process = await trio.lowlevel.open_process(
@@ -103,10 +103,7 @@ def _bundled_model() -> Path:
 
 def _existing_file(path: Path) -> Path:
     if not path.is_file():
-        raise ResourceError(
-            f"there is no model file at {str(path)!r}; give the path of a GGUF file, "
-            "or leave model_path out for the model that comes with the package"
-        )
+        raise ResourceError.no_model_file(path)
     return path
 
 
@@ -166,10 +163,7 @@ async def _wait_ready(process: trio.Process, path: Path) -> str:
             return ready[1].decode()
     status = await process.wait()
     log = output.decode(errors="replace").strip() or "nothing"
-    raise ResourceError(
-        f"llama.cpp could not load {str(path)!r} (exit status {status}); is it a whole GGUF model, and is "
-        f"there memory for it? It said:\n{log[-2000:]}"
-    )
+    raise ResourceError.model_not_loaded(path, status, log)
 
 
 async def _stop(process: trio.Process) -> None:

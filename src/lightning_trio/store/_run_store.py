@@ -20,6 +20,7 @@ from .._records import (
     RunSummary,
     Unset,
 )
+from .._repr import one_line
 from .._resources import NamedResources
 from ._forwarding_store import ForwardingStore
 from ._primitives import Record
@@ -63,6 +64,10 @@ class RunStore(ForwardingStore):
     def run_id(self) -> str:
         """The run."""
         return self._run_id
+
+    @one_line
+    def __repr__(self) -> str:
+        return f"<RunStore of {self._run_id} in {self._store!r}>"
 
     async def refuse(self) -> None:
         """End the run's unfinished rollouts as cancelled, and those that are enqueued from now on at once."""

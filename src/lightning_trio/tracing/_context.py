@@ -22,12 +22,7 @@ def current_recorder(what: str) -> AttemptRecorder:
     """Return the attempt of the calling context, or raise the error that says that `what` needs one."""
     recorder = find_recorder()
     if recorder is None:
-        raise NoActiveRollout(
-            f"{what} was called outside a rollout. Call it from an agent that a Runner or Trainer runs; in a "
-            "thread that the agent started itself, carry the context over: "
-            "threading.Thread(target=agl.carry_context(fn)) or pool.submit(agl.carry_context(fn)); to build a "
-            "span without recording it, pass propagate=False to the emitter"
-        )
+        raise NoActiveRollout.outside(what)
     return recorder
 
 

@@ -126,15 +126,10 @@ class AttemptRecorder:
         if not self.closed:
             return
         self.tracer.count_late_span()
-        what = f"attempt {self.rollout.attempt.attempt_id} of rollout {self.rollout.rollout_id}"
+        rollout_id, attempt_id = self.rollout.rollout_id, self.rollout.attempt.attempt_id
         if self.abandoned:
-            raise AttemptAbandoned(
-                f"{what} was given up at its deadline or cancelled; what still runs of it should end"
-            )
-        raise NoActiveRollout(
-            f"{what} has ended, and this code still runs in its context; end what a rollout starts before it "
-            "returns, in a nursery of its own"
-        )
+            raise AttemptAbandoned.given_up(rollout_id, attempt_id)
+        raise NoActiveRollout.ended(rollout_id, attempt_id)
 
     def next_sequence_id(self) -> int:
         """Take the next place in the order of spans, and note that the attempt is alive."""

@@ -12,6 +12,7 @@ import attrs
 from .._concurrency import FlatNursery
 from .._errors import UsageError
 from .._public import public
+from .._repr import counted, one_line
 from .._spans import Span
 from ._current import find_recorder
 from ._export import ExporterStatistics, Exporting, ExportQueue
@@ -63,11 +64,14 @@ class Tracer:
         self._exporting: list[Exporting] = []
         if provider is not None:
             if not hasattr(provider, "add_span_processor"):
-                raise UsageError(
-                    f"Tracer(provider=…) got a {type(provider).__name__}, which takes no span processors; "
-                    "give a TracerProvider of opentelemetry.sdk.trace"
-                )
+                raise UsageError.not_a_provider(provider)
             self._use(provider)
+
+    @one_line
+    def __repr__(self) -> str:
+        joined = "joined to a provider, " if self._joined else ""
+        spans = f", {counted(self._late_spans, 'late span')}" if self._late_spans else ""
+        return f"<{type(self).__name__}: {joined}{counted(len(self._queues), 'exporter')}{spans}>"
 
     def _use(self, provider: TracerProvider) -> None:
         # The SDK takes 90 ms to import, and agents without instrumented libraries never need it.
@@ -111,7 +115,7 @@ class Tracer:
         if max_queued_spans < 1:
             raise ValueError(f"max_queued_spans={max_queued_spans!r}: give at least 1")
         if not callable(getattr(exporter, "export", None)):
-            raise UsageError(f"add_exporter takes an OpenTelemetry SpanExporter, not {exporter!r}")
+            raise UsageError.not_an_exporter(exporter)
         queue = ExportQueue(exporter, max_queued_spans)
         if joined_spans:
             self._whole.add(queue)

@@ -31,24 +31,16 @@ def pack_agent(bound: BoundAgent, resources: NamedResources) -> bytes:
             says what.
     """
     if importlib.util.find_spec("trio_parallel") is None:
-        raise UnsupportedLane(
-            f'the agent {bound.name} has runs_in="process", which needs the extra `process`: '
-            "pip install 'lightning-trio[process]'"
-        )
+        raise UnsupportedLane.no_processes(bound.name)
     packed = PackedAgent(bound, dict(resources))
     try:
         data, modules = _dump(packed)
     except Exception as exc:
         what, hint = _find_culprit(packed)
-        raise UnsupportedLane(
-            f"the agent {bound.name} cannot run in a worker process: {what} cannot be pickled ({exc}). {hint}"
-        ) from exc
+        raise UnsupportedLane.not_picklable(bound.name, what, exc, hint) from exc
     for module in modules:
         if why := _not_importable(module):
-            raise UnsupportedLane(
-                f"the agent {bound.name} cannot run in a worker process, which would import it from {module!r}: {why}. "
-                "Move it to the top level of a module in a file"
-            )
+            raise UnsupportedLane.not_importable(bound.name, module, why)
     return data
 
 
@@ -61,10 +53,7 @@ def unpack_agent(data: bytes) -> PackedAgent:
     try:
         packed: PackedAgent = pickle.loads(data)
     except Exception as exc:
-        raise UnsupportedLane(
-            f"the worker process could not load the agent: {type(exc).__name__}: {exc}; it imports the agent's module "
-            "anew, so the agent and the classes of its resources stand at the top level there, whoever imports it"
-        ) from exc
+        raise UnsupportedLane.not_loaded(exc) from exc
     return packed
 
 

@@ -20,7 +20,7 @@ import attrs
 import trio
 
 from ..._concurrency import FlatNursery, split_stop
-from ..._errors import RemoteAgentError, UnsupportedLane, UsageError, WorkerDied
+from ..._errors import RemoteAgentError, UnsupportedLane, UsageError, WorkerDied, WorkerTraceback
 from ..._spans import Span
 from ...tracing import AttemptRecorder
 from .._lane import Call, OpenLane
@@ -42,16 +42,6 @@ _START_SECONDS = 30.0
 
 # Any async context manager will do, see trio_parallel.run_sync; what limits workers is the runner's slots.
 _UNLIMITED: Any = nullcontext()
-
-
-class WorkerTraceback(Exception):
-    """Stand as the cause of what an agent raised in a worker process, to show the traceback from there."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-
-    def __str__(self) -> str:
-        return f"\n\n{self.args[0]}"
 
 
 @attrs.define(eq=False)

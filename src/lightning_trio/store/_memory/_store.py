@@ -50,6 +50,7 @@ from ..._records import (
     Unset,
     Worker,
 )
+from ..._repr import counted, one_line
 from ..._spans import Span
 from .._primitives import Record
 from .._query import Query, select
@@ -95,6 +96,11 @@ class InMemoryLightningStore(LightningStore):
         self._total_spans = 0
         self._total_rollouts = 0
         self._late_spans = 0
+
+    @one_line
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else "closed"
+        return f"<{type(self).__name__}: {state}, {counted(len(self._entries), 'rollout')} kept>"
 
     async def on_open(self) -> None:
         # Nothing needs opening; but the clock of another `trio.run` has another origin: what waited for it is due now.

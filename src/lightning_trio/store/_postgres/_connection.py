@@ -15,9 +15,9 @@ import trio
 from psycopg import sql
 from psycopg.types.numeric import Int8Dumper
 
-from ..._errors import StoreUnavailable
+from ..._errors import NotBegun, StoreUnavailable, TryAgain
 from ..._ids import random_bits
-from .._sql import POSTGRES, Columns, Connection, Kind, NotBegun, TryAgain
+from .._sql import POSTGRES, Columns, Connection, Kind
 from ._server import Server, is_lost
 
 _FIRST_PAUSE: Final = 0.01

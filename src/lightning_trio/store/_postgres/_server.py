@@ -12,8 +12,7 @@ import psycopg
 from psycopg import errors, pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ..._errors import NotStorable, StoreError, StoreFormatError, StoreFull, StoreUnavailable
-from .._sql import TryAgain
+from ..._errors import NotStorable, StoreError, StoreFormatError, StoreFull, StoreUnavailable, TryAgain
 
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "connect_timeout": 10,

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ..._errors import StoreUnavailable
+from ..._errors import StoreUnavailable, TryAgain
 from ..._ids import random_bits
 from ..._public import public
-from .._sql import MAX_PAYLOAD_BYTES, Connection, SqlLightningStore, TryAgain
+from ..._repr import one_line
+from .._sql import MAX_PAYLOAD_BYTES, Connection, SqlLightningStore
 
 if TYPE_CHECKING:
     from ._connection import PostgresConnection
@@ -67,8 +68,10 @@ class PostgresLightningStore(SqlLightningStore):
         self._prepared = False
         self._first_shard = random_bits(6)
 
+    @one_line
     def __repr__(self) -> str:
-        return f"PostgresLightningStore({self._server.place!r})"
+        place = self._server.place.removeprefix("the store ")
+        return f"<{type(self).__name__} {place}: {'open' if self.is_open else 'closed'}>"
 
     async def vacuum(self, *, full: bool = False) -> None:
         """Make the room of what was removed free for what comes, while others go on.

@@ -10,5 +10,3 @@ from ._store import MAX_PAYLOAD_BYTES as MAX_PAYLOAD_BYTES
 from ._store import SqlLightningStore as SqlLightningStore
 from ._transaction import Columns as Columns
 from ._transaction import Connection as Connection
-from ._transaction import NotBegun as NotBegun
-from ._transaction import TryAgain as TryAgain

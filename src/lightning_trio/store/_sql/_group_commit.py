@@ -12,10 +12,10 @@ import attrs
 import outcome
 import trio
 
-from ..._errors import StoreError, StoreFormatError, StoreUnavailable
+from ..._errors import NotBegun, StoreError, StoreFormatError, StoreUnavailable, TryAgain
 from .._rollout_ids import RolloutIdCipher
 from ._counts import add_counts
-from ._transaction import CommitSummary, Connection, NotBegun, Transaction, TryAgain
+from ._transaction import CommitSummary, Connection, Transaction
 from ._workers import write_notes
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class _Call:
     def fail(self, exc: BaseException) -> None:
         """Fail with an error that others may get as well."""
         self.undone = isinstance(exc, NotBegun)
-        self.result = outcome.Error(StoreUnavailable(*exc.args) if self.undone else _copy(exc))
+        self.result = outcome.Error(_copy(exc, StoreUnavailable if self.undone else None))
 
 
 class GroupCommit:
@@ -263,10 +263,12 @@ def _undo(connection: Connection) -> None:
     connection.summary = CommitSummary()
 
 
-def _copy(exc: BaseException) -> BaseException:
+def _copy(exc: BaseException, kind: type[StoreError] | None) -> BaseException:
     """Give every task an exception of its own, since each adds its traceback."""
     if not isinstance(exc, StoreError):
         return exc
-    copy = type(exc)(*exc.args)
+    copy = (kind or type(exc))(*exc.args)
+    # What it names; notes are added by those who get it.
+    vars(copy).update((name, value) for name, value in vars(exc).items() if name != "__notes__")
     copy.__cause__ = exc.__cause__
     return copy

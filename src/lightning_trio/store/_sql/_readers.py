@@ -8,7 +8,8 @@ from typing import TypeVar
 import attrs
 import trio
 
-from ._transaction import Connection, TryAgain
+from ..._errors import TryAgain
+from ._transaction import Connection
 
 T = TypeVar("T")
 

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import attrs
 
-from ..._errors import StoreUnavailable
 from ..._records import Attempt
 from .._rollout_ids import RolloutIdCipher
 from ._dialect import Dialect, Kind
@@ -140,14 +139,6 @@ class Transaction(ABC):
             parameters += nothing * (size - len(chunk))
             row = f"({', '.join('?' for _ in columns)})"
             yield parameters, f"VALUES {', '.join([row] * size)}"
-
-
-class TryAgain(Exception):
-    """A transaction did not take place, through no fault of its operations: `Connection.begin` and run them again."""
-
-
-class NotBegun(StoreUnavailable):
-    """A transaction did not take place, and nobody waits for it any more."""
 
 
 class Connection(Transaction):

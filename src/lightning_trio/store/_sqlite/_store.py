@@ -10,6 +10,7 @@ import trio
 
 from ..._errors import StoreLocked, StoreUnavailable
 from ..._public import public
+from ..._repr import one_line
 from .._sql import MAX_PAYLOAD_BYTES, MIGRATIONS, Connection, SqlLightningStore, migrate
 from ._connection import SqliteConnection
 from ._file import APPLICATION_ID, check_path, check_schema, check_tables
@@ -82,8 +83,9 @@ class SqliteLightningStore(SqlLightningStore):
         store._makes_folder = True
         return store
 
+    @one_line
     def __repr__(self) -> str:
-        return f"SqliteLightningStore({str(self.path)!r})"
+        return f"<{type(self).__name__} {self.path}: {'open' if self.is_open else 'closed'}>"
 
     async def vacuum(self) -> None:
         """Give back to the file system the room of what was removed; nobody else may write meanwhile.

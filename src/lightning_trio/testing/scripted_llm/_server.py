@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import attrs
 
 from ..._public import public_in
+from ..._repr import counted, one_line
 from ...server import open_server
 from ._script import Playback, RecordedRequest, Script, ScriptedLLMStatistics
 
@@ -25,8 +26,13 @@ class ScriptedLLM:
 
     base_url: str
     model: str
-    requests: list[RecordedRequest] = attrs.field(repr=False)
-    _playback: Playback = attrs.field(repr=False)
+    requests: list[RecordedRequest]
+    _playback: Playback
+
+    @one_line
+    def __repr__(self) -> str:
+        numbers = f"{counted(len(self.requests), 'request')}, {self.statistics().in_flight:,} in flight"
+        return f"<ScriptedLLM {self.model} at {self.base_url}: {numbers}>"
 
     def statistics(self) -> ScriptedLLMStatistics:
         """Return the counts of this moment."""

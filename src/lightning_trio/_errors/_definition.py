@@ -1,0 +1,259 @@
+"""Agents and algorithms that are written in a way that cannot be run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+from ._base import compose, public, shortened
+from ._usage import UsageError
+
+_EXAMPLES: Mapping[str | None, str] = {
+    None: "…",
+    "LLM": 'LLM(endpoint="http://…/v1", model="…")',
+    "PromptTemplate": 'PromptTemplate("… {question} …", engine="f-string")',
+}
+"""Resources to write, by their class."""
+
+
+@public
+class AgentSignatureError(UsageError, TypeError, ValueError):
+    """An agent has a parameter that cannot be supplied, or is no function."""
+
+    agent: str | None = None
+    """The agent's name."""
+
+    # No function at all.
+
+    @classmethod
+    def not_an_agent(cls, value: object) -> Self:
+        """Return the error for something else in an agent's place."""
+        return compose(cls, f"an agent is a function or a LitAgent, not {value!r}")
+
+    @classmethod
+    def agent_class(cls, kind: type) -> Self:
+        """Return the error for a class of agents in an agent's place."""
+        name = kind.__name__
+        return compose(cls, f"{name} is a class; give an agent: {name}()", agent=name)
+
+    @classmethod
+    def decorated_class(cls, kind: type) -> Self:
+        """Return the error for a class with `rollout` above it."""
+        name = kind.__name__
+        return compose(cls, f"@rollout decorates functions; {name} is a class: derive it from agl.LitAgent", agent=name)
+
+    @classmethod
+    def decorated_value(cls, value: object) -> Self:
+        """Return the error for something else that `rollout` was called with."""
+        return compose(cls, f"@rollout decorates functions, not {value!r}; options are keywords: @rollout(name=…)")
+
+    # A function that does not fit.
+
+    @classmethod
+    def generator(cls, agent: str) -> Self:
+        """Return the error for a function that yields."""
+        return compose(cls, f"the agent {agent} is a generator; return a reward instead of yielding", agent=agent)
+
+    @classmethod
+    def no_task(cls, agent: str) -> Self:
+        """Return the error for a function that cannot be given its task."""
+        message = f"the agent {agent} has no parameter for the task; write: def {agent}(task): …"
+        return compose(cls, message, agent=agent)
+
+    @classmethod
+    def no_method(cls, agent: str, mode: str | None, methods: Iterable[str]) -> Self:
+        """Return the error for a class that overrides no method for rollouts of a mode."""
+        message = f"the agent {agent} has no method for rollouts of mode {mode!r}; override one of {', '.join(methods)}"
+        return compose(cls, message, agent=agent)
+
+    @classmethod
+    def no_parameter(cls, agent: str, parameter: str) -> Self:
+        """Return the error for a function that lacks what its decorator is for."""
+        message = (
+            f"the agent {agent} must have a parameter called {parameter!r}; write: def {agent}(task, {parameter}): …, "
+            "or use @rollout"
+        )
+        return compose(cls, message, agent=agent, parameter=parameter)
+
+    # A parameter that cannot be supplied.
+
+    @classmethod
+    def positional_only(cls, agent: str, parameter: str) -> Self:
+        """Return the error for a parameter that cannot be given by its name."""
+        message = f"the agent {agent} has the positional-only parameter {parameter!r}; only the task can be one"
+        return compose(cls, message, agent=agent, parameter=parameter)
+
+    @classmethod
+    def cannot_supply(cls, agent: str, parameter: str, kind: str | None, resources: Mapping[str, object]) -> Self:
+        """Return the error for a parameter that no resource is meant for.
+
+        Args:
+            agent: the agent's name.
+            parameter: what cannot be supplied.
+            kind: the class of resource it takes, if it says so.
+            resources: those at hand, by name.
+        """
+        at_hand = ", ".join(f"{name!r} ({type(each).__name__})" for name, each in resources.items()) or "none"
+        if kind is None:
+            what = f"nothing supplies the parameter {parameter!r} of the agent {agent}"
+        else:
+            what = f"the agent {agent} needs a {kind} for its parameter {parameter!r}"
+        message = (
+            f"{what}; resources at hand: {at_hand}. Pass resources={{{parameter!r}: "
+            f"{_EXAMPLES.get(kind, f'{kind}(…)')}}} to Runner (initial_resources= to Trainer), or give the parameter a "
+            "default"
+        )
+        return compose(cls, message, agent=agent, parameter=parameter)
+
+    @classmethod
+    def other_resource(cls, agent: str, parameter: str, wanted: str, found: str) -> Self:
+        """Return the error for a resource of the parameter's name and of another class."""
+        message = (
+            f"the agent {agent} asks for a {wanted} as {parameter!r}, and the resource of that name is a {found}; give "
+            "one of them another name"
+        )
+        return compose(cls, message, agent=agent, parameter=parameter)
+
+    @classmethod
+    def several_resources(cls, agent: str, parameter: str, wanted: str, names: Iterable[str]) -> Self:
+        """Return the error for several resources of the parameter's class, none of its name."""
+        message = (
+            f"the agent {agent} asks for a {parameter}: {wanted}, and there are several: {list(names)}; name the "
+            "parameter like the resource it should get"
+        )
+        return compose(cls, message, agent=agent, parameter=parameter)
+
+    @classmethod
+    def not_attempted(cls) -> Self:
+        """Return the error for a rollout that has no attempt whose id a proxy's endpoint could name."""
+        return compose(
+            cls,
+            "Rollout is not an AttemptedRollout: a ProxyLLM's endpoint names the attempt; start one with "
+            "store.start_rollout(…) or use strip_proxy=False",
+            parameter="rollout",
+        )
+
+
+@public
+class AsyncioAgentError(UsageError):
+    """An agent, or an algorithm, that runs in Trio called asyncio."""
+
+    agent: str | None = None
+    """The agent's name."""
+
+    algorithm: str | None = None
+    """The algorithm's name."""
+
+    @classmethod
+    def by_agent(cls, agent: str, sign: str, *, is_method: bool) -> Self:
+        """Return the error for an agent.
+
+        Args:
+            agent: its name.
+            sign: what tells that it did.
+            is_method: whether it is a class's, where the lane is declared in another way.
+        """
+        how = 'Set runs_in = "asyncio" in its class' if is_method else 'Declare it with @agl.rollout(runs_in="asyncio")'
+        message = (
+            f"the agent {agent} is written for asyncio ({sign}) and ran in Trio. {how}, or call trio.sleep, "
+            "trio.open_nursery and the like instead of asyncio's"
+        )
+        return compose(cls, message, agent=agent)
+
+    @classmethod
+    def by_algorithm(cls, algorithm: str, sign: str) -> Self:
+        """Return the error for an algorithm, which has no lane of asyncio's to go to."""
+        message = (
+            f"the algorithm {algorithm} is written for asyncio ({sign}), and algorithms run in Trio: call trio.sleep, "
+            "trio.open_nursery and the like instead of asyncio's"
+        )
+        return compose(cls, message, algorithm=algorithm)
+
+
+@public
+class UnsupportedLane(UsageError, ValueError):
+    """``runs_in`` names no lane, or one that does not fit the agent."""
+
+    agent: str | None = None
+    """The agent's name."""
+
+    lane: str | None = None
+    """What was asked for."""
+
+    @classmethod
+    def unknown(cls, agent: str, lane: object, known: Iterable[str]) -> Self:
+        """Return the error for a lane that is not there."""
+        message = f"the agent {agent} has runs_in={lane!r}; there are {', '.join(known)}"
+        return compose(cls, message, agent=agent, lane=str(lane))
+
+    @classmethod
+    def for_async(cls, agent: str, lane: str) -> Self:
+        """Return the error for a plain function in a lane for async ones."""
+        message = (
+            f"the agent {agent} is a plain function and would block the event loop with runs_in={lane!r}; leave "
+            "runs_in out, which runs it in a worker thread, or write async def"
+        )
+        return compose(cls, message, agent=agent, lane=lane)
+
+    @classmethod
+    def for_plain(cls, agent: str, lane: str) -> Self:
+        """Return the error for an async function in a lane for plain ones."""
+        message = (
+            f"the agent {agent} is async and runs_in={lane!r} takes plain functions; leave runs_in out for Trio, "
+            'write runs_in="asyncio" for asyncio, or make it a plain function that calls asyncio.run'
+        )
+        return compose(cls, message, agent=agent, lane=lane)
+
+    @classmethod
+    def calls_trio(cls, agent: str, sign: str) -> Self:
+        """Return the error for an agent on an asyncio loop that is written for Trio."""
+        message = (
+            f'the agent {agent} has runs_in="asyncio" and calls Trio, which does not run there ({sign}). Leave '
+            "runs_in out, or call asyncio.sleep, asyncio.TaskGroup and the like instead of Trio's"
+        )
+        return compose(cls, message, agent=agent, lane="asyncio")
+
+    # Worker processes.
+
+    @classmethod
+    def no_processes(cls, agent: str) -> Self:
+        """Return the error for an extra that is not installed."""
+        message = (
+            f'the agent {agent} has runs_in="process", which needs the extra `process`: '
+            "pip install 'lightning-trio[process]'"
+        )
+        return compose(cls, message, agent=agent, lane="process")
+
+    @classmethod
+    def not_picklable(cls, agent: str, what: str, error: BaseException, hint: str) -> Self:
+        """Return the error for an agent with a part that cannot be sent."""
+        message = f"the agent {agent} cannot run in a worker process: {what} cannot be pickled ({error}). {hint}"
+        return compose(cls, message, agent=agent, lane="process")
+
+    @classmethod
+    def not_importable(cls, agent: str, module: str, why: str) -> Self:
+        """Return the error for an agent whose module the worker would not find."""
+        message = (
+            f"the agent {agent} cannot run in a worker process, which would import it from {module!r}: {why}. "
+            "Move it to the top level of a module in a file"
+        )
+        return compose(cls, message, agent=agent, lane="process")
+
+    @classmethod
+    def not_loaded(cls, error: BaseException) -> Self:
+        """Return the error for an agent that the worker process could not read."""
+        message = (
+            f"the worker process could not load the agent: {type(error).__name__}: {error}; it imports the agent's "
+            "module anew, so the agent and the classes of its resources stand at the top level there, whoever imports "
+            "it"
+        )
+        return compose(cls, message, lane="process")
+
+    @classmethod
+    def task_not_picklable(cls, task: Any, error: BaseException) -> Self:
+        """Return the error for a task that cannot be sent."""
+        message = (
+            f"the task {shortened(task)} cannot be sent to a worker process: {error}. Give tasks that can be pickled: "
+            "plain values, or instances of classes at the top level of a module"
+        )
+        return compose(cls, message, lane="process")

@@ -1,0 +1,319 @@
+"""What is wrong with the place where a store keeps things: its file, its server.
+
+`place` is how messages call it, never with a password; `path` is there as well where it is a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from ._base import compose, public
+from ._store import StoreError
+
+_GIVE_A_STORE = "give the path of a store, or of no file yet"
+_UNKNOWN = "; whether what was being written is committed is not known: look before you write it again"
+
+
+@public
+class StoreFormatError(StoreError, ValueError):
+    """What stands where a store should be is none, is damaged, or was made by a newer version."""
+
+    place: str | None = None
+    """The store as the message calls it, with its file, or with its schema, database and server."""
+
+    path: Path | None = None
+    """The store's file, if it has one."""
+
+    # Files.
+
+    @classmethod
+    def not_sqlite(cls, path: Path, begins: bytes) -> Self:
+        """Return the error for a file of another format."""
+        message = f"{path} is no SQLite file (it begins with {begins!r}); {_GIVE_A_STORE}"
+        return compose(cls, message, place=str(path), path=path)
+
+    @classmethod
+    def foreign_file(cls, path: Path, tables: Sequence[str]) -> Self:
+        """Return the error for a SQLite file that another program has made."""
+        named = f" with the tables {', '.join(tables)}" if tables else ""
+        message = f"{path} is a SQLite file of another program{named}; {_GIVE_A_STORE}"
+        return compose(cls, message, place=str(path), path=path)
+
+    @classmethod
+    def damaged_file(cls, path: Path, why: object) -> Self:
+        """Return the error for a SQLite file that cannot be read as what it is."""
+        message = (
+            f"{path} is damaged ({why}); put a copy in its place, or save what can be read: sqlite3 {path} .recover"
+        )
+        return compose(cls, message, place=str(path), path=path)
+
+    @classmethod
+    def damaged_schema(cls, path: Path, version: int) -> Self:
+        """Return the error for a file whose schema has a version that never was."""
+        return cls.damaged_file(path, f"its schema has the version {version}")
+
+    @classmethod
+    def damaged_tables(cls, path: Path, missing: Sequence[str]) -> Self:
+        """Return the error for a file that lacks tables."""
+        return cls.damaged_file(path, f"without the tables {', '.join(missing)}")
+
+    # Servers.
+
+    @classmethod
+    def foreign_tables(cls, place: str, tables: Sequence[str]) -> Self:
+        """Return the error for a schema that another program uses."""
+        message = (
+            f"{place} has tables of another program: {', '.join(sorted(tables)[:5])}; give the store a schema of its "
+            "own with schema=…"
+        )
+        return compose(cls, message, place=place)
+
+    @classmethod
+    def missing_tables(cls, place: str, missing: Sequence[str]) -> Self:
+        """Return the error for a schema that lacks tables when it is opened."""
+        message = f"{place} is damaged (without the tables {', '.join(missing)}); restore it from a copy"
+        return compose(cls, message, place=place)
+
+    @classmethod
+    def changed_tables(cls, place: str, said: str) -> Self:
+        """Return the error for tables that went away while the store was open."""
+        message = (
+            f"tables of {place} are gone or changed ({said}); close the store and open it again to make them, or "
+            "restore them"
+        )
+        return compose(cls, message, place=place)
+
+    # Both.
+
+    @classmethod
+    def newer(cls, place: str | Path, version: int, known: int) -> Self:
+        """Return the error for a schema that this version of the package does not know."""
+        message = (
+            f"{place} was made by a newer version of lightning_trio: its schema is {version}, this one knows {known}; "
+            "upgrade with: pip install -U lightning-trio"
+        )
+        return compose(cls, message, place=str(place), path=place if isinstance(place, Path) else None)
+
+    @classmethod
+    def without_id_cipher(cls, place: str) -> Self:
+        """Return the error for a store that has lost how it makes ids."""
+        message = f"{place} is damaged (its table meta does not say how ids are made); put a copy in its place"
+        return compose(cls, message, place=place)
+
+    @classmethod
+    def damaged_value(cls, place: str, why: object) -> Self:
+        """Return the error for a value in a store that cannot be read."""
+        return compose(cls, f"{place} is damaged: {why}; put a copy in its place", place=place)
+
+
+@public
+class StoreUnavailable(StoreError, OSError):
+    """A store's file or server cannot be opened, read or written."""
+
+    place: str | None = None
+    """The store as the message calls it, with its file, or with its schema, database and server."""
+
+    path: Path | None = None
+    """The store's file, if it has one."""
+
+    seconds: float | None = None
+    """How long it was waited for, in seconds."""
+
+    # Files.
+
+    @classmethod
+    def no_folder(cls, path: Path) -> Self:
+        """Return the error for a file in a folder that is not there."""
+        folder = path.parent
+        message = f"the folder {folder} of the store {path.name} does not exist; make it first: mkdir -p {folder}"
+        return compose(cls, message, place=str(path), path=path)
+
+    @classmethod
+    def directory(cls, path: Path) -> Self:
+        """Return the error for a directory where a file should be."""
+        message = f"{path} is a directory; give the path of a file in it: {path / 'runs.db'}"
+        return compose(cls, message, place=str(path), path=path)
+
+    @classmethod
+    def special_file(cls, path: Path) -> Self:
+        """Return the error for a pipe or a device."""
+        return compose(cls, f"{path} is a pipe or a device; {_GIVE_A_STORE}", place=str(path), path=path)
+
+    @classmethod
+    def unreadable(cls, path: Path, why: object) -> Self:
+        """Return the error for a file that may not be read."""
+        return compose(cls, f"{path} cannot be read: {why}; look at its permissions", place=str(path), path=path)
+
+    @classmethod
+    def no_shared_memory(cls, path: Path, mode: str) -> Self:
+        """Return the error for a file on a network disk."""
+        message = (
+            f"{path} is on a file system where processes cannot share memory (SQLite's journal mode is {mode!r} "
+            "there); put the store on a local disk"
+        )
+        return compose(cls, message, place=str(path), path=path)
+
+    @classmethod
+    def read_only_file(cls, path: Path, said: object) -> Self:
+        """Return the error for a file that may not be written."""
+        message = f"{path} or its folder is read-only ({said}); give write access, or copy it elsewhere"
+        return compose(cls, message, place=str(path), path=path)
+
+    @classmethod
+    def broken_file(cls, path: Path, said: object) -> Self:
+        """Return the error for a file that the system fails to read or write."""
+        message = f"{path} cannot be read or written ({said}); look at its folder's permissions and disk"
+        return compose(cls, message, place=str(path), path=path)
+
+    # Servers that let nobody in.
+
+    @classmethod
+    def unreachable(cls, place: str, said: str) -> Self:
+        """Return the error for a server that does not answer."""
+        message = (
+            f"{place} cannot be reached ({said}); does the server run, and are the host and port of the dsn right?"
+        )
+        return compose(cls, message, place=place)
+
+    @classmethod
+    def no_password(cls, place: str, said: str) -> Self:
+        """Return the error for a server that asks for a password where there is none."""
+        message = (
+            f"{place} asks for a password and there is none ({said}); set PGPASSWORD, write it to ~/.pgpass, or give "
+            "it in the dsn"
+        )
+        return compose(cls, message, place=place)
+
+    @classmethod
+    def no_database(cls, place: str, database: str, said: str) -> Self:
+        """Return the error for a database that is not there."""
+        message = f"there is no database {database!r} for {place} ({said}); make it: createdb {database}"
+        return compose(cls, message, place=place)
+
+    @classmethod
+    def refused(cls, place: str, user: str, said: str) -> Self:
+        """Return the error for a user or a password that the server does not take."""
+        message = f"{place} does not let {user!r} in ({said}); look at the user's name and password"
+        return compose(cls, message, place=place)
+
+    @classmethod
+    def no_connection_left(cls, place: str, said: str) -> Self:
+        """Return the error for a server that has as many connections as it allows."""
+        message = (
+            f"{place} has no connection left ({said}); give this store fewer with connections=…, or raise "
+            "max_connections on the server"
+        )
+        return compose(cls, message, place=place)
+
+    # Servers that do not do what they are asked.
+
+    @classmethod
+    def not_allowed(cls, place: str, user: str, schema: str, said: str) -> Self:
+        """Return the error for a role that lacks rights, with what its owner may write."""
+        message = f"the role {user!r} may not do this in {place} ({said}); as its owner: {_grants(user, schema)}"
+        return compose(cls, message, place=place)
+
+    @classmethod
+    def cannot_make_tables(cls, place: str, said: str) -> Self:
+        """Return the error for a role that may not make the store's tables."""
+        message = (
+            f"the tables of {place} cannot be made ({said}); let its owner open the store once, or: "
+            "GRANT CREATE ON DATABASE … TO …, and for a schema that is there GRANT USAGE, CREATE ON SCHEMA … TO …"
+        )
+        return compose(cls, message, place=place)
+
+    @classmethod
+    def read_only_server(cls, place: str, said: str) -> Self:
+        """Return the error for a standby server."""
+        message = (
+            f"{place} can only be read ({said}); is this a standby? Connect to the primary server, or add "
+            "target_session_attrs=read-write to the dsn"
+        )
+        return compose(cls, message, place=place)
+
+    @classmethod
+    def broken_server(cls, place: str, said: str) -> Self:
+        """Return the error for whatever else a server says it cannot do."""
+        return compose(cls, f"{place} cannot be used: {said}", place=place)
+
+    @classmethod
+    def gone_while_opened(cls, place: str, said: str) -> Self:
+        """Return the error for a server that went away while the store was opened."""
+        return compose(cls, f"{place} went away while it was opened ({said})", place=place)
+
+    @classmethod
+    def out_of_patience(cls, place: str, said: str, seconds: float, *, away: bool, unknown: bool) -> Self:
+        """Return the error for a transaction that was tried for as long as the store may wait.
+
+        Args:
+            place: the store.
+            said: the last failure.
+            seconds: how long it was tried.
+            away: whether the server does not answer; else other transactions are in the way.
+            unknown: whether a commit was sent and never answered.
+        """
+        message = (
+            f"{place} {_fault(away)} ({said}) for {seconds:g} s; go on with resume=True when it is back, or wait "
+            f"longer with patience_seconds=…{_UNKNOWN if unknown else ''}"
+        )
+        return compose(cls, message, place=place, seconds=seconds)
+
+    @classmethod
+    def unwanted(cls, place: str, said: str, *, away: bool, unknown: bool) -> Self:
+        """Return the error for a transaction that failed and whose caller has left; see `out_of_patience`."""
+        message = f"{place} {_fault(away)} ({said}) and nobody waits for it any more{_UNKNOWN if unknown else ''}"
+        return compose(cls, message, place=place)
+
+
+def _grants(user: str, schema: str) -> str:
+    return (
+        f'GRANT USAGE ON SCHEMA "{schema}" TO "{user}"; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA '
+        f'"{schema}" TO "{user}"; GRANT ALL ON ALL SEQUENCES IN SCHEMA "{schema}" TO "{user}"'
+    )
+
+
+def _fault(away: bool) -> str:
+    return "has been away" if away else "has had other transactions in the way"
+
+
+@public
+class StoreFull(StoreUnavailable):
+    """There is no room left for a store to grow; what was committed is kept."""
+
+    @classmethod
+    def disk(cls, path: Path, said: object) -> Self:
+        """Return the error for a file that cannot grow."""
+        message = f"there is no room left for {path} to grow ({said}); what was committed is kept. Make room and go on"
+        return compose(cls, message, place=str(path), path=path)
+
+    @classmethod
+    def server(cls, place: str, said: str) -> Self:
+        """Return the error for a server whose disk is full."""
+        message = (
+            f"there is no room left on the server of {place} ({said}); what was committed is kept. Make room and go on"
+        )
+        return compose(cls, message, place=place)
+
+
+@public
+class StoreLocked(StoreUnavailable, TimeoutError):
+    """Another process kept a store to itself for too long."""
+
+    @classmethod
+    def by_writer(cls, path: Path, seconds: float) -> Self:
+        """Return the error for a file that another process has been writing to all the time."""
+        message = (
+            f"{path} is locked: another process has been writing to it for more than {seconds:g} s; end that process, "
+            "or wait longer with busy_seconds=…"
+        )
+        return compose(cls, message, place=str(path), path=path, seconds=seconds)
+
+
+class NotBegun(StoreUnavailable):
+    """Private: a transaction did not take place, and nobody waits for it any more."""
+
+
+class TryAgain(Exception):
+    """Private: a transaction did not take place, through no fault of its operations; begin it and run them again."""

@@ -1,0 +1,48 @@
+"""How objects show themselves to a person with a debugger or a log: in one line, at once, and without secrets."""
+
+from __future__ import annotations
+
+import functools
+import reprlib
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = 100
+
+
+def shortened(value: object) -> str:
+    """Return the repr of a value, with its middle left out where it is long.
+
+    >>> shortened("Answer in one word. " * 10)
+    "'Answer in one word. Answer in one word. Answer ...e word. Answer in one word. Answer in one word. '"
+    """
+    return _SHORT.repr(value)
+
+
+def one_line(show: Callable[[T], str]) -> Callable[[T], str]:
+    """Return a ``__repr__`` that gives what `show` does, in one line, and never raises.
+
+    Debuggers also show objects that are not made yet or half closed, and what users gave to them may do anything.
+    """
+
+    @functools.wraps(show)
+    def __repr__(self: T) -> str:
+        try:
+            return " ".join(show(self).splitlines())
+        except Exception as exc:
+            # The failure is what is shown.
+            return f"<{type(self).__name__} that cannot be shown: {type(exc).__name__}>"
+
+    return __repr__
+
+
+def counted(number: int, what: str, *, several: str | None = None) -> str:
+    """Return a number of things in words.
+
+    >>> counted(1, "rollout"), counted(12_000, "rollout"), counted(0, "retry", several="retries")
+    ('1 rollout', '12,000 rollouts', '0 retries')
+    """
+    return f"{number:,} {what if number == 1 else several or f'{what}s'}"
