@@ -691,7 +691,7 @@ async def test_an_agent_that_swallows_its_cancellation_is_given_up(
 
 
 async def test_a_blocked_call_of_to_thread_holds_up_neither_others_nor_the_end(gate: threading.Event) -> None:
-    """asyncio's own executor has as few as six threads and waits for each of them."""
+    """The executor of asyncio itself has as few as six threads and waits for each of them."""
 
     @agl.rollout(runs_in="asyncio")
     async def agent(task: int) -> float:

@@ -11,7 +11,7 @@ import functools
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 
 import attrs
@@ -91,7 +91,7 @@ class Engine:
         self._random = random.Random()
         self._live: dict[str, Progress] = {}
         """The attempts that run, the oldest first."""
-        self.stop = Stop(grace_seconds, lambda: len(self._live))
+        self.stop: Stop = Stop(grace_seconds, lambda: len(self._live))
         self._on_failure: dict[str | None, Callable[[], None]] = {}
         """Whom to tell of failed rollouts, by run."""
         self._clock = trio.lowlevel.current_clock()
@@ -385,7 +385,7 @@ class Engine:
             await self._idle.wait()
 
     @contextmanager
-    def telling_failures(self, run_id: str, fn: Callable[[], None]) -> Iterator[None]:
+    def telling_failures(self, run_id: str, fn: Callable[[], None]) -> Generator[None]:
         """Call `fn` whenever a rollout of the run has failed for good."""
         self._on_failure[run_id] = fn
         try:
@@ -455,7 +455,7 @@ class Engine:
             )
 
     @contextmanager
-    def _call(self) -> Iterator[None]:
+    def _call(self) -> Generator[None]:
         """Mark something that runs attempts, so that closing the runner ends it and waits for its commits."""
         self.check_open()
         with trio.CancelScope() as scope:

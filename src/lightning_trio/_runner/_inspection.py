@@ -149,7 +149,7 @@ def _place(progress: Progress, loop_thread: int) -> RunningTask | None:
 
 
 def _thread(ident: int | None) -> RunningTask | None:
-    frame = None if ident is None else sys._current_frames().get(ident)
+    frame = None if ident is None else sys._current_frames().get(ident)  # pyright: ignore[reportPrivateUsage]  # documented
     return None if frame is None else _standing("thread", list(_outwards(frame, None))[::-1])
 
 
@@ -165,7 +165,7 @@ def _outwards(frame: FrameType | None, last: FrameType | None) -> Iterator[Frame
 def _task(task: trio.lowlevel.Task, outer_nurseries: int, loop_thread: int, depth: int) -> RunningTask | None:
     coro: Any = task.coro
     if coro.cr_running:
-        frames = list(_outwards(sys._current_frames().get(loop_thread), coro.cr_frame))[::-1]
+        frames = list(_outwards(sys._current_frames().get(loop_thread), coro.cr_frame))[::-1]  # pyright: ignore[reportPrivateUsage]  # documented
     else:
         frames = [frame for frame, _ in task.iter_await_frames()]
     codes = [frame.f_code for frame in frames]

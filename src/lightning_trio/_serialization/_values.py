@@ -151,7 +151,7 @@ def decode(text: str) -> Any:
 # Into tags.
 
 
-def _tagged(value: Any, path: str) -> Any:
+def _tagged(value: Any, path: str) -> Any:  # noqa: C901  # one line for each kind of value
     kind = type(value)
     if value is None or kind is bool or kind is int:
         return value

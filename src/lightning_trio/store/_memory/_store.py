@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from types import TracebackType
@@ -427,7 +427,7 @@ class InMemoryLightningStore(LightningStore):
         return len(self._queues)
 
     @contextmanager
-    def holding(self, run_id: str | None = None) -> Iterator[None]:
+    def holding(self, run_id: str | None = None) -> Generator[None]:
         self._holds[run_id] = self._holds.get(run_id, 0) + 1
         try:
             yield

@@ -166,7 +166,7 @@ def _restart(
     standing.attempt_id, standing.attempt_status = attempt.attempt_id, "preparing"
     standing.final_reward, standing.worker_id = None, call.worker_id
     [row] = transaction.select(ROLLOUT_RECORD, "FROM rollouts r WHERE r.number = ?", (standing.number,))
-    fields = {**rollout_fields(ids, row), "status": "preparing", "config": standing.config}
+    fields: dict[str, Any] = {**rollout_fields(ids, row), "status": "preparing", "config": standing.config}
     rollout = AttemptedRollout(**fields, attempt=attempt)
     _insert_attempts(transaction, [_Started(standing.number, standing.run_id, rollout)])
     write_states(transaction, [standing])
