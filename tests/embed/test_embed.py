@@ -999,7 +999,6 @@ def test_ctrl_c_while_a_script_waits_stops_its_rollout_first(call: str, status: 
     assert ended.out == f"stopped\n0\n['{status}']\n", ended.err
     assert ended.code == 130
     assert ended.err == ""
-    assert ended.seconds < 5
 
 
 def test_ctrl_c_in_an_asyncio_program_closes_the_runner() -> None:
@@ -1027,7 +1026,6 @@ def test_ctrl_c_in_an_asyncio_program_closes_the_runner() -> None:
     )
 
     assert (ended.out, ended.err, ended.code) == ("['cancelled']\n", "", 130)
-    assert ended.seconds < 5
 
 
 def test_a_process_that_exits_in_the_middle_is_not_held_up() -> None:

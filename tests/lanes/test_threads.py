@@ -7,7 +7,6 @@ import concurrent.futures
 import contextvars
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -298,13 +297,16 @@ async def test_an_abandoned_thread_keeps_its_slot_until_it_ends(gate: threading.
 
 
 async def test_leaving_the_runner_does_not_wait_for_abandoned_threads(gate: threading.Event) -> None:
+    ended: list[int] = []
+
     def agent(task: int) -> None:
-        gate.wait(20)
+        gate.wait()
+        ended.append(task)
 
-    begin = time.monotonic()
-    await Runner(agent, config=limit()).fit([1, 2])
+    with trio.fail_after(60):
+        await Runner(agent, config=limit()).fit([1, 2])
 
-    assert time.monotonic() - begin < 5
+    assert ended == []
 
 
 async def test_leaving_the_runner_names_abandoned_threads_in_a_warning(
@@ -444,7 +446,7 @@ def test_an_abandoned_thread_does_not_keep_the_process() -> None:
 
         @agl.rollout(config=agl.RolloutConfig(timeout_seconds=0.1))
         def agent(task):
-            time.sleep(60)
+            time.sleep(3600)
 
         print(trio.run(agl.Runner(agent).fit, [1, 2, 3]).counts["failed"])
         """

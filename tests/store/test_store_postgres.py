@@ -196,6 +196,7 @@ async def test_one_who_is_cancelled_then_is_told_so_as_well(
                 await store.enqueue([EnqueueRolloutRequest("task")])
 
 
+@pytest.mark.heavy
 async def test_connections_killed_all_the_time_lose_nothing_and_double_nothing(
     dsn: str, postgres: PostgresServer
 ) -> None:
@@ -226,6 +227,7 @@ async def test_connections_killed_all_the_time_lose_nothing_and_double_nothing(
     assert found == agl.Audit(500, [])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("mode", [signal.SIGINT, signal.SIGQUIT], ids=["restart", "crash"])
 async def test_a_run_goes_on_after_the_server_was_away(own_server: PostgresServer, mode: signal.Signals) -> None:
     begun = trio.Event()
@@ -509,6 +511,7 @@ async def test_a_lease_that_somebody_else_looks_at_is_left_to_them(dsn: str) -> 
     assert expiry.next_in > 0
 
 
+@pytest.mark.heavy
 async def test_transactions_in_each_others_way_are_run_again(dsn: str) -> None:
     first, second = PostgresLightningStore(dsn, connections=1), PostgresLightningStore(dsn, connections=1)
 

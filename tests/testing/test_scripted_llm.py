@@ -504,6 +504,7 @@ def many_sockets() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("many_sockets")
 async def test_five_hundred_requests_at_once() -> None:
     """Five hundred requests are answered side by side, and each gets its own answer."""
