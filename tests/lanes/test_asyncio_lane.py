@@ -169,6 +169,7 @@ async def test_a_cancelled_step_cancels_its_agent_and_waits_for_the_clean_up() -
 
     @agl.rollout(runs_in="asyncio")
     async def agent(task: int) -> None:
+        events.append("begun")
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -176,14 +177,20 @@ async def test_a_cancelled_step_cancels_its_agent_and_waits_for_the_clean_up() -
             events.append("cleaned")
             raise
 
-    async with Runner(agent) as runner:
-        with trio.move_on_after(0.05) as scope:
+    async def cancel_when_begun(scope: trio.CancelScope) -> None:
+        while not events:
+            await trio.sleep(0.01)
+        scope.cancel()
+
+    async with Runner(agent) as runner, trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            nursery.start_soon(cancel_when_begun, scope)
             await runner.step(1)
         events.append("step ended")
 
         [rollout] = await runner.store.query_rollouts()
     assert scope.cancelled_caught
-    assert events == ["cleaned", "step ended"]
+    assert events == ["begun", "cleaned", "step ended"]
     assert rollout.status == "cancelled"
 
 

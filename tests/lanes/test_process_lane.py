@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import process_agents as agents
+import psutil
 import pytest
 import trio
 from programs import Ended, run_program, started
@@ -295,7 +296,9 @@ async def test_a_worker_that_dies_while_it_is_idle_is_replaced() -> None:
     async with Runner(agents.pid, max_processes=1) as runner:
         pid = agl.get_object_value((await runner.step(1)).spans[1])["pid"]
         os.kill(pid, signal.SIGKILL)
-        await trio.sleep(0.5)
+        # It is this process's child, which looks for its end when it needs it.
+        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            await trio.sleep(0.01)
         done = await runner.step(2)
 
     assert agl.get_object_value(done.spans[1])["pid"] != pid

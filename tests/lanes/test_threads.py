@@ -396,10 +396,11 @@ async def test_every_emitter_raises_in_an_abandoned_thread(gate: threading.Event
 
 async def test_a_cancelled_step_abandons_its_thread(gate: threading.Event) -> None:
     def agent(task: int) -> None:
+        trio.from_thread.run_sync(scope.cancel)
         gate.wait(20)
 
     async with Runner(agent) as runner:
-        with trio.move_on_after(0.05):
+        with trio.CancelScope() as scope:
             await runner.step(1)
 
         [rollout] = await runner.store.query_rollouts()
@@ -408,11 +409,16 @@ async def test_a_cancelled_step_abandons_its_thread(gate: threading.Event) -> No
 
 
 async def test_a_fit_cancelled_over_blocked_threads_requeues_them(gate: threading.Event) -> None:
+    begun: list[int] = []
+
     def agent(task: int) -> None:
+        begun.append(task)
+        if len(begun) == 2:
+            trio.from_thread.run_sync(scope.cancel)
         gate.wait(20)
 
     store = agl.InMemoryLightningStore()
-    with trio.move_on_after(0.1):
+    with trio.CancelScope() as scope:
         await Runner(agent, store=store, max_concurrency=2).fit(range(3))
 
     statuses = [rollout.status for rollout in await store.query_rollouts()]
