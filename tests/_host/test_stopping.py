@@ -501,10 +501,15 @@ def test_a_runner_in_another_thread_leaves_signals_alone_and_is_stopped_by_cance
     seen: list[Any] = []
 
     async def main() -> None:
-        async with Runner(sleeper) as runner:
-            seen.extend(signal.getsignal(signum) for signum in STOPPING)
-            with trio.move_on_after(0.01):
-                await runner.fit([60])
+        with trio.CancelScope() as scope:
+
+            async def cancelled(task: int) -> None:
+                scope.cancel()
+                await trio.sleep_forever()
+
+            async with Runner(cancelled) as runner:
+                seen.extend(signal.getsignal(signum) for signum in STOPPING)
+                await runner.fit([1])
         [rollout] = await runner.store.query_rollouts()
         seen.append(rollout.status)
 
