@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from time import process_time
@@ -39,7 +39,7 @@ class Laps:
         self.seconds: dict[str, list[float]] = {}
 
     @contextmanager
-    def lap(self, name: str) -> Iterator[None]:
+    def lap(self, name: str) -> Generator[None]:
         """Time the block."""
         started = process_time()
         yield
@@ -108,7 +108,7 @@ def _record_all(claimed: Sequence[agl.AttemptedRollout], laps: Laps) -> list[Att
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
+def _without_collector() -> Generator[None]:
     gc.disable()
     try:
         yield

@@ -7,81 +7,154 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 
 import attrs
+
+HANGS_SECONDS = 60.0
+"""After which a program counts as one that hangs; a busy machine starts it and ends it in less."""
+
+UNTIL_IT_MAY_END = """
+import os, threading
+
+may_end = threading.Event()
+threading.Thread(target=lambda: (os.read(0, 1), may_end.set()), daemon=True).start()
+
+async def wait_until_it_may_end(sleep):
+    while not may_end.is_set():
+        await sleep(0.01)
+"""
+"""For a program whose agents are to end when the test says so: see `Program.let_end`."""
 
 
 @attrs.frozen
 class Ended:
-    """How a program ended: `code` as `subprocess` gives it, None if it had to be killed; `seconds` from its start."""
+    """How a program ended: `code` as `subprocess` gives it, None if it had to be killed."""
 
     code: int | None
     out: str
     err: str
-    seconds: float
+
+
+class Program:
+    """A program that runs beside the test, which hears what it prints while it prints it."""
+
+    def __init__(self, source: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", source],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._printed: dict[str, list[str]] = {"out": [], "err": []}
+        self._more = threading.Condition()
+        self._open_pipes = 2
+        self._readers = [
+            threading.Thread(target=self._read, args=("out", self.process.stdout), daemon=True),
+            threading.Thread(target=self._read, args=("err", self.process.stderr), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, where: str, pipe: IO[str]) -> None:
+        for line in pipe:
+            with self._more:
+                self._printed[where].append(line)
+                self._more.notify_all()
+        with self._more:
+            self._open_pipes -= 1
+            self._more.notify_all()
+
+    @property
+    def out(self) -> str:
+        """What it has printed."""
+        return "".join(self._printed["out"])
+
+    @property
+    def err(self) -> str:
+        """What it has printed to its standard error."""
+        return "".join(self._printed["err"])
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Wait until `text` has been in that many of its lines; AssertionError if it ends before, or hangs."""
+        with self._more:
+            self._more.wait_for(lambda: self._count(text) >= times or not self._open_pipes, HANGS_SECONDS)
+            count = self._count(text)
+        assert count >= times, f"{text!r} came {count} times: {self.out}\n{self.err}"
+
+    def _count(self, text: str) -> int:
+        return sum(text in line for lines in self._printed.values() for line in lines)
+
+    def wait_ready(self) -> None:
+        """Wait until it has printed ``ready``, and forget what it has printed up to there."""
+        self.wait_for("ready\n")
+        with self._more:
+            lines = self._printed["out"]
+            del lines[: lines.index("ready\n") + 1]
+
+    def send(self, signum: int) -> None:
+        """Send it a signal, if it still runs."""
+        self.process.send_signal(signum)
+
+    def let_end(self) -> None:
+        """Let its agents end, which wait for a line from here, as `UNTIL_IT_MAY_END` has them do."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def ended(self, timeout: float = HANGS_SECONDS) -> Ended:
+        """Wait for its end and that of all who print where it does, at most `timeout` seconds."""
+        with self._more:
+            self._more.wait_for(lambda: not self._open_pipes, timeout)
+        try:
+            code = self.process.wait(0 if self._open_pipes else timeout)
+        except subprocess.TimeoutExpired:
+            return Ended(None, self.out, f"still running after {timeout:g} s\n{self.err}")
+        return Ended(code, self.out, self.err)
+
+    def close(self) -> None:
+        """Kill it, if it still runs."""
+        self.process.kill()
+        self.process.wait()
+        for pipe, reader in zip((self.process.stdout, self.process.stderr), self._readers, strict=True):
+            reader.join()
+            assert pipe is not None
+            pipe.close()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
 
 
 @contextmanager
-def started(source: str) -> Iterator[subprocess.Popen[str]]:
+def started(source: str) -> Iterator[Program]:
     """Start a program, to be waited for within the block; one that still runs at its end is killed."""
-    program = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(source)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    program = Program(textwrap.dedent(source))
     try:
         yield program
     finally:
-        program.kill()
-        program.communicate()
+        program.close()
 
 
-def run_program(source: str, *, timeout: float = 10.0) -> Ended:
+def run_program(source: str, *, timeout: float = HANGS_SECONDS) -> Ended:
     """Run a program to its end, at most `timeout` seconds."""
-    begin = time.monotonic()
     with started(source) as program:
-        return _wait(program, begin, timeout)
+        return program.ended(timeout)
 
 
-def interrupt_program(
-    source: str, *signals: int, between: float | Sequence[float] = 0.3, timeout: float = 15.0
-) -> Ended:
-    """Run a program, press Ctrl-C when it has printed ``ready``, and time how long it takes to end from there.
+def interrupt_program(source: str, *signals: int) -> Ended:
+    """Run a program, press Ctrl-C when it has printed ``ready``, and wait for its end.
 
     Args:
         source: the program.
-        signals: what to send instead, one after the other.
-        between: the time between them, in seconds: one for all, or one for each.
-        timeout: how long it may take until it is ready, and from there.
+        signals: what to send instead: each when the program has said that attempts still run, but for the first.
     """
     with started(source) as program:
-        assert program.stdout is not None
-        # Killed, it ends its output, and so the wait for a line that does not come.
-        watchdog = threading.Timer(timeout, program.kill)
-        watchdog.start()
-        ready = any(line == "ready\n" for line in iter(program.stdout.readline, ""))
-        watchdog.cancel()
-        if not ready:
-            program.kill()
-            raise AssertionError(program.communicate()[1])
-        # Most programs are idle when they are interrupted; one test is about those that are not.
-        time.sleep(0.2)
-        begin = time.monotonic()
+        program.wait_ready()
         for number, signum in enumerate(signals or (signal.SIGINT,)):
             if number:
-                time.sleep(between if isinstance(between, int | float) else between[number - 1])
-            program.send_signal(signum)
-        return _wait(program, begin, timeout)
-
-
-def _wait(program: subprocess.Popen[str], begin: float, timeout: float) -> Ended:
-    try:
-        out, err = program.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        return Ended(None, "", f"still running after {timeout:g} s", timeout)
-    return Ended(program.returncode, out, err, time.monotonic() - begin)
+                program.wait_for("still run")
+            program.send(signum)
+        return program.ended()

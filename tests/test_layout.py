@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -61,6 +63,63 @@ TYPE_ONLY_UPWARDS = {
 """What points up for type checkers only, and why."""
 
 
+_CLOSES = "closes what it has opened, and raises again"
+_BECOMES_AN_OUTCOME = "an attempt's boundary: whatever the agent raises is how its attempt ended"
+_TO_ANOTHER_THREAD = "what a call raises goes to the thread that waits for it"
+_STAYS_IN_A_LIBRARY = "OpenTelemetry calls it from the agent's code, which no fault of ours may reach; it is logged"
+_RUNS_USERS_CODE = "pickling and unpickling run users' code; what they raise is told with what to change"
+
+BROAD_EXCEPTS = {
+    "_agents/_injection.py _evaluated": "an annotation is any expression; one that fails chooses no resource",
+    "_agents/_injection.py _parameters": "as above; the parameter's others still count",
+    "_host/_signals.py _print_descriptions": "in a signal's handler, which would raise into any code; it is printed",
+    "_records/_error_record.py ErrorRecord.from_exception": "`str()` of a user's exception; a failure is its message",
+    "_repr.py one_line.__repr__": "a repr must not raise in a debugger; it names what failed",
+    "_runner/_attempt.py _call_watched": "an agent that has returned keeps its result, whatever its watcher did then",
+    "_runner/_attempt.py _close": "what a hook lets through ends the attempt, as if the agent had raised it",
+    "_runner/_attempt.py _reach_ending": _BECOMES_AN_OUTCOME,
+    "_runner/_engine.py Engine._next_attempt": "gives its slot and the rollout back, and raises again",
+    "_runner/_fit.py Fit._record_last": "why the run is being cut off is on its way up; it is logged",
+    "_runner/_fit.py Fit._work": "makes the run's last record, and raises again",
+    "_runner/_hooks.py HookCalls._call": "hooks watch rollouts and do not fail them; it is logged",
+    "_runner/_lease.py _give_up": "the runner is closing, and leases run out by themselves; it is logged",
+    "_runner/_runner.py Runner.__aenter__": "a runner that has failed to open can be opened again; raised again",
+    "_serialization/_values.py _encode_plain": "encoding and comparing run users' code; the slower way names the place",
+    "_spans/_attributes.py to_json": "`str()` of any value; describing it must not stop the agent",
+    "embed/_blocking.py BlockingRunner.__enter__": _CLOSES,
+    "embed/_blocking.py _Caller.wait": "a caller that is interrupted cancels what it waits for; raised again",
+    "embed/_host.py TrioHost._run": _TO_ANOTHER_THREAD,
+    "embed/_loop_stream.py LoopStream.__aenter__": _CLOSES,
+    "embed/_loop_stream.py LoopStream._read": _TO_ANOTHER_THREAD,
+    "embed/_streaming.py read_task": _TO_ANOTHER_THREAD,
+    "lanes/_asyncio/_bridge.py AsyncioBridge._run": "the end of a thread: what killed its loop fails the calls in it",
+    "lanes/_asyncio/_call.py AsyncioCall._run": _BECOMES_AN_OUTCOME,
+    "lanes/_process/_pickling.py _find_culprit": "pickling runs users' code; a part that fails is the one looked for",
+    "lanes/_process/_pickling.py pack_agent": _RUNS_USERS_CODE,
+    "lanes/_process/_pickling.py unpack_agent": _RUNS_USERS_CODE,
+    "lanes/_process/_pool.py OpenProcessLane._pack": _RUNS_USERS_CODE,
+    "lanes/_process/_pool.py _to_local": "unpickling runs users' code; an exception that fails is known by its name",
+    "lanes/_process/_worker.py _to_remote": "`str()` and pickling of a user's exception; another one stands for it",
+    "lanes/_process/_worker.py run_in_worker": _BECOMES_AN_OUTCOME,
+    "store/_postgres/_connection.py PostgresConnection._connect_once": _CLOSES,
+    "store/_postgres/_notifications.py Hints._listen": _CLOSES,
+    "store/_postgres/_store.py PostgresLightningStore._open_writer": _CLOSES,
+    "store/_postgres/_tables.py prepare": "rolls back, and raises again",
+    "store/_sql/_group_commit.py GroupCommit._commit": _TO_ANOTHER_THREAD,
+    "store/_sql/_group_commit.py GroupCommit._run_each": _TO_ANOTHER_THREAD,
+    "store/_sql/_group_commit.py GroupCommit._try": "one call of a group fails; the others are run again without it",
+    "store/_sql/_group_commit.py _Thread._main": _TO_ANOTHER_THREAD,
+    "store/_sql/_store.py SqlLightningStore._open_first": _CLOSES,
+    "store/_sqlite/_store.py SqliteLightningStore._open_writer": _CLOSES,
+    "store/_sqlite/_store.py SqliteLightningStore._prepare": "rolls back, and raises again",
+    "testing/_check_store.py _run": "adds the name of the check, and raises again",
+    "tracing/_export.py ExportQueue._export": "an exporter may be a user's; what it loses is counted",
+    "tracing/_otel.py RouteSpans.on_end": _STAYS_IN_A_LIBRARY,
+    "tracing/_otel.py RouteSpans.on_start": _STAYS_IN_A_LIBRARY,
+}
+"""Where `Exception` or `BaseException` is caught, whether or not it is raised again, and why."""
+
+
 class Import(NamedTuple):
     """One imported name: the file or package it comes from, and whether only type checkers see it."""
 
@@ -108,6 +167,35 @@ def walk(tree: ast.AST, type_only: bool) -> Iterator[tuple[ast.AST, bool]]:
         )
         yield node, inside
         yield from walk(node, inside)
+
+
+def broad_excepts(tree: ast.AST, scope: tuple[str, ...] = ()) -> Iterator[str]:
+    """The functions, by their qualified names, in which anything is caught."""
+    for node in ast.iter_child_nodes(tree):
+        inner = scope
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            inner = (*scope, node.name)
+        if isinstance(node, ast.ExceptHandler) and (node.type is None or names_all_exceptions(node.type)):
+            yield ".".join(scope)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "suppress":
+            yield from [".".join(scope) for argument in node.args if names_all_exceptions(argument)]
+        yield from broad_excepts(node, inner)
+
+
+def names_all_exceptions(node: ast.expr) -> bool:
+    if isinstance(node, ast.Tuple):
+        return any(map(names_all_exceptions, node.elts))
+    return isinstance(node, ast.Name) and node.id in ("Exception", "BaseException")
+
+
+@functools.cache
+def imported_modules() -> frozenset[str]:
+    """What is imported in a process that has imported the package and nothing else."""
+    program = "import sys, lightning_trio; print(*sys.modules)"
+    # Where coverage is measured, it is in every process, and imports modules of its own.
+    unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    ended = subprocess.run([sys.executable, "-c", program], env=unmeasured, capture_output=True, text=True, check=True)
+    return frozenset(ended.stdout.split())
 
 
 @pytest.mark.parametrize("path", [path for path in files() if room(path) != "__init__"], ids=short)
@@ -217,6 +305,31 @@ def test_every_export_is_there_and_public() -> None:
 
     assert all(alias.name == alias.asname and hasattr(lightning_trio, alias.name) for alias in exported)
     assert not [alias.name for alias in exported if alias.name.startswith("_") and alias.name != "__version__"]
+
+
+def test_a_broad_except_is_where_it_is_listed_with_its_reason() -> None:
+    found = {
+        f"{short(path)} {function}"
+        for path in files()
+        for function in broad_excepts(ast.parse(path.read_text(encoding="utf-8")))
+    }
+
+    assert sorted(found) == sorted(BROAD_EXCEPTS)
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("def f():\n try: g()\n except: pass", ["f"]),
+        ("class C:\n def f(self):\n  try: g()\n  except (OSError, BaseException): raise", ["C.f"]),
+        ("def f():\n with contextlib.suppress(OSError, Exception): g()", ["f"]),
+        ("def f():\n try: g()\n except* Exception: pass", ["f"]),
+        ("def f():\n try: g()\n except OSError: pass", []),
+    ],
+    ids=["bare", "tuple", "suppress", "star", "narrow"],
+)
+def test_a_broad_except_is_found_in_any_shape(source: str, found: list[str]) -> None:
+    assert list(broad_excepts(ast.parse(source))) == found
 
 
 @pytest.mark.parametrize(

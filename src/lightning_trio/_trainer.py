@@ -56,7 +56,7 @@ class Trainer:
     3
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # Agent-lightning 0.3's
         self,
         *,
         algorithm: Any = None,

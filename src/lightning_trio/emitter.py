@@ -446,7 +446,8 @@ def reward(
 
     Args:
         fn: the function, when used bare.
-        primary_key, attributes: as for `emit_reward`.
+        primary_key: as for `emit_reward`.
+        attributes: as for `emit_reward`.
 
     >>> from lightning_trio import Runner
     >>> import trio

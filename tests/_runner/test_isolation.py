@@ -137,6 +137,7 @@ NATIVE = {"invoke_agent": 1, "agentlightning.annotation": 8, "agentlightning.ope
 THREADED = {"invoke_agent": 1, "agentlightning.annotation": 9, "agentlightning.operation": 1, "library": 5}
 
 
+@pytest.mark.heavy
 async def test_through_fit_no_span_is_lost_or_in_a_wrong_rollout() -> None:
     """Four runners, one for each lane, share one store, one Trio program and one tracer; a quarter each."""
     pytest.importorskip("trio_parallel")
@@ -160,6 +161,7 @@ async def test_through_fit_no_span_is_lost_or_in_a_wrong_rollout() -> None:
     assert work.tracer.statistics().late_spans == 0
 
 
+@pytest.mark.heavy
 async def test_through_streams_no_span_is_lost_or_in_a_wrong_rollout() -> None:
     work, half = Work(), ROLLOUTS // 2
     collected: list[agl.CompletedRollout] = []

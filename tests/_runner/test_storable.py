@@ -67,16 +67,16 @@ async def test_without_room_for_the_root_span_the_error_is_kept(tmp_path: Path) 
     assert "the store's limit is 200" in attempt.error.message
 
 
-@agl.rollout
-async def records_too_much_and_sleeps(task: str) -> None:
-    agl.emit_message("x" * LIMIT)
-    await trio.sleep_forever()
-
-
 async def test_one_that_was_cancelled_goes_back_to_the_queue(tmp_path: Path) -> None:
     store = SqliteLightningStore(tmp_path / "s.db", max_payload_bytes=LIMIT)
-    with trio.move_on_after(0.2):
-        await Runner(records_too_much_and_sleeps, store=store).fit(["task"])
+    with trio.CancelScope() as scope:
+
+        async def records_too_much_and_is_cancelled(task: str) -> None:
+            agl.emit_message("x" * LIMIT)
+            scope.cancel()
+            await trio.sleep_forever()
+
+        await Runner(records_too_much_and_is_cancelled, store=store).fit(["task"])
 
     async with store:
         [rollout] = await store.query_rollouts()

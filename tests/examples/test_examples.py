@@ -55,6 +55,7 @@ def test_nothing_to_run_is_an_error_of_the_command_line(name: str, option: str, 
     assert f"argument {option}: 0 is less than 1" in ended.stderr
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "option"), [("label_reviews", "--limit"), ("room_selector", "--tasks")])
 def test_a_server_that_is_not_there_is_no_best_prompt(name: str, option: str, tmp_path: Path) -> None:
     ended = run_example(name, "--base-url", "http://127.0.0.1:9/v1", option, "1", folder=tmp_path)

@@ -169,6 +169,7 @@ async def test_a_cancelled_step_cancels_its_agent_and_waits_for_the_clean_up() -
 
     @agl.rollout(runs_in="asyncio")
     async def agent(task: int) -> None:
+        events.append("begun")
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -176,14 +177,20 @@ async def test_a_cancelled_step_cancels_its_agent_and_waits_for_the_clean_up() -
             events.append("cleaned")
             raise
 
-    async with Runner(agent) as runner:
-        with trio.move_on_after(0.05) as scope:
+    async def cancel_when_begun(scope: trio.CancelScope) -> None:
+        while not events:
+            await trio.sleep(0.01)
+        scope.cancel()
+
+    async with Runner(agent) as runner, trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            nursery.start_soon(cancel_when_begun, scope)
             await runner.step(1)
         events.append("step ended")
 
         [rollout] = await runner.store.query_rollouts()
     assert scope.cancelled_caught
-    assert events == ["cleaned", "step ended"]
+    assert events == ["begun", "cleaned", "step ended"]
     assert rollout.status == "cancelled"
 
 
@@ -653,7 +660,7 @@ def test_ctrl_c_ends_a_program_whose_asyncio_agent_blocks_the_loop() -> None:
         @agl.rollout(runs_in="asyncio")
         async def agent(task):
             print("ready", flush=True)
-            time.sleep(60)
+            time.sleep(3600)
 
         try:
             trio.run(agl.Runner(agent, grace_seconds=0.5).fit, [1])
@@ -663,7 +670,6 @@ def test_ctrl_c_ends_a_program_whose_asyncio_agent_blocks_the_loop() -> None:
     )
 
     assert ended.code == 130, ended.err
-    assert ended.seconds < 5
     assert "Traceback" not in ended.err
 
 
@@ -691,7 +697,7 @@ async def test_an_agent_that_swallows_its_cancellation_is_given_up(
 
 
 async def test_a_blocked_call_of_to_thread_holds_up_neither_others_nor_the_end(gate: threading.Event) -> None:
-    """asyncio's own executor has as few as six threads and waits for each of them."""
+    """The executor of asyncio itself has as few as six threads and waits for each of them."""
 
     @agl.rollout(runs_in="asyncio")
     async def agent(task: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -295,7 +296,9 @@ async def test_a_worker_that_dies_while_it_is_idle_is_replaced() -> None:
     async with Runner(agents.pid, max_processes=1) as runner:
         pid = agl.get_object_value((await runner.step(1)).spans[1])["pid"]
         os.kill(pid, signal.SIGKILL)
-        await trio.sleep(0.5)
+        # Until its end can be seen, which is left to be seen; ChildProcessError, if the lane already has.
+        with contextlib.suppress(ChildProcessError):
+            await trio.to_thread.run_sync(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         done = await runner.step(2)
 
     assert agl.get_object_value(done.spans[1])["pid"] != pid
@@ -341,11 +344,14 @@ async def test_a_cancelled_step_kills_its_worker(tmp_path: Path) -> None:
 
 
 async def test_leaving_the_runner_does_not_wait_for_an_agent(tmp_path: Path) -> None:
-    begin = time.monotonic()
-    with trio.move_on_after(1.0):
-        await Runner(agents.hangs).fit([str(tmp_path / "pid")])
+    mark = tmp_path / "pid"
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Runner(agents.hangs).fit, [str(mark)])
+            pid = await trio.to_thread.run_sync(wait_for_pid, mark)
+            nursery.cancel_scope.cancel()
 
-    assert time.monotonic() - begin < 10
+    assert not is_alive(pid)
 
 
 async def test_nothing_is_left_in_the_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -521,9 +527,7 @@ def main():
 def run_script(path: Path, start: str, tasks: list[int]) -> Ended:
     file = path / "script.py"
     file.write_text(SCRIPT.format(start=start, tasks=tasks), encoding="utf-8")
-    return run_program(
-        f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, {str(file)!r}]))", timeout=30
-    )
+    return run_program(f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, {str(file)!r}]))")
 
 
 def test_an_agent_of_the_main_script_is_found(tmp_path: Path) -> None:
@@ -557,11 +561,11 @@ def test_a_worker_ends_with_its_parent_whatever_ended_that(signum: int, tmp_path
         """
     ) as program:
         pid = wait_for_pid(mark)
-        program.send_signal(signum)
-        program.wait(timeout=20)
+        program.send(signum)
+        program.process.wait(timeout=60)
 
         # Within the block, whose end waits for all that hold the program's pipes.
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while is_alive(pid):
             if time.monotonic() > deadline:
                 os.kill(pid, signal.SIGKILL)
@@ -570,7 +574,7 @@ def test_a_worker_ends_with_its_parent_whatever_ended_that(signum: int, tmp_path
 
 
 def wait_for_pid(mark: Path) -> int:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if mark.exists() and (text := mark.read_text(encoding="utf-8")):
             return int(text)
@@ -599,10 +603,10 @@ def test_a_ctrl_c_in_a_terminal_leaves_no_traceback_of_a_worker() -> None:
             sys.exit(130)
         """
     ) as program:
-        assert program.stdout is not None
-        program.stdout.readline()
+        program.wait_ready()
+        # Workers are being started then.
         time.sleep(0.15)
-        os.killpg(program.pid, signal.SIGINT)
-        _, err = program.communicate(timeout=20)
+        os.killpg(program.process.pid, signal.SIGINT)
+        ended = program.ended()
 
-    assert (program.returncode, err) == (130, "")
+    assert (ended.code, ended.err) == (130, "")

@@ -7,7 +7,6 @@ import concurrent.futures
 import contextvars
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -298,13 +297,16 @@ async def test_an_abandoned_thread_keeps_its_slot_until_it_ends(gate: threading.
 
 
 async def test_leaving_the_runner_does_not_wait_for_abandoned_threads(gate: threading.Event) -> None:
+    ended: list[int] = []
+
     def agent(task: int) -> None:
-        gate.wait(20)
+        gate.wait()
+        ended.append(task)
 
-    begin = time.monotonic()
-    await Runner(agent, config=limit()).fit([1, 2])
+    with trio.fail_after(60):
+        await Runner(agent, config=limit()).fit([1, 2])
 
-    assert time.monotonic() - begin < 5
+    assert ended == []
 
 
 async def test_leaving_the_runner_names_abandoned_threads_in_a_warning(
@@ -349,7 +351,7 @@ async def test_an_emit_in_an_abandoned_thread_ends_it(gate: threading.Event) -> 
         gate.wait(20)
         try:
             agl.emit_message("too late")
-        except Exception:
+        except Exception:  # noqa: BLE001  # what an agent that catches everything gets
             agl.emit_message("an agent that retries on every Exception")
         except BaseException as exc:
             heard.append(exc)
@@ -394,10 +396,11 @@ async def test_every_emitter_raises_in_an_abandoned_thread(gate: threading.Event
 
 async def test_a_cancelled_step_abandons_its_thread(gate: threading.Event) -> None:
     def agent(task: int) -> None:
+        trio.from_thread.run_sync(scope.cancel)
         gate.wait(20)
 
     async with Runner(agent) as runner:
-        with trio.move_on_after(0.05):
+        with trio.CancelScope() as scope:
             await runner.step(1)
 
         [rollout] = await runner.store.query_rollouts()
@@ -406,11 +409,16 @@ async def test_a_cancelled_step_abandons_its_thread(gate: threading.Event) -> No
 
 
 async def test_a_fit_cancelled_over_blocked_threads_requeues_them(gate: threading.Event) -> None:
+    begun: list[int] = []
+
     def agent(task: int) -> None:
+        begun.append(task)
+        if len(begun) == 2:
+            trio.from_thread.run_sync(scope.cancel)
         gate.wait(20)
 
     store = agl.InMemoryLightningStore()
-    with trio.move_on_after(0.1):
+    with trio.CancelScope() as scope:
         await Runner(agent, store=store, max_concurrency=2).fit(range(3))
 
     statuses = [rollout.status for rollout in await store.query_rollouts()]
@@ -444,7 +452,7 @@ def test_an_abandoned_thread_does_not_keep_the_process() -> None:
 
         @agl.rollout(config=agl.RolloutConfig(timeout_seconds=0.1))
         def agent(task):
-            time.sleep(60)
+            time.sleep(3600)
 
         print(trio.run(agl.Runner(agent).fit, [1, 2, 3]).counts["failed"])
         """

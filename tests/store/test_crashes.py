@@ -16,7 +16,7 @@ import pytest
 
 from lightning_trio import EnqueueRolloutRequest, SqliteLightningStore, audit
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
+pytestmark = [pytest.mark.heavy, pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")]
 
 TASKS = 1000
 

@@ -22,6 +22,8 @@ from lightning_trio import EnqueueRolloutRequest, PostgresLightningStore
 
 __all__ = ["postgres"]
 
+pytestmark = pytest.mark.heavy
+
 TASKS = 300
 LEASE_SECONDS = 1.5
 

@@ -417,11 +417,14 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.call(self.store.statistics).late_spans == self.model.late_spans
 
 
-@pytest.mark.parametrize("name", STORES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.heavy] if name != "memory" else []) for name in STORES]
+)
 def test_the_store_does_as_the_model(name: str) -> None:
     check_against_model(STORES[name], examples=60)
 
 
+@pytest.mark.heavy
 def test_the_store_in_postgresql_does_as_the_model(postgres: PostgresServer) -> None:
     # A schema each, since the server is the same for all.
     check_against_model(lambda folder: PostgresLightningStore(postgres.dsn, connections=2, schema=folder.name), 25)

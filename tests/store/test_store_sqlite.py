@@ -505,6 +505,7 @@ async def test_who_looks_for_all_hands_over_when_it_leaves(path: Path) -> None:
     assert second.results == [None]
 
 
+@pytest.mark.heavy
 def test_eight_processes_claim_each_rollout_exactly_once(path: Path) -> None:
     ids = in_store(path, lambda store: store.enqueue([EnqueueRolloutRequest(n) for n in range(1000)]))
     with ProcessPoolExecutor(8, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -553,6 +554,7 @@ trio.run(main)
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("seed", range(4))
 def test_what_was_acknowledged_survives_a_kill_at_any_moment(path: Path, seed: int) -> None:
     moment = random.Random(seed)

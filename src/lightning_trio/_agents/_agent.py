@@ -183,8 +183,8 @@ class FunctionalLitAgent(LitAgent[Any], Generic[P, R]):
         self._fn = fn
         self._name = name or str(getattr(fn, "__name__", type(fn).__name__))
         self.strip_proxy = strip_proxy
-        self.runs_in = runs_in
-        self.config = config
+        self.runs_in: LaneName | None = runs_in
+        self.config: RolloutConfig | None = config
         functools.update_wrapper(cast("Callable[..., Any]", self), fn)
         resolve_lane(self._name, fn, runs_in)
 

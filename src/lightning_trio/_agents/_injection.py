@@ -104,29 +104,33 @@ def _find_resource(agent: str, parameter: inspect.Parameter, resources: NamedRes
         if expected and not isinstance(named, expected):
             raise AgentSignatureError.other_resource(agent, parameter.name, expected[0].__name__, type(named).__name__)
         return named
-    if parameter.name in _BY_NAME:
-        by_name = wanted or (_BY_NAME[parameter.name],)
-        found = {name: resource for name, resource in resources.items() if isinstance(resource, by_name)}
-        if len(found) > 1:
-            logger.warning(
-                "the agent %s gets %r for its parameter %r, the first of %s; name the parameter like the "
-                "resource it should get",
-                agent,
-                next(iter(found)),
-                parameter.name,
-                list(found),
-            )
-        if found:
-            return next(iter(found.values()))
-    elif wanted:
-        found = {name: resource for name, resource in resources.items() if isinstance(resource, wanted)}
-        if len(found) == 1:
-            return next(iter(found.values()))
-        if found:
-            raise AgentSignatureError.several_resources(agent, parameter.name, wanted[0].__name__, found)
+    kinds = wanted or ((_BY_NAME[parameter.name],) if parameter.name in _BY_NAME else ())
+    found = {name: resource for name, resource in resources.items() if isinstance(resource, kinds)}
+    if len(found) > 1:
+        _choose_first(agent, parameter, found)
+    if found:
+        return next(iter(found.values()))
     if parameter.default is not inspect.Parameter.empty:
         return None
     if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
         raise AgentSignatureError.positional_only(agent, parameter.name)
-    kind = wanted[0] if wanted else _BY_NAME.get(parameter.name)
-    raise AgentSignatureError.cannot_supply(agent, parameter.name, None if kind is None else kind.__name__, resources)
+    raise AgentSignatureError.cannot_supply(agent, parameter.name, kinds[0].__name__ if kinds else None, resources)
+
+
+def _choose_first(agent: str, parameter: inspect.Parameter, found: NamedResources) -> None:
+    """Warn that a parameter gets the first of several resources, as Agent-lightning 0.3's names do; others may not.
+
+    Raises:
+        AgentSignatureError: the parameter has another name.
+    """
+    if parameter.name not in _BY_NAME:
+        [kind, *_] = [each.__name__ for each in _annotated_classes(parameter) if issubclass(each, Resource)]
+        raise AgentSignatureError.several_resources(agent, parameter.name, kind, found)
+    logger.warning(
+        "the agent %s gets %r for its parameter %r, the first of %s; name the parameter like the resource it should "
+        "get",
+        agent,
+        next(iter(found)),
+        parameter.name,
+        list(found),
+    )

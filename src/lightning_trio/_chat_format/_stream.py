@@ -63,10 +63,10 @@ class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_event(data: bytes) -> bytes:
-    """Return `data`, which has no line breaks, framed as a server-sent event.
+    r"""Return `data`, which has no line breaks, framed as a server-sent event.
 
     >>> encode_event(b"[DONE]")
-    b'data: [DONE]\\n\\n'
+    b'data: [DONE]\n\n'
     """
     return b"data: " + data + b"\n\n"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 _RELAXED = (50_000, 20, 100)
@@ -20,7 +20,7 @@ _before: tuple[int, int, int] | None = None
 
 
 @contextmanager
-def relaxed_gc() -> Iterator[None]:
+def relaxed_gc() -> Generator[None]:
     """Have the collector look for garbage after 50,000 new objects instead of 700, until the last block ends.
 
     It walks through older objects less often as well.

@@ -12,7 +12,7 @@ import _thread
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -42,7 +42,7 @@ class Work:
         return self._deadline < float("inf")
 
     @contextmanager
-    def claiming(self, attempts: trio.CancelScope) -> Iterator[None]:
+    def claiming(self, attempts: trio.CancelScope) -> Generator[None]:
         """Begin attempts within the block, to run within `attempts`; a signal leaves the block at once."""
         self._attempts = attempts
         with trio.CancelScope() as self._claims:
@@ -102,12 +102,12 @@ class Stop:
         """What there is to stop."""
         self._signum: int | None = None
         self._deadline = float("inf")
-        self.token = trio.lowlevel.current_trio_token()
-        self.signals = 0
+        self.token: trio.lowlevel.TrioToken = trio.lowlevel.current_trio_token()
+        self.signals: int = 0
         """How many signals have come since there is something to stop."""
 
     @contextmanager
-    def working(self) -> Iterator[Work]:
+    def working(self) -> Generator[Work]:
         """Let signals stop what goes on within the block; its end raises what they stand for.
 
         Raises:

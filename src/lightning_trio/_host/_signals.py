@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Generic, TypeVar
@@ -39,7 +39,7 @@ class SharedHandler(Generic[T]):
         """The handlers that were there before, by signal."""
 
     @contextmanager
-    def joined(self, member: T) -> Iterator[None]:
+    def joined(self, member: T) -> Generator[None]:
         """Handle the signals for `member`, too, within the block, if this is the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield

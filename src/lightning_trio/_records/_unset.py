@@ -1,4 +1,4 @@
-""" "Not given", where None is a value."""
+"""What stands for "not given" where None is a value."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ PromptEngine: TypeAlias = Literal["f-string", "jinja"]
 @public
 @attrs.frozen
 class PromptTemplate(Resource, resource_type="prompt_template"):
-    """A prompt with placeholders.
+    r"""A prompt with placeholders.
 
     Args:
         template: the text.
@@ -34,7 +34,7 @@ class PromptTemplate(Resource, resource_type="prompt_template"):
     ``{name}`` with a plain name is replaced and every other brace is text. What looks like a placeholder with an
     attribute, index or format there, such as ``{price:.2f}``, stays as it is, with a warning.
 
-    >>> PromptTemplate("Answer {question} as {\\"a\\": 1}", engine="f-string").format(question="why?")
+    >>> PromptTemplate("Answer {question} as {\"a\": 1}", engine="f-string").format(question="why?")
     'Answer why? as {"a": 1}'
     """
 

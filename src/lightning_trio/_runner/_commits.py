@@ -6,7 +6,7 @@ Whatever has ended while the store was busy goes into the next commit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 import attrs
@@ -87,7 +87,7 @@ class Commits:
         return waiter.status
 
     @contextmanager
-    def expecting(self) -> Iterator[None]:
+    def expecting(self) -> Generator[None]:
         """Keep committing at least until the block ends, for outcomes that come from it."""
         self._expecting += 1
         try:

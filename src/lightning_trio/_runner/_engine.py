@@ -7,7 +7,7 @@ ends).
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import attrs
@@ -253,7 +253,7 @@ class Engine:
         self._workers.committed(ended, attempt_status)
 
     @contextmanager
-    def notifying_of_failures(self, run_id: str, fn: Callable[[], None]) -> Iterator[None]:
+    def notifying_of_failures(self, run_id: str, fn: Callable[[], None]) -> Generator[None]:
         """Call `fn` whenever a rollout of the run has failed for good."""
         self._on_failure[run_id] = fn
         try:
@@ -264,7 +264,7 @@ class Engine:
     # Opening and closing.
 
     @contextmanager
-    def _call(self) -> Iterator[None]:
+    def _call(self) -> Generator[None]:
         """Mark something that runs attempts, so that closing the runner ends it and waits for its commits."""
         self.check_open()
         with trio.CancelScope() as scope, self.commits.expecting():

@@ -76,7 +76,7 @@ class Runner:
     4.0
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # options, each by its name
         self,
         agent: LitAgent[Any] | Callable[..., Any],
         *,

@@ -24,7 +24,7 @@ from .._resources import LLM, LostKey, Resource, UnknownResource, token_for_key
 from ._pydantic_models import is_model, rest_of_model
 
 
-def tagged(value: Any, path: str) -> Any:
+def tagged(value: Any, path: str) -> Any:  # noqa: C901  # one line for each kind of value
     """Return `value` made of what JSON has.
 
     Raises:

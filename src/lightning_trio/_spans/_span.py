@@ -128,7 +128,7 @@ class Span:
         return None if self.parent_id is None else SpanContext(self.trace_id, self.parent_id)
 
     @classmethod
-    def from_attributes(
+    def from_attributes(  # noqa: PLR0913  # the fields of a span
         cls,
         *,
         attributes: Attributes,

@@ -70,7 +70,7 @@ class Session:
         adapter: Adapter[Any] | None = None,
     ) -> None:
         self.adapter: Adapter[Any] | None = adapter
-        self.run_id = run.run_id
+        self.run_id: str = run.run_id
         self.store = store
         self.initial_resources: NamedResources = {} if initial is None else initial.resources
         self._record = run
@@ -79,7 +79,7 @@ class Session:
         self._window = max(_WINDOW_AT_LEAST, 4 * max_concurrency)
         self._rounds: Counter[str] = Counter()
         self._published: set[str] = set()
-        self.begun = trio.Event()
+        self.begun: trio.Event = trio.Event()
         """Whether what is in the queue may be run: not before an algorithm that has saved its state has loaded it."""
         if run.state is None:
             self.begun.set()

@@ -41,7 +41,7 @@ class RunningTask:
 
 def thread_place(ident: int | None) -> RunningTask | None:
     """Return where a thread stands, None if it has not begun or has ended."""
-    frame = None if ident is None else sys._current_frames().get(ident)
+    frame = None if ident is None else sys._current_frames().get(ident)  # pyright: ignore[reportPrivateUsage]  # documented
     return None if frame is None else place_of("thread", list(outwards(frame, None))[::-1])
 
 

@@ -100,7 +100,8 @@ async def run_natively(bound: BoundAgent, task: Any, arguments: Mapping[str, Any
 def _task_place(task: trio.lowlevel.Task, outer_nurseries: int, loop_thread: int, depth: int) -> RunningTask | None:
     coro: Any = task.coro
     if coro.cr_running:
-        frames = list(outwards(sys._current_frames().get(loop_thread), coro.cr_frame))[::-1]
+        innermost = sys._current_frames().get(loop_thread)  # pyright: ignore[reportPrivateUsage]  # documented
+        frames = list(outwards(innermost, coro.cr_frame))[::-1]
     else:
         frames = [frame for frame, _ in task.iter_await_frames()]
     codes = [frame.f_code for frame in frames]

@@ -341,6 +341,15 @@ def _of_status(rollout: Rollout, finished: bool) -> Iterator[str]:
         yield f"rollout {rollout.rollout_id} is {rollout.status} and has a time of its end"
 
 
+def _of_attempt(name: str, attempt: Attempt) -> Iterator[str]:
+    if attempt.status in TERMINAL_ATTEMPT and attempt.end_time is None:
+        yield f"{name}: attempt {attempt.attempt_id} is {attempt.status} without a time of its end"
+    if attempt.status not in TERMINAL_ATTEMPT and attempt.end_time is not None:
+        yield f"{name}: attempt {attempt.attempt_id} is {attempt.status} and has a time of its end"
+    if attempt.status == "succeeded" and attempt.error is not None:
+        yield f"{name}: attempt {attempt.attempt_id} is succeeded and has an error: {attempt.error.type}"
+
+
 def _of_attempts(rollout: Rollout, attempts: Sequence[Attempt]) -> Iterator[str]:
     name = f"rollout {rollout.rollout_id}"
     numbers = [attempt.sequence_id for attempt in attempts]
@@ -350,17 +359,16 @@ def _of_attempts(rollout: Rollout, attempts: Sequence[Attempt]) -> Iterator[str]
         if attempt.status not in TERMINAL_ATTEMPT:
             yield f"{name}: attempt {attempt.attempt_id} was superseded and is still {attempt.status}"
     for attempt in attempts:
-        if attempt.status in TERMINAL_ATTEMPT and attempt.end_time is None:
-            yield f"{name}: attempt {attempt.attempt_id} is {attempt.status} without a time of its end"
-        if attempt.status not in TERMINAL_ATTEMPT and attempt.end_time is not None:
-            yield f"{name}: attempt {attempt.attempt_id} is {attempt.status} and has a time of its end"
-        if attempt.status == "succeeded" and attempt.error is not None:
-            yield f"{name}: attempt {attempt.attempt_id} is succeeded and has an error: {attempt.error.type}"
+        yield from _of_attempt(name, attempt)
     if not attempts:
         if rollout.status in ("succeeded", "failed", "running", "preparing"):
             yield f"{name} is {rollout.status} and was never attempted"
         return
-    last = attempts[-1]
+    yield from _of_last_attempt(rollout, attempts)
+
+
+def _of_last_attempt(rollout: Rollout, attempts: Sequence[Attempt]) -> Iterator[str]:
+    name, last = f"rollout {rollout.rollout_id}", attempts[-1]
     if rollout.status in _FITS and last.status not in _FITS[rollout.status]:
         yield f"{name} is {rollout.status}, and its last attempt is {last.status}"
     if rollout.status in ("running", "preparing") and last.status in TERMINAL_ATTEMPT:

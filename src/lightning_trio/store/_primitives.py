@@ -257,7 +257,7 @@ def _marks_open(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitabl
     @functools.wraps(method)
     async def enter(self: StorePrimitives) -> Any:
         opened = await method(self)
-        self._is_open = True
+        self._is_open = True  # pyright: ignore[reportPrivateUsage]  # of the class that the method is wrapped for
         return opened
 
     return enter
@@ -266,7 +266,7 @@ def _marks_open(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitabl
 def _marks_closed(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(method)
     async def leave(self: StorePrimitives, *error: Any) -> Any:
-        self._is_open = False
+        self._is_open = False  # pyright: ignore[reportPrivateUsage]
         return await method(self, *error)
 
     return leave

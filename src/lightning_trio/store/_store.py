@@ -133,7 +133,7 @@ class LightningStore(StorePrimitives):
             )
         )
 
-    async def query_rollouts(
+    async def query_rollouts(  # noqa: PLR0913  # filters, each by its name
         self,
         *,
         status_in: Collection[RolloutStatus] | None = None,
@@ -184,7 +184,7 @@ class LightningStore(StorePrimitives):
         found = await self.query_attempts(rollout_id, sort_order="desc", limit=1)
         return found[0] if found else None
 
-    async def query_spans(
+    async def query_spans(  # noqa: PLR0913  # filters, each by its name
         self,
         rollout_id: str,
         attempt_id: str | None = None,

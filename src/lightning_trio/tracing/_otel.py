@@ -45,7 +45,7 @@ class RouteSpans(SpanProcessor):
     """
 
     def __init__(self, provider: TracerProvider) -> None:
-        self.resource = OtelResource(dict(provider.resource.attributes), provider.resource.schema_url)
+        self.resource: OtelResource = OtelResource(dict(provider.resource.attributes), provider.resource.schema_url)
         """What all spans of the provider have in common; one object, by which they are known again."""
         # By both ids: libraries draw theirs from `random`, which agents may seed alike, and then span ids repeat.
         self._owners: dict[tuple[int, int], AttemptRecorder] = {}

@@ -95,25 +95,25 @@ class AttemptRecorder:
         host_link: Link | None,
     ) -> None:
         # Written out, for it runs once an attempt and attrs' factories would take twice as long.
-        self.tracer = tracer
-        self.rollout = rollout
-        self.resources = resources
-        self.agent_name = agent_name
-        self.host_link = host_link
-        self.trace_id = new_trace_id()
-        self.root_id = new_span_id()
-        self.start_time = time.time()
+        self.tracer: SpanSink = tracer
+        self.rollout: AttemptedRollout = rollout
+        self.resources: NamedResources = resources
+        self.agent_name: str = agent_name
+        self.host_link: Link | None = host_link
+        self.trace_id: str = new_trace_id()
+        self.root_id: str = new_span_id()
+        self.start_time: float = time.time()
         self.spans: list[Span] = []
         self.open_spans: dict[str, OpenSpan] = {}
         self.library_spans: dict[int, tuple[int, ReadableSpan]] = {}
         """Library spans still open: span id → (sequence id, the live span)."""
-        self.has_foreign_spans = False
-        self.activity = 0
+        self.has_foreign_spans: bool = False
+        self.activity: int = 0
         """Counts starts and ends of spans, so that a watcher can tell silence."""
         self.remote_activity: Callable[[], int] | None = None
         """Counts what is recorded for this attempt in another process."""
-        self.closed = False
-        self.abandoned = False
+        self.closed: bool = False
+        self.abandoned: bool = False
         self._sequence = itertools.count(2)
 
     def context(self) -> Context:
@@ -136,7 +136,7 @@ class AttemptRecorder:
         self.activity += 1
         return next(self._sequence)
 
-    def make_span(
+    def make_span(  # noqa: PLR0913  # the fields of a span; positional, for it runs once a span
         self,
         sequence_id: int,
         span_id: str,

@@ -101,7 +101,7 @@ class AsyncioBridge:
         calls = [*self.calls, *self.abandoned]
         call = next((call for call in calls if task is not None and call.owns(task)), None)
         who = "no agent's task" if call is None else f"the agent of {call}"
-        frame = sys._current_frames().get(self.thread.ident or 0)
+        frame = sys._current_frames().get(self.thread.ident or 0)  # pyright: ignore[reportPrivateUsage]  # documented
         if frame is None:
             return who
         lines = traceback.extract_stack(frame)

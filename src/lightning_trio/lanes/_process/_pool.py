@@ -220,7 +220,7 @@ def _hold_back_interrupts(context: trio_parallel.WorkerContext) -> None:
         return
     # There is no public place for this. A worker inherits the mask of the thread that starts it, which is one of
     # Trio's and goes on to serve others, so it has to get its own mask back there.
-    make_worker: Any = context._worker_class
+    make_worker: Any = context._worker_class  # pyright: ignore[reportPrivateUsage]
 
     def make_quiet_worker(*args: Any) -> Any:
         worker = make_worker(*args)

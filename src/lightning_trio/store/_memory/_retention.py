@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 
 from ._entry import Entry
@@ -50,7 +50,7 @@ class Retention:
             self._forget(rollout_id)
 
     @contextmanager
-    def holding(self, run_id: str | None) -> Iterator[None]:
+    def holding(self, run_id: str | None) -> Generator[None]:
         """Keep a run's finished rollouts at least until the block ends."""
         self._holds[run_id] = self._holds.get(run_id, 0) + 1
         try:

@@ -164,7 +164,7 @@ def _restart(
     state.attempt_id, state.attempt_status = attempt.attempt_id, "preparing"
     state.final_reward, state.worker_id = None, call.worker_id
     [row] = transaction.select(ROLLOUT_RECORD, "FROM rollouts r WHERE r.number = ?", (state.number,))
-    fields = {**rollout_fields(ids, row), "status": "preparing", "config": state.config}
+    fields: dict[str, Any] = {**rollout_fields(ids, row), "status": "preparing", "config": state.config}
     rollout = AttemptedRollout(**fields, attempt=attempt)
     _insert_attempts(transaction, [_Started(state.number, state.run_id, rollout)])
     write_states(transaction, [state])

@@ -65,7 +65,7 @@ class SqliteLightningStore(SqlLightningStore):
             raise TypeError(f"path={path!r} is no path of a file; give a str or a pathlib.Path, such as 'runs.db'")
         if os.fspath(path) in ("", ":memory:"):
             raise ValueError(f"path={path!r} names no file; for a store in memory use InMemoryLightningStore()")
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._synchronous = synchronous
         self._busy_seconds = busy_seconds
         self._makes_folder = False

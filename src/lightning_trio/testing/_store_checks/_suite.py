@@ -7,7 +7,7 @@ from . import (
     _changes,
     _counts,
     _familiar,
-    _opening,
+    _opening,  # pyright: ignore[reportPrivateUsage]  # the module, which it takes for a name of the package
     _queries,
     _queue,
     _resources,

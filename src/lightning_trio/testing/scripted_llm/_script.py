@@ -275,9 +275,9 @@ class Playback:
     """A script being played: the requests that came, the replies they get, and the counts."""
 
     def __init__(self, script: Script) -> None:
-        self.reply_to = _read_script(script)
+        self.reply_to: Callable[[RecordedRequest], Reply | Fault] = _read_script(script)
         self.requests: list[RecordedRequest] = []
-        self.statistics = ScriptedLLMStatistics(0, 0, 0, 0, 0)
+        self.statistics: ScriptedLLMStatistics = ScriptedLLMStatistics(0, 0, 0, 0, 0)
 
     def record(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> RecordedRequest:
         """Add a request to those that came and return its record."""

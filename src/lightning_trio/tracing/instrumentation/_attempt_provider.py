@@ -12,7 +12,9 @@ from weakref import WeakKeyDictionary
 
 from opentelemetry.context import Context
 from opentelemetry.trace import NoOpTracer, Span, Tracer, TracerProvider
-from opentelemetry.util._decorator import _agnosticcontextmanager
+
+# What OpenTelemetry's own tracers are decorated with: libraries use `start_as_current_span` as a decorator, too.
+from opentelemetry.util._decorator import _agnosticcontextmanager  # pyright: ignore[reportPrivateUsage]
 
 from .._current import find_recorder
 
