@@ -10,12 +10,11 @@ from typing import Any, Protocol
 import attrs
 import outcome
 import trio
-from opentelemetry import context as otel_context
 
-from .._records import AttemptedRollout, AttemptOutcome, ErrorRecord
+from .._records import AttemptedRollout, AttemptOutcome, AttemptStatus, ErrorRecord
 from .._spans import Span, find_final_reward, sum_usage
 from ..lanes import OpenLane, record_return
-from ..tracing import CURRENT, Tracer
+from ..tracing import AttemptRecorder, Tracer
 from ._ending import RETURNED, Cancelled, Ending, Silent, TimedOut, ending_of, settle
 from ._live_attempt import EndedAttempt, LiveAttempt
 from ._redaction import redact
@@ -55,30 +54,29 @@ class AttemptParts:
 
 
 async def run_attempt(live: LiveAttempt, parts: AttemptParts) -> EndedAttempt:
-    """Run one attempt to its end, whatever the end is; raises nothing."""
+    """Run one attempt to its end, whatever the end is, in a context that knows of it; raises nothing."""
     recorder, hooks = live.recorder, parts.hooks
-    rollout = recorder.rollout
-    live.owner = trio.lowlevel.current_task()
-    token = CURRENT.set(recorder)
-    otel_token = otel_context.attach(recorder.context())
-    try:
-        ending = await _reach_ending(live, parts)
-        duration = parts.clock.current_time() - live.started
-        if hooks is not None:
-            ending = await _close(live, ending, hooks.end_trace(rollout))
-        abandoned = None if live.call is None else live.call.abandoned
-        status, exception = settle(ending, late=duration >= live.limit, abandoned=abandoned)
-        error = None if exception is None else ErrorRecord.from_exception(exception)
-        recorder.abandoned = abandoned is not None
-        spans = recorder.close(status, None if error is None else f"{error.type}: {error.message}")
-        error, spans = redact(error, spans)
-        if hooks is not None:
-            ending = await _close(live, ending, hooks.end(rollout, spans))
-    finally:
-        otel_context.detach(otel_token)
-        CURRENT.reset(token)
-    attempt = rollout.attempt
-    report = AttemptOutcome(
+    ending = await _reach_ending(live, parts)
+    duration = parts.clock.current_time() - live.started
+    if hooks is not None:
+        ending = await _close(live, ending, hooks.end_trace(recorder.rollout))
+    abandoned = None if live.call is None else live.call.abandoned
+    status, exception = settle(ending, late=duration >= live.limit, abandoned=abandoned)
+    error = None if exception is None else ErrorRecord.from_exception(exception)
+    recorder.abandoned = abandoned is not None
+    spans = recorder.close(status, None if error is None else f"{error.type}: {error.message}")
+    error, spans = redact(error, spans)
+    if hooks is not None:
+        ending = await _close(live, ending, hooks.end(recorder.rollout, spans))
+    stop = ending.stop if isinstance(ending, Cancelled) else None
+    return EndedAttempt(recorder.rollout, _outcome(recorder, status, spans, error, duration), stop, abandoned)
+
+
+def _outcome(
+    recorder: AttemptRecorder, status: AttemptStatus, spans: Sequence[Span], error: ErrorRecord | None, duration: float
+) -> AttemptOutcome:
+    attempt = recorder.rollout.attempt
+    return AttemptOutcome(
         attempt.rollout_id,
         attempt.attempt_id,
         status,
@@ -89,8 +87,6 @@ async def run_attempt(live: LiveAttempt, parts: AttemptParts) -> EndedAttempt:
         duration,
         usage=sum_usage(spans),
     )
-    stop = ending.stop if isinstance(ending, Cancelled) else None
-    return EndedAttempt(rollout, report, stop, abandoned)
 
 
 async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:

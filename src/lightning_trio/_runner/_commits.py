@@ -55,10 +55,7 @@ class Commits:
 
     def soon(self, ended: EndedAttempt) -> None:
         """Commit an outcome with the next ones."""
-        self._put(ended, None)
-
-    def _put(self, ended: EndedAttempt, waiter: _Waiter | None) -> None:
-        self._uncommitted.append((ended, waiter))
+        self._uncommitted.append((ended, None))
         if self._arrival is not None:
             self._wake()
 
@@ -76,7 +73,8 @@ class Commits:
             RunnerClosed: the store has failed, and the error is raised where the runner was opened.
         """
         waiter = _Waiter()
-        self._put(ended, waiter)
+        self._uncommitted.append((ended, waiter))
+        self._wake()
         with trio.CancelScope(shield=True):
             await waiter.committed.wait()
         if ended.stop is not None:

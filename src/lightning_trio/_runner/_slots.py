@@ -37,4 +37,6 @@ class Slots:
 
     def give_back(self, count: int = 1) -> None:
         """Let others have `count`."""
-        self._free += count - len(self._waiting.unpark(count=count))
+        self._free += count
+        if self._waiting:
+            self._free -= len(self._waiting.unpark(count=count))

@@ -21,7 +21,7 @@ from .._records import FINAL, GIVE_BACK, AttemptedRollout, AttemptOutcome, Attem
 from .._resources import NamedResources
 from .._spans import Link
 from ..lanes import Call
-from ..tracing import AttemptRecorder
+from ..tracing import AttemptRecorder, enter_attempt, leave_attempt
 from ._attempt import AttemptParts, run_attempt
 from ._bindings import Bindings
 from ._live_attempt import EndedAttempt, LiveAttempt
@@ -116,7 +116,10 @@ class LocalWorkers:
 
     @trio.lowlevel.enable_ki_protection
     async def _run_and_report(self, claimed: ClaimedRollout, report: Callable[[EndedAttempt], None]) -> None:
-        ended = await self.run(claimed)
+        live = self._begin(claimed)
+        # Never left: the context is this task's own and ends with it.
+        enter_attempt(live.recorder)
+        ended = await self._run(live, claimed.spent)
         if ended.outcome.status == "cancelled":
             ended.outcome = attrs.evolve(ended.outcome, next=GIVE_BACK)
         report(ended)
@@ -124,16 +127,23 @@ class LocalWorkers:
             raise ended.stop
 
     async def run(self, claimed: ClaimedRollout) -> EndedAttempt:
-        """Run an attempt here."""
+        """Run an attempt in the caller's task."""
         live = self._begin(claimed)
-        attempt_id = claimed.rollout.attempt.attempt_id
+        context = enter_attempt(live.recorder)
+        try:
+            return await self._run(live, claimed.spent)
+        finally:
+            leave_attempt(context)
+
+    async def _run(self, live: LiveAttempt, spent: float) -> EndedAttempt:
+        attempt_id = live.recorder.rollout.attempt.attempt_id
         self.live[attempt_id] = live
         ended = await run_attempt(live, self._parts)
         del self.live[attempt_id]
         outcome = ended.outcome
         if outcome.status != "succeeded" and outcome.status != "cancelled":
             self.late_results += live.returned_late
-            ended.outcome = self._plan_retry(live, outcome, claimed.spent)
+            ended.outcome = self._plan_retry(live, outcome, spent)
         return ended
 
     def _begin(self, claimed: ClaimedRollout) -> LiveAttempt:
@@ -148,6 +158,7 @@ class LocalWorkers:
             live = LiveAttempt(recorder, None, None, bound, now)
         else:
             live = LiveAttempt(recorder, Call(bound, recorder), parts.lanes[bound.lane], None, now)
+        live.owner = trio.lowlevel.current_task()
         if config.queue_timeout_seconds is not None or config.total_timeout_seconds is not None:
             waited = attempt.start_time - rollout.start_time
             live.allowance = allowance(config, attempt.sequence_id, waited, spent)

@@ -5,6 +5,8 @@ from ._context import current_recorder as current_recorder
 from ._context import current_resources as current_resources
 from ._context import current_rollout as current_rollout
 from ._current import CURRENT as CURRENT
+from ._current import enter_attempt as enter_attempt
+from ._current import leave_attempt as leave_attempt
 from ._export import ExporterStatistics as ExporterStatistics
 from ._open_span import OpenSpan as OpenSpan
 from ._otel_context import host_link as host_link

@@ -18,7 +18,7 @@ from opentelemetry.trace import INVALID_SPAN, SpanContext
 
 from .. import semconv
 from .._errors import AttemptAbandoned, NoActiveRollout
-from .._ids import new_span_id, new_trace_id
+from .._ids import new_span_id, new_trace_and_span_id
 from .._records import AttemptedRollout, AttemptStatus
 from .._resources import NamedResources
 from .._spans import OK_STATUS, Event, Link, Span, TraceStatus, hang_below_root
@@ -100,8 +100,9 @@ class AttemptRecorder:
         self.resources: NamedResources = resources
         self.agent_name: str = agent_name
         self.host_link: Link | None = host_link
-        self.trace_id: str = new_trace_id()
-        self.root_id: str = new_span_id()
+        self.trace_id: str
+        self.root_id: str
+        self.trace_id, self.root_id = new_trace_and_span_id()
         self.start_time: float = time.time()
         self.spans: list[Span] = []
         self.open_spans: dict[str, OpenSpan] = {}

@@ -157,6 +157,8 @@ class Tracer:
 
     def finish_attempt(self, spans: Sequence[Span]) -> None:
         """Queue a finished attempt's spans for every exporter."""
+        if not self._queues:
+            return
         own = spans
         if self._joined and self._route is not None:
             resource = self._route.resource

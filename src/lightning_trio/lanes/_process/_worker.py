@@ -15,14 +15,13 @@ from contextlib import ExitStack, suppress
 from typing import cast
 
 import trio
-from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from ..._concurrency import sole_exception
 from ..._errors import AgentError
 from ..._records import names_of_members
 from ..._spans import is_number
-from ...tracing import CURRENT, AttemptRecorder, Tracer
+from ...tracing import AttemptRecorder, Tracer, enter_attempt, leave_attempt
 from .._function import is_async_function
 from .._returns import record_return
 from ._journal import Journal, journal_path
@@ -88,8 +87,7 @@ def _load(packed: bytes) -> PackedAgent:
 
 
 def _call_in_context(recorder: AttemptRecorder, agent: PackedAgent) -> object:
-    token = CURRENT.set(recorder)
-    otel_token = otel_context.attach(recorder.context())
+    context = enter_attempt(recorder)
     try:
         value = _call(recorder, agent)
         if value is None or (value.__class__ is list and not value):
@@ -102,8 +100,7 @@ def _call_in_context(recorder: AttemptRecorder, agent: PackedAgent) -> object:
         record_return(recorder, value)
         return None
     finally:
-        otel_context.detach(otel_token)
-        CURRENT.reset(token)
+        leave_attempt(context)
 
 
 def _call(recorder: AttemptRecorder, agent: PackedAgent) -> object:

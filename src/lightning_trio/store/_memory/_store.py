@@ -167,7 +167,10 @@ class InMemoryLightningStore(LightningStore):
         default_config: RolloutConfig | None = None,
     ) -> list[AttemptedRollout]:
         await trio.lowlevel.checkpoint()
-        return self._new_attempts(self._queues.take(limit, run_id), worker_id, default_config)
+        entries = list(self._queues.take(limit, run_id))
+        for entry in entries:
+            entry.place = None
+        return self._new_attempts(entries, worker_id, default_config)
 
     async def wait_claimable(self, *, run_id: str | None = None) -> None:
         await trio.lowlevel.checkpoint()
