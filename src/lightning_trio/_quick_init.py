@@ -19,7 +19,8 @@ T = TypeVar("T")
 def quick_init(cls: type[T]) -> type[T]:
     """Give a frozen attrs class with slots a quicker ``__init__``; to be written above ``@attrs.frozen``.
 
-    Signature, defaults, validators and errors stay as they are. Subclasses of the class get attrs' own.
+    Signature, defaults, validators and errors stay as they are; validators run also where attrs has them switched off.
+    Subclasses of the class get attrs' own.
 
     Raises:
         TypeError: a field has a converter, or a default that looks at the object.
@@ -39,7 +40,6 @@ def quick_init(cls: type[T]) -> type[T]:
         "open_class": _unfrozen(cls),
         "set_attribute": object.__setattr__,
         "NOTHING": attrs.NOTHING,
-        "attrs": attrs,
     }
     parameters: list[str] = []
     keywords: list[str] = []
@@ -69,7 +69,6 @@ def quick_init(cls: type[T]) -> type[T]:
         "    set_attribute(self, '__class__', open_class)",
         *(f"    {line}" for line in assignments),
         "    set_attribute(self, '__class__', frozen)",
-        *(["    if attrs.validators.get_disabled(): return"] if validators else []),
         *(f"    {line}" for line in validators),
     ]
     exec(compile("\n".join(lines), f"<quick_init of {cls.__module__}.{cls.__qualname__}>", "exec"), namespace)

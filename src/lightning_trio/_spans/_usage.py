@@ -36,6 +36,8 @@ class Usage:
 
 NO_USAGE = Usage()
 
+_KEYS = frozenset({semconv.GEN_AI_USAGE_INPUT_TOKENS, semconv.GEN_AI_USAGE_OUTPUT_TOKENS, semconv.GEN_AI_USAGE_COST})
+
 _TOTALS = frozenset({semconv.INVOKE_AGENT, "create_agent", "execute_tool"})
 """Operations whose spans repeat what the calls below them took."""
 
@@ -52,11 +54,7 @@ def sum_usage(spans: Iterable[Span]) -> Usage:
     usage = NO_USAGE
     for span in spans:
         attributes = span.attributes
-        if (
-            semconv.GEN_AI_USAGE_INPUT_TOKENS in attributes
-            or semconv.GEN_AI_USAGE_OUTPUT_TOKENS in attributes
-            or semconv.GEN_AI_USAGE_COST in attributes
-        ) and attributes.get(semconv.GEN_AI_OPERATION_NAME) not in _TOTALS:
+        if not _KEYS.isdisjoint(attributes) and attributes.get(semconv.GEN_AI_OPERATION_NAME) not in _TOTALS:
             usage += Usage(
                 int(_number(attributes.get(semconv.GEN_AI_USAGE_INPUT_TOKENS))),
                 int(_number(attributes.get(semconv.GEN_AI_USAGE_OUTPUT_TOKENS))),

@@ -20,7 +20,7 @@ class Waits:
     """Wake callers when enough of the rollouts that they wait for have ended."""
 
     def __init__(self) -> None:
-        self._waits: dict[str, list[_Wait]] = {}
+        self._waits: dict[str, tuple[_Wait, ...]] = {}
         """By rollout id."""
 
     def __len__(self) -> int:
@@ -36,13 +36,17 @@ class Waits:
     async def wait(self, rollout_ids: Collection[str], count: int) -> None:
         """Wait until `count` of the rollouts, none of which has ended yet, have."""
         wait = _Wait(count)
+        # One tuple for all rollouts that have no other wait, which is nearly all.
+        alone = (wait,)
         for rollout_id in rollout_ids:
-            self._waits.setdefault(rollout_id, []).append(wait)
+            others = self._waits.get(rollout_id)
+            self._waits[rollout_id] = alone if others is None else (*others, wait)
         try:
             await wait.done.wait()
         finally:
             for rollout_id in rollout_ids:
-                if waits := self._waits.get(rollout_id):
-                    waits.remove(wait)
-                    if not waits:
-                        del self._waits[rollout_id]
+                waits = self._waits.get(rollout_id)
+                if waits is alone:
+                    del self._waits[rollout_id]
+                elif waits is not None:
+                    self._waits[rollout_id] = tuple(each for each in waits if each is not wait)
