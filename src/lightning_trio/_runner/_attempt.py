@@ -57,7 +57,9 @@ async def run_attempt(live: LiveAttempt, parts: AttemptParts) -> EndedAttempt:
     """Run one attempt to its end, whatever the end is, in a context that knows of it; raises nothing."""
     recorder, hooks = live.recorder, parts.hooks
     ending = await _reach_ending(live, parts)
-    duration = parts.clock.current_time() - live.started
+    duration = live.duration
+    if duration is None:
+        duration = parts.clock.current_time() - live.started
     if hooks is not None:
         ending = await _close(live, ending, hooks.end_trace(recorder.rollout))
     abandoned = None if live.call is None else live.call.abandoned
@@ -116,7 +118,8 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
                 await trio.lowlevel.checkpoint_if_cancelled()
                 value = await _call(live)
                 # By the clock: to the scope nothing has happened if the agent never heard of its cancellation.
-                live.returned_late = live.silent or clock.current_time() - live.started >= live.limit
+                live.duration = clock.current_time() - live.started
+                live.returned_late = live.silent or live.duration >= live.limit
             if live.scope.cancelled_caught or live.returned_late:
                 return _time_is_up(live)
         record_return(live.recorder, value)

@@ -38,6 +38,8 @@ class LiveAttempt:
     """The task that runs the attempt."""
     scope: trio.CancelScope | None = None
     """What its deadline stands on; None while it has none."""
+    duration: float | None = None
+    """How many seconds the agent ran, once it has returned in time or late."""
     silent: bool = False
     """Whether it was stopped because it recorded nothing."""
     returned_late: bool = False

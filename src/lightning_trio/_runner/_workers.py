@@ -10,7 +10,7 @@ import functools
 import logging
 import random
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import attrs
 import trio
@@ -30,7 +30,8 @@ from ._slots import Slots
 logger = logging.getLogger("lightning_trio.runner")
 
 
-class ClaimedRollout(NamedTuple):
+@attrs.define(eq=False)
+class ClaimedRollout:
     """A rollout with its new attempt, and what that is run with.
 
     `host` is a link to the host program's span that it was started in, `spent` how many seconds ago the rollout's first
@@ -149,9 +150,9 @@ class LocalWorkers:
     def _begin(self, claimed: ClaimedRollout) -> LiveAttempt:
         self.attempts += 1
         parts = self._parts
-        rollout, resources, host, spent = claimed
+        rollout, resources = claimed.rollout, claimed.resources
         config, attempt = rollout.config, rollout.attempt
-        recorder = AttemptRecorder(parts.tracer, rollout, resources, parts.agent_name, host)
+        recorder = AttemptRecorder(parts.tracer, rollout, resources, parts.agent_name, claimed.host)
         bound = self.bindings.try_to_bind(rollout.mode, resources)
         now = parts.clock.current_time()
         if isinstance(bound, LightningTrioError):
@@ -161,7 +162,7 @@ class LocalWorkers:
         live.owner = trio.lowlevel.current_task()
         if config.queue_timeout_seconds is not None or config.total_timeout_seconds is not None:
             waited = attempt.start_time - rollout.start_time
-            live.allowance = allowance(config, attempt.sequence_id, waited, spent)
+            live.allowance = allowance(config, attempt.sequence_id, waited, claimed.spent)
             live.limit = live.allowance.seconds
         elif config.timeout_seconds is not None:
             live.limit = config.timeout_seconds

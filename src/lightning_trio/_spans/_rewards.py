@@ -76,7 +76,10 @@ def reward_attributes(
     """
     if attributes:
         return {**sanitize_attributes(attributes), **reward_attributes(reward, primary_key)}
-    if reward.__class__ is float or not isinstance(reward, Mapping):
+    if type(reward) is float and primary_key is None and math.isfinite(reward):
+        # What nearly all rewards are, without three more calls.
+        return {semconv.PRIMARY_REWARD_NAME: semconv.PRIMARY_REWARD, semconv.PRIMARY_REWARD_VALUE: reward}
+    if not isinstance(reward, Mapping):
         if primary_key is not None:
             raise ValueError(f"primary_key={primary_key!r} goes with a reward of several dimensions")
         return {
@@ -167,7 +170,10 @@ def find_final_reward(spans: Sequence[Span | SpanCoreFields]) -> float | None:
     1.0
     """
     for span in reversed(spans):
-        value = get_reward_value(span)
-        if value is not None:
+        value = span.attributes.get(semconv.PRIMARY_REWARD_VALUE)
+        if type(value) is float and math.isfinite(value):
             return value
+        reward = get_reward_value(span)
+        if reward is not None:
+            return reward
     return None

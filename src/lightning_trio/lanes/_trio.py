@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import attrs
 import trio
@@ -52,27 +52,24 @@ def check_async(agent: str, fn: Callable[..., Any], lane: str) -> None:
         )
 
 
-class _Task(NamedTuple):
-    """The task a call runs in, and how many of its nurseries are not the agent's."""
-
-    task: trio.lowlevel.Task
-    outer_nurseries: int
-
-
 class OpenTrioLane(OpenLane):
     """Call agents in the caller's task."""
 
     def run(self, call: Call) -> Awaitable[Any]:
         """Call the agent here."""
         task = trio.lowlevel.current_task()
-        call.state = _Task(task, len(task.child_nurseries))
+        # The task, and how many of its nurseries are not the agent's.
+        call.state = (task, len(task.child_nurseries))
         bound = call.bound
-        return run_natively(bound, call.recorder.rollout.input, call.arguments())
+        arguments = bound.arguments(call.recorder) if bound.live else bound.fixed
+        return run_natively(bound, call.recorder.rollout.input, arguments)
 
     def locate(self, call: Call, loop_thread: int) -> RunningTask | None:
         """Return where the task stands, with those in its nurseries."""
-        state: _Task | None = call.state
-        return None if state is None else _task_place(state.task, state.outer_nurseries, loop_thread, 0)
+        if call.state is None:
+            return None
+        task, outer_nurseries = call.state
+        return _task_place(task, outer_nurseries, loop_thread, 0)
 
 
 @trio.lowlevel.disable_ki_protection

@@ -271,7 +271,9 @@ class AttemptRecorder:
 
         Spans still open are closed with status ERROR and a description that says so.
         """
-        self.end_open_spans(status)
+        self.closed = True
+        if self.open_spans or self.library_spans:
+            self.end_open_spans(status)
         self.spans.append(self._root_span(status, description))
         spans = list(self.spans)
         if self.has_foreign_spans:
@@ -300,8 +302,11 @@ class AttemptRecorder:
             semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_AGENT,
             semconv.GEN_AI_AGENT_NAME: self.agent_name,
         }
-        return self.make_span(
+        return Span(
+            self.rollout.rollout_id,
+            self.rollout.attempt.attempt_id,
             1,
+            self.trace_id,
             self.root_id,
             None,
             f"{semconv.INVOKE_AGENT} {self.agent_name}",

@@ -6,7 +6,7 @@ import heapq
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import attrs
 import trio
@@ -14,7 +14,8 @@ import trio
 T = TypeVar("T")
 
 
-class Place(NamedTuple):
+@attrs.define(eq=False)
+class Place:
     """Where an item stands, to give the place up again."""
 
     run_id: str | None
