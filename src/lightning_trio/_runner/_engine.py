@@ -32,6 +32,7 @@ from .._records import (
 from .._spans import Link
 from ..store import LightningStore
 from ..tracing import Tracer, host_link
+from ._bindings import Bindings
 from ._commits import Commits
 from ._inspection import RunningAttempt, look_at_running
 from ._live_attempt import EndedAttempt
@@ -67,9 +68,9 @@ class Engine:
         self._store = store
         self._tracer = tracer
         self._workers = workers
-        self.bindings = workers.bindings
-        self.commits = Commits(store, self._committed)
-        self.stop = Stop(settings.grace_seconds, lambda: len(workers.live))
+        self.bindings: Bindings = workers.bindings
+        self.commits: Commits = Commits(store, self._committed)
+        self.stop: Stop = Stop(settings.grace_seconds, lambda: len(workers.live))
         self._closing = False
         self._calls: set[trio.CancelScope] = set()
         self._on_failure: dict[str | None, Callable[[], None]] = {}

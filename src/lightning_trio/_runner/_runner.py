@@ -101,7 +101,7 @@ class Runner:
                 check_config(name, each)
         check_run_name(run_name)
         self.hooks: tuple[Hook, ...] = check_hooks(hooks)
-        self.options = RunnerOptions(
+        self.options: RunnerOptions = RunnerOptions(
             resources=resources,
             store=default_store(run_name) if store is None else store,
             algorithm=algorithm,

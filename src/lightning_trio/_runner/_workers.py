@@ -90,16 +90,16 @@ class LocalWorkers:
 
     def __init__(self, parts: AttemptParts, bindings: Bindings, max_concurrency: int) -> None:
         self._parts = parts
-        self.bindings = bindings
+        self.bindings: Bindings = bindings
         self._slots = Slots(max_concurrency)
         self._random = random.Random()
         self.live: dict[str, LiveAttempt] = {}
         """The attempts that run, by id, the oldest first."""
-        self.attempts = 0
+        self.attempts: int = 0
         """How many have begun."""
         self.abandoned: set[str] = set()
         """The rollouts of which something still runs though their attempts have ended."""
-        self.late_results = 0
+        self.late_results: int = 0
         """How many results came too late and were refused."""
 
     @property
