@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 from .._errors import UnsupportedLane
@@ -31,6 +31,21 @@ def register_lane(lane: Lane) -> None:
     if lane.name in _lanes:
         raise ValueError(f"there is a lane of the name {lane.name!r} already; give this one another")
     _lanes[lane.name] = lane
+
+
+@public_in("lightning_trio.lanes")
+@contextmanager
+def registered_lane(lane: Lane) -> Generator[None]:
+    """Let agents run in a lane until the block ends, as a test wants it.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    register_lane(lane)
+    try:
+        yield
+    finally:
+        del _lanes[lane.name]
 
 
 for _lane in (TrioLane(), ThreadLane(), AsyncioLane(), ProcessLane()):
