@@ -317,6 +317,17 @@ def test_a_lane_of_no_name_is_refused_with_all_names(lane: FakeLane) -> None:
             return task
 
 
+def test_a_class_whose_lane_does_not_exist_is_refused_by_its_runner(lane: FakeLane) -> None:
+    class Sleeper(agl.LitAgent[float]):
+        runs_in = "fakes"  # type: ignore[assignment]
+
+        def rollout(self, task: float, resources: agl.NamedResources, rollout: agl.AttemptedRollout) -> float:
+            return task
+
+    with pytest.raises(UnsupportedLane, match="the agent Sleeper has runs_in='fakes'; there are trio, thread"):
+        Runner(Sleeper())
+
+
 def test_a_name_belongs_to_one_lane(lane: FakeLane) -> None:
     with pytest.raises(ValueError, match="there is a lane of the name 'fake' already"):
         register_lane(FakeLane())

@@ -120,7 +120,8 @@ class Runner:
         self._max_concurrency = max_concurrency
         if self.agent.runs_in is not None:
             # A slot is taken before a rollout is claimed, so that none waits for its lane on the agent's time.
-            self._max_concurrency = lane_named(self.agent.runs_in).capacity(max_concurrency, self._lane_options)
+            lane = lane_named(self.agent.runs_in, self.agent.name)
+            self._max_concurrency = lane.capacity(max_concurrency, self._lane_options)
         self._worker_id = f"runner-{random_bits(48):012x}"
         self._engine: Engine | None = None
         self._own_snapshot: ResourcesUpdate | None = None

@@ -52,12 +52,14 @@ for _lane in (TrioLane(), ThreadLane(), AsyncioLane(), ProcessLane()):
     register_lane(_lane)
 
 
-def lane_named(name: str) -> Lane:
-    """Return a lane.
+def lane_named(name: str, agent: str) -> Lane:
+    """Return the lane that the agent called `agent` asks for.
 
     Raises:
-        KeyError: there is none of that name.
+        UnsupportedLane: no lane has that name.
     """
+    if name not in _lanes:
+        raise UnsupportedLane(f"the agent {agent} has runs_in={name!r}; there are {', '.join(_lanes)}")
     return _lanes[name]
 
 
@@ -69,9 +71,7 @@ def resolve_lane(agent: str, fn: Callable[..., Any], runs_in: str | None) -> str
     """
     if runs_in is None:
         return "trio" if is_async_function(fn) else "thread"
-    if runs_in not in _lanes:
-        raise UnsupportedLane(f"the agent {agent} has runs_in={runs_in!r}; there are {', '.join(_lanes)}")
-    _lanes[runs_in].check(agent, fn)
+    lane_named(runs_in, agent).check(agent, fn)
     return runs_in
 
 
