@@ -17,14 +17,7 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 PATHS = sorted(set(re.findall(r"`([\w/]+(?:\.py|\.md|\.toml|/))`", PAGE)))
 """The files and folders that the page names."""
 
-FOLDERS = (
-    PACKAGE,
-    ROOT,
-    PACKAGE / "store",
-    PACKAGE / "lanes",
-    PACKAGE / "tracing",
-    PACKAGE / "tracing/instrumentation",
-)
+FOLDERS = (PACKAGE, ROOT, *(PACKAGE / name for name in ("store", "lanes", "tracing", "tracing/instrumentation")))
 """What paths in the page are relative to."""
 
 TO_COME = {"export/", "tests/export/", "cli/", "tests/cli/"}
