@@ -46,5 +46,5 @@ def bind_agent(agent: LitAgent[Any], mode: RolloutMode | None, resources: NamedR
     bound = attrs.evolve(bound, lane=lane, in_class=in_class)
     if in_class:
         bound = supply_keywords(bound, resources)
-    prepared = lane_named(lane).prepare(bound, resources)
+    prepared = lane_named(lane, agent.name).prepare(bound, resources)
     return bound if prepared is None else attrs.evolve(bound, prepared=prepared)

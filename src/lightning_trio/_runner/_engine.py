@@ -6,7 +6,6 @@ ends).
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
@@ -32,11 +31,12 @@ from .._records import (
 from .._spans import Link
 from ..store import LightningStore
 from ..tracing import Tracer, host_link
+from ._bindings import Bindings
 from ._commits import Commits
-from ._inspection import RunningAttempt, look_at_running
+from ._inspection import RunningAttempt
 from ._live_attempt import EndedAttempt
 from ._report import describe
-from ._workers import ClaimedRollout, LocalWorkers
+from ._workers import ClaimedRollout, Workers
 
 _CLAIM_AT_ONCE = 256
 """The most rollouts to claim in one go; the loop serves other tasks in between."""
@@ -61,21 +61,20 @@ class Engine:
         settings: EngineSettings,
         store: LightningStore,
         tracer: Tracer,
-        workers: LocalWorkers,
+        bindings: Bindings,
+        workers: Workers,
     ) -> None:
         self._settings = settings
         self._store = store
         self._tracer = tracer
         self._workers = workers
-        self.bindings = workers.bindings
-        self.commits = Commits(store, self._committed)
-        self.stop = Stop(settings.grace_seconds, lambda: len(workers.live))
+        self.bindings: Bindings = bindings
+        self.commits: Commits = Commits(store, self._committed)
+        self.stop: Stop = Stop(settings.grace_seconds, lambda: workers.counts().running)
         self._closing = False
         self._calls: set[trio.CancelScope] = set()
         self._on_failure: dict[str | None, Callable[[], None]] = {}
         """What to call when a rollout has failed, by run."""
-        self._clock = trio.lowlevel.current_clock()
-        self._thread = threading.get_ident()
         self._retrying = 0
         self._by_status: dict[AttemptStatus, int] = {}
 
@@ -83,34 +82,37 @@ class Engine:
 
     def is_busy(self) -> bool:
         """Whether attempts run."""
-        return bool(self._workers.live)
+        return self._workers.counts().running > 0
 
     def statistics(self) -> RunnerStatistics:
         """Return the counts of what runs, waits and is done."""
-        by_status, workers = self._by_status, self._workers
+        by_status, counts = self._by_status, self._workers.counts()
         return RunnerStatistics(
-            running=len(workers.live),
+            running=counts.running,
             retrying=self._retrying,
             succeeded=by_status.get("succeeded", 0),
             failed=by_status.get("failed", 0),
             timed_out=by_status.get("timeout", 0) + by_status.get("unresponsive", 0),
             cancelled=by_status.get("cancelled", 0),
-            attempts=workers.attempts,
-            abandoned_threads=len(workers.abandoned),
+            attempts=counts.begun,
+            abandoned_threads=counts.abandoned,
             max_concurrency=self._settings.max_concurrency,
-            late_results=workers.late_results,
+            late_results=counts.late_results,
         )
 
     def running(self, limit: int | None = None) -> list[RunningAttempt]:
         """Return what runs, the oldest first; from any thread, and from a signal handler."""
-        return look_at_running(self._workers.live, self._clock.current_time(), self._thread, limit)
+        return self._workers.running(limit)
 
     def describe(self, limit: int) -> str:
         """Return what runs, in lines for a terminal; as `running`."""
-        started = [live.started for live in list(self._workers.live.values())[-1:]]
-        youngest = self._clock.current_time() - started[0] if started else None
+        workers = self._workers
         return describe(
-            self._settings.agent_name, self.statistics(), self._store.queued_nowait(), self.running(limit), youngest
+            self._settings.agent_name,
+            self.statistics(),
+            self._store.queued_nowait(),
+            workers.running(limit),
+            workers.youngest_age(),
         )
 
     # Working off a queue.

@@ -41,7 +41,7 @@ from ._lease import LEASE_SECONDS, open_lease
 from ._options import RunnerOptions, check_config, check_run_name, default_store
 from ._report import summary
 from ._stream import RolloutStream, Tasks
-from ._workers import LocalWorkers
+from ._workers import LocalWorkers, Workers
 
 
 @public
@@ -101,7 +101,7 @@ class Runner:
                 check_config(name, each)
         check_run_name(run_name)
         self.hooks: tuple[Hook, ...] = check_hooks(hooks)
-        self.options = RunnerOptions(
+        self.options: RunnerOptions = RunnerOptions(
             resources=resources,
             store=default_store(run_name) if store is None else store,
             algorithm=algorithm,
@@ -120,7 +120,8 @@ class Runner:
         self._max_concurrency = max_concurrency
         if self.agent.runs_in is not None:
             # A slot is taken before a rollout is claimed, so that none waits for its lane on the agent's time.
-            self._max_concurrency = lane_named(self.agent.runs_in).capacity(max_concurrency, self._lane_options)
+            lane = lane_named(self.agent.runs_in, self.agent.name)
+            self._max_concurrency = lane.capacity(max_concurrency, self._lane_options)
         self._worker_id = f"runner-{random_bits(48):012x}"
         self._engine: Engine | None = None
         self._own_snapshot: ResourcesUpdate | None = None
@@ -223,8 +224,9 @@ class Runner:
         names = DEFAULT_LANES if self.agent.runs_in is None else (self.agent.runs_in,)
         with relaxed_gc():
             async with _opened(self.store), self.tracer.open(), open_lanes(names, self._lane_options) as lanes:
-                workers = self._make_workers(lanes)
-                engine = self._make_engine(workers)
+                bindings = Bindings(self.agent, options.resources, self.store)
+                workers = self._make_workers(lanes, bindings)
+                engine = self._make_engine(bindings, workers)
                 async with open_lease(self.store, self._worker_id, engine.is_busy, seconds=options.lease_seconds):
                     try:
                         async with engine.open(), self._serving(engine):
@@ -247,13 +249,13 @@ class Runner:
             self._engine = None
             self._own_snapshot = self._last_published = None
 
-    def _make_workers(self, lanes: Mapping[str, OpenLane]) -> LocalWorkers:
+    def _make_workers(self, lanes: Mapping[str, OpenLane], bindings: Bindings) -> Workers:
         tracer = self.tracer
         calls = HookCalls(self.hooks, self.agent, self, tracer) if self.hooks else None
         parts = AttemptParts(self.agent.name, tracer, lanes, calls, trio.lowlevel.current_clock())
-        return LocalWorkers(parts, Bindings(self.agent, self.options.resources, self.store), self._max_concurrency)
+        return LocalWorkers(parts, bindings, self._max_concurrency)
 
-    def _make_engine(self, workers: LocalWorkers) -> Engine:
+    def _make_engine(self, bindings: Bindings, workers: Workers) -> Engine:
         settings = EngineSettings(
             self.agent.name,
             self.agent.config or self.options.config,
@@ -261,7 +263,7 @@ class Runner:
             self.options.grace_seconds,
             self._worker_id,
         )
-        return Engine(settings, self.store, self.tracer, workers)
+        return Engine(settings, self.store, self.tracer, bindings, workers)
 
     def _opened(self, call: str) -> Engine:
         if self._engine is None:

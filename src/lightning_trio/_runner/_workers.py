@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import random
+import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -24,6 +25,7 @@ from ..lanes import Call
 from ..tracing import AttemptRecorder, enter_attempt, leave_attempt
 from ._attempt import AttemptParts, run_attempt
 from ._bindings import Bindings
+from ._inspection import RunningAttempt, look_at_running
 from ._live_attempt import EndedAttempt, LiveAttempt
 from ._slots import Slots
 
@@ -44,6 +46,18 @@ class ClaimedRollout:
     spent: float = 0.0
 
 
+class AttemptCounts(NamedTuple):
+    """Numbers of attempts since the runner was opened."""
+
+    running: int
+    """Those that run now, as far as their workers are concerned."""
+    begun: int
+    abandoned: int
+    """Those that have ended but for a call that could not be stopped and still holds their slot."""
+    late_results: int
+    """Results that came too late and were refused."""
+
+
 class Workers(Protocol):
     """What runs attempts. Each has a slot from before its rollout is claimed until its outcome is committed."""
 
@@ -55,9 +69,10 @@ class Workers(Protocol):
     def start(
         self, claimed: Sequence[ClaimedRollout], nursery: trio.Nursery, report: Callable[[EndedAttempt], None]
     ) -> None:
-        """Run attempts, and report each when it has ended.
+        """Run attempts, and report each when it has ended, exactly once.
 
-        What of them is cancelled goes back into the queue.
+        One that is cancelled is reported, too: as ``"cancelled"`` with `GIVE_BACK`, so that its rollout goes back into
+        the queue. What ended it, `EndedAttempt.stop`, is raised in the nursery after that.
 
         Args:
             claimed: what to run, as many as slots were taken for.
@@ -67,7 +82,11 @@ class Workers(Protocol):
         ...
 
     async def run(self, claimed: ClaimedRollout) -> EndedAttempt:
-        """Run one attempt for a caller that waits for it, and return how it ended."""
+        """Run one attempt for a caller that waits for it, and return how it ended.
+
+        A cancellation of the caller is returned in `EndedAttempt.stop` and not raised; the caller raises it when the
+        outcome is committed. `AttemptOutcome.next` says whether another attempt follows one that failed.
+        """
         ...
 
     def committed(self, ended: EndedAttempt, status: AttemptStatus) -> None:
@@ -77,6 +96,22 @@ class Workers(Protocol):
             ended: the attempt.
             status: what it counts as, ``"cancelled"`` where its outcome was refused.
         """
+        ...
+
+    def counts(self) -> AttemptCounts:
+        """Return the numbers of attempts; called from any thread."""
+        ...
+
+    def running(self, limit: int | None = None) -> list[RunningAttempt]:
+        """Return the attempts that run, the oldest first; called from any thread, and from signal handlers."""
+        ...
+
+    def youngest_age(self) -> float | None:
+        """Return for how many seconds the youngest attempt has run, None if none runs; called as `running` is."""
+        ...
+
+    def log_abandoned(self) -> None:
+        """Log the names of abandoned attempts that outlive the runner; called once it is closed."""
         ...
 
 
@@ -91,17 +126,16 @@ class LocalWorkers:
 
     def __init__(self, parts: AttemptParts, bindings: Bindings, max_concurrency: int) -> None:
         self._parts = parts
-        self.bindings = bindings
+        self._bindings = bindings
         self._slots = Slots(max_concurrency)
         self._random = random.Random()
-        self.live: dict[str, LiveAttempt] = {}
+        self._thread = threading.get_ident()
+        self._live: dict[str, LiveAttempt] = {}
         """The attempts that run, by id, the oldest first."""
-        self.attempts = 0
-        """How many have begun."""
-        self.abandoned: set[str] = set()
+        self._begun = 0
+        self._abandoned: set[str] = set()
         """The rollouts of which something still runs though their attempts have ended."""
-        self.late_results = 0
-        """How many results came too late and were refused."""
+        self._late_results = 0
 
     @property
     def slots(self) -> Slots:
@@ -138,22 +172,22 @@ class LocalWorkers:
 
     async def _run(self, live: LiveAttempt, spent: float) -> EndedAttempt:
         attempt_id = live.recorder.rollout.attempt.attempt_id
-        self.live[attempt_id] = live
+        self._live[attempt_id] = live
         ended = await run_attempt(live, self._parts)
-        del self.live[attempt_id]
+        del self._live[attempt_id]
         outcome = ended.outcome
         if outcome.status != "succeeded" and outcome.status != "cancelled":
-            self.late_results += live.returned_late
+            self._late_results += live.returned_late
             ended.outcome = self._plan_retry(live, outcome, spent)
         return ended
 
     def _begin(self, claimed: ClaimedRollout) -> LiveAttempt:
-        self.attempts += 1
+        self._begun += 1
         parts = self._parts
         rollout, resources = claimed.rollout, claimed.resources
         config, attempt = rollout.config, rollout.attempt
         recorder = AttemptRecorder(parts.tracer, rollout, resources, parts.agent_name, claimed.host)
-        bound = self.bindings.try_to_bind(rollout.mode, resources)
+        bound = self._bindings.try_to_bind(rollout.mode, resources)
         now = parts.clock.current_time()
         if isinstance(bound, LightningTrioError):
             live = LiveAttempt(recorder, None, None, bound, now)
@@ -183,7 +217,7 @@ class LocalWorkers:
             self._slots.give_back()
             return
         rollout_id = ended.rollout.rollout_id
-        self.abandoned.add(rollout_id)
+        self._abandoned.add(rollout_id)
         logger.warning(
             "rollout %s was %s, but its %s could not be stopped and was abandoned: it keeps its slot until it "
             "ends and can record nothing more",
@@ -194,15 +228,29 @@ class LocalWorkers:
         ended.abandoned.when_ended(functools.partial(self._abandoned_ended, rollout_id))
 
     def _abandoned_ended(self, rollout_id: str) -> None:
-        self.abandoned.discard(rollout_id)
-        self.late_results += 1
+        self._abandoned.discard(rollout_id)
+        self._late_results += 1
         self._slots.give_back()
+
+    def counts(self) -> AttemptCounts:
+        """Count the attempts of this process."""
+        return AttemptCounts(len(self._live), self._begun, len(self._abandoned), self._late_results)
+
+    def running(self, limit: int | None = None) -> list[RunningAttempt]:
+        """Look at the attempts of this process."""
+        return look_at_running(self._live, self._parts.clock.current_time(), self._thread, limit)
+
+    def youngest_age(self) -> float | None:
+        """Return the age of the attempt that began last."""
+        # Copied, because other threads ask while attempts begin and end.
+        started = [live.started for live in list(self._live.values())[-1:]]
+        return self._parts.clock.current_time() - started[0] if started else None
 
     def log_abandoned(self) -> None:
         """Log the names of what outlives the runner."""
-        if self.abandoned:
+        if self._abandoned:
             logger.warning(
                 "the runner is closed, and %d abandoned attempts still run (they do not keep the process alive): %s",
-                len(self.abandoned),
-                ", ".join(sorted(self.abandoned)[:20]),
+                len(self._abandoned),
+                ", ".join(sorted(self._abandoned)[:20]),
             )

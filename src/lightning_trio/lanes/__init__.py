@@ -13,6 +13,7 @@ from ._registry import DEFAULT_LANES as DEFAULT_LANES
 from ._registry import lane_named as lane_named
 from ._registry import open_lanes as open_lanes
 from ._registry import register_lane as register_lane
+from ._registry import registered_lane as registered_lane
 from ._registry import resolve_lane as resolve_lane
 from ._returns import record_return as record_return
 from ._trio import run_natively as run_natively

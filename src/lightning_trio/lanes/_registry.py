@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 from .._errors import UnsupportedLane
@@ -33,16 +33,33 @@ def register_lane(lane: Lane) -> None:
     _lanes[lane.name] = lane
 
 
+@public_in("lightning_trio.lanes")
+@contextmanager
+def registered_lane(lane: Lane) -> Generator[None]:
+    """Let agents run in a lane until the block ends, as a test wants it.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    register_lane(lane)
+    try:
+        yield
+    finally:
+        del _lanes[lane.name]
+
+
 for _lane in (TrioLane(), ThreadLane(), AsyncioLane(), ProcessLane()):
     register_lane(_lane)
 
 
-def lane_named(name: str) -> Lane:
-    """Return a lane.
+def lane_named(name: str, agent: str) -> Lane:
+    """Return the lane that the agent called `agent` asks for.
 
     Raises:
-        KeyError: there is none of that name.
+        UnsupportedLane: no lane has that name.
     """
+    if name not in _lanes:
+        raise UnsupportedLane(f"the agent {agent} has runs_in={name!r}; there are {', '.join(_lanes)}")
     return _lanes[name]
 
 
@@ -54,9 +71,7 @@ def resolve_lane(agent: str, fn: Callable[..., Any], runs_in: str | None) -> str
     """
     if runs_in is None:
         return "trio" if is_async_function(fn) else "thread"
-    if runs_in not in _lanes:
-        raise UnsupportedLane(f"the agent {agent} has runs_in={runs_in!r}; there are {', '.join(_lanes)}")
-    _lanes[runs_in].check(agent, fn)
+    lane_named(runs_in, agent).check(agent, fn)
     return runs_in
 
 
