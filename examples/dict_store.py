@@ -76,7 +76,7 @@ class Tables:
 
     def known(self, rollout_id: str) -> agl.Rollout:
         if rollout_id not in self.rollouts:
-            raise agl.UnknownId(f"agl.Rollout {rollout_id} not found")
+            raise agl.UnknownId.rollout(rollout_id)
         return self.rollouts[rollout_id]
 
     def attempt(self, rollout_id: str, attempt_id: str) -> agl.Attempt:
@@ -84,11 +84,11 @@ class Tables:
         for attempt in self.attempts[rollout_id]:
             if attempt.attempt_id == attempt_id:
                 return attempt
-        raise agl.UnknownId(f"agl.Attempt {attempt_id} not found for rollout {rollout_id}")
+        raise agl.UnknownId.attempt(attempt_id, rollout_id)
 
     def check_snapshot(self, resources_id: str | None) -> None:
         if resources_id is not None and resources_id not in self.snapshots:
-            raise agl.UnknownId(f"Resources {resources_id} not found; add_resources() gives an id")
+            raise agl.UnknownId.resources(resources_id)
 
     def ready(self, run_id: str | None) -> list[str]:
         now = trio.current_time()

@@ -137,7 +137,7 @@ class RunStore(ForwardingStore):
             else:
                 snapshot = await self._store.get_resources_by_id(resources_id)
                 if snapshot is None:
-                    raise UnknownId(f"Resources {resources_id} not found; add_resources() gives an id")
+                    raise UnknownId.resources(resources_id)
             self._check(mode, {} if snapshot is None else snapshot.resources)
             if resources_id is not None:
                 self._checked.add((mode, resources_id))

@@ -293,7 +293,7 @@ class LightningStore(StorePrimitives):
             latest = await self.get_latest_attempt(rollout_id)
             if latest is None:
                 await self._rollout(rollout_id)
-                raise UnknownId(f"No attempts found for rollout {rollout_id}")
+                raise UnknownId.attempts(rollout_id)
             attempt_id = latest.attempt_id
         await self.update([AttemptChange(rollout_id, attempt_id, status, worker_id, last_heartbeat_time, metadata)])
         attempts = await _read_back(lambda: self.query_attempts(rollout_id))
@@ -367,7 +367,7 @@ class LightningStore(StorePrimitives):
     async def _rollout(self, rollout_id: str) -> Rollout:
         rollout = await self.get_rollout_by_id(rollout_id)
         if rollout is None:
-            raise UnknownId(f"Rollout {rollout_id} not found")
+            raise UnknownId.rollout(rollout_id)
         return rollout
 
 

@@ -282,7 +282,7 @@ class PostgresConnection(Connection):
     def _was_committed(self) -> bool:
         """Ask, once the server is back, what has become of a transaction whose commit was not answered."""
         while True:
-            self._wait("; whether what was being written is committed is not known: look before you write it again")
+            self._wait(unknown=True)
             try:
                 self._connect()
                 # Not a query: only one who wants to write the row waits for the lost transaction, which may be about
@@ -315,8 +315,11 @@ class PostgresConnection(Connection):
             self._failing_since = time.monotonic()
             self._pause = _FIRST_PAUSE
 
-    def _wait(self, unknown: str = "") -> None:
+    def _wait(self, *, unknown: bool = False) -> None:
         """Let some time pass after a failure.
+
+        Args:
+            unknown: whether a commit was sent and never answered.
 
         Raises:
             StoreUnavailable: the server has been away for too long, or nobody waits any more.
@@ -328,20 +331,18 @@ class PostgresConnection(Connection):
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
         while (left := until - time.monotonic()) > 0:
             if self._interrupted or self.unwanted():
-                self._give_up("and nobody waits for it any more", unknown)
+                self._give_up(unknown=unknown, wanted=False)
             time.sleep(min(left, _STEP))
         if time.monotonic() - self._failing_since > self._patience:
-            self._give_up(
-                f"for {self._patience:g} s; go on with resume=True when it is back, or wait longer with "
-                "patience_seconds=…",
-                unknown,
-            )
+            self._give_up(unknown=unknown, wanted=True)
 
-    def _give_up(self, why: str, unknown: str) -> NoReturn:
-        fault = "has been away" if self._connection is None else "has had other transactions in the way"
-        message = f"{self._server.place} {fault} ({self._server.scrub(str(self._cause))}) {why}{unknown}"
+    def _give_up(self, *, unknown: bool, wanted: bool) -> NoReturn:
+        kind = NotBegun if self._writing and not unknown else StoreUnavailable
+        place, said, away = self._server.place, self._server.scrub(str(self._cause)), self._connection is None
         self._failing_since = None
-        raise (NotBegun if self._writing and not unknown else StoreUnavailable)(message)
+        if wanted:
+            raise kind.out_of_patience(place, said, self._patience, away=away, unknown=unknown)
+        raise kind.unwanted(place, said, away=away, unknown=unknown)
 
 
 def _lock_number(name: str) -> int:

@@ -86,62 +86,32 @@ class Server:
             return TryAgain(self.scrub(str(exc)))
         said = self.scrub(str(exc))
         if isinstance(exc, errors.DiskFull):
-            return StoreFull(
-                f"there is no room left on the server of {self.place} ({said}); what was committed is kept. Make room "
-                "and go on"
-            )
+            return StoreFull.server(self.place, said)
         if isinstance(exc, errors.InsufficientPrivilege):
-            return StoreUnavailable(
-                f"the role {self.user!r} may not do this in {self.place} ({said}); as its owner: {self._grants()}"
-            )
+            return StoreUnavailable.not_allowed(self.place, self.user, self.schema, said)
         if isinstance(exc, errors.ReadOnlySqlTransaction):
-            return StoreUnavailable(
-                f"{self.place} can only be read ({said}); is this a standby? Connect to the primary server, or add "
-                "target_session_attrs=read-write to the dsn"
-            )
+            return StoreUnavailable.read_only_server(self.place, said)
         if isinstance(exc, errors.UndefinedTable | errors.UndefinedColumn):
-            return StoreFormatError(
-                f"tables of {self.place} are gone or changed ({said}); close the store and open it again to make them, "
-                "or restore them"
-            )
+            return StoreFormatError.changed_tables(self.place, said)
         if isinstance(exc, psycopg.DataError):
-            return NotStorable(f"PostgreSQL cannot keep a value ({said}); leave out what it names")
+            return NotStorable.by_postgres(said)
         if isinstance(exc, psycopg.OperationalError):
-            return StoreUnavailable(f"{self.place} cannot be used: {said}")
+            return StoreUnavailable.broken_server(self.place, said)
         return exc
-
-    def _grants(self) -> str:
-        return (
-            f'GRANT USAGE ON SCHEMA "{self.schema}" TO "{self.user}"; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL '
-            f'TABLES IN SCHEMA "{self.schema}" TO "{self.user}"; GRANT ALL ON ALL SEQUENCES IN SCHEMA '
-            f'"{self.schema}" TO "{self.user}"'
-        )
 
     def explain_no_connection(self, exc: psycopg.Error) -> StoreError:
         """Give the error for a connection that could not be opened."""
         said = self.scrub(str(exc))
         connection = exc.pgconn
         if connection is not None and connection.needs_password:
-            return StoreUnavailable(
-                f"{self.place} asks for a password and there is none ({said}); set PGPASSWORD, write it to ~/.pgpass, "
-                "or give it in the dsn"
-            )
+            return StoreUnavailable.no_password(self.place, said)
         if "does not exist" in said and f'database "{self.database}"' in said:
-            return StoreUnavailable(
-                f"there is no database {self.database!r} for {self.place} ({said}); make it: createdb {self.database}"
-            )
+            return StoreUnavailable.no_database(self.place, self.database, said)
         if connection is not None and connection.used_password:
-            return StoreUnavailable(
-                f"{self.place} does not let {self.user!r} in ({said}); look at the user's name and password"
-            )
+            return StoreUnavailable.refused(self.place, self.user, said)
         if "too many clients" in said or "connection slots" in said:
-            return StoreUnavailable(
-                f"{self.place} has no connection left ({said}); give this store fewer with connections=…, or raise "
-                "max_connections on the server"
-            )
-        return StoreUnavailable(
-            f"{self.place} cannot be reached ({said}); does the server run, and are the host and port of the dsn right?"
-        )
+            return StoreUnavailable.no_connection_left(self.place, said)
+        return StoreUnavailable.unreachable(self.place, said)
 
 
 def read_dsn(dsn: str, schema: str) -> Server:

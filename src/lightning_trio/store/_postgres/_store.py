@@ -121,7 +121,7 @@ class PostgresLightningStore(SqlLightningStore):
                 self._prepared = True
         except TryAgain as exc:
             connection.close()
-            raise StoreUnavailable(f"{self._where} went away while it was opened ({connection.said(exc)})") from exc
+            raise StoreUnavailable.gone_while_opened(self._where, connection.said(exc)) from exc
         except BaseException:
             connection.close()
             raise

@@ -44,10 +44,7 @@ def prepare(connection: PostgresConnection, schema: str, place: str) -> None:
 def _version(connection: PostgresConnection, schema: str, place: str) -> int:
     """Read the version of the tables, 0 if there are none."""
     there = {name for [name] in connection.run("SELECT tablename FROM pg_tables WHERE schemaname = ?", (schema,))}
-    foreign = StoreFormatError(
-        f"{place} has tables of another program: {', '.join(sorted(there)[:5])}; give the store a schema of its own "
-        "with schema=…"
-    )
+    foreign = StoreFormatError.foreign_tables(place, sorted(there))
     if "meta" not in there:
         if there.intersection(TABLES):
             raise foreign
@@ -61,12 +58,9 @@ def _version(connection: PostgresConnection, schema: str, place: str) -> int:
         raise foreign
     version = int(rows[0][0])
     if missing := sorted(set(TABLES) - there):
-        raise StoreFormatError(f"{place} is damaged (without the tables {', '.join(missing)}); restore it from a copy")
+        raise StoreFormatError.missing_tables(place, missing)
     if version > len(MIGRATIONS):
-        raise StoreFormatError(
-            f"{place} was made by a newer version of lightning_trio: its schema is {version}, this one knows "
-            f"{len(MIGRATIONS)}; upgrade with: pip install -U lightning-trio"
-        )
+        raise StoreFormatError.newer(place, version, len(MIGRATIONS))
     return version
 
 
@@ -81,7 +75,4 @@ def _migrate(connection: PostgresConnection, schema: str, place: str, version: i
             (str(new),),
         )
     except StoreUnavailable as exc:
-        raise StoreUnavailable(
-            f"the tables of {place} cannot be made ({connection.said(exc)}); let its owner open the store once, or: "
-            "GRANT CREATE ON DATABASE … TO …, and for a schema that is there GRANT USAGE, CREATE ON SCHEMA … TO …"
-        ) from exc
+        raise StoreUnavailable.cannot_make_tables(place, connection.said(exc)) from exc

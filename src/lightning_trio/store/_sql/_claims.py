@@ -75,9 +75,8 @@ def _insert_attempts(transaction: Transaction, started: Sequence[_Started]) -> N
         attempt = rollout.attempt
         sequence_id = attempt.sequence_id
         if sequence_id >= ATTEMPTS_PER_ROLLOUT:
-            raise StoreError(
-                f"rollout {rollout.rollout_id} has had {sequence_id - 1:,} attempts, the most there can be"
-            )
+            before = sequence_id - 1
+            raise StoreError.too_many_attempts(rollout.rollout_id, before)
         rows.append(
             (
                 attempt_number(number, sequence_id),

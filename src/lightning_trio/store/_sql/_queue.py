@@ -148,7 +148,7 @@ def check_resources_id(transaction: Transaction, resources_id: str) -> None:
         UnknownId: it is not.
     """
     if transaction.value("version", "int", "FROM resources WHERE resources_id = ?", (resources_id,)) is None:
-        raise UnknownId(f"Resources {resources_id} not found; add_resources() gives an id")
+        raise UnknownId.resources(resources_id)
 
 
 def insert_rollouts(

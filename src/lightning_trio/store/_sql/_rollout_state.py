@@ -202,15 +202,15 @@ def number_of(ids: RolloutIdCipher, rollout_id: str) -> int:
     """
     number = ids.number(rollout_id)
     if number is None:
-        raise UnknownId(f"Rollout {rollout_id} not found")
+        raise UnknownId.rollout(rollout_id)
     return number
 
 
 def missing_error(transaction: Transaction, ids: RolloutIdCipher, rollout_id: str) -> Evicted | UnknownId:
     """Give the error for a rollout that is not there: `Evicted` if it was removed, else `UnknownId`."""
     if was_there(transaction, ids, rollout_id):
-        return Evicted(f"rollout {rollout_id} has finished and was removed; its place in the counts is kept")
-    return UnknownId(f"Rollout {rollout_id} not found")
+        return Evicted.removed(rollout_id)
+    return UnknownId.rollout(rollout_id)
 
 
 def was_there(transaction: Transaction, ids: RolloutIdCipher, rollout_id: str) -> bool:
@@ -232,7 +232,7 @@ def check_attempt_id(transaction: Transaction, state: RolloutState, attempt_id: 
         (state.number, attempt_id, *attempt_range(state)),
     )
     if number is None:
-        raise UnknownId(f"Attempt {attempt_id} not found for rollout {state.rollout_id}")
+        raise UnknownId.attempt(attempt_id, state.rollout_id)
     return number
 
 
@@ -246,7 +246,7 @@ def count_late(
     transaction: Transaction, ids: RolloutIdCipher, state: RolloutState | None, rollout_id: str, spans: int
 ) -> None:
     if state is None and not was_there(transaction, ids, rollout_id):
-        raise UnknownId(f"Rollout {rollout_id} not found")
+        raise UnknownId.rollout(rollout_id)
     if spans:
         transaction.summary.count("" if state is None else state.run_id, "late_spans", spans)
 

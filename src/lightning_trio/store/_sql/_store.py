@@ -101,7 +101,7 @@ class SqlLightningStore(LightningStore):
             StoreClosed: it is open already.
         """
         if self._writer is not None or self._opening:
-            raise StoreClosed(f"{self._where} is open already; one `async with store:` is enough")
+            raise StoreClosed.open_already(self._where)
         self._opening = True
         try:
             writer = GroupCommit(self._open_first, self._committed, self._writers)
@@ -140,9 +140,7 @@ class SqlLightningStore(LightningStore):
             self._ids = connection.ids = RolloutIdCipher(int(meta["id_factor"]), int(meta["id_offset"]))
         except (KeyError, ValueError):
             connection.close()
-            raise StoreFormatError(
-                f"{self._where} is damaged (its table meta does not say how ids are made); put a copy in its place"
-            ) from None
+            raise StoreFormatError.without_id_cipher(self._where) from None
         return connection
 
     def _committed(self, summary: CommitSummary) -> None:
@@ -159,9 +157,9 @@ class SqlLightningStore(LightningStore):
 
     def _check_open(self) -> None:
         if self._writer is None:
-            raise StoreClosed(f"{self._where} is not open; write: async with store: …")
+            raise StoreClosed.not_open(self._where)
         if trio.lowlevel.current_trio_token() is not self._token:
-            raise StoreClosed(f"{self._where} was opened in another trio.run; open it in this one: async with store: …")
+            raise StoreClosed.open_elsewhere(self._where)
 
     async def _write(self, operation: Operation[T], argument: Any) -> T:
         self._check_open()
@@ -182,7 +180,7 @@ class SqlLightningStore(LightningStore):
 
     def _damaged(self, exc: msgspec.DecodeError) -> StoreFormatError:
         # Said only here, for within a group of calls it is one call's error and no damage to the others.
-        return StoreFormatError(f"{self._where} is damaged: {exc}; put a copy in its place")
+        return StoreFormatError.damaged_value(self._where, exc)
 
     # The primitives.
 

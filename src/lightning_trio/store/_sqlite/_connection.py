@@ -66,7 +66,7 @@ class SqliteConnection(Connection):
         try:
             return [] if text is None else _decode_rows(f"[{text}]")
         except msgspec.DecodeError as exc:
-            raise damaged(self._path, exc) from exc
+            raise StoreFormatError.damaged_file(self._path, exc) from exc
 
     def take_numbers(self, name: str, count: int) -> int:
         rows = self.run("UPDATE counters SET value = value + ? WHERE name = ? RETURNING value", (count, name))
@@ -143,25 +143,14 @@ def _as_store_error(exc: sqlite3.Error, path: Path, busy_seconds: float) -> Exce
     code = getattr(exc, "sqlite_errorcode", None)
     primary = None if code is None else code & 0xFF
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StoreLocked(
-            f"{path} is locked: another process has been writing to it for more than {busy_seconds:g} s; end that "
-            "process, or wait longer with busy_seconds=…"
-        )
+        return StoreLocked.by_writer(path, busy_seconds)
     if primary == sqlite3.SQLITE_FULL:
-        return StoreFull(
-            f"there is no room left for {path} to grow ({exc}); what was committed is kept. Make room and go on"
-        )
+        return StoreFull.disk(path, exc)
     if primary == sqlite3.SQLITE_READONLY:
-        return StoreUnavailable(f"{path} or its folder is read-only ({exc}); give write access, or copy it elsewhere")
+        return StoreUnavailable.read_only_file(path, exc)
     no_text = any(said in str(exc) for said in ("JSON cannot hold BLOB", "Could not decode to UTF-8"))
     if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or no_text:
-        return damaged(path, exc)
+        return StoreFormatError.damaged_file(path, exc)
     if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
-        return StoreUnavailable(f"{path} cannot be read or written ({exc}); look at its folder's permissions and disk")
+        return StoreUnavailable.broken_file(path, exc)
     return exc
-
-
-def damaged(path: Path, why: object) -> StoreFormatError:
-    return StoreFormatError(
-        f"{path} is damaged ({why}); put a copy in its place, or save what can be read: sqlite3 {path} .recover"
-    )

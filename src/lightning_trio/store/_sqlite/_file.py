@@ -8,7 +8,7 @@ from typing import Final
 
 from ..._errors import StoreFormatError, StoreUnavailable
 from .._sql import TABLES
-from ._connection import SqliteConnection, damaged
+from ._connection import SqliteConnection
 
 APPLICATION_ID: Final = 0x4C547269
 """Says that a SQLite file is ours: "LTri"."""
@@ -23,27 +23,22 @@ def check_path(path: Path) -> None:
         StoreUnavailable: the folder is not there, or the path is a folder, a pipe or a device.
         StoreFormatError: the file is no SQLite file.
     """
-    folder = path.parent
-    if not folder.is_dir():
-        raise StoreUnavailable(
-            f"the folder {folder} of the store {path.name} does not exist; make it first: mkdir -p {folder}"
-        )
+    if not path.parent.is_dir():
+        raise StoreUnavailable.no_folder(path)
     if path.is_dir():
-        raise StoreUnavailable(f"{path} is a directory; give the path of a file in it: {path / 'runs.db'}")
+        raise StoreUnavailable.directory(path)
     if not path.exists():
         return
     if not path.is_file():
         # Opening a pipe would wait for somebody to write into it.
-        raise StoreUnavailable(f"{path} is a pipe or a device; give the path of a store, or of no file yet")
+        raise StoreUnavailable.special_file(path)
     try:
         with path.open("rb") as file:
             begins = file.read(len(_MAGIC))
     except OSError as exc:
-        raise StoreUnavailable(f"{path} cannot be read: {exc.strerror}; look at its permissions") from exc
+        raise StoreUnavailable.unreadable(path, exc.strerror) from exc
     if begins and begins != _MAGIC:
-        raise StoreFormatError(
-            f"{path} is no SQLite file (it begins with {begins!r}); give the path of a store, or of no file yet"
-        )
+        raise StoreFormatError.not_sqlite(path, begins)
 
 
 def check_schema(connection: SqliteConnection, path: Path, newest: int) -> int:
@@ -64,18 +59,12 @@ def check_schema(connection: SqliteConnection, path: Path, newest: int) -> int:
     if application != APPLICATION_ID:
         tables = [name for [name] in connection.run("SELECT name FROM sqlite_master WHERE type = 'table' LIMIT 5")]
         if application or version or tables:
-            named = f" with the tables {', '.join(tables)}" if tables else ""
-            raise StoreFormatError(
-                f"{path} is a SQLite file of another program{named}; give the path of a store, or of no file yet"
-            )
+            raise StoreFormatError.foreign_file(path, tables)
         return 0
     if version > newest:
-        raise StoreFormatError(
-            f"{path} was made by a newer version of lightning_trio: its schema is {version}, this one knows "
-            f"{newest}; upgrade with: pip install -U lightning-trio"
-        )
+        raise StoreFormatError.newer(path, version, newest)
     if version < 1:
-        raise damaged(path, f"its schema has the version {version}")
+        raise StoreFormatError.damaged_schema(path, version)
     return int(version)
 
 
@@ -87,7 +76,7 @@ def check_tables(connection: SqliteConnection, path: Path) -> None:
     """
     there = {name for [name] in connection.run("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if missing := sorted({*TABLES, "counters"} - there):
-        raise damaged(path, f"without the tables {', '.join(missing)}")
+        raise StoreFormatError.damaged_tables(path, missing)
 
 
 if sqlite3.sqlite_version_info < (3, 35):  # pragma: no cover

@@ -130,10 +130,7 @@ class SqliteLightningStore(SqlLightningStore):
         check_schema(connection, self.path, len(MIGRATIONS))
         [mode] = connection.run("PRAGMA journal_mode = WAL")
         if mode[0] != "wal":
-            raise StoreUnavailable(
-                f"{self.path} is on a file system where processes cannot share memory (SQLite's journal mode is "
-                f"{mode[0]!r} there); put the store on a local disk"
-            )
+            raise StoreUnavailable.no_shared_memory(self.path, mode[0])
         connection.run(f"PRAGMA synchronous = {self._synchronous.upper()}")
         connection.run("PRAGMA wal_autocheckpoint = 4000")
         connection.begin(write=True)
