@@ -321,7 +321,7 @@ async def test_a_hint_wakes_another_store_long_before_it_would_look(dsn: str, mo
 
 
 async def test_without_hints_a_store_looks_by_itself(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PostgresConnection, "rest", lambda self: None)
+    monkeypatch.setattr(PostgresConnection, "on_idle", lambda self: None)
     monkeypatch.setattr(_notifications, "POLL_SECONDS", 0.2)
     waiting, enqueuing = PostgresLightningStore(dsn), PostgresLightningStore(dsn)
     with trio.fail_after(20):

@@ -281,7 +281,7 @@ async def test_an_empty_run_id_is_refused(path: Path) -> None:
         ({"synchronous": "off"}, "synchronous='off'; there are 'full' and 'normal'"),
         ({"max_payload_bytes": 0}, "max_payload_bytes=0"),
         ({"busy_seconds": -1}, "busy_seconds=-1 is negative"),
-        ({"path": ":memory:"}, "names no file; for a store in memory use InMemoryLightningStore"),
+        ({"path": ":memory:"}, "does not name a file; for a store in memory use InMemoryLightningStore"),
     ],
 )
 def test_wrong_arguments_are_refused(path: Path, options: dict[str, Any], message: str) -> None:
@@ -647,7 +647,7 @@ async def test_a_pipe_or_a_device_is_no_store(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", [None, 3, b"runs.db"])
 def test_what_is_no_path_is_refused(path: Any) -> None:
-    with pytest.raises(TypeError, match=r"path=.* is no path of a file; give a str or a pathlib.Path"):
+    with pytest.raises(TypeError, match=r"path=.* is not the path of a file; give a str or a pathlib.Path"):
         SqliteLightningStore(path)
 
 

@@ -23,9 +23,9 @@ _decode_rows = msgspec.json.Decoder(list[list[Any]]).decode
 class SqliteConnection(Connection):
     """A connection to a SQLite file.
 
-    Python's sqlite3 gives up the interpreter's lock for each step of a statement, and gets it back late where another
-    thread is busy: up to five milliseconds a row. So rows are written and read by few statements of one step each;
-    `select_with` has SQLite put whole results into one text of JSON.
+    Python's sqlite3 releases the interpreter's lock for each step of a statement, and regains it late while another
+    thread is busy: up to five milliseconds per row. So rows are written and read by few statements of one step each:
+    `select_with` has SQLite return a whole result as one JSON text.
     """
 
     dialect = SQLITE
@@ -45,7 +45,7 @@ class SqliteConnection(Connection):
         self._execute = self._connection.execute
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        """Run any statement and give its rows."""
+        """Run any statement and return its rows."""
         try:
             return self._execute(sql, parameters).fetchall()
         except sqlite3.Error as exc:
@@ -91,13 +91,13 @@ class SqliteConnection(Connection):
             self.execute("ROLLBACK")
 
     def others_committed(self) -> bool:
-        # Takes 5 µs; SQLite keeps a number of what other connections have changed.
+        # Takes 5 µs; `data_version` changes with commits of other connections only.
         [[version]] = self.run("PRAGMA data_version")
         before, self._data_version = self._data_version, version
         return bool(before != version)
 
     def interrupt(self) -> None:
-        # It may have been closed just now.
+        # The connection may have been closed just now.
         with suppress(sqlite3.ProgrammingError):
             self._connection.interrupt()
 
@@ -105,7 +105,7 @@ class SqliteConnection(Connection):
         self._connection.close()
 
     def with_retries(self, fn: Callable[[], T]) -> T:
-        """Call `fn` until no other connection is in its way, for `busy_seconds` at most."""
+        """Call `fn` again while another connection holds the lock, for `busy_seconds` at most."""
         deadline = time.monotonic() + self._busy_seconds
         wait = 0.0005
         while True:
@@ -114,7 +114,7 @@ class SqliteConnection(Connection):
             except StoreLocked:
                 if time.monotonic() >= deadline:
                     raise
-            # Random, so that those who collide do not do so again.
+            # Random, so that connections that collided do not collide again.
             time.sleep(wait * (0.5 + random.random()))
             wait = min(wait * 1.5, 0.01)
 
@@ -123,7 +123,7 @@ class SqliteConnection(Connection):
 
 
 def _packed(tables: str, columns: Columns, rest: str) -> str:
-    """Write a query that gives its rows as one JSON text, a list each, without the outer brackets."""
+    """Return a query whose result is one JSON text: a list per row, without the outer brackets."""
     names = [f"c{index}" for index in range(len(columns))]
     inner = ", ".join(f"{column} AS {name}" for column, name in zip(columns, names, strict=True))
     pieces = " || ',' || ".join(_as_json(name, kind) for name, kind in zip(names, columns.values(), strict=True))
@@ -134,7 +134,7 @@ def _as_json(name: str, kind: Kind) -> str:
     if kind == "int":
         return f"coalesce({name}, 'null')"
     if kind == "real":
-        # 17 digits give back the same float; SQLite's own conversion has 15.
+        # 17 digits preserve a float exactly; SQLite's own conversion keeps 15.
         return f"CASE WHEN {name} IS NULL THEN 'null' ELSE printf('%!.17g', {name}) END"
     return f"json_quote({name})"
 
@@ -148,7 +148,7 @@ def _as_store_error(exc: sqlite3.Error, path: Path, busy_seconds: float) -> Exce
         return StoreFull.disk(path, exc)
     if primary == sqlite3.SQLITE_READONLY:
         return StoreUnavailable.read_only_file(path, exc)
-    no_text = any(said in str(exc) for said in ("JSON cannot hold BLOB", "Could not decode to UTF-8"))
+    no_text = any(text in str(exc) for text in ("JSON cannot hold BLOB", "Could not decode to UTF-8"))
     if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or no_text:
         return StoreFormatError.damaged_file(path, exc)
     if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):

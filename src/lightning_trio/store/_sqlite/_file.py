@@ -1,4 +1,4 @@
-"""What must hold of a file before it is taken for a store."""
+"""Checks of a file before a store uses it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from .._sql import TABLES
 from ._connection import SqliteConnection
 
 APPLICATION_ID: Final = 0x4C547269
-"""Says that a SQLite file is ours: "LTri"."""
+"""Marks a SQLite file as a store: "LTri"."""
 
 _MAGIC: Final = b"SQLite format 3\0"
 
 
 def check_path(path: Path) -> None:
-    """Refuse what cannot be a store before SQLite touches it.
+    """Validate a path before SQLite touches it.
 
     Raises:
-        StoreUnavailable: the folder is not there, or the path is a folder, a pipe or a device.
-        StoreFormatError: the file is no SQLite file.
+        StoreUnavailable: the folder does not exist, or the path is a folder, a pipe or a device.
+        StoreFormatError: the file is not a SQLite file.
     """
     if not path.parent.is_dir():
         raise StoreUnavailable.no_folder(path)
@@ -30,7 +30,7 @@ def check_path(path: Path) -> None:
     if not path.exists():
         return
     if not path.is_file():
-        # Opening a pipe would wait for somebody to write into it.
+        # Opening a pipe would block until another process writes to it.
         raise StoreUnavailable.special_file(path)
     try:
         with path.open("rb") as file:
@@ -42,17 +42,17 @@ def check_path(path: Path) -> None:
 
 
 def check_schema(connection: SqliteConnection, path: Path, newest: int) -> int:
-    """Give the version of the schema, 0 for a new file.
+    """Return the version of the schema, 0 for a new file.
 
-    Asked of SQLite and not read from the file, since after a crash it may be in the log.
+    It is asked of SQLite, not read from the file's header, because after a crash it may still be in the log.
 
     Args:
-        connection: to the file.
-        path: of the file, for errors.
+        connection: a connection to the file.
+        path: the file's path, for errors.
         newest: the newest version of the schema that this version of the package knows.
 
     Raises:
-        StoreFormatError: the file is of another program, or of a newer version of this one.
+        StoreFormatError: the file belongs to another program or to a newer version of this package, or is damaged.
     """
     [[application]] = connection.run("PRAGMA application_id")
     [[version]] = connection.run("PRAGMA user_version")
@@ -69,13 +69,13 @@ def check_schema(connection: SqliteConnection, path: Path, newest: int) -> int:
 
 
 def check_tables(connection: SqliteConnection, path: Path) -> None:
-    """Refuse a store that lacks tables.
+    """Validate that all tables exist.
 
     Raises:
-        StoreFormatError: naming them.
+        StoreFormatError: tables are missing; the message names them.
     """
-    there = {name for [name] in connection.run("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if missing := sorted({*TABLES, "counters"} - there):
+    existing = {name for [name] in connection.run("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if missing := sorted({*TABLES, "counters"} - existing):
         raise StoreFormatError.damaged_tables(path, missing)
 
 
