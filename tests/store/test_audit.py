@@ -1,4 +1,4 @@
-"""The audit names what is wrong with a store, and finds nothing where nothing is."""
+"""The audit reports each problem of a store, and none in a sound store."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_evicted_rollouts_are_no_problem(autojump_clock: MockClock) -> Non
 
 
 class Cooked(InMemoryLightningStore):
-    """Tells tales: records are changed on their way out."""
+    """A store that falsifies the records it returns."""
 
     def __init__(self, table: str, summary: RunSummary | None = None, /, **changes: Any) -> None:
         super().__init__()

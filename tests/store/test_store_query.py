@@ -1,4 +1,4 @@
-"""Queries: what they refuse, and `select`, which runs them on records."""
+"""Queries: their validation, and `select`, which runs them on records."""
 
 from __future__ import annotations
 
