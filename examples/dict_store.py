@@ -1,8 +1,8 @@
-"""A store of one's own: records in dictionaries, every change made on a copy and published whole.
+"""A user's own store: records in dictionaries; every change is made on a copy, which then replaces the original.
 
-Copying everything for each change is slow; a store on a database has its transactions for that. The rest is what any
-store does: checks ids, makes the moves that `begin_attempt`, `end_attempt` and the like decide on, finds with `select`,
-wakes those who wait.
+Copying everything for each change is slow; a store on a database uses transactions instead. The rest is what every
+store does: it validates ids, applies the moves that `begin_attempt`, `end_attempt` and so on decide, runs queries with
+`select`, and wakes waiting calls.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def new_id(prefix: str) -> str:
 
 
 def given(change: store.RolloutChange | store.AttemptChange) -> dict[str, Any]:
-    """What `change` sets, but for the ids and the status."""
+    """Return the fields that `change` sets, except ids and status."""
     fields = attrs.asdict(change, recurse=False)
     left_out = ("rollout_id", "attempt_id", "status")
     return {name: fields[name] for name in fields.keys() - left_out if not isinstance(fields[name], store.Unset)}
@@ -37,7 +37,7 @@ def given(change: store.RolloutChange | store.AttemptChange) -> dict[str, Any]:
 
 @attrs.define
 class Tables:
-    """All there is. Records are frozen: a change replaces them."""
+    """All records of the store. They are frozen: a change replaces them."""
 
     rollouts: dict[str, agl.Rollout] = attrs.field(factory=dict[str, agl.Rollout])
     attempts: dict[str, tuple[agl.Attempt, ...]] = attrs.field(factory=dict[str, tuple[agl.Attempt, ...]])
@@ -50,15 +50,15 @@ class Tables:
     leases: dict[str, float] = attrs.field(factory=dict[str, float])
     """When workers' leases run out, on Trio's clock."""
     not_counted: Counter[str] = attrs.field(factory=Counter[str])
-    """How many attempts of a rollout do not count towards `max_attempts`."""
+    """The number of attempts of a rollout that do not count towards `max_attempts`."""
     lost: Counter[str] = attrs.field(factory=Counter[str])
-    """How many attempts a rollout has lost with their worker."""
+    """The number of attempts of a rollout that were lost with their worker."""
     runs: dict[str, agl.Run] = attrs.field(factory=dict[str, agl.Run])
     removed: tuple[tuple[agl.Rollout, tuple[agl.Attempt, ...]], ...] = ()
     queue: dict[str, float] = attrs.field(factory=dict[str, float])
-    """When a rollout may be claimed, on Trio's clock; in order of arrival."""
+    """When a rollout can be claimed, on Trio's clock; in order of arrival."""
     configured: set[str] = attrs.field(factory=set[str])
-    """Rollouts that have a configuration of their own."""
+    """The ids of rollouts whose configuration is set."""
     late_spans: int = 0
 
     def copied(self) -> Tables:
@@ -67,7 +67,7 @@ class Tables:
     # Reading.
 
     def rollout(self, rollout_id: str) -> agl.Rollout:
-        """A rollout, with its latest attempt if it has any."""
+        """Return a rollout, with its latest attempt if it has one."""
         rollout = self.known(rollout_id)
         attempts = self.attempts[rollout_id]
         if not attempts:
@@ -76,7 +76,7 @@ class Tables:
 
     def known(self, rollout_id: str) -> agl.Rollout:
         if rollout_id not in self.rollouts:
-            raise agl.UnknownId(f"agl.Rollout {rollout_id} not found")
+            raise agl.UnknownId.rollout(rollout_id)
         return self.rollouts[rollout_id]
 
     def attempt(self, rollout_id: str, attempt_id: str) -> agl.Attempt:
@@ -84,11 +84,11 @@ class Tables:
         for attempt in self.attempts[rollout_id]:
             if attempt.attempt_id == attempt_id:
                 return attempt
-        raise agl.UnknownId(f"agl.Attempt {attempt_id} not found for rollout {rollout_id}")
+        raise agl.UnknownId.attempt(attempt_id, rollout_id)
 
     def check_snapshot(self, resources_id: str | None) -> None:
         if resources_id is not None and resources_id not in self.snapshots:
-            raise agl.UnknownId(f"Resources {resources_id} not found; add_resources() gives an id")
+            raise agl.UnknownId.resources(resources_id)
 
     def ready(self, run_id: str | None) -> list[str]:
         now = trio.current_time()
@@ -107,7 +107,7 @@ class Tables:
         return self.snapshots.values() if name == "resources" else map(self.worker, self.workers.values())
 
     def worker(self, worker: agl.Worker) -> agl.Worker:
-        """A worker, with what is left of its lease."""
+        """Return a worker, with the time left of its lease."""
         left = self.leases.get(worker.worker_id, -math.inf) - trio.current_time()
         return attrs.evolve(worker, lease_left_seconds=left if left > 0 else None)
 
@@ -137,7 +137,7 @@ class Tables:
         return rollout.rollout_id
 
     def position(self, rollout_id: str) -> store.RolloutPosition:
-        """What the state machine must know of a rollout."""
+        """Return a rollout's position in the state machine."""
         rollout, attempts = self.known(rollout_id), self.attempts[rollout_id]
         latest = attempts[-1] if attempts else None
         return store.RolloutPosition(
@@ -152,7 +152,7 @@ class Tables:
         )
 
     def move(self, rollout_id: str, move: store.Move, **fields: Any) -> agl.RolloutStatus:
-        """Carry out a move; `fields` are set of the latest attempt."""
+        """Apply a move; `fields` are set on the latest attempt."""
         if move.attempt_status is not None:
             ends = {"end_time": time.time()} if move.attempt_status in store.TERMINAL_ATTEMPT else {}
             latest = self.attempts[rollout_id][-1]
@@ -183,7 +183,7 @@ class Tables:
         attempt = agl.Attempt(rollout_id, new_id("at"), number, time.time(), worker_id=worker_id)
         self.attempts[rollout_id] += (attempt,)
         self.note_worker(worker_id, "busy", attempt)
-        # The agent may change its task; the next attempt gets it as it was.
+        # The agent may change its task; the next attempt gets the original.
         fields = {**attrs.asdict(rollout, recurse=False), "input": store.copy_containers(rollout.input)}
         return agl.AttemptedRollout(**fields, attempt=attempt)
 
@@ -228,9 +228,9 @@ class Tables:
         return self.move(rollout_id, move, **{name: getattr(outcome, name) for name in names})
 
     def lose(self, worker_id: str) -> dict[str, agl.RolloutStatus]:
-        """End the attempts that were lost with a worker, and give what became of their rollouts."""
+        """End the attempts that were lost with a worker, and return the new statuses of their rollouts."""
         statuses: dict[str, agl.RolloutStatus] = {}
-        error = agl.ErrorRecord("LeaseExpired", f"worker {worker_id} was not heard of", "")
+        error = agl.ErrorRecord("LeaseExpired", f"worker {worker_id} sent no heartbeat", "")
         for rollout_id, attempts in list(self.attempts.items()):
             if attempts and attempts[-1].worker_id == worker_id:
                 move = store.lose_attempt(self.position(rollout_id), attempts[-1].attempt_id)
@@ -257,7 +257,7 @@ class Tables:
         return span
 
     def hear(self, span: agl.Span) -> agl.Span | None:
-        """Take in a span of a running attempt, which is a heartbeat as well."""
+        """Store a span of a running attempt, which is also a heartbeat."""
         self.attempt(span.rollout_id, span.attempt_id)
         move = store.hear_attempt(self.position(span.rollout_id), span.attempt_id)
         if move is None:
@@ -305,7 +305,7 @@ class DictStore(agl.LightningStore):
 
     @asynccontextmanager
     async def _changing(self) -> AsyncGenerator[Tables]:
-        """Give a copy to change, which is published unless something is refused."""
+        """Yield a copy to change, which replaces the original unless the change raises."""
         await trio.lowlevel.checkpoint()
         tables = self._tables.copied()
         yield tables

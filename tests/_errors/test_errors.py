@@ -47,18 +47,6 @@ NOT_YET_CONVERTED = {
     "lanes/_trio.py",
     "store/_memory/_entry.py",
     "store/_memory/_store.py",
-    "store/_postgres/_server.py",
-    "store/_postgres/_store.py",
-    "store/_postgres/_tables.py",
-    "store/_run_store.py",
-    "store/_sql/_claims.py",
-    "store/_sql/_queue.py",
-    "store/_sql/_rollout_state.py",
-    "store/_sql/_store.py",
-    "store/_sqlite/_connection.py",
-    "store/_sqlite/_file.py",
-    "store/_sqlite/_store.py",
-    "store/_store.py",
 }
 """Files whose messages still stand where they are raised."""
 

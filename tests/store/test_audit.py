@@ -1,4 +1,4 @@
-"""The audit names what is wrong with a store, and finds nothing where nothing is."""
+"""The audit reports each problem of a store, and none in a sound store."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_evicted_rollouts_are_no_problem(autojump_clock: MockClock) -> Non
 
 
 class Cooked(InMemoryLightningStore):
-    """Tells tales: records are changed on their way out."""
+    """A store that falsifies the records it returns."""
 
     def __init__(self, table: str, summary: RunSummary | None = None, /, **changes: Any) -> None:
         super().__init__()
@@ -97,15 +97,15 @@ class Cooked(InMemoryLightningStore):
 @pytest.mark.parametrize(
     ("store", "problem"),
     [
-        (Cooked("rollouts", status="failed"), "is failed, and its last attempt is succeeded"),
-        (Cooked("rollouts", end_time=None), "is succeeded without a time of its end"),
+        (Cooked("rollouts", status="failed"), "is failed, but its last attempt is succeeded"),
+        (Cooked("rollouts", end_time=None), "is succeeded without an end time"),
         (Cooked("attempts", sequence_id=2), "has attempts numbered [2]"),
-        (Cooked("attempts", attempt_id="at-other"), "there are spans and no such attempt"),
-        (Cooked("spans", span_id="1" * 16), "a span is there twice"),
-        (Cooked("-", RunSummary({"succeeded": 0}, {})), "1 rollouts are succeeded, and the store counts 0"),
+        (Cooked("attempts", attempt_id="at-other"), "spans are stored, but no such attempt"),
+        (Cooked("spans", span_id="1" * 16), "a span is stored twice"),
+        (Cooked("-", RunSummary({"succeeded": 0}, {})), "1 rollouts are succeeded, but the store counts 0"),
         (
             Cooked("-", RunSummary({"succeeded": 1, "running": 2}, {})),
-            "the store counts 2 rollouts as running, and 0 are",
+            "the store counts 2 rollouts as running, but 0 are",
         ),
     ],
     ids=["status", "end", "numbers", "attempts", "spans", "too_few", "too_many"],
@@ -119,31 +119,31 @@ async def test_what_does_not_agree_is_named(store: Cooked, problem: str) -> None
     assert any(problem in each for each in found.problems), found.problems
 
 
-# A file that somebody else has written to. Rollout 5 succeeded with a reward of 5.0; rollout 3 is the one that failed.
+# A file changed by another program. Rollout 5 succeeded with a reward of 5.0; rollout 3 is the one that failed.
 
 _AT_5 = "number / 1048576 = 5"
 TAMPERED = {
-    "rollout": ("DELETE FROM rollouts WHERE number = 5", "counts 10 finished rollouts, of which 0 were removed, and 9"),
+    "rollout": ("DELETE FROM rollouts WHERE number = 5", "counts 10 finished rollouts, of which 0 were removed, but 9"),
     "rollout with all": (
         f"DELETE FROM rollouts WHERE number = 5; DELETE FROM attempts WHERE {_AT_5}; DELETE FROM traces WHERE {_AT_5}",
-        "counts 10 finished rollouts, of which 0 were removed, and 9 are there",
+        "counts 10 finished rollouts, of which 0 were removed, but 9 are stored",
     ),
-    "orphans": ("DELETE FROM rollouts WHERE number = 5", "which is not there"),
-    "attempt": ("DELETE FROM attempts WHERE rollout_number = 5", "is succeeded and was never attempted"),
-    "spans": (f"DELETE FROM traces WHERE {_AT_5}", "spans, and the store counts"),
+    "orphans": ("DELETE FROM rollouts WHERE number = 5", "which does not exist"),
+    "attempt": ("DELETE FROM attempts WHERE rollout_number = 5", "is succeeded but was never attempted"),
+    "spans": (f"DELETE FROM traces WHERE {_AT_5}", "spans, but the store counts"),
     "orphan trace": ("INSERT INTO traces SELECT 777 * 1048576 + 1, spans FROM traces LIMIT 1", "spans (number"),
     "moved attempt": (
         "UPDATE attempts SET rollout_number = 999, number = 999 * 1048576 + 1 WHERE rollout_number = 5",
-        "is of the rollout",
+        "belongs to the rollout",
     ),
-    "reward": ("UPDATE attempts SET final_reward = 1000 WHERE rollout_number = 5", "the rewards come to 1047"),
+    "reward": ("UPDATE attempts SET final_reward = 1000 WHERE rollout_number = 5", "the rewards add up to 1047"),
     "no reward": ("UPDATE attempts SET final_reward = NULL WHERE rollout_number = 5", "there are 8 rewards"),
     "counted rewards": (
         "UPDATE tallies SET amount = amount + 1 WHERE name LIKE 'reward%'",
-        "the rewards come to 52, and the store counts 53",
+        "the rewards add up to 52, but the store counts 53",
     ),
     "tokens": ("UPDATE attempts SET input_tokens = 7 WHERE rollout_number = 5", "there are 7 input tokens"),
-    "duration": ("UPDATE attempts SET duration = 1e6 WHERE rollout_number = 5", "agent seconds, and the store counts"),
+    "duration": ("UPDATE attempts SET duration = 1e6 WHERE rollout_number = 5", "agent seconds, but the store counts"),
     "counted seconds": ("UPDATE tallies SET amount = amount + 9 WHERE name = 'seconds'", "agent seconds"),
     "one too many": (
         "UPDATE tallies SET number = number + 1 WHERE name = 'status:succeeded'",
@@ -151,29 +151,29 @@ TAMPERED = {
     ),
     "one too few": (
         "UPDATE tallies SET number = number - 1 WHERE name = 'status:succeeded'",
-        "9 rollouts are succeeded, and the store counts 8",
+        "9 rollouts are succeeded, but the store counts 8",
     ),
-    "no counts": ("DELETE FROM tallies", "and the store counts 0"),
+    "no counts": ("DELETE FROM tallies", "but the store counts 0"),
     "removed": ("INSERT INTO tallies VALUES ('', 'removed', 0, 1, 0.0)", "of which 1 were removed"),
     "status": (
         "UPDATE rollouts SET status = 'succeeded' WHERE status = 'failed'",
-        "is succeeded, and its last attempt is failed",
+        "is succeeded, but its last attempt is failed",
     ),
     "both statuses": (
         "UPDATE rollouts SET status = 'succeeded' WHERE number = 3; UPDATE attempts SET status = 'succeeded' "
         "WHERE rollout_number = 3",
-        "is succeeded and has an error: ValueError",
+        "has succeeded and has an error: ValueError",
     ),
-    "no status": ("UPDATE rollouts SET status = 'done' WHERE number = 5", "is 'done', which is no status"),
-    "end": ("UPDATE attempts SET end_time = NULL WHERE rollout_number = 5", "is succeeded without a time of its end"),
+    "no status": ("UPDATE rollouts SET status = 'done' WHERE number = 5", "is 'done', which is not a status"),
+    "end": ("UPDATE attempts SET end_time = NULL WHERE rollout_number = 5", "is succeeded without an end time"),
     "queue": ("UPDATE rollouts SET available_at = 0 WHERE number = 5", "is succeeded and still in the queue"),
     "not in the queue": (
         "UPDATE rollouts SET status = 'queuing', end_time = NULL WHERE number = 5",
         "is queuing and not in the queue",
     ),
     "latest attempt": ("UPDATE rollouts SET attempts = 7 WHERE number = 5", "does not name the latest"),
-    "run": ("UPDATE rollouts SET run_id = 'run-0' WHERE number = 5", "is of the run run-0, which is not there"),
-    "resources": ("UPDATE rollouts SET resources_id = 'rs-0' WHERE number = 5", "the resources rs-0, which are not"),
+    "run": ("UPDATE rollouts SET run_id = 'run-0' WHERE number = 5", "belongs to the run run-0, which does not exist"),
+    "resources": ("UPDATE rollouts SET resources_id = 'rs-0' WHERE number = 5", "the resources rs-0, which do not"),
     "spans that are none": (f"UPDATE traces SET spans = '[[' WHERE {_AT_5}", "its spans cannot be read"),
     "task that is none": ("UPDATE rollouts SET input = '{oops' WHERE number = 5", "at place 4 cannot be read"),
     "run that is none": ("UPDATE runs SET body = '{'", "the runs cannot be read"),
@@ -184,7 +184,7 @@ TAMPERED = {
     ),
     "finished run": (
         "UPDATE rollouts SET status = 'queuing', end_time = NULL, available_at = 0 WHERE number = 5",
-        "is finished, and 1 of its rollouts are not",
+        "is finished, but 1 of its rollouts are not",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""A run whose process is killed again and again comes to its end: nothing is lost, and nothing counted twice."""
+"""A run whose process is killed again and again finishes: nothing is lost, and nothing is counted twice."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ trio.run(main)
 
 
 def run_for(path: Path, seconds: float) -> str:
-    """Run the program and kill it `seconds` after it has begun, unless it has ended; give what it said."""
+    """Run the program and kill it `seconds` after its start, unless it has ended; return its output."""
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(path), str(TASKS)],
         stdout=subprocess.PIPE,
@@ -71,7 +71,7 @@ async def test_a_run_killed_at_many_points_comes_to_its_end(seed: int, tmp_path:
     kills = 0
     while not (said := run_for(path, moments.uniform(0.0, 0.25) if kills < 8 else 60.0)):
         kills += 1
-        # The file is whole after each of them.
+        # The file is intact after each kill.
         with closing(sqlite3.connect(path)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
@@ -115,7 +115,7 @@ trio.run(main)
 
 @contextmanager
 def runners(path: Path, number: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Runner processes that work off the queue of one file, and are killed at the end of the block."""
+    """Start runner processes on the queue of one file, and kill them at the end of the block."""
     command = [sys.executable, "-c", RUNNER, str(path)]
     with ExitStack() as stack:
         processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(number)]
@@ -129,7 +129,7 @@ def runners(path: Path, number: int) -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 async def test_several_runners_on_one_file_survive_the_death_of_one(tmp_path: Path) -> None:
-    """One is killed while it has rollouts, and these go to the others when its lease ends."""
+    """The rollouts of a killed runner go to the others when its lease ends."""
     async with SqliteLightningStore(tmp_path / "queue.db") as store:
         with runners(store.path, 3) as [victim, *_]:
             requests = [EnqueueRolloutRequest(task) for task in range(300)]

@@ -1,4 +1,4 @@
-"""A store that passes everything on to another one."""
+"""A store that forwards everything to another store."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ NAMES = sorted(
     for name, member in vars(StorePrimitives).items()
     if (inspect.isfunction(member) or isinstance(member, property)) and name not in OPENING
 )
-"""The primitives, and what a store may do better."""
+"""The primitives, and the methods with a default."""
 
 
 class Recording:
-    """Takes any call and notes it."""
+    """A store that records every call."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
@@ -64,7 +64,7 @@ async def test_every_primitive_and_whatever_a_store_may_do_better_is_forwarded(n
         found = await found
 
     assert recording.calls == [(name, given)]
-    # What gives nothing back has nothing to hand on.
+    # Methods that return None have no result to forward.
     assert found is recording.answer or found is None
 
 
@@ -84,7 +84,7 @@ def test_the_names_are_those_of_the_contract() -> None:
 
 
 class Counting(ForwardingStore):
-    """Counts the tasks that are enqueued."""
+    """A store that counts enqueued tasks."""
 
     tasks = 0
 

@@ -1,4 +1,4 @@
-"""Stores are opened: by their hooks, or by methods of their own."""
+"""Stores are opened by their hooks, or by their own `__aenter__` and `__aexit__`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_trio import Runner, SqliteLightningStore, StoreClosed
 
 
 class Opening(DictStore):
-    """Notes when it is opened and closed, and refuses work while it is not open."""
+    """A store that records its opening and closing, and raises while it is not open."""
 
     def __init__(self) -> None:
         super().__init__()

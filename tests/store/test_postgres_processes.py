@@ -1,4 +1,4 @@
-"""Several runners, each a process, on one PostgreSQL queue: one dies, stalls or is cut off, and the books balance."""
+"""Several runner processes on one PostgreSQL queue: one dies, stalls or is cut off, and the books balance."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RUNNER = """
     import lightning_trio as agl
 
     async def agent(task: int, rollout: agl.AttemptedRollout) -> float:
-        # One line a call, written at once, by however many processes.
+        # One line per call, written atomically by any number of processes.
         os.write(journal, f"{rollout.attempt.attempt_id}\\n".encode())
         await trio.sleep(0.05)
         return float(task)
@@ -60,7 +60,7 @@ def runner_process(dsn: str, journal: Path, *run_in: str) -> Iterator[subprocess
 
 
 async def enqueue_for(store: PostgresLightningStore, runners: int) -> list[str]:
-    """Fill the queue once all runners are there, so that each has some of it."""
+    """Fill the queue once all runners have started, so that each gets a share."""
     while len(await store.query_workers()) < runners:
         await trio.sleep(0.02)
     return await store.enqueue([EnqueueRolloutRequest(number) for number in range(TASKS)])
@@ -76,7 +76,7 @@ def lines(*journals: Path) -> list[str]:
 
 
 async def check_books(store: PostgresLightningStore, *journals: Path) -> Counter[str]:
-    """Check that every rollout succeeded once, every attempt ran once at most; count the attempts by status."""
+    """Check that every rollout succeeded once and every attempt ran at most once; return attempts by status."""
     summary = await store.summarize()
     assert summary.counts == {"succeeded": TASKS}
     assert summary.mean_reward(None) == pytest.approx((TASKS - 1) / 2)
@@ -108,7 +108,7 @@ async def test_a_runner_is_killed_and_the_others_finish_its_work(postgres: Postg
                 assert await store.wait_finished(ids) == []
             statuses = await check_books(store, journal)
 
-    # None, where it was killed between two claims.
+    # 0 if the runner was killed between two claims.
     assert statuses["unresponsive"] <= 6
 
 
@@ -156,11 +156,11 @@ async def test_the_server_crashes_under_several_runners(tmp_path: Path) -> None:
         remove_server(server)
 
 
-# Two machines, as far as the network goes.
+# Two machines, simulated by network namespaces.
 
 
 class TwoMachines:
-    """Two network namespaces, joined by a cable; a server stands in the first one."""
+    """Two network namespaces, joined by a virtual cable; the server runs in the first."""
 
     ADDRESS = "10.231.77.1"
 
@@ -224,7 +224,7 @@ async def test_two_machines_work_off_one_queue_and_one_is_lost(
     dsn = f"host={TwoMachines.ADDRESS} port={server.port} user=postgres dbname=postgres"
     journal, far_journal = tmp_path / "journal", tmp_path / "far_journal"
     with trio.fail_after(120):
-        # Sockets in the file system go across namespaces.
+        # Sockets in the file system work across namespaces.
         async with PostgresLightningStore(server.dsn) as store:
             with ExitStack() as stack:
                 stack.enter_context(runner_process(dsn, journal, *machines.within(0)))

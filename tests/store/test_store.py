@@ -1,4 +1,4 @@
-"""Every store keeps the contract: the one in memory, the one bound to a run, and one that users might write."""
+"""Every store keeps the contract: the store in memory, a store bound to a run, and one that a user might write."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ OF_MANY_RUNS = {
     "a_key_belongs_to_its_run",
     "old_rollouts_are_pruned",
 }
-"""Checks that tell runs apart, which a store bound to one run does not."""
+"""Checks with several runs, which a store bound to one run cannot pass."""
 
 
 @pytest.mark.parametrize("name", STORES)
@@ -82,7 +82,7 @@ def test_checks_have_names_of_their_own() -> None:
 
 
 class ForgetfulStore(DictStore):
-    """Breaks one rule: gives no spans."""
+    """A store that breaks one rule: it returns no spans."""
 
     async def add_spans(self, spans: object) -> list[Span]:
         await trio.lowlevel.checkpoint()
@@ -97,7 +97,7 @@ async def test_a_broken_rule_is_an_assertion_error_that_names_rule_and_check(aut
 
 
 class RaisingStore(DictStore):
-    """Fails at the first call."""
+    """A store that fails at the first call."""
 
     async def enqueue(self, *args: object, **options: object) -> list[str]:
         await trio.lowlevel.checkpoint()
@@ -112,7 +112,7 @@ async def test_an_error_of_the_store_gets_a_note_that_names_the_check() -> None:
 
 
 class SleepyStore(DictStore):
-    """Does not wake those who wait for rollouts to be claimable."""
+    """A store that does not wake waits for a claimable rollout."""
 
     async def wait_claimable(self, *, run_id: str | None = None) -> None:
         await trio.sleep_forever()
@@ -127,7 +127,7 @@ async def test_a_wait_that_nobody_ends_does_not_hang_the_suite(autojump_clock: M
 
 
 class LeakyStore(DictStore):
-    """Changes a rollout it has handed out."""
+    """A store that changes a rollout that it has returned."""
 
     async def get_rollout_by_id(self, rollout_id: str) -> Rollout | None:
         found = await super().get_rollout_by_id(rollout_id)
@@ -140,7 +140,7 @@ async def test_the_first_broken_rule_ends_the_suite(autojump_clock: MockClock) -
 
 
 class ShortLivedStore(InMemoryLightningStore):
-    """Forgets everything when it is closed."""
+    """A store that loses everything when it is closed."""
 
     async def on_close(self) -> None:
         InMemoryLightningStore.__init__(self)
@@ -178,7 +178,7 @@ async def test_a_runner_works_with_a_store_of_ones_own(autojump_clock: MockClock
 
 
 class CancellingStore(InMemoryLightningStore):
-    """Has its caller cancelled when something was committed, and then takes `seconds` to answer queries."""
+    """A store whose caller is cancelled after a commit, and that then takes `seconds` to answer queries."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         super().__init__()
@@ -218,7 +218,7 @@ async def test_a_caller_cancelled_after_the_commit_is_told_of_it(name: str) -> N
 
     with store.scope:
         told.append(await FAMILIAR[name](store, rollout.rollout_id))
-        # The cancellation is not lost: it comes now.
+        # The cancellation is not lost: it is raised now.
         await trio.lowlevel.checkpoint()
         told.append("not cancelled")
 

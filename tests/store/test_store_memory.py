@@ -1,4 +1,4 @@
-"""The store in memory: what it keeps, what it lets go of, and any order of calls against a model."""
+"""The store in memory: what it keeps, what it evicts, and any order of calls against a model."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def run_all(store: InMemoryLightningStore, number: int, run_id: str | None
     return ids
 
 
-# Keeping the newest.
+# Retention.
 
 
 async def test_an_evicted_rollout_says_so_and_how_to_keep_more() -> None:
@@ -238,7 +238,7 @@ def test_retain_is_no_negative_number() -> None:
 
 
 def sizes(store: InMemoryLightningStore) -> dict[str, int]:
-    """How much the store holds on to."""
+    """Return the sizes of the store's collections."""
     queued = [len(queue.ready) + len(queue.delayed) for queue in store._queues._runs.values()]
     return {
         "entries": len(store._entries),
@@ -380,7 +380,7 @@ def test_waiting_works_in_another_program() -> None:
     trio.run(wait)
 
 
-# Time, on a clock that does not pass by itself.
+# Time, on a mocked clock.
 
 
 async def test_retries_are_claimed_in_the_order_they_are_due(autojump_clock: MockClock) -> None:
@@ -422,14 +422,14 @@ async def test_cancelling_a_retry_that_waits_leaves_the_waiter_waiting(autojump_
 
 
 class Model:
-    """A rollout as the rules say it should be."""
+    """The model of a rollout."""
 
     def __init__(self, status: RolloutStatus) -> None:
         self.status = status
         self.attempts: list[AttemptStatus] = []
         self.given_back = 0
         self.reward: float | None = None
-        """The latest attempt's; it counts once the rollout has ended."""
+        """The latest attempt's reward, which counts once the rollout has ended."""
 
     @property
     def ended(self) -> bool:
@@ -626,7 +626,7 @@ TestAnyOrderOfCalls = StoreMachine.TestCase
 
 @asynccontextmanager
 async def claimers(store: InMemoryLightningStore, number: int, seen: list[str]) -> AsyncGenerator[None]:
-    """Tasks that wait for rollouts, claim them and finish them, until the block is left."""
+    """Start tasks that wait for rollouts, claim them and finish them, until the block is left."""
 
     async def work() -> None:
         while True:

@@ -1,6 +1,6 @@
-"""Every store does what a simple model of one does, whatever is called in whatever order, restarts included.
+"""Every store behaves like a simple model, for any order of calls, restarts included.
 
-To have another store checked, add it to `STORES`.
+To check another store, add it to `STORES`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ STORES: dict[str, Callable[[Path], LightningStore]] = {
     "memory": lambda folder: InMemoryLightningStore(),
     "sqlite": lambda folder: SqliteLightningStore(folder / "run.db"),
 }
-"""Each opens a store of its own in a folder, the same again where it keeps anything there."""
+"""Each returns a store in a folder; the same records again if the store is persistent."""
 
 RUNS = ("run-1", "run-2", None)
 WORKERS = ("worker-1", "worker-2", None)
@@ -122,7 +122,7 @@ class Model:
 
 
 class Program:
-    """A Trio program in a thread of its own that keeps a store open."""
+    """A Trio program in a separate thread that keeps a store open."""
 
     def __init__(self, store: LightningStore) -> None:
         self.store = store
@@ -152,7 +152,7 @@ class Program:
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Call a store and the model alike."""
+    """Call a store and its model, and compare them."""
 
     open_store: ClassVar[Callable[[Path], LightningStore]]
 
@@ -176,7 +176,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def some_attempt(self, index: int) -> tuple[ModelRollout, ModelAttempt]:
         attempts = [(each, attempt) for each in self.model.rollouts.values() for attempt in each.attempts]
-        # Counted from the end: mostly those that run.
+        # Counted from the end, where most are running.
         return attempts[-1 - index % len(attempts)]
 
     def new_span(self, rollout: ModelRollout, attempt: ModelAttempt) -> Span:
@@ -188,7 +188,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize(limits=st.lists(st.integers(1, 3), min_size=2, max_size=2))
     def begin(self, limits: list[int]) -> None:
-        """Have something of everything to begin with: most rules do nothing without."""
+        """Create some records of each kind, because most rules do nothing without."""
         for run_id in RUNS:
             self.enqueue(run_id, ["a", None, None], (2, 2), False)
         for limit, worker_id in zip(limits, WORKERS, strict=False):
@@ -309,7 +309,7 @@ class StoreMachine(RuleBasedStateMachine):
                 counted = len(rollout.attempts) - rollout.not_counted
                 rollout.retry_or_fail(status == "failed" and counted < rollout.max_attempts, not retried_here)
             assert new == rollout.status
-            # Also of an attempt that is not the last: it is what the rollout has if it is cancelled before the next.
+            # Also for an attempt that is not the last: it is the rollout's reward if that is cancelled before the next.
             rollout.reward = reward
 
     @precondition(lambda self: self.model.rollouts)
@@ -370,7 +370,7 @@ class StoreMachine(RuleBasedStateMachine):
         store = self.store
         self.program = Program(type(self).open_store(Path(self.folder.name)) if store.persistent else store)
 
-    # What must hold after each.
+    # Invariants.
 
     @invariant()
     def counts_agree(self) -> None:
@@ -426,7 +426,7 @@ def test_the_store_does_as_the_model(name: str) -> None:
 
 @pytest.mark.heavy
 def test_the_store_in_postgresql_does_as_the_model(postgres: PostgresServer) -> None:
-    # A schema each, since the server is the same for all.
+    # One schema per store, because all share the server.
     check_against_model(lambda folder: PostgresLightningStore(postgres.dsn, connections=2, schema=folder.name), 25)
 
 

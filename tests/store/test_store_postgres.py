@@ -1,4 +1,4 @@
-"""The store in PostgreSQL: the contract, a server that goes away, what is refused; processes are in another module."""
+"""The store in PostgreSQL: the contract, a server that goes away, and errors; processes are in another module."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = ["postgres"]
 
 @pytest.fixture
 def dsn(postgres: PostgresServer) -> str:
-    """Where there is no store yet."""
+    """The connection string of a database without a store."""
     postgres.psql("DROP SCHEMA IF EXISTS lightning_trio CASCADE")
     return postgres.dsn
 
@@ -71,11 +71,11 @@ async def test_the_store_keeps_the_rule(check: Check, dsn: str) -> None:
             await check(store)
 
 
-# A server that goes away.
+# Loss of the server.
 
 
 class Losses:
-    """Connections lost while they commit: before the server has heard of it, or after."""
+    """Connections lost during a commit: before the server receives it, or after."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.before = self.after = 0
@@ -146,7 +146,7 @@ async def test_a_commit_that_the_server_is_still_busy_with_is_waited_for(
         return execute(connection, query, *args, **options)
 
     monkeypatch.setattr(psycopg.Connection, "execute", leaving)
-    # Under a name by which the store does not find, and does not end, what the lost connection has left.
+    # Under another name, so that the store does not find and terminate the session of the lost connection.
     monkeypatch.setattr(Server, "connect", lambda server, application: connect(server, "somebody"))
     async with PostgresLightningStore(dsn, connections=1) as store:
         for _ in range(earlier):
@@ -321,7 +321,7 @@ async def test_a_hint_wakes_another_store_long_before_it_would_look(dsn: str, mo
 
 
 async def test_without_hints_a_store_looks_by_itself(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PostgresConnection, "rest", lambda self: None)
+    monkeypatch.setattr(PostgresConnection, "on_idle", lambda self: None)
     monkeypatch.setattr(_notifications, "POLL_SECONDS", 0.2)
     waiting, enqueuing = PostgresLightningStore(dsn), PostgresLightningStore(dsn)
     with trio.fail_after(20):
@@ -405,7 +405,7 @@ async def test_a_database_that_is_not_there_is_named(postgres: PostgresServer) -
 
 @pytest.fixture
 def guest(postgres: PostgresServer) -> Iterator[str]:
-    """A role with a password and no rights."""
+    """A role with a password and no privileges."""
     postgres.psql("DROP ROLE IF EXISTS guest")
     postgres.psql("CREATE ROLE guest LOGIN PASSWORD 'hüsh hush/1'")
     yield postgres.dsn.replace("user=postgres", "user=guest")
@@ -531,7 +531,7 @@ async def test_transactions_in_each_others_way_are_run_again(dsn: str) -> None:
             assert {str(rollout.metadata) for rollout in await first.query_rollouts()} == {"{'by': 'somebody'}"}
 
 
-# What is kept.
+# Stored values.
 
 
 async def test_values_come_back_as_they_were(dsn: str) -> None:

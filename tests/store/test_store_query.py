@@ -1,4 +1,4 @@
-"""Queries: what they refuse, and `select`, which runs them on records."""
+"""Queries: their validation, and `select`, which runs them on records."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_results_are_a_sequence() -> None:
         ({"offset": -1}, "offset=-1; give 0 or more"),
         ({"sort_order": "down"}, "sort_order='down'; there are 'asc' and 'desc'"),
         ({"logic": "xor"}, "filter_logic='xor'; there are 'and' and 'or'"),
-        ({"sort_by": "colour"}, "sort_by='colour' is no field of workers; there are current_attempt_id, "),
+        ({"sort_by": "colour"}, "sort_by='colour' is not a field of workers; there are current_attempt_id, "),
         ({"must": [Condition("colour", {"red"})]}, "workers have no field 'colour' to filter by"),
         ({"conditions": [Condition("colour", {"red"})]}, "workers have no field 'colour' to filter by"),
     ],

@@ -1,4 +1,4 @@
-"""What a debugger shows of stores: where they are and whether they are open, and no password."""
+"""The repr of stores: their place and whether they are open, without a password."""
 
 from __future__ import annotations
 

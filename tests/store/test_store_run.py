@@ -1,4 +1,4 @@
-"""A store bound to a run: what goes through it belongs to the run and fits the run's agent."""
+"""A store bound to a run: its rollouts belong to the run, and its resources fit the run's agent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEMPLATE = {"prompt_template": PromptTemplate("Label {text}", engine="f-string")
 
 
 class NeedsTemplate:
-    """Refuses resources without a prompt template, as a run's agent would; remembers what it was asked."""
+    """A check that rejects resources without a prompt template, as a run's agent would, and records its calls."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[RolloutMode | None | Unset, set[str]]] = []

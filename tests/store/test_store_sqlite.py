@@ -1,4 +1,4 @@
-"""The store in a SQLite file: the contract, what survives, and what is refused."""
+"""The store in a SQLite file: the contract, crashes, and unusable files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Judge(Resource, resource_type="sqlite_test_judge"):
 
 
 class OpenToSee(SqliteLightningStore):
-    """Lets tests at its connection that writes."""
+    """A store whose writing connection tests can reach."""
 
     writer: SqliteConnection
 
@@ -78,7 +78,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "run.db"
 
 
-# On the real clock: the store's threads do not wait for a mocked one.
+# On the real clock, because the store's threads ignore a mocked one.
 @pytest.mark.parametrize("check", store_checks(), ids=lambda check: check.__name__)
 async def test_the_store_keeps_the_rule(check: Check, path: Path) -> None:
     with trio.fail_after(30):
@@ -86,7 +86,7 @@ async def test_the_store_keeps_the_rule(check: Check, path: Path) -> None:
             await check(store)
 
 
-# Files, looked at beside the store.
+# Direct access to files.
 
 
 def read(path: Path) -> bytes:
@@ -105,11 +105,11 @@ def size(path: Path) -> int:
     return path.stat().st_size
 
 
-# What is kept.
+# Stored values.
 
 
 def in_store(path: Path, fn: Callable[[SqliteLightningStore], Awaitable[T]], **options: Any) -> T:
-    """Open the store in a Trio program of its own and call `fn` with it."""
+    """Open the store in a separate Trio program and call `fn` with it."""
 
     async def main() -> T:
         with trio.fail_after(60):
@@ -120,7 +120,7 @@ def in_store(path: Path, fn: Callable[[SqliteLightningStore], Awaitable[T]], **o
 
 
 async def ended_rollout(store: LightningStore, task: Any = "task") -> AttemptedRollout:
-    """Run one rollout to its end, with a span that came early and one that came with the outcome."""
+    """Run one rollout to its end, with a span reported before its outcome and one in the outcome."""
     await store.enqueue([EnqueueRolloutRequest(task)], run_id="run-1")
     [claimed] = await store.claim(1, run_id="run-1")
     await store.add_spans([span_of(claimed, "early", sequence_id=1)])
@@ -281,7 +281,7 @@ async def test_an_empty_run_id_is_refused(path: Path) -> None:
         ({"synchronous": "off"}, "synchronous='off'; there are 'full' and 'normal'"),
         ({"max_payload_bytes": 0}, "max_payload_bytes=0"),
         ({"busy_seconds": -1}, "busy_seconds=-1 is negative"),
-        ({"path": ":memory:"}, "names no file; for a store in memory use InMemoryLightningStore"),
+        ({"path": ":memory:"}, "does not name a file; for a store in memory use InMemoryLightningStore"),
     ],
 )
 def test_wrong_arguments_are_refused(path: Path, options: dict[str, Any], message: str) -> None:
@@ -396,7 +396,7 @@ async def test_a_call_cancelled_while_it_is_written_ends_with_its_result(path: P
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(cancel_soon, scope)
-                # The commit is on its way when the cancellation comes, and its outcome is known.
+                # Cancelled during the commit, whose outcome the caller still learns.
                 ids = await store.enqueue([EnqueueRolloutRequest(number) for number in range(5000)])
                 assert scope.cancel_called
                 assert len(ids) == 5000
@@ -468,7 +468,7 @@ async def test_no_thread_is_left_when_the_store_is_closed(path: Path) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "lightning_trio store"]
 
 
-# Waiting for others.
+# Waits for other processes.
 
 
 async def test_one_store_wakes_another_on_the_same_file(path: Path) -> None:
@@ -565,7 +565,7 @@ def test_what_was_acknowledged_survives_a_kill_at_any_moment(path: Path, seed: i
             first = int(child.stdout.readline())
             time.sleep(moment.random() * 0.1)
             child.kill()
-            # Keys make a second enqueue of what is there give what is there.
+            # Because of their keys, enqueuing existing rollouts again returns them.
             acknowledged = max([acknowledged, first, *map(int, child.stdout.read().split())])
         in_store(path, partial(check_consistent, acknowledged=acknowledged))
 
@@ -582,7 +582,7 @@ async def check_consistent(store: LightningStore, acknowledged: int) -> None:
     assert len(done) + counts.get("cancelled", 0) >= acknowledged
     assert sorted(span.attributes["n"] for span in spans) == sorted(rollout.input for rollout in done)
     assert (await store.summarize()).rewards == {None: (len(done), float(len(done)))}
-    # A crash of the writer leaves what it had claimed; its lease is the runner's business. Here it is given back.
+    # The writer's crash leaves claimed rollouts, which only a runner's lease would requeue. The test cancels them.
     for rollout in rollouts:
         if rollout.status == "preparing":
             await store.update_rollout(rollout.rollout_id, status="cancelled")
@@ -596,7 +596,7 @@ def test_a_truncated_log_loses_only_what_is_cut_off(path: Path) -> None:
         await store.vacuum()
         for number in range(1, 50):
             await store.enqueue([EnqueueRolloutRequest(number)])
-        # As a crash leaves it, with the end of the log torn off.
+        # As after a crash that cut off the end of the log.
         write(copy, read(path))
         log = read(Path(f"{path}-wal"))
         write(Path(f"{copy}-wal"), log[: len(log) * 2 // 3 + 11])
@@ -613,7 +613,7 @@ def test_a_truncated_log_loses_only_what_is_cut_off(path: Path) -> None:
     assert 1 <= len(inputs) < 50
 
 
-# Bad files.
+# Unusable files.
 
 
 async def refusal(path: Path, kind: type[StoreError], **options: Any) -> str:
@@ -647,7 +647,7 @@ async def test_a_pipe_or_a_device_is_no_store(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", [None, 3, b"runs.db"])
 def test_what_is_no_path_is_refused(path: Any) -> None:
-    with pytest.raises(TypeError, match=r"path=.* is no path of a file; give a str or a pathlib.Path"):
+    with pytest.raises(TypeError, match=r"path=.* is not the path of a file; give a str or a pathlib.Path"):
         SqliteLightningStore(path)
 
 
@@ -812,7 +812,7 @@ def test_a_read_only_file_is_said_to_be(path: Path) -> None:
     in_store(path, lambda store: store.enqueue_rollout("task"))
     path.chmod(0o444)
     path.parent.chmod(0o555)
-    # A name is imported when it is used first, and the other user may not be allowed to read the package.
+    # Names are imported on first use, and the other user may not be allowed to read the package.
     program = (
         "import os, sys, trio, lightning_trio as agl\n"
         "agl.SqliteLightningStore\n"
@@ -850,7 +850,7 @@ def test_an_older_schema_is_brought_up_to_date(path: Path, monkeypatch: pytest.M
     newer = (*MIGRATIONS, add_notes)
     monkeypatch.setattr(_sqlite, "MIGRATIONS", newer)
     found = in_store(path, lambda store: store.query_rollouts())
-    # And once only.
+    # Only once.
     in_store(path, lambda store: store.query_rollouts())
 
     connection = sqlite3.connect(path)

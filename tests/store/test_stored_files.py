@@ -2,7 +2,7 @@
 
 `private_module_names.sqlite` was written by the version in which classes of this package were stored under the names
 of its private modules, such as ``lightning_trio._records:Usage``: a run of three tasks of which one failed, and one
-rollout that waits in the queue.
+rollout in the queue.
 """
 
 from __future__ import annotations

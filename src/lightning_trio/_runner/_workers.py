@@ -11,7 +11,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import attrs
 import trio

@@ -1,4 +1,4 @@
-"""Stores: where rollouts, attempts, spans and resources live, and what a store of one's own is made of."""
+"""Stores: where rollouts, attempts, spans and resources are kept, and the parts for writing one."""
 
 from .._containers import copy_containers as copy_containers
 from .._lifecycle import QUEUED as QUEUED

@@ -1,4 +1,4 @@
-"""An audit of a store: whether its books balance."""
+"""An audit of a store: whether its records agree with one another and with its counts."""
 
 from __future__ import annotations
 
@@ -18,48 +18,48 @@ from ._query import Condition, Query
 from ._store import LightningStore
 
 _PAGE = 500
-"""How many rollouts are read at once."""
+"""How many rollouts are read in one query."""
 
 _WITH_SPANS = 50
-"""Of how many rollouts the spans are held at once."""
+"""The number of rollouts whose spans are in memory at once."""
 
-_LOOKS = 3
-"""How often a rollout that changes is looked at before it is taken to be well and at work."""
+_TRIES = 3
+"""How often a rollout that keeps changing is read again before it is assumed to be correct."""
 
 _UNREADABLE = (StoreFormatError, msgspec.MsgspecError, ValueError)
-_FITS: Mapping[RolloutStatus, frozenset[str]] = {
+_LAST_ATTEMPT: Mapping[RolloutStatus, frozenset[str]] = {
     "succeeded": frozenset({"succeeded"}),
     "failed": frozenset({"failed", "timeout", "unresponsive"}),
     "cancelled": frozenset({"cancelled", "succeeded", "failed", "timeout", "unresponsive"}),
 }
-"""What a finished rollout's last attempt may have come to. One may be cancelled while it waits for a retry."""
+"""The possible statuses of a finished rollout's last attempt. A rollout may be cancelled while it waits for a retry."""
 
 
 @public
 @attrs.frozen
 class Audit:
-    """What `audit` found: how many rollouts it went through, and a sentence for each thing that is wrong."""
+    """The result of `audit`: how many rollouts it read, and a sentence for each problem."""
 
     rollouts: int
     problems: Sequence[str]
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no problems."""
         return not self.problems
 
 
 @public
 async def audit(store: LightningStore, *, run_id: str | None = None, finished: bool = True) -> Audit:
-    """Check that a store's records agree with one another, and that every rollout has come to exactly one end.
+    """Check that a store's records agree with one another, and that every rollout has ended exactly once.
 
-    It goes through all rollouts, page by page, so a large store takes a while. Others may write meanwhile: what seems
-    wrong is looked at again, and sums need only lie between what the store counted before and afterwards.
+    All rollouts are read, page by page, which takes a while in a large store. Other processes may write meanwhile:
+    apparent problems are read again, and sums need only lie between the store's counts before and after.
 
     Args:
         store: an open store.
-        run_id: only this run's rollouts; None for all.
-        finished: whether every rollout and run should have ended; False while a run is still going on.
+        run_id: check only this run's rollouts; None for all.
+        finished: whether every rollout and run should have ended; False during a run.
 
     >>> import trio
     >>> from lightning_trio import InMemoryLightningStore, Runner
@@ -69,13 +69,13 @@ async def audit(store: LightningStore, *, run_id: str | None = None, finished: b
     Audit(rollouts=2, problems=[])
     """
     auditor = _Auditor(store, run_id, finished)
-    await auditor.go_through()
+    await auditor.run()
     return Audit(auditor.found.total, auditor.problems)
 
 
 @attrs.frozen
 class _Books:
-    """What the store counts; statistics are of the whole store only."""
+    """The store's own counts; `statistics` is None for the audit of one run."""
 
     summary: RunSummary
     statistics: StoreStatistics | None
@@ -95,17 +95,17 @@ class _Books:
 
 @attrs.define
 class _Found:
-    """What is there, added up."""
+    """Totals over the records that were read."""
 
     counts: Counter[RolloutStatus] = attrs.field(factory=Counter["RolloutStatus"])
     unfinished: Counter[str | None] = attrs.field(factory=Counter["str | None"])
-    """By run."""
+    """The number of unfinished rollouts by run."""
     attempts: int = 0
     spans: int = 0
     rewarded: int = 0
     reward_sum: float = 0.0
     reward_size: float = 0.0
-    """The sum of the rewards' absolute values, which says how exact their sum can be."""
+    """The sum of the rewards' absolute values, which bounds the rounding error of their sum."""
     usage: Usage = NO_USAGE
     seconds: float = 0.0
     unreadable: int = 0
@@ -134,8 +134,8 @@ class _Found:
 
 
 @attrs.frozen
-class _Examined:
-    """A rollout with what belongs to it, and what is wrong with it."""
+class _Checked:
+    """A rollout with its attempts, the number of its spans, and its problems."""
 
     rollout: Rollout
     attempts: Sequence[Attempt]
@@ -145,7 +145,7 @@ class _Examined:
 
 
 class _Auditor:
-    """Go through a store once."""
+    """One audit of a store."""
 
     def __init__(self, store: LightningStore, run_id: str | None, finished: bool) -> None:
         self.problems: list[str] = []
@@ -154,31 +154,31 @@ class _Auditor:
         self._run_id = run_id
         self._finished = finished
         self._runs: dict[str, RunStatus] | None = {}
-        """None where they cannot be read."""
+        """Statuses by id; None if the runs cannot be read."""
         self._snapshots: dict[str, bool] = {}
 
-    async def go_through(self) -> None:
+    async def run(self) -> None:
         await self._read_runs()
         before = await self._books()
         offset = 0
-        # A plain loop: cancelled, an async generator would be closed when the collector comes to it.
+        # Not an async generator: a cancelled one is closed only when it is garbage-collected.
         while True:
             page, read = await self._page(offset, _PAGE)
             if not read:
                 break
             offset += read
             for start in range(0, len(page), _WITH_SPANS):
-                await self._go_through_some(page[start : start + _WITH_SPANS])
+                await self._check_batch(page[start : start + _WITH_SPANS])
         after = await self._books()
         self.problems += await self._store.find_faults(self._run_id)
-        self.problems += self._of_runs()
+        self.problems += self._run_problems()
         if not self.found.unreadable:
-            # What cannot be read cannot be counted.
-            self.problems += _of_counts(self.found, before, after)
-            self.problems += _of_sums(self.found, before, after)
+            # Unreadable records are missing from the totals.
+            self.problems += _count_problems(self.found, before, after)
+            self.problems += _sum_problems(self.found, before, after)
 
-    async def _go_through_some(self, rollouts: Sequence[Rollout]) -> None:
-        for each in await self._examine(rollouts):
+    async def _check_batch(self, rollouts: Sequence[Rollout]) -> None:
+        for each in await self._check(rollouts):
             self.found.add(each.rollout, each.attempts, each.spans)
             self.found.unreadable += each.unreadable
             if each.problems:
@@ -191,7 +191,7 @@ class _Auditor:
     # Reading.
 
     async def _page(self, offset: int, limit: int) -> tuple[Sequence[Rollout], int]:
-        """Give the rollouts of a page that can be read, and how many there are."""
+        """Return the readable rollouts of a page, and how many rollouts the page has."""
         must = () if self._run_id is None else (Condition("run_id", {self._run_id}),)
         try:
             found = await self._store.find(Query("rollouts", must, limit=limit, offset=offset))
@@ -207,10 +207,10 @@ class _Auditor:
         second, more = await self._page(offset + half, limit - half)
         return [*first, *second], read + more
 
-    async def _of(
+    async def _records_of(
         self, table: Literal["attempts", "spans"], rollout_ids: Sequence[str]
     ) -> tuple[dict[str, list[Any]], dict[str, str]]:
-        """Give the records of rollouts, and what is wrong with those that cannot be read, by rollout."""
+        """Return records by rollout id, and a problem for each rollout whose records cannot be read."""
         query = Query(table, (Condition("rollout_id", set(rollout_ids)),), sort_by="sequence_id")
         try:
             return _by_rollout(await self._store.find(query)), {}
@@ -220,47 +220,47 @@ class _Auditor:
             if len(rollout_ids) == 1:
                 return {}, {rollout_ids[0]: f"rollout {rollout_ids[0]}: its {table} cannot be read: {exc}"}
         half = len(rollout_ids) // 2
-        records, unreadable = await self._of(table, rollout_ids[:half])
-        more, worse = await self._of(table, rollout_ids[half:])
+        records, unreadable = await self._records_of(table, rollout_ids[:half])
+        more, worse = await self._records_of(table, rollout_ids[half:])
         return {**records, **more}, {**unreadable, **worse}
 
-    async def _examine(self, rollouts: Sequence[Rollout]) -> list[_Examined]:
+    async def _check(self, rollouts: Sequence[Rollout]) -> list[_Checked]:
         ids = [rollout.rollout_id for rollout in rollouts]
-        attempts, no_attempts = await self._of("attempts", ids)
-        spans, no_spans = await self._of("spans", ids)
-        found: list[_Examined] = []
+        attempts, no_attempts = await self._records_of("attempts", ids)
+        spans, no_spans = await self._records_of("spans", ids)
+        found: list[_Checked] = []
         for rollout in rollouts:
             rollout_id = rollout.rollout_id
             of_rollout = attempts.get(rollout_id, [])
             its_spans = spans.get(rollout_id, [])
-            problems = [*_of_status(rollout, self._finished), *await self._of_names(rollout)]
+            problems = [*_status_problems(rollout, self._finished), *await self._reference_problems(rollout)]
             unreadable = [each[rollout_id] for each in (no_attempts, no_spans) if rollout_id in each]
             if unreadable:
                 problems += unreadable
             else:
-                problems += _of_attempts(rollout, of_rollout)
-                problems += _of_spans(rollout, of_rollout, its_spans)
-            found.append(_Examined(rollout, of_rollout, len(its_spans), problems, bool(unreadable)))
+                problems += _attempt_problems(rollout, of_rollout)
+                problems += _span_problems(rollout, of_rollout, its_spans)
+            found.append(_Checked(rollout, of_rollout, len(its_spans), problems, bool(unreadable)))
         if len(keys := [(r.run_id, r.key) for r in rollouts if r.key is not None]) > len(set(keys)):
             twice = [key for key, number in Counter(keys).items() if number > 1]
             self.problems += [f"{run_id} has the key {key!r} more than once" for run_id, key in twice]
         return found
 
-    async def _confirm(self, seen: _Examined) -> Sequence[str]:
-        """Look again at what seems wrong: its parts were read one after the other, and it may have moved on."""
-        for _ in range(_LOOKS):
-            before = await self._look_at(seen.rollout.rollout_id)
+    async def _confirm(self, seen: _Checked) -> Sequence[str]:
+        """Return the problems that persist: a rollout may change while its parts are read one after the other."""
+        for _ in range(_TRIES):
+            before = await self._reread(seen.rollout.rollout_id)
             if before is None:
                 return ()
-            [again] = await self._examine([before])
+            [again] = await self._check([before])
             if not again.problems:
                 return ()
-            after = await self._look_at(before.rollout_id)
+            after = await self._reread(before.rollout_id)
             if after is not None and _state(after) == _state(before):
                 return again.problems
         return ()
 
-    async def _look_at(self, rollout_id: str) -> Rollout | None:
+    async def _reread(self, rollout_id: str) -> Rollout | None:
         try:
             found = await self._store.find(Query("rollouts", (Condition("rollout_id", {rollout_id}),)))
         except Evicted:
@@ -276,18 +276,18 @@ class _Auditor:
             self._runs = None
             self.problems.append(f"the runs cannot be read: {exc}")
 
-    async def _of_names(self, rollout: Rollout) -> list[str]:
+    async def _reference_problems(self, rollout: Rollout) -> list[str]:
         problems: list[str] = []
         run_id, resources_id = rollout.run_id, rollout.resources_id
         if run_id is not None and self._runs is not None and run_id not in self._runs:
-            # It may have begun after the others were read.
+            # The run may have started after the runs were read.
             run = await self._store.get_run_by_id(run_id)
             if run is None:
-                problems.append(f"rollout {rollout.rollout_id} is of the run {run_id}, which is not there")
+                problems.append(f"rollout {rollout.rollout_id} belongs to the run {run_id}, which does not exist")
             else:
                 self._runs[run_id] = run.status
         if resources_id is not None and not await self._has_snapshot(resources_id):
-            problems.append(f"rollout {rollout.rollout_id} has the resources {resources_id}, which are not there")
+            problems.append(f"rollout {rollout.rollout_id} has the resources {resources_id}, which do not exist")
         return problems
 
     async def _has_snapshot(self, resources_id: str) -> bool:
@@ -301,13 +301,13 @@ class _Auditor:
             self._snapshots[resources_id] = known
         return known
 
-    def _of_runs(self) -> Iterator[str]:
+    def _run_problems(self) -> Iterator[str]:
         for run_id, status in (self._runs or {}).items():
             if self._run_id not in (None, run_id):
                 continue
             unfinished = self.found.unfinished[run_id]
             if status == "finished" and unfinished:
-                yield f"{run_id} is finished, and {unfinished} of its rollouts are not"
+                yield f"{run_id} is finished, but {unfinished} of its rollouts are not"
             if status != "finished" and self._finished:
                 yield f"{run_id} is {status} and has not finished"
 
@@ -328,29 +328,29 @@ def _state(rollout: Rollout) -> tuple[object, ...]:
     )
 
 
-def _of_status(rollout: Rollout, finished: bool) -> Iterator[str]:
+def _status_problems(rollout: Rollout, finished: bool) -> Iterator[str]:
     if rollout.status not in get_args(RolloutStatus):
-        yield f"rollout {rollout.rollout_id} is {rollout.status!r}, which is no status"
+        yield f"rollout {rollout.rollout_id} is {rollout.status!r}, which is not a status"
         return
     terminal = rollout.status in TERMINAL_ROLLOUT
     if finished and not terminal:
         yield f"rollout {rollout.rollout_id} is {rollout.status} and has not ended"
     if terminal and rollout.end_time is None:
-        yield f"rollout {rollout.rollout_id} is {rollout.status} without a time of its end"
+        yield f"rollout {rollout.rollout_id} is {rollout.status} without an end time"
     if not terminal and rollout.end_time is not None:
-        yield f"rollout {rollout.rollout_id} is {rollout.status} and has a time of its end"
+        yield f"rollout {rollout.rollout_id} is {rollout.status} and has an end time"
 
 
-def _of_attempt(name: str, attempt: Attempt) -> Iterator[str]:
+def _attempt_end_problems(name: str, attempt: Attempt) -> Iterator[str]:
     if attempt.status in TERMINAL_ATTEMPT and attempt.end_time is None:
-        yield f"{name}: attempt {attempt.attempt_id} is {attempt.status} without a time of its end"
+        yield f"{name}: attempt {attempt.attempt_id} is {attempt.status} without an end time"
     if attempt.status not in TERMINAL_ATTEMPT and attempt.end_time is not None:
-        yield f"{name}: attempt {attempt.attempt_id} is {attempt.status} and has a time of its end"
+        yield f"{name}: attempt {attempt.attempt_id} is {attempt.status} and has an end time"
     if attempt.status == "succeeded" and attempt.error is not None:
-        yield f"{name}: attempt {attempt.attempt_id} is succeeded and has an error: {attempt.error.type}"
+        yield f"{name}: attempt {attempt.attempt_id} has succeeded and has an error: {attempt.error.type}"
 
 
-def _of_attempts(rollout: Rollout, attempts: Sequence[Attempt]) -> Iterator[str]:
+def _attempt_problems(rollout: Rollout, attempts: Sequence[Attempt]) -> Iterator[str]:
     name = f"rollout {rollout.rollout_id}"
     numbers = [attempt.sequence_id for attempt in attempts]
     if numbers != list(range(1, len(attempts) + 1)):
@@ -359,35 +359,35 @@ def _of_attempts(rollout: Rollout, attempts: Sequence[Attempt]) -> Iterator[str]
         if attempt.status not in TERMINAL_ATTEMPT:
             yield f"{name}: attempt {attempt.attempt_id} was superseded and is still {attempt.status}"
     for attempt in attempts:
-        yield from _of_attempt(name, attempt)
+        yield from _attempt_end_problems(name, attempt)
     if not attempts:
         if rollout.status in ("succeeded", "failed", "running", "preparing"):
-            yield f"{name} is {rollout.status} and was never attempted"
+            yield f"{name} is {rollout.status} but was never attempted"
         return
-    yield from _of_last_attempt(rollout, attempts)
+    yield from _last_attempt_problems(rollout, attempts)
 
 
-def _of_last_attempt(rollout: Rollout, attempts: Sequence[Attempt]) -> Iterator[str]:
+def _last_attempt_problems(rollout: Rollout, attempts: Sequence[Attempt]) -> Iterator[str]:
     name, last = f"rollout {rollout.rollout_id}", attempts[-1]
-    if rollout.status in _FITS and last.status not in _FITS[rollout.status]:
-        yield f"{name} is {rollout.status}, and its last attempt is {last.status}"
+    if rollout.status in _LAST_ATTEMPT and last.status not in _LAST_ATTEMPT[rollout.status]:
+        yield f"{name} is {rollout.status}, but its last attempt is {last.status}"
     if rollout.status in ("running", "preparing") and last.status in TERMINAL_ATTEMPT:
-        yield f"{name} is {rollout.status}, and its last attempt has ended: {last.status}"
+        yield f"{name} is {rollout.status}, but its last attempt has ended: {last.status}"
     if not isinstance(rollout, AttemptedRollout):
-        yield f"{name} has {len(attempts)} attempts, and does not name the latest, {last.attempt_id}"
+        yield f"{name} has {len(attempts)} attempts, but does not name the latest, {last.attempt_id}"
     elif rollout.attempt.attempt_id != last.attempt_id:
         yield f"{name} names {rollout.attempt.attempt_id} as its latest attempt, which is {last.attempt_id}"
 
 
-def _of_spans(rollout: Rollout, attempts: Sequence[Attempt], spans: Sequence[Span]) -> Iterator[str]:
+def _span_problems(rollout: Rollout, attempts: Sequence[Attempt], spans: Sequence[Span]) -> Iterator[str]:
     known = {attempt.attempt_id for attempt in attempts}
     for attempt_id, of_attempt in _by_attempt(spans).items():
         name = f"rollout {rollout.rollout_id}, attempt {attempt_id}"
         if attempt_id not in known:
-            yield f"{name}: there are spans and no such attempt"
+            yield f"{name}: spans are stored, but no such attempt"
         ids = [span.span_id for span in of_attempt]
         if len(set(ids)) < len(ids):
-            yield f"{name}: a span is there twice"
+            yield f"{name}: a span is stored twice"
 
 
 def _by_attempt(spans: Sequence[Span]) -> dict[str, list[Span]]:
@@ -397,38 +397,38 @@ def _by_attempt(spans: Sequence[Span]) -> dict[str, list[Span]]:
     return grouped
 
 
-# What is there, and what is counted. Others may have written between the books of before and those of after.
+# Records against counts. Other processes may have written between the first reading of the counts and the second.
 
 
-def _of_counts(found: _Found, before: _Books, after: _Books) -> Iterator[str]:
+def _count_problems(found: _Found, before: _Books, after: _Books) -> Iterator[str]:
     still = before == after
     counted = after.summary.counts
     statuses: set[RolloutStatus] = {*found.counts, *counted}
     for status in sorted(statuses):
-        there, number = found.counts.get(status, 0), counted.get(status, 0)
-        # More finished ones may have been counted than are there: they are evicted or pruned.
-        if there > number and (still or status in TERMINAL_ROLLOUT):
-            yield f"{there} rollouts are {status}, and the store counts {number}"
-        elif there < number and still and status not in TERMINAL_ROLLOUT:
-            yield f"the store counts {number} rollouts as {status}, and {there} are"
+        stored, number = found.counts.get(status, 0), counted.get(status, 0)
+        # The counts of finished rollouts may be higher than their number: some are evicted or pruned.
+        if stored > number and (still or status in TERMINAL_ROLLOUT):
+            yield f"{stored} rollouts are {status}, but the store counts {number}"
+        elif stored < number and still and status not in TERMINAL_ROLLOUT:
+            yield f"the store counts {number} rollouts as {status}, but {stored} are"
     removed, removed_before = after.summary.removed, before.summary.removed
-    # Each that is removed meanwhile may hide another, which takes its place on a page that has been read.
+    # Each removal during the audit may hide another rollout, which moves up to a page that has been read.
     least = before.ended - removed - (removed - removed_before)
     if found.ended < least:
         yield (
-            f"the store counts {before.ended} finished rollouts, of which {removed} were removed, and {found.ended} "
-            "are there"
+            f"the store counts {before.ended} finished rollouts, of which {removed} were removed, but {found.ended} "
+            "are stored"
         )
     elif found.ended > after.ended - removed_before:
         yield (
-            f"{found.ended} finished rollouts are there, and the store counts {after.ended}, of which "
+            f"{found.ended} finished rollouts are stored, but the store counts {after.ended}, of which "
             f"{removed_before} were removed"
         )
 
 
-def _of_sums(found: _Found, before: _Books, after: _Books) -> Iterator[str]:
+def _sum_problems(found: _Found, before: _Books, after: _Books) -> Iterator[str]:
     if after.summary.removed:
-        # What they had is in the sums and nowhere else.
+        # The sums include removed rollouts, whose records are gone.
         return
     first, last = before.summary, after.summary
     pairs: list[tuple[str, float, float, float]] = [
@@ -441,11 +441,11 @@ def _of_sums(found: _Found, before: _Books, after: _Books) -> Iterator[str]:
     if before.statistics is not None and after.statistics is not None:
         pairs.append(("attempts", found.attempts, before.statistics.total_attempts, after.statistics.total_attempts))
         pairs.append(("spans", found.spans, before.statistics.total_spans, after.statistics.total_spans))
-    for what, there, least, most in pairs:
-        # Added up in another order, sums differ in their last digits.
+    for what, total, least, most in pairs:
+        # Sums of floats depend on the order of addition in their last digits.
         exact = 1e-9 * max(abs(most), 1.0)
-        if not least - exact <= there <= most + exact:
-            yield f"there are {there:.12g} {what}, and the store counts {most:.12g}"
-    # Rewards may be negative: while others write, nothing bounds their sum.
+        if not least - exact <= total <= most + exact:
+            yield f"there are {total:.12g} {what}, but the store counts {most:.12g}"
+    # Rewards may be negative: while other processes write, their sum has no bounds.
     if before == after and abs(found.reward_sum - after.reward_sum) > 1e-9 * max(found.reward_size, 1.0):
-        yield f"the rewards come to {found.reward_sum:.12g}, and the store counts {after.reward_sum:.12g}"
+        yield f"the rewards add up to {found.reward_sum:.12g}, but the store counts {after.reward_sum:.12g}"

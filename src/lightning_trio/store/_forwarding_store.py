@@ -1,4 +1,4 @@
-"""A store that passes everything on to another one, to derive from."""
+"""A base class for stores that forward to another store."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from ._store import LightningStore
 
 @public_in("lightning_trio.store")
 class ForwardingStore(LightningStore):
-    """Pass every primitive on to `store`; a subclass overrides those in which it differs.
+    """Forward every primitive to `store`; a subclass overrides those that differ.
 
-    The familiar calls go through the primitives of this store, so that what a subclass does in `enqueue`, it does in
-    `enqueue_rollout` as well. Opened and closed with `store`, it is open when that one is.
+    The familiar calls go through this store's primitives, so that an overridden `enqueue` also applies to
+    `enqueue_rollout`. Opening and closing it opens and closes `store`, and it is open whenever `store` is.
 
     >>> import trio
     >>> from lightning_trio import EnqueueRolloutRequest, InMemoryLightningStore
@@ -121,7 +121,7 @@ class ForwardingStore(LightningStore):
     async def summarize(self, run_id: str | None = None) -> RunSummary:
         return await self._store.summarize(run_id)
 
-    # What a store may do better.
+    # Methods with a default.
 
     @property
     def persistent(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a store has to do: opening and closing, a dozen batch-first primitives, and what it may do better."""
+"""The interface of a store: opening and closing, twelve batch-first primitives, and methods with a default."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from .._spans import Span
 from ._query import Query
 
 Record = TypeVar("Record", bound=ResourcesUpdate | Worker | Run)
-"""What a store keeps by an id that the caller chose."""
+"""A record whose id the caller chooses."""
 
 
 class StorePrimitives(ABC):
-    """What `LightningStore` is made of; a store implements the abstract methods and may do the others better."""
+    """The basis of `LightningStore`: a store implements the abstract methods and may override the others."""
 
     # Opening and closing.
 
     _is_open: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Let a store that has its own `__aenter__` and `__aexit__` be known as open, whatever those call."""
+        """Wrap a subclass's own `__aenter__` and `__aexit__`, so that they keep `is_open` whatever they call."""
         super().__init_subclass__(**options)
         for name, marks in (("__aenter__", _marks_open), ("__aexit__", _marks_closed)):
             if name in cls.__dict__:
@@ -55,16 +55,16 @@ class StorePrimitives(ABC):
         return self._is_open
 
     async def on_open(self) -> None:
-        """Open what the store needs; a store can be opened again after it was closed."""
+        """Open what the store needs; a closed store can be opened again."""
         return
 
     async def on_close(self) -> None:
-        """Close what `on_open` has opened."""
+        """Close what `on_open` opened."""
         return
 
     @final
     async def __aenter__(self) -> Self:
-        """Open the store, as `on_open` does it."""
+        """Open the store by `on_open`."""
         await self.on_open()
         self._is_open = True
         return self
@@ -73,7 +73,7 @@ class StorePrimitives(ABC):
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Close the store, as `on_close` does it."""
+        """Close the store by `on_close`."""
         self._is_open = False
         await self.on_close()
 
@@ -87,10 +87,10 @@ class StorePrimitives(ABC):
         run_id: str | None = None,
         status: Literal["queuing", "cancelled"] = "queuing",
     ) -> list[str]:
-        """Put rollouts into the queue and give their ids; ``"cancelled"`` records them without running them.
+        """Put rollouts into the queue and return their ids; ``"cancelled"`` records them without running them.
 
-        A request without `resources_id` gets the latest snapshot's. One whose `key` the run has already makes nothing
-        new and gives the id that is there, whatever became of it.
+        A request without `resources_id` gets the latest snapshot's. For a request whose `key` the run already has,
+        nothing is enqueued and the id of the existing rollout is returned, whatever its status.
 
         Raises:
             UnknownId: a request names a resources snapshot that the store does not have.
@@ -105,18 +105,18 @@ class StorePrimitives(ABC):
         worker_id: str | None = None,
         default_config: RolloutConfig | None = None,
     ) -> list[AttemptedRollout]:
-        """Start an attempt of each rollout, past the queue.
+        """Start an attempt of each rollout, outside the queue.
 
         Args:
-            rollouts: a request makes a new rollout; an id starts a further attempt of that rollout, which
-                supersedes the one before.
-            run_id: the run new rollouts belong to.
-            worker_id: who runs them.
-            default_config: the configuration of those that have none of their own.
+            rollouts: a request creates a rollout; an id starts another attempt of that rollout, which supersedes the
+                previous one.
+            run_id: the run of new rollouts.
+            worker_id: the worker that runs them.
+            default_config: the configuration of rollouts without one.
 
         Raises:
             UnknownId: the store does not have a rollout or snapshot.
-            StaleAttempt: a rollout is in a terminal status.
+            StaleAttempt: a rollout has a terminal status.
         """
 
     @abstractmethod
@@ -131,22 +131,22 @@ class StorePrimitives(ABC):
         """Take up to `limit` rollouts off the queue, oldest first, each with a new attempt.
 
         Args:
-            limit: the most to take; nothing is taken for 0 or less.
+            limit: the most rollouts to take; 0 or less takes nothing.
             run_id: take only this run's; None for any.
-            worker_id: who takes them; noted as busy with the last of them.
-            default_config: the configuration of those that have none of their own.
+            worker_id: the worker that takes them; recorded as busy with the last of them.
+            default_config: the configuration of rollouts without one.
         """
 
     @abstractmethod
     async def wait_claimable(self, *, run_id: str | None = None) -> None:
-        """Wait until a rollout can be claimed; somebody else may be quicker to claim it."""
+        """Wait until a rollout can be claimed; another worker may still claim it first."""
 
     @abstractmethod
     async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
-        """Store spans and give those that were.
+        """Store spans and return those that were stored.
 
-        A span that is known already, or whose attempt has ended or been superseded, is not stored (the latter
-        is counted in `statistics`). A `sequence_id` of 0 is replaced by the attempt's next.
+        A span is not stored if the store has it already, or if its attempt has ended or been superseded; `statistics`
+        counts the latter. A `sequence_id` of 0 is replaced by the attempt's next number.
 
         Raises:
             UnknownId: the store does not have the rollout or attempt of a span; nothing is stored then.
@@ -154,9 +154,9 @@ class StorePrimitives(ABC):
 
     @abstractmethod
     async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
-        """Commit how attempts ended, with their spans; give each rollout's new status.
+        """Commit the outcomes of attempts with their spans; return each rollout's new status.
 
-        None stands for a report that came too late and was refused: its attempt has ended or been superseded.
+        None means that the outcome came too late and was refused: the attempt had ended or been superseded.
 
         Raises:
             UnknownId: the store does not have a rollout or attempt; nothing is committed then.
@@ -166,9 +166,9 @@ class StorePrimitives(ABC):
     async def update(self, changes: Sequence[RolloutChange | AttemptChange | RolloutRemoval]) -> None:
         """Change rollouts and attempts, one after the other, all or none.
 
-        Statuses go together: a rollout set to a terminal one ends its latest attempt, an attempt's moves its rollout
-        on as `finish` does. A rollout set to another of ``"queuing"`` and ``"requeuing"`` can be claimed at once. A
-        removed rollout is found no more, with its attempts, spans and key; counts and rewards stay.
+        Statuses stay consistent: a rollout set to a terminal status ends its latest attempt, and an attempt's status
+        moves its rollout as `finish` does. A rollout newly set to ``"queuing"`` or ``"requeuing"`` can be claimed at
+        once. A removed rollout can no longer be found, nor its attempts, spans and key; counts and rewards stay.
 
         Raises:
             UnknownId: the store does not have a rollout, attempt or snapshot.
@@ -180,52 +180,52 @@ class StorePrimitives(ABC):
     async def expire(self) -> Expiry:
         """End the attempts of workers whose lease has run out (see `Worker`), and requeue their rollouts.
 
-        Such an attempt is ``"unresponsive"``; a rollout that has lost `RolloutConfig.max_lost_attempts` of them fails.
-        Lost attempts do not count towards `max_attempts`. Runners call this when `Expiry.next_in` says so.
+        Such an attempt is ``"unresponsive"``; a rollout with `RolloutConfig.max_lost_attempts` lost attempts fails.
+        Lost attempts do not count towards `max_attempts`. Runners call this again after `Expiry.next_in` seconds.
         """
 
     @abstractmethod
     async def put(self, records: Sequence[Record]) -> list[Record]:
-        """Store resources snapshots, workers and runs by their id, replacing what was known; give them as stored.
+        """Store resources snapshots, workers and runs by id, replacing earlier ones; return them as stored.
 
-        A snapshot becomes the latest; one whose id is known keeps its `create_time` and gets the next `version`.
+        A snapshot becomes the latest; one with a known id keeps its `create_time` and gets the next `version`.
 
         Raises:
-            StaleRun: a run has been taken up by another `fit` meanwhile, see `check_run`; nothing is stored then.
+            StaleRun: another `fit` has taken up a run, see `check_run`; nothing is stored then.
         """
 
     @abstractmethod
     async def find(self, query: Query) -> PaginatedResult[Any]:
-        """Run a query; rollouts that have attempts come as `AttemptedRollout` with the latest."""
+        """Run a query; rollouts that have attempts are returned as `AttemptedRollout` with the latest."""
 
     @abstractmethod
     async def wait_finished(self, rollout_ids: Collection[str], *, count: int | None = None) -> list[str]:
-        """Wait until `count` of the rollouts are in a terminal status (None: all); give those that are not.
+        """Wait until `count` of the rollouts have a terminal status (None: all); return the ids of those without.
 
-        Ids the store does not have count as finished, since nothing will ever come of them.
+        Unknown ids count as finished, because a wait for them would never end.
         """
 
     @abstractmethod
     async def summarize(self, run_id: str | None = None) -> RunSummary:
-        """Count a run's rollouts and sum up its rewards; None for the whole store."""
+        """Return the counts, rewards and usage of a run; None for the whole store."""
 
-    # What a store may do better.
+    # Methods with a default.
 
     @property
     def persistent(self) -> bool:
-        """Whether what is stored outlives the process, so that a later one can resume a run."""
+        """Whether records outlive the process, so that a later process can resume a run."""
         return False
 
     def queued_nowait(self) -> int | None:
-        """Count the rollouts that wait to be claimed, None where that takes more than a look."""
+        """Return the number of queued rollouts, None where counting them would block."""
         return None
 
     def holding(self, run_id: str | None = None) -> AbstractContextManager[None]:
-        """Keep a run's finished rollouts at least until the block ends, for a store that lets go of old ones."""
+        """Keep a run's finished rollouts at least until the block ends, in a store that evicts old ones."""
         return nullcontext()
 
     async def statistics(self) -> StoreStatistics:
-        """Count what the store holds."""
+        """Return the numbers of records in the store."""
         counts = (await self.summarize()).counts
         return StoreStatistics(
             name=type(self).__name__,
@@ -239,17 +239,17 @@ class StorePrimitives(ABC):
         )
 
     async def find_faults(self, run_id: str | None = None) -> Sequence[str]:
-        """Say what is wrong in how the store keeps its records, and no query shows; `audit` calls this."""
+        """Return a sentence for each fault in the store that no query shows; `audit` calls this."""
         await trio.lowlevel.checkpoint()
         return ()
 
     async def get_latest_resources(self) -> ResourcesUpdate | None:
-        """Give the snapshot stored last, None if there is none."""
+        """Return the snapshot stored last, None without one."""
         found = await self.find(Query("resources", sort_by="update_time", sort_order="desc", limit=1))
         return found[0] if found else None
 
     async def vacuum(self) -> None:
-        """Give room back that removed rollouts have left, where a store keeps it."""
+        """Free the space of removed rollouts, where a store does not do so by itself."""
         await trio.lowlevel.checkpoint()
 
 
@@ -257,7 +257,7 @@ def _marks_open(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitabl
     @functools.wraps(method)
     async def enter(self: StorePrimitives) -> Any:
         opened = await method(self)
-        self._is_open = True  # pyright: ignore[reportPrivateUsage]  # of the class that the method is wrapped for
+        self._is_open = True  # pyright: ignore[reportPrivateUsage]  # set on instances of the class whose method this wraps
         return opened
 
     return enter

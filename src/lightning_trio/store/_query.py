@@ -1,4 +1,4 @@
-"""Queries on records: filter, sort, page. A store may translate them or, with `select`, run them on its records."""
+"""Queries for records: filter, sort, page. A store may translate them or run them on its records with `select`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FIELDS: Final[Mapping[Table, frozenset[str]]] = {
 
 def _distinct(values: Collection[Any] | None) -> frozenset[Any] | None:
     if isinstance(values, str):
-        # `in` would look for a part of the text.
+        # `in` would look for a substring.
         raise ValueError(f"a filter takes a collection of values, not the string {values!r}; write [{values!r}]")
     return None if values is None else frozenset(values)
 
@@ -43,7 +43,7 @@ class Condition:
     contains: str | None = None
 
     def holds(self, record: object) -> bool:
-        """Tell whether `record` meets the condition."""
+        """Whether `record` meets the condition."""
         value = getattr(record, self.field)
         if self.within is not None:
             return value in self.within
@@ -53,11 +53,10 @@ class Condition:
 @public_in("lightning_trio.store")
 @attrs.frozen
 class Query:
-    """Ask a store for records of one table.
+    """Describe which records of one table to return.
 
-    All of `must` hold for each record found, and of `conditions` all or, with `logic` ``"or"``, any (without
-    conditions: every record). Records come in order of creation unless `sort_by` names a field. `limit` -1
-    means all.
+    A record meets all of `must`, and all of `conditions` or, with `logic` ``"or"``, any of them (no conditions: every
+    record does). Records are in order of creation unless `sort_by` names a field. `limit` -1 means all.
     """
 
     table: Table
@@ -75,7 +74,7 @@ class Query:
             raise ValueError(f"table={self.table!r}; there are {', '.join(_FIELDS)}")
         if self.sort_by is not None and self.sort_by not in fields:
             raise ValueError(
-                f"sort_by={self.sort_by!r} is no field of {self.table}; there are {', '.join(sorted(fields))}"
+                f"sort_by={self.sort_by!r} is not a field of {self.table}; there are {', '.join(sorted(fields))}"
             )
         for condition in (*self.must, *self.conditions):
             if condition.field not in fields:
@@ -90,7 +89,7 @@ class Query:
             raise ValueError(f"offset={self.offset!r}; give 0 or more")
 
     def required(self, field: str) -> Collection[Any] | None:
-        """Give the values `field` must be one of, None if any will do; lets a store look records up."""
+        """Return the values of which `field` must be one, None for any; for stores that look records up."""
         required = [*self.must, *(self.conditions if self.logic == "and" or len(self.conditions) == 1 else ())]
         found = [condition.within for condition in required if condition.field == field]
         return next((values for values in found if values is not None), None)
@@ -98,7 +97,7 @@ class Query:
 
 @public_in("lightning_trio.store")
 def select(records: Iterable[Any], query: Query) -> PaginatedResult[Any]:
-    """Run `query` on records in order of their creation."""
+    """Run `query` on records, given in order of creation."""
     found = [record for record in records if _matches(record, query)]
     if query.sort_by is not None:
         found.sort(key=lambda record: _sort_key(record, query))
@@ -122,7 +121,7 @@ def _sort_key(record: object, query: Query) -> Any:
     assert field is not None
     value = getattr(record, field)
     if value is None:
-        # A time that has not come yet sorts last, other missing values first; the flag keeps types apart.
+        # A missing time sorts last, other missing values first; the flag keeps types apart.
         return (1, math.inf) if field.endswith("_time") else (0, 0)
     if not isinstance(value, str | int | float):
         raise ValueError(f"sort_by={field!r}: {query.table} cannot be sorted by a {type(value).__name__}")

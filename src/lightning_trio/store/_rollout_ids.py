@@ -1,4 +1,4 @@
-"""Ids that tell whether this store made them."""
+"""Rollout ids that encode a number, so that a store can recognize its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MASK = (1 << 48) - 1
 
 @attrs.frozen
 class RolloutIdCipher:
-    """Turn numbers into ids that look random, and back, so that no table from one to the other is needed.
+    """Convert numbers to ids that look random, and back, without a table.
 
     The map is affine modulo 2**48, which is one-to-one because the factor is odd.
     """
@@ -24,23 +24,23 @@ class RolloutIdCipher:
         object.__setattr__(self, "_inverse", pow(self.factor, -1, 1 << 48))
 
     def rollout_id(self, number: int) -> str:
-        """Give the id of a rollout's number."""
+        """Return the id for a rollout's number."""
         return f"ro-{(number * self.factor + self.offset) & _MASK:012x}"
 
     def number(self, rollout_id: str) -> int | None:
-        """Give the number of an id, None if no number has it."""
+        """Return the number of an id, None if no number has it."""
         try:
-            scrambled = int(rollout_id.removeprefix("ro-"), 16)
+            code = int(rollout_id.removeprefix("ro-"), 16)
         except ValueError:
             return None
-        # Other spellings of the same number, such as capital digits, are none of ours.
-        if rollout_id != f"ro-{scrambled & _MASK:012x}":
+        # Other spellings of the same number, such as capital digits, are not issued.
+        if rollout_id != f"ro-{code & _MASK:012x}":
             return None
-        return (scrambled - self.offset) * self._inverse & _MASK
+        return (code - self.offset) * self._inverse & _MASK
 
 
 class RolloutIds:
-    """Mint ids and tell whether this store made them, so that none need be remembered."""
+    """Mint ids and recognize them later, without storing them."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -52,6 +52,6 @@ class RolloutIds:
         return self._cipher.rollout_id(self._count)
 
     def minted(self, rollout_id: str) -> bool:
-        """Tell whether `rollout_id` is one of ours."""
+        """Whether `rollout_id` was minted here."""
         number = self._cipher.number(rollout_id)
         return number is not None and 0 < number <= self._count

@@ -1,4 +1,4 @@
-"""What all stores say alike."""
+"""Values that all stores compute alike."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from .._records import ErrorRecord
 
 
 def lost_error(worker_id: str | None) -> ErrorRecord:
-    """Say why an attempt ended that was lost with its worker."""
-    return ErrorRecord("LeaseExpired", f"its runner {worker_id} was not heard of until its lease ran out", "")
+    """Return the error record of an attempt that was lost with its worker."""
+    return ErrorRecord("LeaseExpired", f"its runner {worker_id} sent no heartbeat before its lease ran out", "")
 
 
 def lease_left(until: float, now: float) -> float | None:
-    """Give how long a lease still lasts, None once it has run out."""
+    """Return how many seconds a lease still lasts, None once it has run out."""
     return until - now if until > now else None

@@ -1,4 +1,4 @@
-"""Counts of a run, kept up to date as its rollouts go from status to status, and longer than these."""
+"""Counts of a run, updated with each change of status, and kept longer than its rollouts."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ class RunCounts:
     removed: int = 0
 
     def move(self, old: RolloutStatus | None, new: RolloutStatus, number: int = 1) -> None:
-        """Count `number` rollouts from `old` (None: new ones) to `new`."""
+        """Move `number` rollouts from the count of `old` (None: new rollouts) to that of `new`."""
         if old is not None:
             self.counts[old] -= number
         self.counts[new] = self.counts.get(new, 0) + number
 
     def reward(self, mode: RolloutMode | None, value: float, number: int = 1) -> None:
-        """Add the rewards of `number` rollouts, which come to `value` together."""
+        """Add the rewards of `number` rollouts, with the sum `value`."""
         count, total = self.rewards.get(mode, (0, 0.0))
         self.rewards[mode] = (count + number, total + value)
 
     def attempt(self, duration: float, usage: Usage) -> None:
-        """Add what an attempt took."""
+        """Add the duration and usage of an attempt."""
         self.agent_seconds += duration
         if usage is not NO_USAGE:
             self.usage += usage
 
     def summary(self) -> RunSummary:
-        """Give the counts that are not zero, and the rewards."""
+        """Return the counts that are not zero, the rewards and the usage."""
         counts: dict[RolloutStatus, int] = {status: n for status, n in self.counts.items() if n}
         return RunSummary(counts, dict(self.rewards), self.usage, self.agent_seconds, self.removed)
 
     @classmethod
     def total(cls, runs: Iterable[RunCounts]) -> RunCounts:
-        """Return the sum of several."""
+        """Return the sum of the counts of several runs."""
         whole = cls()
         for run in runs:
             for status, number in run.counts.items():

@@ -1,4 +1,4 @@
-"""A store bound to one run: what an algorithm enqueues through it belongs to that run."""
+"""A store bound to one run: rollouts enqueued through it belong to that run."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from ._store import LightningStore
 
 @public_in("lightning_trio.store")
 class RunStore(ForwardingStore):
-    """Pass everything on to `store`, with the run's id.
+    """Forward every call to `store` with the run's id.
 
     Args:
-        store: where it all goes.
+        store: the underlying store.
         run_id: the run.
-        check: called with resources about to be published (mode UNSET) or enqueued with; raises if the run's agent
+        check: called with the resources of a publication (mode UNSET) or of a request; raises if the run's agent
             cannot run with them.
-        max_rollouts: how many rollouts to run; those enqueued beyond are recorded as cancelled at once.
+        max_rollouts: how many rollouts to run; further requests are recorded as cancelled at once.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class RunStore(ForwardingStore):
         self._checked: set[tuple[RolloutMode | None, str]] = set()
 
     async def on_open(self) -> None:
-        """Leave the other store as it is: the runner whose run this is has opened it."""
+        """Leave the underlying store as it is: the run's runner has opened it."""
 
     async def on_close(self) -> None:
-        """Leave the other store as it is."""
+        """Leave the underlying store as it is."""
 
     @property
     def run_id(self) -> str:
-        """The run."""
+        """The run's id."""
         return self._run_id
 
     @one_line
@@ -70,7 +70,7 @@ class RunStore(ForwardingStore):
         return f"<RunStore of {self._run_id} in {self._store!r}>"
 
     async def refuse(self) -> None:
-        """End the run's unfinished rollouts as cancelled, and those that are enqueued from now on at once."""
+        """Cancel the run's unfinished rollouts now, and rollouts enqueued later at once."""
         self._left = 0
         self._refusing = True
         rollouts = await self._store.query_rollouts(status_in=UNFINISHED_ROLLOUT, run_id_in={self._run_id})
@@ -81,7 +81,7 @@ class RunStore(ForwardingStore):
         try:
             await self._store.update(changes)
         except StaleAttempt:
-            # Another runner has ended some of them meanwhile.
+            # Another runner has ended some of them in the meantime.
             for change in changes:
                 with suppress(StaleAttempt):
                     await self._store.update([change])
@@ -102,7 +102,7 @@ class RunStore(ForwardingStore):
         refused = [request for request, may_start in zip(requests, allowed, strict=True) if not may_start]
         ids = await super().enqueue(started, run_id=self._run_id, status=status)
         if self._refusing and ids:
-            # Refused while these were on their way.
+            # `refuse` was called while these were being enqueued.
             await self._cancel(ids)
         if not refused:
             return ids
@@ -111,7 +111,7 @@ class RunStore(ForwardingStore):
         return [next(of_started if may_start else of_refused) for may_start in allowed]
 
     def _may_start(self, request: EnqueueRolloutRequest, known: Collection[str | None]) -> bool:
-        """Tell whether one more rollout may be started, and count it; one that is there already is no more."""
+        """Whether a request may be started, counting it if it is new; a request with a known key is not."""
         assert self._left is not None
         if request.key is not None and request.key in known:
             return True
@@ -137,7 +137,7 @@ class RunStore(ForwardingStore):
             else:
                 snapshot = await self._store.get_resources_by_id(resources_id)
                 if snapshot is None:
-                    raise UnknownId(f"Resources {resources_id} not found; add_resources() gives an id")
+                    raise UnknownId.resources(resources_id)
             self._check(mode, {} if snapshot is None else snapshot.resources)
             if resources_id is not None:
                 self._checked.add((mode, resources_id))

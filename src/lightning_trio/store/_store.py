@@ -1,4 +1,4 @@
-"""What every store is: the familiar calls, written once over the primitives."""
+"""The base of all stores: the familiar calls, written once over the primitives."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ T = TypeVar("T")
 _PRUNE_AT_ONCE = 1000
 
 _READ_BACK_SECONDS = 5.0
-"""How long reading what was committed may take once the caller is cancelled."""
+"""How long reading back a commit may take once the caller is cancelled."""
 
 
 @public
 class LightningStore(StorePrimitives):
     """Keep rollouts, attempts, spans, resources snapshots and workers.
 
-    Rules for every store: waiting is by wake-up, never by polling; terminal statuses are sticky; an attempt's
-    outcome and spans are committed together or not at all; a late report of a superseded attempt is refused;
-    records handed out never change, nor does what is kept when a caller changes the list or mapping it gave; every
-    attempt gets lists and dicts of its own in its task, for its agent may change them (`copy_containers`); queries on
-    unknown ids come back empty, changes to unknown ids raise.
+    Rules for every store: waits end by wake-up, never by polling; terminal statuses are final; an attempt's outcome and
+    spans are committed together or not at all; a late report of a superseded attempt is refused; returned records never
+    change, nor do stored ones when the caller changes a list or mapping that it passed in; each attempt gets its own
+    copies of the lists and dicts in its task, because its agent may change them (`copy_containers`); queries for
+    unknown ids return nothing, changes of unknown ids raise.
 
-    To write your own, implement the abstract methods, open what they need in `on_open`, close it in `on_close`, and run
+    To write a store, implement the abstract methods, open what they need in `on_open`, close it in `on_close`, and run
     `lightning_trio.testing.check_store` on it. To change one thing about another store, derive from `ForwardingStore`.
     """
 
@@ -105,22 +105,22 @@ class LightningStore(StorePrimitives):
         metadata: Mapping[str, Any] | None = None,
         worker_id: str | None = None,
     ) -> AttemptedRollout:
-        """Make a rollout that bypasses the queue, with its first attempt."""
+        """Start a new rollout outside the queue, with its first attempt."""
         request = EnqueueRolloutRequest(input, mode, resources_id, config, metadata)
         [rollout] = await self.start([request], worker_id=worker_id)
         return rollout
 
     async def start_attempt(self, rollout_id: str, worker_id: str | None = None) -> AttemptedRollout:
-        """Start a further attempt of a rollout."""
+        """Start another attempt of a rollout."""
         [rollout] = await self.start([rollout_id], worker_id=worker_id)
         return rollout
 
     async def add_span(self, span: Span) -> Span | None:
-        """Store one span; None if it is known already or came too late."""
+        """Store one span and return it; None if it is already stored or came too late."""
         return next(iter(await self.add_spans([span])), None)
 
     async def add_many_spans(self, spans: Sequence[Span]) -> list[Span]:
-        """Store spans and give those that were stored."""
+        """Store spans and return those that are new."""
         return await self.add_spans(spans)
 
     async def add_otel_span(
@@ -147,7 +147,7 @@ class LightningStore(StorePrimitives):
         limit: int = -1,
         offset: int = 0,
     ) -> PaginatedResult[Rollout]:
-        """Find rollouts; those that have attempts come with the latest."""
+        """Return rollouts; those that have attempts include the latest."""
         conditions = _conditions(
             status=status_in,
             rollout_id=rollout_id_in,
@@ -158,10 +158,10 @@ class LightningStore(StorePrimitives):
         return await self.find(Query("rollouts", (), conditions, filter_logic, sort_by, sort_order, limit, offset))
 
     async def get_rollout_by_id(self, rollout_id: str) -> Rollout | None:
-        """Give a rollout, None if the store never had it.
+        """Return a rollout, None if the store never had it.
 
         Raises:
-            Evicted: it finished long ago and is no longer kept.
+            Evicted: the rollout finished long ago and is no longer kept.
         """
         found = await self.find(Query("rollouts", (Condition("rollout_id", {rollout_id}),)))
         return found[0] if found else None
@@ -175,12 +175,12 @@ class LightningStore(StorePrimitives):
         limit: int = -1,
         offset: int = 0,
     ) -> PaginatedResult[Attempt]:
-        """Find a rollout's attempts."""
+        """Return a rollout's attempts."""
         must = (Condition("rollout_id", {rollout_id}),)
         return await self.find(Query("attempts", must, (), "and", sort_by, sort_order, limit, offset))
 
     async def get_latest_attempt(self, rollout_id: str) -> Attempt | None:
-        """Give a rollout's latest attempt, None if it has none."""
+        """Return a rollout's latest attempt, None without one."""
         found = await self.query_attempts(rollout_id, sort_order="desc", limit=1)
         return found[0] if found else None
 
@@ -203,7 +203,7 @@ class LightningStore(StorePrimitives):
         limit: int = -1,
         offset: int = 0,
     ) -> PaginatedResult[Span]:
-        """Find a rollout's spans: of one attempt, of the ``"latest"``, or (None) of all."""
+        """Return a rollout's spans: of one attempt, of the ``"latest"``, or (None) of all."""
         must = [Condition("rollout_id", {rollout_id})]
         if attempt_id == "latest":
             latest = await self.get_latest_attempt(rollout_id)
@@ -211,21 +211,21 @@ class LightningStore(StorePrimitives):
         if attempt_id is not None:
             must.append(Condition("attempt_id", {attempt_id}))
         conditions = _conditions(
-            trace_id=_one(trace_id),
+            trace_id=_only(trace_id),
             trace_id_contains=trace_id_contains,
-            span_id=_one(span_id),
+            span_id=_only(span_id),
             span_id_contains=span_id_contains,
-            parent_id=_one(parent_id),
+            parent_id=_only(parent_id),
             parent_id_contains=parent_id_contains,
-            name=_one(name),
+            name=_only(name),
             name_contains=name_contains,
         )
         return await self.find(Query("spans", must, conditions, filter_logic, sort_by, sort_order, limit, offset))
 
     async def wait_for_rollouts(self, rollout_ids: Collection[str], timeout: float | None = None) -> list[Rollout]:
-        """Wait for rollouts to end, at most `timeout` seconds (None: as long as it takes; 0: a look).
+        """Wait for rollouts to end, for at most `timeout` seconds (None: without limit; 0: do not wait).
 
-        Gives those that have ended, in the order asked for; ids the store does not have are left out.
+        Returns the rollouts that have ended, in the order of `rollout_ids`; unknown ids are left out.
         """
         with trio.move_on_after(float("inf") if timeout is None else timeout):
             await self.wait_finished(rollout_ids)
@@ -256,12 +256,12 @@ class LightningStore(StorePrimitives):
         limit: int = -1,
         offset: int = 0,
     ) -> PaginatedResult[ResourcesUpdate]:
-        """Find resources snapshots."""
-        conditions = _conditions(resources_id=_one(resources_id), resources_id_contains=resources_id_contains)
+        """Return resources snapshots."""
+        conditions = _conditions(resources_id=_only(resources_id), resources_id_contains=resources_id_contains)
         return await self.find(Query("resources", (), conditions, "and", sort_by, sort_order, limit, offset))
 
     async def get_resources_by_id(self, resources_id: str) -> ResourcesUpdate | None:
-        """Give a snapshot, None if the store does not have it."""
+        """Return a snapshot, None if the store does not have it."""
         found = await self.query_resources(resources_id=resources_id)
         return found[0] if found else None
 
@@ -275,7 +275,7 @@ class LightningStore(StorePrimitives):
         config: RolloutConfig | Unset = UNSET,
         metadata: Mapping[str, Any] | None | Unset = UNSET,
     ) -> Rollout:
-        """Change a rollout; what is not given stays."""
+        """Change the given fields of a rollout."""
         await self.update([RolloutChange(rollout_id, input, mode, resources_id, status, config, metadata)])
         return await _read_back(lambda: self._rollout(rollout_id))
 
@@ -288,12 +288,12 @@ class LightningStore(StorePrimitives):
         last_heartbeat_time: float | None | Unset = UNSET,
         metadata: Mapping[str, Any] | None | Unset = UNSET,
     ) -> Attempt:
-        """Change an attempt, or the ``"latest"``; what is not given stays."""
+        """Change the given fields of an attempt, or of the ``"latest"``."""
         if attempt_id == "latest":
             latest = await self.get_latest_attempt(rollout_id)
             if latest is None:
                 await self._rollout(rollout_id)
-                raise UnknownId(f"No attempts found for rollout {rollout_id}")
+                raise UnknownId.attempts(rollout_id)
             attempt_id = latest.attempt_id
         await self.update([AttemptChange(rollout_id, attempt_id, status, worker_id, last_heartbeat_time, metadata)])
         attempts = await _read_back(lambda: self.query_attempts(rollout_id))
@@ -302,18 +302,18 @@ class LightningStore(StorePrimitives):
     async def prune(
         self, *, run_id: str | None = None, older_than_seconds: float = 0.0, unfinished_runs: bool = False
     ) -> int:
-        """Let go of finished rollouts with their attempts and spans, and give how many they were.
+        """Remove finished rollouts with their attempts and spans, and return how many were removed.
 
-        Counts, rewards and usage stay. `vacuum` gives the room back.
+        Counts, rewards and usage stay. `vacuum` frees the space.
 
         Args:
-            run_id: only this run's; None for all.
-            older_than_seconds: only those that finished this long ago.
-            unfinished_runs: also of runs that have not finished: resumed, they will run these tasks again.
+            run_id: remove only this run's; None for all.
+            older_than_seconds: remove only rollouts that finished at least this many seconds ago.
+            unfinished_runs: also remove rollouts of unfinished runs, which run these tasks again if resumed.
         """
         before = time.time() - older_than_seconds
-        going_on = {run.run_id for run in await self.query_runs() if run.status != "finished"}
-        keep = set[str]() if unfinished_runs else going_on
+        unfinished = {run.run_id for run in await self.query_runs() if run.status != "finished"}
+        keep = set[str]() if unfinished_runs else unfinished
         must = [Condition("status", TERMINAL_ROLLOUT)]
         if run_id is not None:
             must.append(Condition("run_id", {run_id}))
@@ -336,17 +336,17 @@ class LightningStore(StorePrimitives):
         limit: int = -1,
         offset: int = 0,
     ) -> PaginatedResult[Worker]:
-        """Find workers."""
+        """Return workers."""
         conditions = _conditions(status=status_in, worker_id_contains=worker_id_contains)
         return await self.find(Query("workers", (), conditions, filter_logic, sort_by, sort_order, limit, offset))
 
     async def get_worker_by_id(self, worker_id: str) -> Worker | None:
-        """Give a worker, None if the store has not heard of it."""
+        """Return a worker, None if the store does not have it."""
         found = await self.find(Query("workers", (Condition("worker_id", {worker_id}),)))
         return found[0] if found else None
 
     async def update_worker(self, worker_id: str, heartbeat_stats: Mapping[str, Any] | Unset = UNSET) -> Worker:
-        """Note a worker's heartbeat; an unknown worker is created."""
+        """Record a worker's heartbeat; an unknown worker is created."""
         worker = await self.get_worker_by_id(worker_id) or Worker(worker_id)
         worker = attrs.evolve(worker, last_heartbeat_time=time.time())
         if not isinstance(heartbeat_stats, Unset):
@@ -355,37 +355,37 @@ class LightningStore(StorePrimitives):
         return worker
 
     async def query_runs(self, *, name: str | None = None, agent: str | None = None) -> PaginatedResult[Run]:
-        """Find runs, in order of their beginning."""
-        conditions = _conditions(name=_one(name), agent=_one(agent))
+        """Return runs, in order of their start."""
+        conditions = _conditions(name=_only(name), agent=_only(agent))
         return await self.find(Query("runs", conditions, sort_by="start_time"))
 
     async def get_run_by_id(self, run_id: str) -> Run | None:
-        """Give a run, None if the store does not have it."""
+        """Return a run, None if the store does not have it."""
         found = await self.find(Query("runs", (Condition("run_id", {run_id}),)))
         return found[0] if found else None
 
     async def _rollout(self, rollout_id: str) -> Rollout:
         rollout = await self.get_rollout_by_id(rollout_id)
         if rollout is None:
-            raise UnknownId(f"Rollout {rollout_id} not found")
+            raise UnknownId.rollout(rollout_id)
         return rollout
 
 
 async def _read_back(read: Callable[[], Awaitable[T]]) -> T:
-    """Read what was committed just now, even if the caller is cancelled: it must not take it for not done.
+    """Read back a commit even if the caller is cancelled, which must not take the change for undone.
 
-    The cancellation comes at the caller's next checkpoint then.
+    The cancellation is then raised at the caller's next checkpoint.
     """
     try:
         return await read()
     except trio.Cancelled:
         with trio.move_on_after(_READ_BACK_SECONDS, shield=True):
             return await read()
-        # The store hangs.
+        # The store does not respond.
         raise
 
 
-def _one(value: str | None) -> set[str] | None:
+def _only(value: str | None) -> set[str] | None:
     return None if value is None else {value}
 
 

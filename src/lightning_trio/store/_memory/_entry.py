@@ -25,7 +25,7 @@ from ._queue import Place
 
 @attrs.define(eq=False)
 class _Arrivals:
-    """The spans of an attempt that come one by one."""
+    """The ids and numbers of spans that an attempt reports one by one."""
 
     attempt_id: str
     span_ids: set[str]
@@ -34,7 +34,7 @@ class _Arrivals:
 
 @attrs.define(eq=False)
 class Entry:
-    """A rollout as the store keeps it; records for others are made from it."""
+    """A rollout as the store keeps it; `Rollout` records are made from it."""
 
     number: int
     rollout_id: str
@@ -52,14 +52,14 @@ class Entry:
     not_counted: int = 0
     """Attempts that were given back to the queue or lost; they do not count towards `max_attempts`."""
     lost: int = 0
-    """Attempts whose runner was not heard of any more."""
+    """Attempts that were lost with their worker."""
     spans: Sequence[Span] = ()
-    """Of all attempts; a list while they come one by one."""
+    """The spans of all attempts; a list while they are reported one by one."""
     place: Place | None = None
-    """Where it stands in the queue."""
+    """Its place in the queue, None outside it."""
     _arrivals: _Arrivals | None = None
 
-    # With its fields, it is a `Position` of the state machine.
+    # These properties make it a `Position` of the state machine.
 
     @property
     def queued(self) -> bool:
@@ -68,21 +68,21 @@ class Entry:
 
     @property
     def attempt_id(self) -> str | None:
-        """The latest attempt's."""
+        """The id of the latest attempt."""
         return self.attempts[-1].attempt_id if self.attempts else None
 
     @property
     def attempt_status(self) -> AttemptStatus | None:
-        """The latest attempt's."""
+        """The status of the latest attempt."""
         return self.attempts[-1].status if self.attempts else None
 
     @property
     def counted(self) -> int:
-        """How many attempts count towards `max_attempts`."""
+        """The number of attempts that count towards `max_attempts`."""
         return len(self.attempts) - self.not_counted
 
     def rollout(self) -> Rollout:
-        """Make the record, with the latest attempt if there is one."""
+        """Return the record, with the latest attempt if there is one."""
         return self._record(self.input)
 
     def _record(self, task: Any) -> Rollout:
@@ -102,16 +102,16 @@ class Entry:
         return AttemptedRollout(*fields, attempt=self.attempts[-1]) if self.attempts else Rollout(*fields)
 
     def attempted(self) -> AttemptedRollout:
-        """Make the record of a rollout whose attempt begins; what the agent does to its task, it does to its own."""
+        """Return the record for a new attempt, with a copy of the task, which the agent may change."""
         rollout = self._record(copy_containers(self.input))
         assert isinstance(rollout, AttemptedRollout)
         return rollout
 
     def attempt(self, attempt_id: str) -> Attempt:
-        """Give an attempt.
+        """Return an attempt.
 
         Raises:
-            UnknownId: there is none of that id.
+            UnknownId: the rollout has no attempt with that id.
         """
         attempts = self.attempts
         if attempts and attempts[-1].attempt_id == attempt_id:
@@ -122,7 +122,7 @@ class Entry:
         raise UnknownId(f"Attempt {attempt_id} not found for rollout {self.rollout_id}")
 
     def add_spans(self, attempt_id: str, spans: Iterable[Span]) -> list[Span]:
-        """Add an attempt's spans and give those that are new, numbered."""
+        """Add an attempt's spans and return those that are new, numbered."""
         if not self.spans:
             self._arrivals = None
         arrivals = self._arrivals
@@ -147,6 +147,6 @@ class Entry:
         return added
 
     def close_spans(self) -> None:
-        """Let go of what was needed only while spans came one by one."""
+        """Drop the state that is needed only while spans are reported one by one."""
         self._arrivals = None
         self.spans = tuple(self.spans)

@@ -1,4 +1,4 @@
-"""The queues of a store in memory: one a run, in order of arrival, with retries that wait for their time."""
+"""The queues of a store in memory: one per run, in order of arrival, with delayed retries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @attrs.define(eq=False)
 class Place:
-    """Where an item stands, to give the place up again."""
+    """The place of an item in the queues, by which it can be removed."""
 
     run_id: str | None
     number: int
@@ -24,15 +24,15 @@ class Place:
 
 @attrs.define(eq=False)
 class _RunQueue(Generic[T]):
-    """One run's waiting items by number: those ready, oldest first, and those whose time has not come."""
+    """The items of one run by number: ready ones, oldest first, and delayed ones."""
 
     ready: OrderedDict[int, T] = attrs.field(factory=OrderedDict[int, T])
     delayed: dict[int, T] = attrs.field(factory=dict[int, T])
     due: list[tuple[float, int]] = attrs.field(factory=list[tuple[float, int]])
-    """A heap of times and numbers; numbers that `delayed` does not have are given up."""
+    """A heap of times and numbers; a number missing from `delayed` has been removed."""
 
     def refresh(self, now: float) -> None:
-        """Make ready what is due by `now`."""
+        """Move items that are due by `now` to `ready`."""
         while self.due and (self.due[0][0] <= now or self.due[0][1] not in self.delayed):
             _, number = heapq.heappop(self.due)
             if number in self.delayed:
@@ -40,7 +40,7 @@ class _RunQueue(Generic[T]):
 
 
 class Queues(Generic[T]):
-    """Queue items by run and wake those who wait for them."""
+    """Queue items by run, and wake the tasks that wait for them."""
 
     def __init__(self) -> None:
         self._runs: dict[str | None, _RunQueue[T]] = {}
@@ -51,7 +51,7 @@ class Queues(Generic[T]):
         return sum(len(queue.ready) + len(queue.delayed) for queue in list(self._runs.values()))
 
     def put(self, run_id: str | None, item: T, delay: float = 0.0) -> Place:
-        """Queue `item`, to be given out in `delay` seconds of Trio's clock at the earliest."""
+        """Add an item that can be taken after `delay` seconds of Trio's clock, and return its place."""
         queue = self._runs.get(run_id)
         if queue is None:
             queue = self._runs[run_id] = _RunQueue()
@@ -65,14 +65,14 @@ class Queues(Generic[T]):
         return place
 
     def give_up(self, place: Place) -> None:
-        """Take an item out again."""
+        """Remove an item before it is taken."""
         queue = self._runs[place.run_id]
         if queue.ready.pop(place.number, None) is None:
             queue.delayed.pop(place.number, None)
         self._drop_if_empty(place.run_id, queue)
 
     def take(self, limit: int, run_id: str | None) -> Iterator[T]:
-        """Give up to `limit` items that are ready, the oldest first; None takes from all runs."""
+        """Remove and yield up to `limit` ready items, oldest first; None takes from all runs."""
         queues = self._ready(run_id)
         while queues and limit > 0:
             limit -= 1
@@ -86,7 +86,7 @@ class Queues(Generic[T]):
                 self._drop_if_empty(run, queue)
 
     async def wait_ready(self, run_id: str | None) -> None:
-        """Wait until there is something to take; returns at once if there is."""
+        """Wait until an item is ready; return at once if one is."""
         while not self._ready(run_id):
             self._arrival = trio.Event() if self._arrival.is_set() else self._arrival
             due = (queue.due[0][0] for queue in self._of(run_id).values() if queue.due)
@@ -94,7 +94,7 @@ class Queues(Generic[T]):
                 await self._arrival.wait()
 
     def release_delayed(self) -> None:
-        """Make everything ready now."""
+        """Make all delayed items ready now."""
         for queue in self._runs.values():
             queue.refresh(float("inf"))
 

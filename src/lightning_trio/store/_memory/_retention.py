@@ -1,4 +1,4 @@
-"""Which finished rollouts a store in memory keeps."""
+"""The retention of finished rollouts by a store in memory."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ._entry import Entry
 
 
 class Retention:
-    """Let go of the oldest finished rollouts, but for those of runs that are held.
+    """Evict the oldest finished rollouts, except those of held runs.
 
     Args:
         retain: how many finished rollouts to keep.
-        entries: the rollouts there are, by id.
-        forget: called with the id of one to let go of.
+        entries: the stored rollouts, by id.
+        forget: called with the id of a rollout to evict.
     """
 
     def __init__(self, retain: int, entries: Mapping[str, Entry], forget: Callable[[str], None]) -> None:
@@ -26,23 +26,23 @@ class Retention:
         self._forget = forget
         self._finished: deque[str] = deque()
         self._holds: dict[str | None, int] = {}
-        """How many blocks hold each run."""
+        """The number of open `holding` blocks of each run."""
         self._held: dict[str | None, list[str]] = {}
 
     def __len__(self) -> int:
         return len(self._finished)
 
     def ended(self, rollout_id: str) -> None:
-        """Keep a rollout that has ended, and let go of the oldest if there are too many."""
+        """Record the end of a rollout, and evict the oldest if there are too many."""
         finished = self._finished
         finished.append(rollout_id)
         while len(finished) > self.retain:
-            self._let_go(finished.popleft())
+            self._evict(finished.popleft())
 
-    def _let_go(self, rollout_id: str) -> None:
+    def _evict(self, rollout_id: str) -> None:
         entry = self._entries.get(rollout_id)
         if entry is None:
-            # Removed by hand meanwhile.
+            # Removed by a caller in the meantime.
             return
         if entry.run_id in self._holds:
             self._held.setdefault(entry.run_id, []).append(rollout_id)
@@ -60,4 +60,4 @@ class Retention:
             if not self._holds[run_id]:
                 del self._holds[run_id]
                 for rollout_id in self._held.pop(run_id, ()):
-                    self._let_go(rollout_id)
+                    self._evict(rollout_id)

@@ -1,4 +1,4 @@
-"""The store in memory: the fastest, and gone with the process."""
+"""The store in memory: the fastest, lost with its process."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ class InMemoryLightningStore(LightningStore):
     """Keep everything in this process's memory.
 
     Args:
-        retain: how many finished rollouts to keep, the newest; asking for an older one raises `Evicted`. The
-            counts and rewards of `summarize` cover all of them.
+        retain: how many finished rollouts to keep, the newest; a query for an older one raises `Evicted`. The counts
+            and rewards of `summarize` also cover evicted rollouts.
 
-    To be used from the thread of one Trio program at a time. A task may be any object. Lists and dicts are copied,
-    when they come and for each attempt (see `copy_containers`); other objects are kept and handed out as they are.
+    Only one Trio program at a time may use it, in one thread. A task may be any object. Lists and dicts are copied when
+    a task is enqueued and for each attempt (see `copy_containers`); other objects are shared.
     """
 
     def __init__(self, *, retain: int = 100_000) -> None:
@@ -103,7 +103,7 @@ class InMemoryLightningStore(LightningStore):
         return f"<{type(self).__name__}: {state}, {counted(len(self._entries), 'rollout')} kept>"
 
     async def on_open(self) -> None:
-        # Nothing needs opening; but the clock of another `trio.run` has another origin: what waited for it is due now.
+        # Each `trio.run` has a clock of its own, so times of an earlier one mean nothing: they are due now.
         self._queues.release_delayed()
         self._workers.end_leases()
 
@@ -128,7 +128,7 @@ class InMemoryLightningStore(LightningStore):
         return [next(made) if request.key is None else self._keys[run_id, request.key] for request in requests]
 
     def _unknown(self, requests: Sequence[EnqueueRolloutRequest], run_id: str | None) -> list[EnqueueRolloutRequest]:
-        """Leave out the requests whose key the run has, or that come a second time."""
+        """Return the requests without those whose key the run has already, or an earlier request has."""
         seen: set[str] = set()
         unknown: list[EnqueueRolloutRequest] = []
         for request in requests:
@@ -149,7 +149,7 @@ class InMemoryLightningStore(LightningStore):
         default_config: RolloutConfig | None = None,
     ) -> list[AttemptedRollout]:
         await trio.lowlevel.checkpoint()
-        # Refused before anything is made.
+        # Raises before any rollout is created.
         for known in rollouts:
             if isinstance(known, str):
                 begin_attempt(self._known(known))
@@ -266,7 +266,7 @@ class InMemoryLightningStore(LightningStore):
         return statuses
 
     def _reported(self, report: AttemptOutcome | Span) -> Entry | None:
-        """Give the rollout of a report, None if it ended so long ago, by other hands, that it is evicted."""
+        """Return the rollout of a report, None if it ended without the report and has been evicted."""
         try:
             entry = self._known(report.rollout_id)
         except Evicted:
@@ -311,7 +311,7 @@ class InMemoryLightningStore(LightningStore):
         return move.status
 
     def _move_on(self, entry: Entry, move: Move) -> None:
-        """Carry out a move, but for what it says of the attempt."""
+        """Apply a move to a rollout, except for the status of its attempt."""
         if not move.counts:
             entry.not_counted += 1
             entry.lost += move.lost
@@ -320,7 +320,7 @@ class InMemoryLightningStore(LightningStore):
             entry.place = self._queues.put(entry.run_id, entry, move.queue_in)
 
     def _set_attempt_status(self, entry: Entry, move: Move, **fields: Any) -> None:
-        """Give the latest attempt the status that a move has for it, if any."""
+        """Set the latest attempt to the status of a move, if it has one."""
         status = move.attempt_status
         if status is not None:
             if status in TERMINAL_ATTEMPT:
@@ -328,7 +328,7 @@ class InMemoryLightningStore(LightningStore):
             entry.attempts[-1] = attrs.evolve(entry.attempts[-1], status=status, **fields)
 
     def _set_status(self, entry: Entry, status: RolloutStatus) -> None:
-        """Move a rollout on; whatever the new status is, its place in the queue is not valid any more."""
+        """Set a rollout's status and remove it from the queue, whatever the status is."""
         if entry.place is not None:
             self._queues.give_up(entry.place)
             entry.place = None
@@ -372,7 +372,7 @@ class InMemoryLightningStore(LightningStore):
         return Expiry(requeued, failed, self._workers.next_lease_in(now))
 
     def _lose(self, entry: Entry, attempt_id: str) -> RolloutStatus | None:
-        """End an attempt that was lost with its worker, unless it is not the rollout's running one any more."""
+        """End an attempt that was lost with its worker, if it is still the rollout's running one."""
         move = lose_attempt(entry, attempt_id)
         if move is None:
             return None
@@ -384,13 +384,13 @@ class InMemoryLightningStore(LightningStore):
     async def update(self, changes: Sequence[RolloutChange | AttemptChange | RolloutRemoval]) -> None:
         await trio.lowlevel.checkpoint()
         entries = [self._known(change.rollout_id) for change in changes]
-        # Decided before any is made, each as if those before it had been, so that all are made or none.
+        # All moves are decided before any is made, each as if the previous ones had been: all are made or none.
         positions: dict[str, RolloutPosition] = {}
         moves = [self._decide(entry, change, positions) for entry, change in zip(entries, changes, strict=True)]
-        # By entry, not by id: the change before may have evicted it.
+        # By entry, not by id: an earlier change may have evicted the rollout.
         for entry, change, move in zip(entries, changes, moves, strict=True):
             if isinstance(change, RolloutRemoval):
-                # Not there where it was evicted meanwhile.
+                # An earlier change may have evicted it.
                 if entry.rollout_id in self._entries:
                     self._forget(entry.rollout_id)
             elif isinstance(change, RolloutChange):
@@ -404,7 +404,7 @@ class InMemoryLightningStore(LightningStore):
         change: RolloutChange | AttemptChange | RolloutRemoval,
         positions: dict[str, RolloutPosition],
     ) -> Move | None:
-        """Return the move of a change, and note in `positions` where it leads."""
+        """Return the move of a change, and record the resulting position in `positions`."""
         position = positions.get(entry.rollout_id) or RolloutPosition.of(entry)
         move: Move | None = None
         if isinstance(change, RolloutRemoval):
@@ -482,7 +482,7 @@ class InMemoryLightningStore(LightningStore):
             new = entry.add_spans(span.attempt_id, [span])
             self._total_spans += len(new)
             added += new
-            # A span is a heartbeat as well.
+            # A span is also a heartbeat.
             self._set_attempt_status(entry, move, last_heartbeat_time=time.time())
             self._move_on(entry, move)
         return added
@@ -494,7 +494,7 @@ class InMemoryLightningStore(LightningStore):
         for record in records:
             if isinstance(record, Run):
                 check_run(self._runs.get(record.run_id), record)
-        # One class in, the same class out, which the type checker cannot see.
+        # `_put` returns the class that it is given, which the type checker cannot see.
         return [cast("Any", self._put(record)) for record in records]
 
     def _put(self, record: ResourcesUpdate | Worker | Run) -> ResourcesUpdate | Worker | Run:
@@ -525,7 +525,7 @@ class InMemoryLightningStore(LightningStore):
     async def find(self, query: Query) -> PaginatedResult[Any]:
         await trio.lowlevel.checkpoint()
         if query == Query("rollouts", limit=query.limit, offset=query.offset):
-            # A page of all: the records of the others need not be made.
+            # A page of all rollouts: records are made for this page only.
             end = None if query.limit < 0 else query.offset + query.limit
             page = [entry.rollout() for entry in islice(self._entries.values(), query.offset, end)]
             return PaginatedResult(page, query.limit, query.offset, len(self._entries))
@@ -543,7 +543,7 @@ class InMemoryLightningStore(LightningStore):
             return (entry.rollout() for entry in entries)
         if query.table == "attempts":
             if query.required("end_time") == {None}:
-                # Only the latest can be unended, and hardly any are.
+                # Only the latest attempt can still run, and few do.
                 return (e.attempts[-1] for e in entries if e.attempts and e.attempts[-1].end_time is None)
             return (attempt for entry in entries for attempt in entry.attempts)
         return (span for entry in entries for span in entry.spans)
@@ -553,7 +553,7 @@ class InMemoryLightningStore(LightningStore):
         if rollout_ids is None:
             return self._entries.values()
         if len(rollout_ids) == 1:
-            # Many may be asked for after the fact; only the one who asks for one by name is told it is gone.
+            # A query for several may come long after their end; only a query for a single one raises `Evicted`.
             self._say_if_evicted(next(iter(rollout_ids)))
         known = [entry for rollout_id in set(rollout_ids) if (entry := self._entries.get(rollout_id)) is not None]
         return sorted(known, key=_number)

@@ -1,4 +1,4 @@
-"""Waits for rollouts to end."""
+"""Waits for the end of rollouts."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import trio
 
 @attrs.define(eq=False)
 class _Wait:
-    """A caller that waits for `remaining` more rollouts to end."""
+    """A caller that waits until `remaining` more rollouts have ended."""
 
     remaining: int
     done: trio.Event = attrs.field(factory=trio.Event)
 
 
 class Waits:
-    """Wake callers when enough of the rollouts that they wait for have ended."""
+    """Wake callers when enough of their rollouts have ended."""
 
     def __init__(self) -> None:
         self._waits: dict[str, tuple[_Wait, ...]] = {}
-        """By rollout id."""
+        """The waits for each rollout, by id."""
 
     def __len__(self) -> int:
         return len(self._waits)
 
     def ended(self, rollout_id: str) -> None:
-        """Wake those for whom this was the last one."""
+        """Count the end of a rollout, and wake the callers whose wait it completes."""
         for wait in self._waits.pop(rollout_id, ()):
             wait.remaining -= 1
             if wait.remaining <= 0:
                 wait.done.set()
 
     async def wait(self, rollout_ids: Collection[str], count: int) -> None:
-        """Wait until `count` of the rollouts, none of which has ended yet, have."""
+        """Wait until `count` of the rollouts have ended, none of which has yet."""
         wait = _Wait(count)
         # One tuple for all rollouts that have no other wait, which is nearly all.
         alone = (wait,)

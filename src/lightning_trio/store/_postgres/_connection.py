@@ -1,4 +1,4 @@
-"""A connection to PostgreSQL that comes back after the server has been away. Needs psycopg."""
+"""A connection to PostgreSQL that reconnects after the server has been away. Needs psycopg."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from ._server import Server, is_lost
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 1.0
 _STEP: Final = 0.05
-"""How often to see, in a pause, whether anybody waits for its end."""
+"""How often to check, during a pause, whether a caller is still waiting."""
 
 _HINT_SECONDS: Final = 0.02
-"""How often other processes are told at most, while there is more to do than to tell them."""
+"""The shortest time between two notifications while calls are pending."""
 
 _SETTINGS: Final = (
-    # Statements touch few rows by their keys. Plans are made when tables are empty, and must be right when they have
-    # grown: no plan may read a whole table where there is an index.
+    # Statements touch few rows by their keys. Plans are made while tables are empty and must still be right when they
+    # are large: no plan may scan a whole table that has an index.
     "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; "
     "SET plan_cache_mode = force_generic_plan; SET jit = off; "
-    # One that has lost its client must not keep its locks; a client that was only slow runs its transaction again.
+    # A session that lost its client must not keep its locks; a client that was only slow reruns its transaction.
     "SET idle_in_transaction_session_timeout = '10s'; SET tcp_user_timeout = '30s'; SET tcp_keepalives_idle = 10; "
     "SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; "
     "SET statement_timeout = 0; SET lock_timeout = 0; SET standard_conforming_strings = on"
@@ -47,14 +47,15 @@ _NOW: Final = "CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)"
 class PostgresConnection(Connection):
     """A connection to PostgreSQL.
 
-    Every transaction that writes also writes a token of its own into the table ``commits``. When the connection is
-    lost while it commits, the token tells, once there is a new connection, whether it was committed; if it was not,
-    its operations are run again.
+    Every transaction that writes also writes its own token into the table ``commits``. When the connection is lost
+    during a commit, the token shows, once reconnected, whether the transaction was committed; if not, its operations
+    run again.
 
     Args:
-        server: where the tables are.
-        patience: how long to wait, in seconds, for a server that has gone away.
-        processes: gets the server's process ids of the connection, to tell its own notifications from others'.
+        server: the location of the tables.
+        patience: how long to wait for a server that is away, in seconds.
+        processes: a set to which the connection adds its process id on the server, so that the store can ignore its
+            own notifications.
     """
 
     dialect = POSTGRES
@@ -81,7 +82,7 @@ class PostgresConnection(Connection):
     # Statements.
 
     def run(self, statement: str, parameters: Sequence[Any] | None = ()) -> psycopg.Cursor[Any]:
-        """Run any statement, or several that have no parameters (None)."""
+        """Run any statement, or with None as `parameters` several without parameters."""
         assert self._connection is not None
         try:
             if parameters is None:
@@ -91,7 +92,7 @@ class PostgresConnection(Connection):
             self._fail(exc)
 
     def run_in_schema(self, statement: LiteralString) -> psycopg.Cursor[Any]:
-        """Run a statement in which ``{}`` stands for the schema."""
+        """Run a statement in which ``{}`` is replaced by the schema."""
         assert self._connection is not None
         try:
             return self._connection.execute(sql.SQL(statement).format(sql.Identifier(self._server.schema)))
@@ -105,7 +106,7 @@ class PostgresConnection(Connection):
         return self.run(f"{tables} SELECT {', '.join(columns)} {rest}", parameters).fetchall()
 
     def _as_tables(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> Iterable[tuple[list[Any], str]]:
-        # An array a column: one statement, whatever the number of rows.
+        # One array per column: the statement is the same for any number of rows.
         if rows:
             arrays = [
                 _array(column, kind) for column, kind in zip(zip(*rows, strict=True), columns.values(), strict=True)
@@ -121,14 +122,14 @@ class PostgresConnection(Connection):
             "WITH (fillfactor = 50)"
         )
         for table in ("tallies", "workers"):
-            # Room for the next version of a row beside it, so that no index changes with it.
+            # Room for the next version of a row on its page, so that no index changes (a HOT update).
             self.execute(f"ALTER TABLE {table} SET (fillfactor = 50)")
         for table in ("rollouts", "attempts"):
             self.execute(f"ALTER TABLE {table} SET (autovacuum_vacuum_scale_factor = 0.05)")
 
     def take_numbers(self, name: str, count: int) -> int:
-        # A sequence, since a row would keep other writers waiting until this one has committed. The lock is let go of
-        # at once; it keeps the numbers of one call together.
+        # A sequence, because a row would block other writers until this one commits. The lock is released at once; it
+        # keeps the numbers of one call contiguous.
         lock = f"{self._server.lock}, {_lock_number(name)}"
         [[_, last, _]] = self.run(
             f"SELECT pg_advisory_lock({lock}), setval('{name}_numbers', nextval('{name}_numbers') + ? - 1), "
@@ -148,8 +149,8 @@ class PostgresConnection(Connection):
             now = self._now = float(self.value(_NOW, "real", ""))
         return now
 
-    def said(self, exc: BaseException) -> str:
-        """Give what the server said that an error comes from, in one line."""
+    def server_message(self, exc: BaseException) -> str:
+        """Return the server's message behind an error, on one line."""
         return self._server.scrub(str(exc.__cause__ or exc))
 
     # Transactions.
@@ -165,7 +166,7 @@ class PostgresConnection(Connection):
                     self.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                     return
                 self._token += 1
-                # Two statements on one way to the server and back.
+                # Two statements in one round trip.
                 cursor = self.run(
                     f"BEGIN; INSERT INTO commits (writer, token, since) VALUES ('{self._name}', {self._token}, {_NOW}) "
                     "ON CONFLICT (writer) DO UPDATE SET token = excluded.token, since = excluded.since "
@@ -188,14 +189,14 @@ class PostgresConnection(Connection):
                 self._fail(exc)
             self._note_failure(exc)
             self._drop()
-            # What was only read has been read.
+            # A read-only transaction has already returned its rows.
             if self._writing and not self._was_committed():
                 raise TryAgain from exc
         self._failing_since = self._cause = None
         if self._writing and (self.summary.queued or self.summary.ended):
             self._hint_owed = True
             if time.monotonic() - self._hinted > _HINT_SECONDS:
-                self.rest()
+                self.on_idle()
 
     def rollback(self) -> None:
         connection = self._connection
@@ -206,12 +207,12 @@ class PostgresConnection(Connection):
         except psycopg.Error:
             self._drop()
 
-    def rest(self) -> None:
-        """Tell other processes that there was something; by itself, since commits that tell wait for one another."""
+    def on_idle(self) -> None:
+        """Notify other processes; outside transactions, because commits with a notification wait for one another."""
         if self._hint_owed and self._connection is not None:
             self._hint_owed = False
             self._hinted = time.monotonic()
-            # Only a hint: they look by themselves every few seconds.
+            # Only a hint: other processes also poll every few seconds.
             with suppress(psycopg.Error):
                 self._connection.execute("SELECT pg_notify(%s, '')", (self._server.channel,))
 
@@ -219,7 +220,7 @@ class PostgresConnection(Connection):
         self._interrupted = True
         connection = self._connection
         if connection is not None:
-            # It goes to the server by a connection of its own, which must not keep Trio waiting.
+            # The request uses a connection of its own, which must not block Trio.
             trio.lowlevel.start_thread_soon(lambda: connection.cancel_safe(timeout=5.0), lambda _: None)
 
     def close(self) -> None:
@@ -229,13 +230,13 @@ class PostgresConnection(Connection):
                 connection.execute("DELETE FROM commits WHERE writer = %s", (self._name,))
         self._drop()
 
-    # Connecting, and waiting for a server that is away.
+    # Connecting and reconnecting.
 
     def open(self) -> None:
         """Connect.
 
         Raises:
-            StoreUnavailable: there is no connection to be had.
+            StoreUnavailable: the server cannot be reached or does not admit the user.
         """
         try:
             self._connect_once()
@@ -260,7 +261,7 @@ class PostgresConnection(Connection):
             connection.execute(_SETTINGS)
             connection.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(self._server.schema)))
             if self._process is not None:
-                # What the lost connection has left on the server must not keep its locks.
+                # The session of the lost connection must not keep its locks.
                 connection.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND application_name = %s "
                     "AND pid <> pg_backend_pid()",
@@ -280,13 +281,13 @@ class PostgresConnection(Connection):
             connection.close()
 
     def _was_committed(self) -> bool:
-        """Ask, once the server is back, what has become of a transaction whose commit was not answered."""
+        """Whether a transaction whose commit was not answered took place; waits until the server is back."""
         while True:
-            self._wait("; whether what was being written is committed is not known: look before you write it again")
+            self._wait(unknown=True)
             try:
                 self._connect()
-                # Not a query: only one who wants to write the row waits for the lost transaction, which may be about
-                # to commit still, and which may be the one that makes the row.
+                # Not a query: only a write to the row waits for the lost transaction, which may still commit, and
+                # which may be the one that inserts the row.
                 [[token]] = self.run(
                     f"INSERT INTO commits (writer, token, since) VALUES (?, -1, {_NOW}) ON CONFLICT (writer) DO UPDATE "
                     "SET since = excluded.since RETURNING token",
@@ -315,33 +316,34 @@ class PostgresConnection(Connection):
             self._failing_since = time.monotonic()
             self._pause = _FIRST_PAUSE
 
-    def _wait(self, unknown: str = "") -> None:
-        """Let some time pass after a failure.
+    def _wait(self, *, unknown: bool = False) -> None:
+        """Pause after a failure.
+
+        Args:
+            unknown: whether a commit was sent and never answered.
 
         Raises:
-            StoreUnavailable: the server has been away for too long, or nobody waits any more.
+            StoreUnavailable: the server has been away for too long, or every caller has been cancelled.
         """
         if self._failing_since is None:
             return
-        # Random, so that those who lost it together do not all come back together.
+        # Random, so that connections lost together do not reconnect together.
         until = time.monotonic() + self._pause * (0.5 + random.random())
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
         while (left := until - time.monotonic()) > 0:
             if self._interrupted or self.unwanted():
-                self._give_up("and nobody waits for it any more", unknown)
+                self._give_up(unknown=unknown, wanted=False)
             time.sleep(min(left, _STEP))
         if time.monotonic() - self._failing_since > self._patience:
-            self._give_up(
-                f"for {self._patience:g} s; go on with resume=True when it is back, or wait longer with "
-                "patience_seconds=…",
-                unknown,
-            )
+            self._give_up(unknown=unknown, wanted=True)
 
-    def _give_up(self, why: str, unknown: str) -> NoReturn:
-        fault = "has been away" if self._connection is None else "has had other transactions in the way"
-        message = f"{self._server.place} {fault} ({self._server.scrub(str(self._cause))}) {why}{unknown}"
+    def _give_up(self, *, unknown: bool, wanted: bool) -> NoReturn:
+        kind = NotBegun if self._writing and not unknown else StoreUnavailable
+        place, message, away = self._server.place, self._server.scrub(str(self._cause)), self._connection is None
         self._failing_since = None
-        raise (NotBegun if self._writing and not unknown else StoreUnavailable)(message)
+        if wanted:
+            raise kind.out_of_patience(place, message, self._patience, away=away, unknown=unknown)
+        raise kind.unwanted(place, message, away=away, unknown=unknown)
 
 
 def _lock_number(name: str) -> int:
@@ -354,12 +356,12 @@ def _lists(cursor: object) -> type[list[Any]]:
 
 @lru_cache(1024)
 def _numbered(statement: str) -> bytes:
-    """Write placeholders as psycopg reads them."""
+    """Return a statement with psycopg's placeholders."""
     return statement.replace("?", "%s").encode()
 
 
 def _array(values: Sequence[Any], kind: Kind) -> str:
-    """Write an array as PostgreSQL reads it: a tenth of the time that psycopg takes for a list."""
+    """Return an array in PostgreSQL's syntax: ten times as fast as psycopg's own list adapter."""
     if kind == "text":
         return "{" + ",".join([_quoted(value) for value in values]) + "}"
     return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"

@@ -1,4 +1,4 @@
-"""Hints from other processes that they have committed something. Needs psycopg."""
+"""Notifications from other processes about their commits. Needs psycopg."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import trio
 from psycopg import sql
 
 POLL_SECONDS: Final = 3.0
-"""How often to look without a hint: one may be lost while the connection is, or with the process that gives it."""
+"""How often to look without a notification: one may be lost with the connection or with the process that sends it."""
 
 
 @attrs.define(eq=False)
 class _Opening:
-    """A connection that a thread opens, perhaps for nobody; who takes it out of `connection` has it."""
+    """A connection being opened in a thread; whichever thread takes it out of `connection` owns it."""
 
     connection: list[psycopg.Connection[Any]] = attrs.field(factory=list[psycopg.Connection[Any]])
     unwanted: bool = False
+    """Whether the task that asked for it has been cancelled."""
 
     def take(self) -> psycopg.Connection[Any] | None:
-        """Take the connection, if it is there."""
+        """Remove and return the connection, None if it is not there."""
         try:
             return self.connection.pop()
         except IndexError:
@@ -30,12 +31,12 @@ class _Opening:
 
 
 class Hints:
-    """Listen to other processes, by a connection that is opened when somebody waits for the first time.
+    """Listen for commits of other processes; the connection is opened by the first wait.
 
     Args:
-        connect: opens a connection; it is called in a worker thread.
-        channel: where to listen.
-        own: the server's process ids of this store's connections, whose notifications say nothing new.
+        connect: opens a connection; called in a worker thread.
+        channel: the notification channel.
+        own: the process ids, on the server, of this store's connections, whose notifications are ignored.
     """
 
     def __init__(self, connect: Callable[[], psycopg.Connection[Any]], channel: str, own: Container[int]) -> None:
@@ -46,15 +47,15 @@ class Hints:
         self._closed = False
 
     async def wait(self) -> None:
-        """Return when it is time to look: upon a hint, or after a few seconds.
+        """Return when it is time to look again: on a notification, or after a few seconds.
 
         Raises:
-            trio.ClosedResourceError: `close` was called meanwhile.
+            trio.ClosedResourceError: `close` was called during the wait.
         """
         if self._connection is None:
             if not await self._open():
                 await trio.sleep(POLL_SECONDS)
-            # Whatever was committed before it began to listen, too.
+            # Return at once: a commit from before the LISTEN was not announced.
             return
         with trio.move_on_after(POLL_SECONDS):
             while self._connection is not None and not self._connection.closed:
@@ -102,13 +103,13 @@ class Hints:
             connection.close()
 
     def _take(self) -> bool:
-        """Take what has come; tell whether it is a reason to look."""
+        """Consume pending notifications; return whether any is a reason to look."""
         assert self._connection is not None
         pgconn = self._connection.pgconn
         try:
             pgconn.consume_input()
         except psycopg.OperationalError:
-            # The server has gone away, and what others have told it with it.
+            # The server is gone, and with it notifications not yet received.
             self._drop()
             return True
         heard = False

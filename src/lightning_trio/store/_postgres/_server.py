@@ -1,4 +1,4 @@
-"""A PostgreSQL server as a store reaches it: how to connect, and what its errors mean. Needs psycopg."""
+"""A PostgreSQL server as a store sees it: how to connect, and what its errors mean. Needs psycopg."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from ..._errors import NotStorable, StoreError, StoreFormatError, StoreFull, Sto
 
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "connect_timeout": 10,
-    # A server that is gone without a word is noticed within half a minute.
+    # Detects within half a minute a server that vanished without closing the connection.
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
 
-_PASSING: Final = (
+_TRANSIENT: Final = (
     errors.SerializationFailure,
     errors.DeadlockDetected,
-    # Two writers made the same thing at once: the one that tries again finds it.
+    # Two writers inserted the same row at once: the one that retries finds it.
     errors.UniqueViolation,
     errors.LockNotAvailable,
 )
 
-_COMING_BACK: Final = (
+_RESTARTING: Final = (
     errors.AdminShutdown,
     errors.CrashShutdown,
     errors.CannotConnectNow,
@@ -41,12 +41,12 @@ _COMING_BACK: Final = (
 
 @attrs.frozen(repr=False)
 class Server:
-    """Where a store's tables are: a database, by its connection string, and a schema in it."""
+    """The location of a store's tables: a database, given by its connection string, and a schema in it."""
 
     conninfo: str
     schema: str
     place: str
-    """The store in words, without a password."""
+    """What messages call the store; never contains a password."""
     user: str
     database: str
     _secrets: tuple[str, ...]
@@ -56,106 +56,76 @@ class Server:
 
     @property
     def lock(self) -> int:
-        """A number for the schema's advisory locks."""
+        """The key of the schema's advisory locks."""
         return crc32(self.schema.encode()) & 0x7FFF_FFFF
 
     @property
     def channel(self) -> str:
-        """Where processes tell each other that they have committed something."""
+        """The notification channel on which processes announce their commits."""
         return self.schema
 
     def connect(self, application: str) -> psycopg.Connection[Any]:
-        """Open a connection whose transactions begin and end by statements.
+        """Open a connection in autocommit mode: transactions are begun and ended by explicit statements.
 
         Raises:
-            psycopg.Error: there is none to be had.
+            psycopg.Error: the connection cannot be opened.
         """
         return psycopg.connect(
             self.conninfo, autocommit=True, application_name=application, prepare_threshold=2, client_encoding="utf8"
         )
 
     def scrub(self, text: str) -> str:
-        """Give a message in one line, without the password."""
+        """Return a message on one line, without the password."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return " ".join(text.split())
 
     def explain(self, exc: psycopg.Error) -> Exception:
-        """Give the error that a failed statement means to whoever asked for it; `TryAgain` if it may yet work."""
-        if isinstance(exc, _PASSING + _COMING_BACK):
+        """Return the error to raise for a failed statement; `TryAgain` if a retry may succeed."""
+        if isinstance(exc, _TRANSIENT + _RESTARTING):
             return TryAgain(self.scrub(str(exc)))
-        said = self.scrub(str(exc))
+        message = self.scrub(str(exc))
         if isinstance(exc, errors.DiskFull):
-            return StoreFull(
-                f"there is no room left on the server of {self.place} ({said}); what was committed is kept. Make room "
-                "and go on"
-            )
+            return StoreFull.server(self.place, message)
         if isinstance(exc, errors.InsufficientPrivilege):
-            return StoreUnavailable(
-                f"the role {self.user!r} may not do this in {self.place} ({said}); as its owner: {self._grants()}"
-            )
+            return StoreUnavailable.not_allowed(self.place, self.user, self.schema, message)
         if isinstance(exc, errors.ReadOnlySqlTransaction):
-            return StoreUnavailable(
-                f"{self.place} can only be read ({said}); is this a standby? Connect to the primary server, or add "
-                "target_session_attrs=read-write to the dsn"
-            )
+            return StoreUnavailable.read_only_server(self.place, message)
         if isinstance(exc, errors.UndefinedTable | errors.UndefinedColumn):
-            return StoreFormatError(
-                f"tables of {self.place} are gone or changed ({said}); close the store and open it again to make them, "
-                "or restore them"
-            )
+            return StoreFormatError.changed_tables(self.place, message)
         if isinstance(exc, psycopg.DataError):
-            return NotStorable(f"PostgreSQL cannot keep a value ({said}); leave out what it names")
+            return NotStorable.by_postgres(message)
         if isinstance(exc, psycopg.OperationalError):
-            return StoreUnavailable(f"{self.place} cannot be used: {said}")
+            return StoreUnavailable.broken_server(self.place, message)
         return exc
 
-    def _grants(self) -> str:
-        return (
-            f'GRANT USAGE ON SCHEMA "{self.schema}" TO "{self.user}"; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL '
-            f'TABLES IN SCHEMA "{self.schema}" TO "{self.user}"; GRANT ALL ON ALL SEQUENCES IN SCHEMA '
-            f'"{self.schema}" TO "{self.user}"'
-        )
-
     def explain_no_connection(self, exc: psycopg.Error) -> StoreError:
-        """Give the error for a connection that could not be opened."""
-        said = self.scrub(str(exc))
+        """Return the error for a connection that could not be opened."""
+        message = self.scrub(str(exc))
         connection = exc.pgconn
         if connection is not None and connection.needs_password:
-            return StoreUnavailable(
-                f"{self.place} asks for a password and there is none ({said}); set PGPASSWORD, write it to ~/.pgpass, "
-                "or give it in the dsn"
-            )
-        if "does not exist" in said and f'database "{self.database}"' in said:
-            return StoreUnavailable(
-                f"there is no database {self.database!r} for {self.place} ({said}); make it: createdb {self.database}"
-            )
+            return StoreUnavailable.no_password(self.place, message)
+        if "does not exist" in message and f'database "{self.database}"' in message:
+            return StoreUnavailable.no_database(self.place, self.database, message)
         if connection is not None and connection.used_password:
-            return StoreUnavailable(
-                f"{self.place} does not let {self.user!r} in ({said}); look at the user's name and password"
-            )
-        if "too many clients" in said or "connection slots" in said:
-            return StoreUnavailable(
-                f"{self.place} has no connection left ({said}); give this store fewer with connections=…, or raise "
-                "max_connections on the server"
-            )
-        return StoreUnavailable(
-            f"{self.place} cannot be reached ({said}); does the server run, and are the host and port of the dsn right?"
-        )
+            return StoreUnavailable.refused(self.place, self.user, message)
+        if "too many clients" in message or "connection slots" in message:
+            return StoreUnavailable.no_connection_left(self.place, message)
+        return StoreUnavailable.unreachable(self.place, message)
 
 
 def read_dsn(dsn: str, schema: str) -> Server:
-    """Take a connection string apart.
+    """Parse a connection string.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a connection string.
     """
     try:
         given = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError:
         given = {}
     if (dsn and not given) or _misread(given):
-        # The message does not quote the string: there may be a password in it, or in what was made of it.
+        # The message does not quote the string, which may contain a password, nor its parts, which may as well.
         raise ValueError(
             "the dsn cannot be read as a PostgreSQL connection string; give one such as "
             "postgresql://user@host:5432/database or 'host=… dbname=… user=…' (in a URL, special characters of a "
@@ -177,18 +147,18 @@ def read_dsn(dsn: str, schema: str) -> Server:
 
 
 def _misread(given: Mapping[str, Any]) -> bool:
-    """Tell whether a part of a password was taken for something else."""
+    """Whether part of a password was parsed as a port, host or database."""
     port, host, database = (str(given.get(name) or "") for name in ("port", "host", "dbname"))
     return (port != "" and not port.replace(",", "").isdecimal()) or "@" in host + database
 
 
 def _defaults() -> dict[str, str]:
-    """Give what libpq takes for what a connection string leaves out: from the environment, the system's user."""
+    """Return libpq's defaults for what a connection string leaves out, from the environment and the system's user."""
     return {
         option.keyword.decode(): option.val.decode() for option in pq.Conninfo.get_defaults() if option.val is not None
     }
 
 
 def is_lost(connection: psycopg.Connection[Any], exc: psycopg.Error) -> bool:
-    """Tell whether the connection is gone, and not just the statement."""
-    return connection.closed or connection.pgconn.status != pq.ConnStatus.OK or isinstance(exc, _COMING_BACK)
+    """Whether the connection itself is gone, not only the statement."""
+    return connection.closed or connection.pgconn.status != pq.ConnStatus.OK or isinstance(exc, _RESTARTING)

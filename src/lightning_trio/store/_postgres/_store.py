@@ -18,24 +18,23 @@ if TYPE_CHECKING:
 
 
 _SHARDS: Final = 64
-"""How many rows each count is spread over, so that writers seldom wait for each other's."""
+"""How many rows each count is spread over, so that writers seldom wait for the same row."""
 
 
 @public
 class PostgresLightningStore(SqlLightningStore):
     """Keep everything in a PostgreSQL database, so that runners on many machines share one queue.
 
-    What is acknowledged is committed. While the server restarts, calls wait; nothing is lost by it or done twice.
+    An acknowledged call is committed. While the server restarts, calls wait; nothing is lost or done twice.
     Needs the extra: ``pip install 'lightning-trio[postgres]'``.
 
     Args:
-        dsn: a connection string: ``postgresql://user@host/database`` or ``host=… dbname=…``; what it leaves out comes
+        dsn: a connection string, ``postgresql://user@host/database`` or ``host=… dbname=…``; what it leaves out comes
             from libpq's environment variables and files (``PGPASSWORD``, ``~/.pgpass``).
-        connections: how many connections write, and as many at most read; one more listens.
-        schema: the schema of the tables; it is made if it is not there. Several stores in one database have a schema
-            each.
-        max_payload_bytes: the most bytes that a task, a resources snapshot or the spans of an attempt may take.
-        patience_seconds: how long to wait for a server that has gone away. A cancelled call does not wait for it.
+        connections: how many connections write; at most as many read, and one more listens for notifications.
+        schema: the schema of the tables; created if it does not exist. Each store in a database needs its own.
+        max_payload_bytes: the size limit of a task, a resources snapshot or the spans of an attempt, in bytes.
+        patience_seconds: how long to wait for a server that is away, in seconds. A cancelled call does not wait.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class PostgresLightningStore(SqlLightningStore):
         if not patience_seconds >= 0:
             raise ValueError(f"patience_seconds={patience_seconds!r} is negative; give seconds, 0 for no wait")
         _require_psycopg()
-        # An optional dependency, imported by those who use it.
+        # Needs an optional dependency, so imported on use.
         from ._server import read_dsn
 
         self._server = read_dsn(dsn, schema)
@@ -74,15 +73,15 @@ class PostgresLightningStore(SqlLightningStore):
         return f"<{type(self).__name__} {place}: {'open' if self.is_open else 'closed'}>"
 
     async def vacuum(self, *, full: bool = False) -> None:
-        """Make the room of what was removed free for what comes, while others go on.
+        """Free the space of removed rows for new ones, while other processes keep using the store.
 
         Args:
-            full: give it back to the file system, too. The tables are copied for this, one after the other, and
-                whoever wants to use them waits.
+            full: also return the space to the file system. This copies one table after the other; other users of a
+                table wait meanwhile.
 
         Raises:
             StoreUnavailable: the server is away, or the role does not own the tables.
-            StoreFull: there is no room for the copy that is made on the way.
+            StoreFull: the disk has no room for the copy of a table.
         """
         self._check_open()
         await trio.to_thread.run_sync(self._vacuum, full)
@@ -98,7 +97,7 @@ class PostgresLightningStore(SqlLightningStore):
         finally:
             connection.close()
 
-    # What PostgreSQL does in its own way.
+    # Specific to PostgreSQL.
 
     @property
     def _where(self) -> str:
@@ -121,7 +120,7 @@ class PostgresLightningStore(SqlLightningStore):
                 self._prepared = True
         except TryAgain as exc:
             connection.close()
-            raise StoreUnavailable(f"{self._where} went away while it was opened ({connection.said(exc)})") from exc
+            raise StoreUnavailable.gone_while_opened(self._where, connection.server_message(exc)) from exc
         except BaseException:
             connection.close()
             raise

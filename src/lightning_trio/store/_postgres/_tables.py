@@ -1,4 +1,4 @@
-"""The tables of a store in PostgreSQL: whether they are there, and how they come to be. Needs psycopg."""
+"""The tables of a store in PostgreSQL: checking, creating and migrating them. Needs psycopg."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from ._connection import PostgresConnection
 TABLES: Final = (*SQL_TABLES, "commits")
 
 _LOCK: Final = 0x4C547269
-"""The advisory lock under which tables are made: "LTri"."""
+"""The advisory lock under which tables are created: "LTri"."""
 
-_FORGOTTEN_SECONDS: Final = 86_400.0
-"""How long what a writer that is gone wrote of its last commit is kept."""
+_TOKEN_SECONDS: Final = 86_400.0
+"""How long the commit token of a connection that vanished is kept."""
 
 
 def prepare(connection: PostgresConnection, schema: str, place: str) -> None:
-    """Make the tables, or bring them up to date; processes that open a store at once do so one after the other.
+    """Create the tables or migrate them; processes that open a store at the same time take turns.
 
     Raises:
-        StoreFormatError: what is there is no store, or one of a newer version.
-        StoreUnavailable: the role may not make them.
+        StoreFormatError: the schema holds something else than a store, or a store of a newer version.
+        StoreUnavailable: the role may not create them.
     """
     connection.run("BEGIN")
     try:
         version = _version(connection, schema, place)
         if version < len(MIGRATIONS):
             connection.run("SELECT pg_advisory_xact_lock(?)", (_LOCK,))
-            # Somebody may have been quicker.
+            # Another process may have migrated them in the meantime.
             version = _version(connection, schema, place)
         if version < len(MIGRATIONS):
             _migrate(connection, schema, place, version)
-        connection.run("DELETE FROM commits WHERE since < extract(epoch FROM now()) - ?", (_FORGOTTEN_SECONDS,))
+        connection.run("DELETE FROM commits WHERE since < extract(epoch FROM now()) - ?", (_TOKEN_SECONDS,))
         connection.run("COMMIT")
     except BaseException:
         connection.rollback()
@@ -42,31 +42,29 @@ def prepare(connection: PostgresConnection, schema: str, place: str) -> None:
 
 
 def _version(connection: PostgresConnection, schema: str, place: str) -> int:
-    """Read the version of the tables, 0 if there are none."""
-    there = {name for [name] in connection.run("SELECT tablename FROM pg_tables WHERE schemaname = ?", (schema,))}
-    foreign = StoreFormatError(
-        f"{place} has tables of another program: {', '.join(sorted(there)[:5])}; give the store a schema of its own "
-        "with schema=…"
-    )
-    if "meta" not in there:
-        if there.intersection(TABLES):
+    """Return the version of the tables, 0 if they do not exist.
+
+    Raises:
+        StoreFormatError: the tables are not a store's, are incomplete, or are of a newer version.
+    """
+    existing = {name for [name] in connection.run("SELECT tablename FROM pg_tables WHERE schemaname = ?", (schema,))}
+    foreign = StoreFormatError.foreign_tables(place, sorted(existing))
+    if "meta" not in existing:
+        if existing.intersection(TABLES):
             raise foreign
         return 0
     try:
-        # By its full name: without the right to use the schema, it would seem not to be there.
+        # By its full name: without USAGE on the schema, a bare name would seem not to exist.
         rows = connection.run_in_schema("SELECT value FROM {}.meta WHERE name = 'schema_version'").fetchall()
     except StoreFormatError:
         raise foreign from None
     if not rows:
         raise foreign
     version = int(rows[0][0])
-    if missing := sorted(set(TABLES) - there):
-        raise StoreFormatError(f"{place} is damaged (without the tables {', '.join(missing)}); restore it from a copy")
+    if missing := sorted(set(TABLES) - existing):
+        raise StoreFormatError.missing_tables(place, missing)
     if version > len(MIGRATIONS):
-        raise StoreFormatError(
-            f"{place} was made by a newer version of lightning_trio: its schema is {version}, this one knows "
-            f"{len(MIGRATIONS)}; upgrade with: pip install -U lightning-trio"
-        )
+        raise StoreFormatError.newer(place, version, len(MIGRATIONS))
     return version
 
 
@@ -81,7 +79,4 @@ def _migrate(connection: PostgresConnection, schema: str, place: str, version: i
             (str(new),),
         )
     except StoreUnavailable as exc:
-        raise StoreUnavailable(
-            f"the tables of {place} cannot be made ({connection.said(exc)}); let its owner open the store once, or: "
-            "GRANT CREATE ON DATABASE … TO …, and for a schema that is there GRANT USAGE, CREATE ON SCHEMA … TO …"
-        ) from exc
+        raise StoreUnavailable.cannot_make_tables(place, connection.server_message(exc)) from exc

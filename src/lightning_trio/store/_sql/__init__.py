@@ -1,4 +1,4 @@
-"""The SQL stores: operations written once against a transaction, and what each database does in its own way."""
+"""SQL stores: operations written once over a transaction; each database supplies connections and a dialect."""
 
 from ._dialect import POSTGRES as POSTGRES
 from ._dialect import SQLITE as SQLITE

@@ -1,4 +1,4 @@
-"""Changes of rollouts and attempts by hand, and their removal."""
+"""Changes and removals that callers request of rollouts and attempts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Change: TypeAlias = RolloutChange | AttemptChange | RolloutRemoval
 
 @attrs.frozen
 class EncodedChange:
-    """A change, and the columns it sets besides the status."""
+    """A change, and the columns that it sets besides the status."""
 
     change: Change
     columns: dict[str, Any] = attrs.field(factory=dict[str, Any])
@@ -65,7 +65,7 @@ def encode_change(change: Change, limit: int) -> EncodedChange:
 
 
 def update(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Sequence[EncodedChange]]) -> list[None]:
-    """Make changes, one after the other; see `LightningStore.update`."""
+    """Apply changes, one after the other; see `LightningStore.update`."""
     states = load_states(transaction, ids, [number_of(ids, each.change.rollout_id) for call in calls for each in call])
     for call in calls:
         for each in call:

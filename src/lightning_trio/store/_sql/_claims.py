@@ -1,4 +1,4 @@
-"""Starting attempts: of rollouts taken off the queue, and past it."""
+"""New attempts: of rollouts claimed from the queue, and of rollouts started outside it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Claim:
 
 
 class _Started(NamedTuple):
-    """A rollout whose new attempt is to be written."""
+    """A rollout whose new attempt is about to be written."""
 
     number: int
     run_id: str
@@ -75,9 +75,8 @@ def _insert_attempts(transaction: Transaction, started: Sequence[_Started]) -> N
         attempt = rollout.attempt
         sequence_id = attempt.sequence_id
         if sequence_id >= ATTEMPTS_PER_ROLLOUT:
-            raise StoreError(
-                f"rollout {rollout.rollout_id} has had {sequence_id - 1:,} attempts, the most there can be"
-            )
+            before = sequence_id - 1
+            raise StoreError.too_many_attempts(rollout.rollout_id, before)
         rows.append(
             (
                 attempt_number(number, sequence_id),
@@ -99,7 +98,7 @@ def _insert_attempts(transaction: Transaction, started: Sequence[_Started]) -> N
 
 
 def start(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Start]) -> list[list[AttemptedRollout]]:
-    """Start attempts past the queue; see `LightningStore.start`."""
+    """Start attempts outside the queue; see `LightningStore.start`."""
     states = load_states(
         transaction, ids, [number_of(ids, r) for call in calls for r in call.rollouts if isinstance(r, str)]
     )
@@ -172,7 +171,7 @@ def _restart(
 
 
 class Claimed(NamedTuple):
-    """What a claim got, and whether there was more."""
+    """The rollouts of a claim, and whether claimable ones are left."""
 
     rollouts: list[AttemptedRollout]
     more: bool
@@ -188,7 +187,7 @@ def claim(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Claim]
 
 
 def _claim(transaction: Transaction, ids: RolloutIdCipher, run_id: str | None, calls: Sequence[Claim]) -> list[Claimed]:
-    """Take what several ask of one run by the statements of one; those who came first get theirs first."""
+    """Take the rollouts that several calls claim of one run, in order of the calls, with the statements of one call."""
     wanted = sum(max(call.limit, 0) for call in calls)
     found = _candidates(transaction, run_id, wanted + 1) if wanted else []
     taken: list[list[_Started]] = []
@@ -205,7 +204,7 @@ def _claim(transaction: Transaction, ids: RolloutIdCipher, run_id: str | None, c
             else:
                 note_idle(transaction, [call.worker_id])
     if updates:
-        # As `begin_attempt` decides, in the statements themselves: what is in the queue has not ended.
+        # The decision of `begin_attempt`, in SQL: a queued rollout has not ended.
         together = [each for started in taken for each in started]
         _supersede(transaction, together)
         _insert_attempts(transaction, together)
@@ -244,7 +243,7 @@ def _take(
 
 
 def _supersede(transaction: Transaction, started: Sequence[_Started]) -> None:
-    """End attempts that still ran when somebody put their rollout back into the queue."""
+    """End attempts that were still running when a caller put their rollout back into the queue."""
     before = [
         (attempt_number(number, rollout.attempt.sequence_id - 1),)
         for number, _, rollout in started
@@ -260,7 +259,7 @@ def _supersede(transaction: Transaction, started: Sequence[_Started]) -> None:
 
 
 def _candidates(transaction: Transaction, run_id: str | None, limit: int) -> list[list[Any]]:
-    """Read the oldest rollouts that can be claimed, and keep them from other writers."""
+    """Read and lock the oldest rollouts that can be claimed."""
     if run_id is not None:
         return _candidates_of(transaction, run_id, limit)
     rows = [row for each in queued_runs(transaction) for row in _candidates_of(transaction, each, limit)]
@@ -269,7 +268,7 @@ def _candidates(transaction: Transaction, run_id: str | None, limit: int) -> lis
 
 def _candidates_of(transaction: Transaction, run_id: str, limit: int) -> list[list[Any]]:
     rows = _queued(transaction, "available_at = 0", "number", (run_id,), limit)
-    # Retries whose time has come: few, and behind what has waited for longer.
+    # Due retries: few, and behind rollouts that have waited longer.
     due = _queued(
         transaction, "available_at > 0 AND available_at <= ?", "available_at", (run_id, transaction.now()), limit
     )
@@ -279,7 +278,7 @@ def _candidates_of(transaction: Transaction, run_id: str, limit: int) -> list[li
 def _queued(
     transaction: Transaction, condition: str, order: str, parameters: Sequence[Any], limit: int
 ) -> list[list[Any]]:
-    # The columns come from the rows that were locked: read once more, they could be those of a moment before.
+    # The columns come from the locked rows: a second read could return an older version of them.
     return transaction.select_with(
         f"WITH r AS (SELECT * FROM rollouts WHERE run_id = ? AND {condition} ORDER BY {order} LIMIT ?"
         f"{transaction.dialect.skip_locked('rollouts')})",
@@ -290,7 +289,7 @@ def _queued(
 
 
 def queued_runs(transaction: Transaction) -> list[str]:
-    """Name the runs that have something in the queue, by going from one to the next in its index."""
+    """Return the runs with queued rollouts, by skipping from run to run in the index."""
     return [
         row[0]
         for row in transaction.select_with(

@@ -1,4 +1,4 @@
-"""Counts: kept up to date with every transaction, so that reading them costs the same for any size."""
+"""Counts, updated by every transaction, so that reading them takes the same time for any number of rollouts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _TALLY: Final[Columns] = {"run_id": "text", "name": "text", "shard": "int", "num
 
 
 def add_counts(transaction: Transaction, shard: int) -> None:
-    """Add what a transaction counted to what is kept; to be called once, last before it is committed."""
+    """Add a transaction's counts to the stored ones; to be called once, last before the commit."""
     numbers, amounts = transaction.summary.numbers, transaction.summary.amounts
-    # In one order for all, so that two writers cannot wait for each other.
+    # In one order for all writers, so that two cannot wait for each other.
     rows = [(*key, shard, numbers.get(key, 0), amounts.get(key, 0.0)) for key in sorted(numbers.keys() | amounts)]
     if rows:
         columns = ", ".join(_TALLY)
         transaction.with_rows(
             _TALLY,
             rows,
-            # `WHERE` also tells SQLite's parser that ON does not belong to a join.
+            # SQLite's parser also needs `WHERE`, or it reads ON as part of a join.
             f"INSERT INTO tallies ({columns}) SELECT {columns} FROM v WHERE run_id IS NOT NULL "
             "ON CONFLICT (run_id, name, shard) DO UPDATE SET number = tallies.number + excluded.number, "
             "amount = tallies.amount + excluded.amount",
@@ -30,7 +30,7 @@ def add_counts(transaction: Transaction, shard: int) -> None:
 
 
 def summarize(transaction: Transaction, run_id: str | None) -> RunSummary:
-    """Count a run's rollouts, or all; see `LightningStore.summarize`."""
+    """Return the counts of a run, or of all; see `LightningStore.summarize`."""
     condition, parameters = ("", ()) if run_id is None else ("WHERE run_id = ? ", (run_id,))
     rows = transaction.select(
         {"name": "text", "sum(number)": "int", "sum(amount)": "real"},

@@ -1,4 +1,4 @@
-"""What SQLite and PostgreSQL do differently, as far as the text of statements goes."""
+"""The differences between SQLite and PostgreSQL in the text of statements."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Kind: TypeAlias = Literal["int", "real", "text"]
 
 @attrs.frozen
 class Dialect:
-    """The words of one database.
+    """The SQL of one database.
 
     Args:
         types: column types by kind.
-        narrow: what ends the definition of a small table without wide columns.
-        position: the function that gives where a text stands in another, 0 if it does not.
-        locks: whether several writers are at work at a time, so that each must lock the rows it is about to change.
+        narrow: the suffix of the definition of a table without wide columns.
+        position: the function that returns the position of a text in another, 0 if it is not in it.
+        locks: whether several writers run at a time, so that each must lock the rows that it is about to change.
     """
 
     types: dict[Kind, str]
@@ -26,17 +26,17 @@ class Dialect:
     locks: bool
 
     def lock(self, table: str) -> str:
-        """Write what ends a query that keeps its rows of `table` from other writers."""
+        """Return the suffix of a query that locks its rows of `table`."""
         return f" FOR UPDATE OF {table}" if self.locks else ""
 
     def skip_locked(self, table: str) -> str:
-        """Write the same for one that leaves out the rows that another writer keeps."""
+        """Return the suffix of a query that locks its rows and skips those that another writer has locked."""
         return f" FOR UPDATE OF {table} SKIP LOCKED" if self.locks else ""
 
 
 SQLITE = Dialect({"int": "INTEGER", "real": "REAL", "text": "TEXT"}, " WITHOUT ROWID", "instr", locks=False)
 POSTGRES = Dialect(
-    # Sorted as Python sorts it, whatever the language of the database.
+    # Sorts as Python does, whatever the locale of the database.
     {"int": "BIGINT", "real": "DOUBLE PRECISION", "text": 'TEXT COLLATE "C"'},
     "",
     "strpos",

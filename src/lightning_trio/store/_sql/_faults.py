@@ -1,4 +1,4 @@
-"""Faults in the tables that no operation makes: from a damaged disk, or from hands other than the store's."""
+"""Faults in the tables that no operation causes: from a damaged disk, or from writes by another program."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from .._rollout_ids import RolloutIdCipher
 from ._transaction import Columns, Transaction
 
 _SHOWN = 100
-"""How many faults of a kind are named."""
+"""The most faults of a kind that are reported."""
 
 _FINISHED = "('succeeded', 'failed', 'cancelled')"
 _IN_QUEUE = "('queuing', 'requeuing')"
 
 
 def find_faults(transaction: Transaction, ids: RolloutIdCipher, run_id: str | None) -> list[str]:
-    """Say what does not belong together; see `LightningStore.find_faults`."""
+    """Return a sentence for each fault; see `LightningStore.find_faults`."""
     found = _queue_faults(transaction, ids, run_id)
-    # What belongs to no rollout belongs to no run either.
+    # Orphans belong to no run.
     return found if run_id is not None else [*found, *_orphans(transaction, ids)]
 
 
@@ -29,7 +29,7 @@ def _queue_faults(transaction: Transaction, ids: RolloutIdCipher, run_id: str | 
         f"FROM rollouts WHERE available_at IS NOT NULL AND status NOT IN {_IN_QUEUE}{of_run} LIMIT {_SHOWN}",
         parameters,
     )
-    # One that is requeued may wait for the runner that has it.
+    # A requeued rollout may be outside the queue, waiting for the runner that retries it.
     stuck = transaction.select(
         columns, f"FROM rollouts WHERE available_at IS NULL AND status = 'queuing'{of_run} LIMIT {_SHOWN}", parameters
     )
@@ -46,7 +46,7 @@ def _orphans(transaction: Transaction, ids: RolloutIdCipher) -> Sequence[str]:
         f"ORDER BY a.number LIMIT {_SHOWN}",
     )
     found = [
-        f"attempt {attempt_id} is of the rollout {ids.rollout_id(number)}, which is not there"
+        f"attempt {attempt_id} belongs to the rollout {ids.rollout_id(number)}, which does not exist"
         for attempt_id, number in attempts
     ]
     for table, key, owners, what in (
@@ -60,5 +60,5 @@ def _orphans(transaction: Transaction, ids: RolloutIdCipher) -> Sequence[str]:
             f"ORDER BY t.number LIMIT {_SHOWN}",
         )
         owner = owners.removesuffix("s")
-        found += [f"{what} (number {number} of {table}) belong to no {owner} that is there" for [number] in rows]
+        found += [f"{what} (number {number} of {table}) without an existing {owner}" for [number] in rows]
     return found

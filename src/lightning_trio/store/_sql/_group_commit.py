@@ -1,4 +1,4 @@
-"""The writer: a thread that commits the operations of all tasks that wait, together."""
+"""The writer: threads that run the operations of all waiting tasks in one transaction."""
 
 from __future__ import annotations
 
@@ -21,49 +21,49 @@ from ._workers import write_notes
 T = TypeVar("T")
 
 Operation: TypeAlias = Callable[[Transaction, RolloutIdCipher, Sequence[Any]], Sequence[T]]
-"""Take the arguments of several calls and give the result of each; raise if any call fails."""
+"""Takes the arguments of several calls and returns the result of each; raises if any call fails."""
 
 _AT_ONCE: Final = 1024
 """The most calls in one transaction."""
 
 _LAST_SECONDS: Final = 60.0
-"""How long closing waits for what was submitted."""
+"""How long closing waits for submitted calls."""
 
 
 @attrs.define(eq=False)
 class _Call:
-    """What one task waits for."""
+    """A call that a task waits for."""
 
     operation: Operation[Any]
     argument: Any
     task: trio.lowlevel.Task
     result: outcome.Outcome[Any] | None = None
     raise_cancel: Callable[[], NoReturn] | None = None
-    """Set once the task is cancelled: it waits on, but not for a server to come back."""
+    """Set once the task is cancelled: it keeps waiting, but not for a server that is away."""
     undone: bool = False
-    """Whether nothing was done, so that the task may be cancelled after all."""
+    """Whether nothing was changed, so that the task may be cancelled after all."""
 
     def note_cancelled(self, raise_cancel: Callable[[], NoReturn]) -> trio.lowlevel.Abort:
-        """Let the task wait on: it must know whether its call was committed."""
+        """Record the cancellation and keep the task waiting: it must learn whether its call was committed."""
         self.raise_cancel = raise_cancel
         return trio.lowlevel.Abort.FAILED
 
     def fail(self, exc: BaseException) -> None:
-        """Fail with an error that others may get as well."""
+        """Set an error as the result; other calls may get the same one."""
         self.undone = isinstance(exc, NotBegun)
         self.result = outcome.Error(_copy(exc, StoreUnavailable if self.undone else None))
 
 
 class GroupCommit:
-    """Run operations in threads of their own, all that wait in one transaction with one commit.
+    """Run operations in threads, all waiting calls in one transaction with one commit.
 
-    Each task waits for its own call only and has one at a time, so all calls that wait are concurrent and may be run
-    in any order: those of one kind are run as one.
+    Each task waits for its own call and has one at a time, so all waiting calls are concurrent and may run in any
+    order: calls of one operation run together.
 
     Args:
-        open_connection: opens a connection, in its thread.
-        on_commit: called in Trio's thread after each commit, before the results are there.
-        threads: how many there are; whichever is free takes all calls that wait.
+        open_connection: opens a connection; called in the thread that uses it.
+        on_commit: called in Trio's thread after each commit, before results are delivered.
+        threads: how many threads write; whichever is free takes all waiting calls.
     """
 
     def __init__(
@@ -79,9 +79,9 @@ class GroupCommit:
         """Start the threads and wait until their connections are open.
 
         Raises:
-            StoreError: one cannot be opened.
+            StoreError: a connection cannot be opened.
         """
-        # The first one alone, since it may have to make the tables.
+        # The first thread alone, because it may have to create the tables.
         for threads in self._threads[:1], self._threads[1:]:
             for thread in threads:
                 thread.start()
@@ -94,11 +94,11 @@ class GroupCommit:
                 raise failures[0]
 
     async def aclose(self) -> None:
-        """Wait until what was submitted is committed and the threads have ended."""
+        """Wait until submitted calls are committed and the threads have ended."""
         for _ in self._threads:
             self._calls.put(None)
         with trio.CancelScope(shield=True):
-            # Not by an event: the run that it was opened in may be over.
+            # Not by an event: the Trio run in which the threads were started may be over.
             await trio.to_thread.run_sync(self._join)
 
     def _join(self) -> None:
@@ -109,8 +109,8 @@ class GroupCommit:
     async def call(self, operation: Operation[T], argument: Any) -> T:
         """Run an operation and wait for its commit.
 
-        Cancelled before it is submitted, nothing happens; afterwards the wait goes on to its end, so that the caller
-        always knows whether it was committed.
+        Cancelled before it is submitted, the operation does not run; afterwards the wait continues to its end, so that
+        the caller always learns whether it was committed.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         call = _Call(operation, argument, trio.lowlevel.current_task())
@@ -133,10 +133,10 @@ class GroupCommit:
             connection.close()
 
     def _take(self, connection: Connection) -> tuple[list[_Call], bool]:
-        """Take all calls that wait, at least one."""
+        """Return all waiting calls, at least one unless the store closes, and whether to take more."""
         calls: list[_Call] = []
         if self._calls.empty():
-            connection.rest()
+            connection.on_idle()
         call = self._calls.get()
         while call is not None:
             calls.append(call)
@@ -158,10 +158,10 @@ class GroupCommit:
             for call in calls:
                 call.fail(exc)
         summary = connection.summary
-        _tell(self._token, lambda: self._deliver(calls, summary))
+        _run_in_trio(self._token, lambda: self._deliver(calls, summary))
 
     def _try(self, connection: Connection, calls: Sequence[_Call]) -> bool:
-        """Run all in one transaction and commit it; tell whether it took place."""
+        """Run all calls in one transaction and commit it; return False if it must be tried again."""
         connection.summary = CommitSummary()
         try:
             try:
@@ -169,7 +169,7 @@ class GroupCommit:
             except (StoreUnavailable, StoreFormatError, TryAgain):
                 raise
             except Exception:
-                # One of them is wrong: the others must not suffer for it.
+                # One call failed: the others must not fail with it.
                 _undo(connection)
                 self._run_each(connection, calls)
             write_notes(connection)
@@ -223,7 +223,7 @@ class GroupCommit:
 
 
 class _Thread:
-    """A thread that says in Trio when it has begun its work, or could not."""
+    """A thread that sets an event in Trio once it has started its work or failed to."""
 
     def __init__(self, run: Callable[[Callable[[], None]], None], token: trio.lowlevel.TrioToken) -> None:
         self.opened = trio.Event()
@@ -233,27 +233,27 @@ class _Thread:
         self._thread = threading.Thread(target=self._main, name="lightning_trio store", daemon=True)
 
     def start(self) -> None:
-        """Start it."""
+        """Start the thread."""
         self._thread.start()
 
     def join(self, seconds: float) -> None:
-        """Wait for its end, if it was started, for `seconds` at most."""
+        """Wait for the thread's end, if it was started, for `seconds` at most."""
         if self._thread.ident is not None:
             self._thread.join(max(seconds, 0.0))
 
     def _main(self) -> None:
         try:
-            self._run(lambda: _tell(self._token, self.opened.set))
+            self._run(lambda: _run_in_trio(self._token, self.opened.set))
         except BaseException as exc:
             self.failure = exc
-        _tell(self._token, self.opened.set)
+        _run_in_trio(self._token, self.opened.set)
 
 
-def _tell(token: trio.lowlevel.TrioToken, fn: Callable[[], object]) -> None:
+def _run_in_trio(token: trio.lowlevel.TrioToken, fn: Callable[[], object]) -> None:
     try:
         token.run_sync_soon(fn)
     except trio.RunFinishedError:
-        # Nobody is left to tell; what was committed is committed.
+        # No task is left to wake; the commit stands.
         return
 
 
@@ -264,11 +264,11 @@ def _undo(connection: Connection) -> None:
 
 
 def _copy(exc: BaseException, kind: type[StoreError] | None) -> BaseException:
-    """Give every task an exception of its own, since each adds its traceback."""
+    """Return an exception for one task, because each task adds its own traceback."""
     if not isinstance(exc, StoreError):
         return exc
     copy = (kind or type(exc))(*exc.args)
-    # What it names; notes are added by those who get it.
+    # The fields, but not the notes, which each task adds for itself.
     vars(copy).update((name, value) for name, value in vars(exc).items() if name != "__notes__")
     copy.__cause__ = exc.__cause__
     return copy

@@ -1,4 +1,4 @@
-"""The ids of spans of attempts that report them one by one, so that the table of spans needs no index."""
+"""The span ids of running attempts, kept in memory so that the table of spans needs no index."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHAIN: Final = (
     "chain(number) AS (SELECT a.last_span FROM v JOIN attempts a ON a.number = v.number WHERE a.last_span > 0 "
     "UNION ALL SELECT s.previous FROM chain JOIN spans s ON s.number = chain.number WHERE s.previous > 0)"
 )
-"""The numbers of all spans of the attempts in ``v``: each span has the number of the one before."""
+"""The numbers of all spans of the attempts in ``v``: each span stores the number of the one before."""
 
 
 class _Known(NamedTuple):
@@ -24,17 +24,17 @@ class _Known(NamedTuple):
 
 
 class KnownSpans:
-    """Remember the ids of the spans of attempts that run, as long as nobody else has added any.
+    """Cache the span ids of running attempts; valid while no other connection adds spans to them.
 
-    An index of them by attempt would have every commit write a page for each attempt in it. It belongs to one
-    connection, which clears it with every rollback.
+    With an index by attempt, every commit would write a page for each attempt in it. The cache belongs to one
+    connection, which clears it at every rollback.
     """
 
     def __init__(self) -> None:
         self._attempts: dict[int, _Known] = {}
 
     def of(self, transaction: Transaction, attempts: Mapping[int, int]) -> dict[int, set[str]]:
-        """Give the ids of the spans of attempts, to be added to; by number, with the number of the last span."""
+        """Return span ids by attempt, given the number of each attempt's last span; callers add to the sets."""
         known: dict[int, set[str]] = {}
         unknown: list[tuple[int]] = []
         for number, last_span in attempts.items():
@@ -58,16 +58,16 @@ class KnownSpans:
         return known
 
     def keep(self, attempt_number: int, last_span: int, span_ids: set[str]) -> None:
-        """Remember the ids of an attempt's spans."""
+        """Cache the span ids of an attempt."""
         if attempt_number not in self._attempts and len(self._attempts) >= _ATTEMPTS_AT_MOST:
-            # The oldest: most of these have ended.
+            # The oldest, which has most likely ended.
             del self._attempts[next(iter(self._attempts))]
         self._attempts[attempt_number] = _Known(last_span, span_ids)
 
     def forget(self, attempt_number: int) -> None:
-        """Forget those of an attempt that has ended."""
+        """Remove an attempt that has ended."""
         self._attempts.pop(attempt_number, None)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all attempts."""
         self._attempts.clear()

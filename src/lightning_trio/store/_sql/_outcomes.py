@@ -1,4 +1,4 @@
-"""Reports of attempts: their spans, and how they ended."""
+"""Outcomes of attempts, with their spans."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ._workers import note_idle
 
 @attrs.frozen
 class EncodedOutcome:
-    """An outcome whose spans and error are texts; `spans` stays for an attempt that has had some before."""
+    """An outcome with its spans and error encoded as text."""
 
     outcome: AttemptOutcome
     spans: str | None
@@ -99,7 +99,7 @@ def finish(
 
 
 def _move(transaction: Transaction, state: RolloutState, outcome: AttemptOutcome) -> Move | None:
-    """Return the move for a report, None if it comes too late.
+    """Return the move for an outcome, None if it comes too late.
 
     Raises:
         UnknownId: the rollout has no such attempt.
@@ -112,10 +112,10 @@ def _move(transaction: Transaction, state: RolloutState, outcome: AttemptOutcome
 def _count_spans(
     transaction: Transaction, state: RolloutState, each: EncodedOutcome, known: set[str] | None
 ) -> str | None:
-    """Give the text of the spans that came with an outcome, without those that came before it."""
+    """Count the spans of an outcome and return their text, without the spans stored before it."""
     spans, text = each.outcome.spans, each.spans
     if known and spans:
-        # Numbered where they have no number yet, as `add_spans` does.
+        # Unnumbered spans get numbers, as in `add_spans`.
         spans = number_spans(spans, known, state)
         text = encode_spans(spans, NO_LIMIT) if spans else None
     if spans:
@@ -145,7 +145,7 @@ def _ended_row(transaction: Transaction, state: RolloutState, each: EncodedOutco
 
 
 def _add_usage(transaction: Transaction, run_id: str, usage: Usage) -> None:
-    """Count what calls of models took."""
+    """Count the usage of model calls."""
     summary = transaction.summary
     summary.count(run_id, "input_tokens", usage.input_tokens)
     summary.count(run_id, "output_tokens", usage.output_tokens)

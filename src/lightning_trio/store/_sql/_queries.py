@@ -1,4 +1,4 @@
-"""Queries: what the database can filter, sort and page it does; the rest is done on its records by `select`."""
+"""Queries: the database filters, sorts and pages by columns; `select` does the rest on records."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         )
     },
 }
-"""The fields of records that are columns, to filter and sort by."""
+"""The fields of records that are columns, for filters and sorting in SQL."""
 
 
 class _Where(NamedTuple):
@@ -89,13 +89,13 @@ def find(transaction: Transaction, ids: RolloutIdCipher, query: Query) -> Pagina
 
 
 def _asked_for(transaction: Transaction, ids: RolloutIdCipher, query: Query) -> list[int] | None:
-    """Give the numbers of the rollouts a query is about, None for all."""
+    """Return the numbers of the rollouts that a query names, None for all."""
     rollout_ids = query.required("rollout_id")
     if rollout_ids is None:
         return None
     numbers = sorted({number for each in rollout_ids if (number := ids.number(each)) is not None})
     if len(rollout_ids) == 1:
-        # Many may be asked for after the fact; only the one who asks for one by name is told it is gone.
+        # A query for several may come long after their end; only a query for a single one raises if it was removed.
         [rollout_id] = rollout_ids
         if not numbers or transaction.value("number", "int", "FROM rollouts WHERE number = ?", numbers) is None:
             raise_if_evicted(transaction, ids, rollout_id)
@@ -103,7 +103,7 @@ def _asked_for(transaction: Transaction, ids: RolloutIdCipher, query: Query) -> 
 
 
 def raise_if_evicted(transaction: Transaction, ids: RolloutIdCipher, rollout_id: str) -> None:
-    """Say that a rollout was removed, if it was.
+    """Raise an error if a rollout was removed.
 
     Raises:
         Evicted: it was.
@@ -121,7 +121,7 @@ def _find_rows(transaction: Transaction, ids: RolloutIdCipher, query: Query) -> 
     where = _where(query, transaction.dialect.position)
     order = _order(query)
     if where is None or order is None or numbers is not None:
-        # By ids there are few; a filter that is no column must see the records.
+        # Rollouts named by id are few; a filter by another field than a column needs the records.
         records = _records(transaction, ids, query, numbers)
         return select(records, query)
     alias, table = ("r", "rollouts r") if query.table == "rollouts" else ("a", "attempts a")
@@ -154,7 +154,7 @@ def _records(
 def _attempts_of(transaction: Transaction, rollouts: Sequence[int]) -> list[int]:
     rows = transaction.select_with_rows(
         {"number": "int"},
-        # An id that is none of ours may stand for a number whose attempts have none.
+        # A foreign id may decode to a number so large that its attempts' numbers would overflow.
         [(number,) for number in rollouts if number < _MOST_ROLLOUTS],
         {"a.number": "int"},
         f"FROM v JOIN attempts a ON a.number > v.number * {ATTEMPTS_PER_ROLLOUT} "
@@ -212,7 +212,7 @@ def _attempt(ids: RolloutIdCipher, row: Sequence[Any]) -> Attempt:
 
 
 def _where(query: Query, position: str) -> _Where | None:
-    """Write a query's conditions in SQL, None if they are about more than columns."""
+    """Return a query's conditions in SQL, None if a field is not a column."""
     fields = _FIELDS[query.table]
     parts: list[_Where] = []
     for condition in query.must:
@@ -234,7 +234,7 @@ def _where(query: Query, position: str) -> _Where | None:
 
 def _condition(condition: Condition, column: str, position: str) -> _Where:
     if condition.within is None:
-        # Not LIKE, which takes letters of either case for the same.
+        # Not LIKE, which ignores case in SQLite.
         return _Where(f"coalesce({position}({column}, ?), 0) > 0", (condition.contains,))
     values = _stored(condition.within, column)
     known = tuple(value for value in values if value is not None)
@@ -253,7 +253,7 @@ def _stored(values: Collection[Any], column: str) -> list[Any]:
 
 
 def _order(query: Query) -> str | None:
-    """Write a query's order in SQL, None if it is not one of columns."""
+    """Return a query's order in SQL, None if the field is not a column."""
     alias = "r" if query.table == "rollouts" else "a"
     direction = "DESC" if query.sort_order == "desc" else "ASC"
     creation = f"{alias}.number {direction}"
@@ -262,7 +262,7 @@ def _order(query: Query) -> str | None:
     column = _FIELDS[query.table].get(query.sort_by)
     if column is None:
         return None
-    # As `select` does: a time that has not come yet sorts last, other missing values first.
+    # As in `select`: a missing time sorts last, other missing values first.
     missing_last = "1" if query.sort_by.endswith("_time") else "0"
     there = "0" if missing_last == "1" else "1"
     empty = f"{column} = ''" if column == "r.run_id" else f"{column} IS NULL"
@@ -334,7 +334,7 @@ def _make_resources(row: Sequence[Any]) -> ResourcesUpdate:
 
 
 def latest_resources(transaction: Transaction) -> ResourcesUpdate | None:
-    """Give the snapshot stored last; see `LightningStore.get_latest_resources`."""
+    """Return the snapshot stored last; see `LightningStore.get_latest_resources`."""
     rows = transaction.select(
         _SNAPSHOT,
         "FROM resources ORDER BY stored DESC LIMIT 1",
@@ -355,11 +355,11 @@ def _workers(transaction: Transaction) -> list[Worker]:
     return found
 
 
-# What waits look at.
+# Queries for waits.
 
 
 def unfinished(transaction: Transaction, ids: RolloutIdCipher, rollout_ids: Collection[str]) -> set[str]:
-    """Give those of the rollouts that are there and in no terminal status."""
+    """Return those of the rollouts that exist and have not ended."""
     numbers = [(number,) for each in rollout_ids if (number := ids.number(each)) is not None]
     rows = transaction.select_with_rows(
         {"number": "int"},
@@ -370,15 +370,15 @@ def unfinished(transaction: Transaction, ids: RolloutIdCipher, rollout_ids: Coll
     return {ids.rollout_id(number) for [number] in rows}
 
 
-class Queued(NamedTuple):
-    """Whether something can be claimed, else in how many seconds, None if nothing waits for its time."""
+class QueueState(NamedTuple):
+    """Whether a rollout can be claimed, and in how many seconds the next one can; None if none is queued."""
 
     ready: bool
     due_in: float | None
 
 
-def look_at_queue(transaction: Transaction, run_id: str | None) -> Queued:
-    """Tell whether something can be claimed."""
+def queue_state(transaction: Transaction, run_id: str | None) -> QueueState:
+    """Return whether a rollout can be claimed, and when the next one can."""
     soonest: float | None = None
     for each in queued_runs(transaction) if run_id is None else [run_id]:
         first: float | None = transaction.value(
@@ -390,6 +390,6 @@ def look_at_queue(transaction: Transaction, run_id: str | None) -> Queued:
         if first is not None:
             soonest = first if soonest is None else min(first, soonest)
     if soonest is None:
-        return Queued(False, None)
+        return QueueState(False, None)
     wait = soonest - transaction.now() if soonest > 0 else 0.0
-    return Queued(wait <= 0, max(wait, 0.0))
+    return QueueState(wait <= 0, max(wait, 0.0))

@@ -1,4 +1,4 @@
-"""Putting rollouts into the queue."""
+"""The queue: recording new rollouts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ._transaction import Transaction
 
 @attrs.frozen
 class EncodedRequest:
-    """A request for a rollout whose values are texts."""
+    """A request for a rollout, with its values encoded as text."""
 
     input: str
     mode: RolloutMode | None
@@ -59,7 +59,7 @@ class Enqueue:
 
 @attrs.define(eq=False)
 class NewRollout:
-    """A rollout about to be made."""
+    """A rollout about to be written."""
 
     number: int
     rollout_id: str
@@ -112,7 +112,7 @@ def _known_keys(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[
         {"run_id": "text", "key": "text"},
         keyed,
         {"r.run_id": "text", "r.key": "text", "r.number": "int"},
-        # The index covers keys that are there, and only a query that says so may use it.
+        # The index is partial: only a query that repeats its condition may use it.
         "FROM v JOIN rollouts r ON r.run_id = v.run_id AND r.key = v.key WHERE r.key IS NOT NULL",
     )
     return {(run_id, key): ids.rollout_id(number) for run_id, key, number in rows}
@@ -121,7 +121,7 @@ def _known_keys(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[
 def number_rollouts(
     transaction: Transaction, ids: RolloutIdCipher, wanted: Sequence[tuple[EncodedRequest, str]]
 ) -> list[NewRollout]:
-    """Give new rollouts their numbers and resources."""
+    """Assign numbers and resources to new rollouts."""
     if not wanted:
         return []
     _check_resources(transaction, {request.resources_id for request, _ in wanted})
@@ -142,13 +142,13 @@ def _check_resources(transaction: Transaction, resources_ids: Iterable[str | Non
 
 
 def check_resources_id(transaction: Transaction, resources_id: str) -> None:
-    """Refuse a snapshot that is not there.
+    """Validate that a resources snapshot exists.
 
     Raises:
-        UnknownId: it is not.
+        UnknownId: it does not.
     """
     if transaction.value("version", "int", "FROM resources WHERE resources_id = ?", (resources_id,)) is None:
-        raise UnknownId(f"Resources {resources_id} not found; add_resources() gives an id")
+        raise UnknownId.resources(resources_id)
 
 
 def insert_rollouts(

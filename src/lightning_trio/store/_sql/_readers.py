@@ -16,23 +16,23 @@ T = TypeVar("T")
 
 @attrs.define(eq=False)
 class _Lease:
-    """A reader that a thread uses, and whether nobody waits for its answer any more."""
+    """A connection in use by a thread, and whether its caller has been cancelled."""
 
     connection: Connection | None = None
     unwanted: bool = False
 
 
 class Readers:
-    """Run queries in worker threads. A cancelled one is interrupted.
+    """Run queries in worker threads; a cancelled query is interrupted.
 
     Args:
-        open_connection: opens a connection; it is called in a worker thread.
+        open_connection: opens a connection; called in a worker thread.
         at_most: how many queries run at a time.
     """
 
     def __init__(self, open_connection: Callable[[], Connection], at_most: int) -> None:
         self._open_connection = open_connection
-        # Append and pop are atomic, which is all that threads do with it.
+        # Threads only append and pop, which are atomic.
         self._idle: list[Connection] = []
         self._limiter = trio.CapacityLimiter(at_most)
         self._closed = False
@@ -49,7 +49,7 @@ class Readers:
             raise
 
     def close(self) -> None:
-        """Close the connections; those in use are closed by the thread that uses them."""
+        """Close the connections; a connection in use is closed by its thread."""
         self._closed = True
         while self._idle:
             self._idle.pop().close()
@@ -72,11 +72,11 @@ class Readers:
         finally:
             lease.connection = None
             connection.rollback()
-            self._give_back(connection, lease)
+            self._release(connection, lease)
 
-    def _give_back(self, connection: Connection, lease: _Lease) -> None:
+    def _release(self, connection: Connection, lease: _Lease) -> None:
         if self._closed or lease.unwanted:
-            # An interrupt may still be on its way to it.
+            # A late interrupt could hit the next query on it.
             connection.close()
             return
         self._idle.append(connection)

@@ -1,4 +1,4 @@
-"""Keeping what callers name themselves: resources snapshots, workers and runs."""
+"""Records whose ids callers choose: resources snapshots, workers and runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Kept: TypeAlias = ResourcesUpdate | Worker | Run
 
 @attrs.frozen
 class EncodedRecord:
-    """A record and the text of what is in it."""
+    """A record and its values encoded as text."""
 
     record: Kept
     body: str | None
@@ -57,7 +57,7 @@ def _put(transaction: Transaction, each: EncodedRecord) -> Kept:
 def _put_run(transaction: Transaction, run: Run, body: str | None) -> None:
     worker_id = run.worker_id or ""
     values = (run.name, run.agent, run.takeovers, worker_id, body, run.run_id)
-    # As `check_run` decides, in the statement itself: two that take a run up at once wait for each other in it.
+    # The decision of `check_run`, in SQL: the row's lock makes two fits that take up a run at once take turns.
     replaced = transaction.execute(
         "UPDATE runs SET name = ?, agent = ?, takeovers = ?, worker_id = ?, body = ? "
         "WHERE run_id = ? AND (takeovers < ? OR (takeovers = ? AND worker_id = ?))",

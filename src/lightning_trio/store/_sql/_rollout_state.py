@@ -1,4 +1,4 @@
-"""How a rollout stands: what an operation must know of it, and its latest attempt, before it changes either."""
+"""The state of a rollout and its latest attempt: what an operation reads before it changes either."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from ._schema import ATTEMPTS_PER_ROLLOUT
 from ._transaction import Columns, Transaction
 
 READY: Final = 0.0
-"""The `available_at` of what can be claimed at once, whatever the clock does."""
+"""The `available_at` of rollouts that can be claimed at once, independent of the clock."""
 
 STATUS: Final[Mapping[RolloutStatus, str]] = {status: f"status:{status}" for status in get_args(RolloutStatus)}
-"""The names of counts by status."""
+"""The name of the count of each status."""
 
 _ROLLOUT_PART: Final[Columns] = {
     "r.number": "int",
@@ -56,7 +56,7 @@ _LATEST: Final = f"LEFT JOIN attempts a ON a.number = r.number * {ATTEMPTS_PER_R
 
 @attrs.define(eq=False)
 class RolloutState:
-    """A rollout with its latest attempt, changed here first and then written by `write_states`.
+    """A rollout with its latest attempt, changed in memory and then written by `write_states`.
 
     It is a `Position` of the state machine.
     """
@@ -86,17 +86,17 @@ class RolloutState:
 
     @property
     def config(self) -> RolloutConfig:
-        """How it is to be run."""
+        """The rollout's configuration."""
         return DEFAULT_CONFIG if self.config_text is None else decode_config(self.config_text)
 
     @property
     def counted(self) -> int:
-        """How many of its attempts count towards `max_attempts`."""
+        """The number of attempts that count towards `max_attempts`."""
         return self.attempts - self.not_counted
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will change its status any more."""
+        """Whether its status is terminal."""
         return self.status in TERMINAL_ROLLOUT
 
     @property
@@ -105,7 +105,7 @@ class RolloutState:
         return self.available_at is not None
 
     def move_on(self, transaction: Transaction, move: Move) -> None:
-        """Carry out a move; what it makes of the attempt is written by the caller."""
+        """Apply a move; the caller writes the attempt's new status."""
         if move.attempt_status is not None:
             self.attempt_status = move.attempt_status
         if not move.counts:
@@ -132,17 +132,17 @@ class RolloutState:
 
 
 def attempt_number(rollout_number: int, sequence_id: int) -> int:
-    """Give the number of a rollout's attempt."""
+    """Return the number of a rollout's attempt."""
     return rollout_number * ATTEMPTS_PER_ROLLOUT + sequence_id
 
 
 def load_states(transaction: Transaction, ids: RolloutIdCipher, numbers: Iterable[int]) -> dict[int, RolloutState]:
-    """Read how rollouts stand; those that are not there are left out."""
+    """Read and lock the states of rollouts; missing rollouts are left out."""
     wanted = sorted(set(numbers))
     if not wanted:
         return {}
     if transaction.dialect.locks:
-        # In one order for all, so that two writers cannot wait for each other.
+        # In one order for all writers, so that two cannot wait for each other.
         transaction.select_with_rows(
             {"number": "int"},
             [(number,) for number in wanted],
@@ -159,7 +159,7 @@ def load_states(transaction: Transaction, ids: RolloutIdCipher, numbers: Iterabl
 
 
 def write_states(transaction: Transaction, states: Sequence[RolloutState]) -> None:
-    """Write what may have changed of rollouts."""
+    """Write the columns of rollouts that may have changed."""
     transaction.with_rows(
         {
             "number": "int",
@@ -184,7 +184,7 @@ def write_states(transaction: Transaction, states: Sequence[RolloutState]) -> No
 def end_attempts(
     transaction: Transaction, ended: Sequence[tuple[RolloutState, AttemptStatus | None, str | None]]
 ) -> None:
-    """End latest attempts that no report ended, each with a status and the text of an error; None leaves one alone."""
+    """End latest attempts without a report, each with a status (None: skip it) and the text of an error."""
     now = transaction.now()
     transaction.with_rows(
         {"number": "int", "status": "text", "end_time": "real", "error": "text"},
@@ -195,32 +195,32 @@ def end_attempts(
 
 
 def number_of(ids: RolloutIdCipher, rollout_id: str) -> int:
-    """Give a rollout's number.
+    """Return a rollout's number.
 
     Raises:
-        UnknownId: no number has this id.
+        UnknownId: the id cannot be one of this store.
     """
     number = ids.number(rollout_id)
     if number is None:
-        raise UnknownId(f"Rollout {rollout_id} not found")
+        raise UnknownId.rollout(rollout_id)
     return number
 
 
 def missing_error(transaction: Transaction, ids: RolloutIdCipher, rollout_id: str) -> Evicted | UnknownId:
-    """Give the error for a rollout that is not there: `Evicted` if it was removed, else `UnknownId`."""
-    if was_there(transaction, ids, rollout_id):
-        return Evicted(f"rollout {rollout_id} has finished and was removed; its place in the counts is kept")
-    return UnknownId(f"Rollout {rollout_id} not found")
+    """Return the error for a missing rollout: `Evicted` if it was removed, else `UnknownId`."""
+    if was_issued(transaction, ids, rollout_id):
+        return Evicted.removed(rollout_id)
+    return UnknownId.rollout(rollout_id)
 
 
-def was_there(transaction: Transaction, ids: RolloutIdCipher, rollout_id: str) -> bool:
-    """Tell whether the store has ever given out `rollout_id`."""
+def was_issued(transaction: Transaction, ids: RolloutIdCipher, rollout_id: str) -> bool:
+    """Whether the store has ever issued `rollout_id`."""
     number = ids.number(rollout_id)
     return number is not None and 0 < number <= transaction.last_number("rollouts")
 
 
 def check_attempt_id(transaction: Transaction, state: RolloutState, attempt_id: str) -> int:
-    """Give the number of one of a rollout's attempts.
+    """Return the number of one of a rollout's attempts.
 
     Raises:
         UnknownId: the rollout has no such attempt.
@@ -232,12 +232,12 @@ def check_attempt_id(transaction: Transaction, state: RolloutState, attempt_id: 
         (state.number, attempt_id, *attempt_range(state)),
     )
     if number is None:
-        raise UnknownId(f"Attempt {attempt_id} not found for rollout {state.rollout_id}")
+        raise UnknownId.attempt(attempt_id, state.rollout_id)
     return number
 
 
 def attempt_range(state: RolloutState) -> tuple[int, int]:
-    """Give the numbers between which a rollout's attempts lie."""
+    """Return the range of numbers of a rollout's attempts."""
     last = state.attempt_number
     return last - state.attempts, last
 
@@ -245,8 +245,8 @@ def attempt_range(state: RolloutState) -> tuple[int, int]:
 def count_late(
     transaction: Transaction, ids: RolloutIdCipher, state: RolloutState | None, rollout_id: str, spans: int
 ) -> None:
-    if state is None and not was_there(transaction, ids, rollout_id):
-        raise UnknownId(f"Rollout {rollout_id} not found")
+    if state is None and not was_issued(transaction, ids, rollout_id):
+        raise UnknownId.rollout(rollout_id)
     if spans:
         transaction.summary.count("" if state is None else state.run_id, "late_spans", spans)
 
@@ -270,7 +270,7 @@ ROLLOUT_RECORD: Final[Columns] = {
 
 
 def rollout_fields(ids: RolloutIdCipher, row: Sequence[Any]) -> dict[str, Any]:
-    """Name the fields of a `Rollout` in a row of `ROLLOUT_RECORD`."""
+    """Return the fields of a `Rollout` from a row of `ROLLOUT_RECORD`."""
     number, start, end, mode, resources_id, status, config, metadata, run_id, key, _, text = row
     try:
         read = (
@@ -296,10 +296,10 @@ def rollout_fields(ids: RolloutIdCipher, row: Sequence[Any]) -> dict[str, Any]:
 
 
 def make_rollout(fields: Mapping[str, Any], attempt: Attempt | None) -> Rollout:
-    """Make the record, with the latest attempt if there is one."""
+    """Return the record, with the latest attempt if there is one."""
     return Rollout(**fields) if attempt is None else AttemptedRollout(**fields, attempt=attempt)
 
 
 def new_attempt(rollout_id: str, sequence_id: int, worker_id: str | None, now: float) -> Attempt:
-    """Begin an attempt."""
+    """Return the record of a new attempt."""
     return Attempt(rollout_id, new_attempt_id(), sequence_id, now, None, "preparing", worker_id)

@@ -1,4 +1,4 @@
-"""The tables, and how they come from one version to the next."""
+"""The tables and their migrations."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..._version import __version__
 from ._transaction import Columns, Transaction
 
 ATTEMPTS_PER_ROLLOUT: Final = 1 << 20
-"""An attempt's number is its rollout's times this plus its `sequence_id`, so that both are found without an index."""
+"""An attempt's number is its rollout's times this plus its `sequence_id`, so that either is found without an index."""
 
 INLINE_BYTES: Final = 2000
-"""The longest task that is kept in its rollout's row, which is rewritten as it goes from status to status."""
+"""The longest task that is kept in its rollout's row, which is rewritten at each change of status."""
 
 ROLLOUT: Final[Columns] = {
     "number": "int",
@@ -32,8 +32,8 @@ ROLLOUT: Final[Columns] = {
     "metadata": "text",
     "input": "text",
 }
-"""`run_id` is empty for None, so that keys are unique there as well. `available_at` is NULL outside the queue, 0 for
-what can be claimed, else the time from which on it can."""
+"""`run_id` is empty for None, so that keys are unique outside runs as well. `available_at` is NULL outside the queue, 0
+for a rollout that can be claimed at once, else the time from which it can be claimed."""
 
 ATTEMPT: Final[Columns] = {
     "number": "int",
@@ -55,11 +55,11 @@ ATTEMPT: Final[Columns] = {
     "metadata": "text",
     "error": "text",
 }
-"""`last_span` is the number of the last span that came before the outcome, 0 if none did."""
+"""`last_span` is the number of the last span stored before the outcome, 0 without one."""
 
 TRACE: Final[Columns] = {"number": "int", "spans": "text"}
-"""The spans that came with an attempt's outcome, all in one text; in a table of their own, which only grows, since a
-row that grows has its neighbours moved."""
+"""The spans of an attempt's outcome, all in one text. They have a table of their own, to which rows are only added,
+because a row that grows moves its neighbours."""
 
 SPAN: Final[Columns] = {
     "number": "int",
@@ -69,8 +69,8 @@ SPAN: Final[Columns] = {
     "sequence_id": "int",
     "body": "text",
 }
-"""Spans that came before the outcome. `previous` is the number of the attempt's span before, 0 for its first: a chain
-costs less than an index, see `KnownSpans`. `sequence_id` is the number a span was given; its body may have none."""
+"""Spans stored before the outcome. `previous` is the number of the attempt's previous span, 0 for its first: a chain
+costs less than an index, see `KnownSpans`. `sequence_id` is the assigned number, which the body may lack."""
 
 RESOURCES: Final[Columns] = {
     "number": "int",
@@ -143,7 +143,7 @@ def _create(transaction: Transaction) -> None:
     narrow = transaction.dialect.narrow
     for statement in (
         f"CREATE TABLE meta (name {text} PRIMARY KEY, value {text}){narrow}",
-        # Several shards a count, where several writers would wait for one row.
+        # Several rows (shards) per count, so that several writers do not wait for one row.
         f"CREATE TABLE tallies (run_id {text}, name {text}, shard {integer}, number {integer}, amount {real}, "
         f"PRIMARY KEY (run_id, name, shard)){narrow}",
         "CREATE INDEX queue ON rollouts (run_id, available_at, number) WHERE available_at IS NOT NULL",
@@ -167,11 +167,11 @@ def _create(transaction: Transaction) -> None:
 
 
 MIGRATIONS: Final[Sequence[Migration]] = (_create,)
-"""Each takes a store from the version that is its index to the next. Append, never change one that was released."""
+"""Each migrates a store from the version that is its index to the next. Append; never change a released one."""
 
 
 def migrate(transaction: Transaction, version: int, migrations: Sequence[Migration]) -> int:
-    """Bring the tables from `version` up to date, and give the version they have then."""
+    """Migrate the tables from `version` to the newest, and return that version."""
     for migration in migrations[version:]:
         migration(transaction)
     return len(migrations)

@@ -1,4 +1,4 @@
-"""Spans that come one by one, before their attempt has ended."""
+"""Spans that are reported one by one, before their attempt ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ._transaction import Transaction
 
 
 class EncodedSpan(NamedTuple):
-    """A span and its text; its number is kept beside it, since it may get another."""
+    """A span and its text; its number is stored in a column of its own, because the store may assign one."""
 
     span: Span
     body: str
@@ -31,14 +31,14 @@ def encode_span(span: Span, limit: int) -> EncodedSpan:
 
 
 class _Alive(NamedTuple):
-    """An attempt that was heard of, and what becomes of its rollout."""
+    """A running attempt that reported a span, and its rollout's move."""
 
     state: RolloutState
     move: Move
 
 
 class _New(NamedTuple):
-    """A span to be written."""
+    """A span about to be written."""
 
     state: RolloutState
     span: Span
@@ -48,7 +48,7 @@ class _New(NamedTuple):
 def add_spans(
     transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Sequence[EncodedSpan]]
 ) -> list[list[Span]]:
-    """Store spans that come one by one; see `LightningStore.add_spans`."""
+    """Store spans that are reported one by one; see `LightningStore.add_spans`."""
     numbers = {
         rollout_id: number_of(ids, rollout_id)
         for rollout_id in {each.span.rollout_id for call in calls for each in call}
@@ -106,7 +106,7 @@ def _insert_spans(transaction: Transaction, new: Sequence[_New]) -> None:
 
 
 def _note_alive(transaction: Transaction, alive: Sequence[_Alive]) -> None:
-    """Write the heartbeat that a span is; the first one makes its attempt and rollout running."""
+    """Write the heartbeats of attempts; the first span makes its attempt and rollout running."""
     if not alive:
         return
     now = transaction.now()
@@ -124,7 +124,7 @@ def _note_alive(transaction: Transaction, alive: Sequence[_Alive]) -> None:
     )
     changed: list[RolloutState] = []
     for state, move in alive:
-        # Most spans come when it runs already, and need no write.
+        # Most spans come from running rollouts, which need no write.
         if state.status != move.status or state.queued:
             changed.append(state)
         state.move_on(transaction, move)
@@ -133,13 +133,13 @@ def _note_alive(transaction: Transaction, alive: Sequence[_Alive]) -> None:
 
 
 def known_span_ids(transaction: Transaction, states: Iterable[RolloutState | None]) -> dict[int, set[str]]:
-    """Give the ids of the spans of rollouts' latest attempts, by the attempts' numbers; to be added to."""
+    """Return the span ids of rollouts' latest attempts, by attempt number; callers add to the sets."""
     last_spans = {s.attempt_number: s.last_span or 0 for s in states if s is not None}
     return transaction.known_spans.of(transaction, last_spans)
 
 
 def number_spans(spans: Sequence[Span], known: set[str], state: RolloutState) -> list[Span]:
-    """Leave out the spans that are known, and give the others a number each."""
+    """Return the spans that are new, with numbers."""
     new: list[Span] = []
     for span in spans:
         if span.span_id not in known:

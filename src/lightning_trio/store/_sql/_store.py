@@ -1,4 +1,4 @@
-"""A store over a SQL database: its primitives as calls of operations."""
+"""A store over a SQL database, whose primitives call operations."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MAX_PAYLOAD_BYTES: Final = 64 * 1024 * 1024
 
 
 class SqlLightningStore(LightningStore):
-    """What the stores over SQL databases have in common."""
+    """The base of the stores over SQL databases."""
 
     def __init__(self, max_payload_bytes: int) -> None:
         if not isinstance(max_payload_bytes, int) or max_payload_bytes < 1:
@@ -59,22 +59,22 @@ class SqlLightningStore(LightningStore):
         self._ids = RolloutIdCipher()
         self._commits = 0
         self._plenty: set[str | None] = set()
-        """Runs of which the last claim has left some."""
+        """Runs whose last claim left claimable rollouts behind."""
         self._token: trio.lowlevel.TrioToken | None = None
 
-    # What a database does in its own way.
+    # Specific to a database.
 
     @abstractmethod
     def _open_writer(self) -> Connection:
-        """Open a connection that writes, and bring the schema up to date; called in a thread."""
+        """Open a writing connection and migrate the schema; called in a thread."""
 
     @abstractmethod
     def _open_reader(self) -> Connection:
-        """Open a connection that reads; called in a thread."""
+        """Open a reading connection; called in a thread."""
 
     @abstractmethod
     async def _wait_foreign(self) -> None:
-        """Return when another process may have committed something."""
+        """Return when another process may have committed."""
 
     _writers: int = 1
     """How many threads write, each with a connection of its own."""
@@ -84,7 +84,7 @@ class SqlLightningStore(LightningStore):
     @property
     @abstractmethod
     def _where(self) -> str:
-        """Say which store this is, for errors."""
+        """The store as error messages call it."""
 
     # Opening and closing.
 
@@ -96,12 +96,12 @@ class SqlLightningStore(LightningStore):
         """Open the store; a store can be opened again after it was closed.
 
         Raises:
-            StoreUnavailable: there is no place for it, or no access to it.
-            StoreFormatError: what is there is no store, or one of a newer version.
-            StoreClosed: it is open already.
+            StoreUnavailable: the file or server cannot be reached or used.
+            StoreFormatError: the file or schema is not a store, or is a store of a newer version.
+            StoreClosed: the store is open already.
         """
         if self._writer is not None or self._opening:
-            raise StoreClosed(f"{self._where} is open already; one `async with store:` is enough")
+            raise StoreClosed.open_already(self._where)
         self._opening = True
         try:
             writer = GroupCommit(self._open_first, self._committed, self._writers)
@@ -114,13 +114,13 @@ class SqlLightningStore(LightningStore):
         self._writer = writer
 
     async def on_close(self) -> None:
-        """Wait for what was submitted, and close the store."""
+        """Wait for submitted calls and close the store."""
         writer, self._writer = self._writer, None
         readers, self._readers = self._readers, None
         if writer is None:
             return
         if self._wakeups is not None:
-            # Those who wait look again, and are told that it is closed.
+            # Waiting tasks look again, and find the store closed.
             self._wakeups.others_committed()
         if readers is not None:
             readers.close()
@@ -140,9 +140,7 @@ class SqlLightningStore(LightningStore):
             self._ids = connection.ids = RolloutIdCipher(int(meta["id_factor"]), int(meta["id_offset"]))
         except (KeyError, ValueError):
             connection.close()
-            raise StoreFormatError(
-                f"{self._where} is damaged (its table meta does not say how ids are made); put a copy in its place"
-            ) from None
+            raise StoreFormatError.without_id_cipher(self._where) from None
         return connection
 
     def _committed(self, summary: CommitSummary) -> None:
@@ -159,9 +157,9 @@ class SqlLightningStore(LightningStore):
 
     def _check_open(self) -> None:
         if self._writer is None:
-            raise StoreClosed(f"{self._where} is not open; write: async with store: …")
+            raise StoreClosed.not_open(self._where)
         if trio.lowlevel.current_trio_token() is not self._token:
-            raise StoreClosed(f"{self._where} was opened in another trio.run; open it in this one: async with store: …")
+            raise StoreClosed.open_elsewhere(self._where)
 
     async def _write(self, operation: Operation[T], argument: Any) -> T:
         self._check_open()
@@ -181,8 +179,8 @@ class SqlLightningStore(LightningStore):
             raise self._damaged(exc) from exc
 
     def _damaged(self, exc: msgspec.DecodeError) -> StoreFormatError:
-        # Said only here, for within a group of calls it is one call's error and no damage to the others.
-        return StoreFormatError(f"{self._where} is damaged: {exc}; put a copy in its place")
+        # Composed only here: within a group of calls it is the error of one call and must not fail the others.
+        return StoreFormatError.damaged_value(self._where, exc)
 
     # The primitives.
 
@@ -225,7 +223,7 @@ class SqlLightningStore(LightningStore):
     async def wait_claimable(self, *, run_id: str | None = None) -> None:
         self._check_open()
         if run_id in self._plenty:
-            # There was, just now: rather claim in vain once than look each time.
+            # The last claim left some: one claim in vain costs less than a query before each claim.
             self._plenty.discard(run_id)
             await trio.lowlevel.checkpoint()
             return
@@ -235,7 +233,7 @@ class SqlLightningStore(LightningStore):
         wakeups.add(waiter)
         try:
             while True:
-                queued = await self._read(_queries.look_at_queue, run_id)
+                queued = await self._read(_queries.queue_state, run_id)
                 if queued.ready:
                     return
                 await wakeups.wait(waiter, queued.due_in)
@@ -285,7 +283,7 @@ class SqlLightningStore(LightningStore):
     async def summarize(self, run_id: str | None = None) -> RunSummary:
         return await self._read(_counts.summarize, run_id)
 
-    # Done better than over the primitives.
+    # Faster than over the primitives.
 
     async def statistics(self) -> StoreStatistics:
         return await self._read(_counts.statistics, type(self).__name__)

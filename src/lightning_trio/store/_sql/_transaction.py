@@ -1,4 +1,4 @@
-"""What operations are written against: statements in a transaction, and what a commit means to others."""
+"""The interface that operations use: statements in a transaction, and a summary of what it changes."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ Columns = Mapping[str, Kind]
 """Names and kinds of columns, in order."""
 
 _AT_ONCE: Final = 512
-"""The most rows in one statement. SQLite takes 32,766 values."""
+"""The most rows in one statement. SQLite allows 32,766 parameters."""
 
 
 @attrs.define(eq=False)
 class CommitSummary:
-    """What a transaction means beyond its own rows: counts to add up, and whom to wake once it is committed."""
+    """The effects of a transaction beyond its rows: counts to add, and waits to wake after the commit."""
 
     numbers: dict[tuple[str, str], int] = attrs.field(factory=dict[tuple[str, str], int])
-    """By how much counts of runs have grown, by run and name."""
+    """Increments of integer counts, by run and name."""
     amounts: dict[tuple[str, str], float] = attrs.field(factory=dict[tuple[str, str], float])
-    """By how much their sums have."""
+    """Increments of sums, by run and name."""
     ended: list[str] = attrs.field(factory=list[str])
-    """Rollouts that are in a terminal status now."""
+    """Rollouts that have reached a terminal status."""
     queued: bool = False
-    """Whether something can be claimed now, or at a time that was not known before."""
+    """Whether a rollout was queued, to be claimed now or later."""
     busy: dict[str, Attempt] = attrs.field(factory=dict[str, Attempt])
-    """Workers that got an attempt, and the last they got."""
+    """Workers that started attempts, each with its last."""
     idle: dict[str, None] = attrs.field(factory=dict[str, None])
-    """Workers that do nothing now, unless they have something else at work."""
+    """Workers that ended an attempt and are idle unless they run another."""
     after_others: bool = False
-    """Whether others have committed something since this connection did last."""
+    """Whether another process has committed since this connection's last commit."""
 
     def count(self, run_id: str, name: str, number: int) -> None:
-        """Let a count of a run grow."""
+        """Add to a count of a run."""
         key = (run_id, name)
         self.numbers[key] = self.numbers.get(key, 0) + number
 
     def sum_up(self, run_id: str, name: str, amount: float) -> None:
-        """Let a sum of a run grow."""
+        """Add to a sum of a run."""
         key = (run_id, name)
         self.amounts[key] = self.amounts.get(key, 0.0) + amount
 
     def copy(self) -> CommitSummary:
-        """Give a copy, to go back to."""
+        """Return a copy to restore after a failed call."""
         return attrs.evolve(
             self,
             numbers=dict(self.numbers),
@@ -73,48 +73,48 @@ class Transaction(ABC):
 
     @abstractmethod
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
-        """Run a statement that gives no rows; tell how many rows it changed."""
+        """Run a statement without a result; return how many rows it changed."""
 
     @abstractmethod
     def select_with(self, tables: str, columns: Columns, rest: str, parameters: Sequence[Any]) -> list[list[Any]]:
-        """Give the rows of ``tables SELECT columns rest``, where `tables` is empty or begins with ``WITH``."""
+        """Return the rows of ``tables SELECT columns rest``, where `tables` is empty or starts with ``WITH``."""
 
     @abstractmethod
     def now(self) -> float:
-        """Give the database's time in Unix seconds, the same throughout a transaction."""
+        """Return the database's time in Unix seconds, constant within a transaction."""
 
     # Built on these.
 
     def select(self, columns: Columns, rest: str, parameters: Sequence[Any] = ()) -> list[list[Any]]:
-        """Give the rows of ``SELECT columns rest``."""
+        """Return the rows of ``SELECT columns rest``."""
         return self.select_with("", columns, rest, parameters)
 
     def create_counters(self, names: Iterable[str]) -> None:
-        """Make counters that stand at 0, and whatever else only this database needs."""
+        """Create counters at 0, and the tables that only this database needs."""
         text, integer = self.dialect.types["text"], self.dialect.types["int"]
         self.execute(f"CREATE TABLE counters (name {text} PRIMARY KEY, value {integer}){self.dialect.narrow}")
         for name in names:
             self.execute("INSERT INTO counters (name, value) VALUES (?, 0)", (name,))
 
     def take_numbers(self, name: str, count: int) -> int:
-        """Raise a counter by `count` and give the first of the numbers taken."""
+        """Advance a counter by `count` and return the first number taken."""
         self.execute("UPDATE counters SET value = value + ? WHERE name = ?", (count, name))
         return self.last_number(name) - count + 1
 
     def last_number(self, name: str) -> int:
-        """Give the last number that was taken."""
+        """Return the last number taken."""
         last: int = self.value("value", "int", "FROM counters WHERE name = ?", (name,))
         return last
 
     def value(self, column: str, kind: Kind, rest: str, parameters: Sequence[Any] = ()) -> Any:
-        """Give the only column of the first row, None if there is none."""
+        """Return the only column of the first row, None without rows."""
         rows = self.select({column: kind}, rest, parameters)
         return rows[0][0] if rows else None
 
     def with_rows(self, columns: Columns, rows: Sequence[Sequence[Any]], statement: str) -> None:
-        """Run a statement that reads `rows` as the table ``v``; rows of NULLs in it stand for nothing.
+        """Run a statement that reads `rows` as the table ``v``; rows of NULLs in ``v`` are padding.
 
-        One statement for all instead of one a row: see `_SqliteConnection`.
+        One statement for all rows, not one per row: see `SqliteConnection`.
         """
         for chunk, values in self._as_tables(columns, rows):
             self.execute(f"WITH v({', '.join(columns)}) AS ({values}) {statement}", chunk)
@@ -122,7 +122,7 @@ class Transaction(ABC):
     def select_with_rows(
         self, given: Columns, rows: Sequence[Sequence[Any]], columns: Columns, rest: str, more: str = ""
     ) -> list[list[Any]]:
-        """Give the rows of ``SELECT columns rest``, where ``v`` is a table of `rows`, and `more` defines others."""
+        """Return the rows of ``SELECT columns rest``, where ``v`` is a table of `rows`; `more` defines other tables."""
         found: list[list[Any]] = []
         for chunk, values in self._as_tables(given, rows):
             tables = f"WITH RECURSIVE v({', '.join(given)}) AS ({values})"
@@ -130,7 +130,7 @@ class Transaction(ABC):
         return found
 
     def _as_tables(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> Iterable[tuple[list[Any], str]]:
-        # Filled up to a power of two, so that few different statements are ever prepared.
+        # Padded to a power of two, so that few different statements are prepared.
         nothing = [None] * len(columns)
         for start in range(0, len(rows), _AT_ONCE):
             chunk = rows[start : start + _AT_ONCE]
@@ -142,19 +142,19 @@ class Transaction(ABC):
 
 
 class Connection(Transaction):
-    """A connection whose transactions begin and end by hand; used by one thread at a time."""
+    """A connection whose transactions are begun and ended explicitly; used by one thread at a time."""
 
     shard: int = 0
-    """Which of the rows of each count it adds to."""
+    """The row of each count that this connection adds to."""
 
     unwanted: Callable[[], bool] = staticmethod(lambda: False)
-    """Tells whether nobody waits any more for what it does, so that it need not wait for a server to come back."""
+    """Whether every caller has been cancelled, so that the connection need not wait for a server that is away."""
 
     @abstractmethod
     def begin(self, *, write: bool) -> None:
-        """Begin a transaction; of those that write, SQLite runs one at a time.
+        """Begin a transaction; SQLite runs one writing transaction at a time.
 
-        After `TryAgain`, this is where time passes before the next try, and where tries come to an end.
+        After `TryAgain`, this call pauses before the next try, or raises when no further try is due.
         """
 
     @abstractmethod
@@ -165,17 +165,17 @@ class Connection(Transaction):
     def rollback(self) -> None:
         """Undo the transaction, if there is one."""
 
-    def rest(self) -> None:
-        """Do what can be done while nothing waits."""
+    def on_idle(self) -> None:
+        """Run what was deferred while calls were pending."""
         return
 
     def others_committed(self) -> bool:
-        """Tell whether others have committed something since this was asked last, where that is known without delay."""
+        """Whether other connections have committed since the last call, where that is known without delay."""
         return False
 
     @abstractmethod
     def interrupt(self) -> None:
-        """Make the statement that runs fail; may be called from another thread."""
+        """Make the running statement fail; may be called from another thread."""
 
     @abstractmethod
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Wake-ups: those who wait look again when this process, or another one, has committed something."""
+"""Wake-ups: waiting tasks look again when this process or another one has committed."""
 
 from __future__ import annotations
 
@@ -12,44 +12,45 @@ from ..._concurrency import FlatNursery
 
 @attrs.define(eq=False)
 class Waiter:
-    """Somebody who waits: for rollouts of `pending` to end, or (None) for something to claim."""
+    """A waiting task: for rollouts of `pending` to end, or (None) for a rollout to claim."""
 
     pending: set[str] | None = None
     enough: int = 0
-    """How many may be pending still."""
+    """How many rollouts may still be pending when the wait is over."""
     event: trio.Event = attrs.field(factory=trio.Event)
 
 
 class Wakeups:
-    """Wake those who wait.
+    """Wake waiting tasks.
 
-    Commits of this process come by `committed`. Those of others are noticed by one of the waiters, which does so for
-    all and hands over when it leaves; nobody looks while nobody waits.
+    Commits of this process are reported by `ended`, `queued` and `others_committed`. Commits of other processes are
+    watched for by one of the waiters on behalf of all, which hands over when it leaves; without waiters, nothing is
+    watched.
 
     Args:
-        wait_foreign: returns when another process may have committed something.
+        wait_foreign: returns when another process may have committed.
     """
 
     def __init__(self, wait_foreign: Callable[[], Awaitable[None]]) -> None:
         self._wait_foreign = wait_foreign
         self._waiters: dict[Waiter, None] = {}
         self._by_rollout: dict[str, dict[Waiter, None]] = {}
-        self._somebody_looks = False
+        self._is_watched = False
 
     def add(self, waiter: Waiter) -> None:
-        """Begin to note what happens for `waiter`; to be called before it looks for itself."""
+        """Add a waiter; to be called before it reads the database, so that no commit in between is missed."""
         self._waiters[waiter] = None
         for rollout_id in waiter.pending or ():
             self._by_rollout.setdefault(rollout_id, {})[waiter] = None
 
     def remove(self, waiter: Waiter) -> None:
-        """Forget a waiter."""
+        """Remove a waiter."""
         del self._waiters[waiter]
         for rollout_id in waiter.pending or ():
             self._forget(rollout_id, waiter)
 
     def keep_pending(self, waiter: Waiter, unfinished: set[str]) -> None:
-        """Note which rollouts have not ended, as `waiter` has seen for itself."""
+        """Remove from `pending` the rollouts that `waiter` has read to be finished."""
         assert waiter.pending is not None
         for rollout_id in waiter.pending - unfinished:
             waiter.pending.discard(rollout_id)
@@ -61,7 +62,7 @@ class Wakeups:
             del self._by_rollout[rollout_id]
 
     def ended(self, rollout_id: str) -> None:
-        """Note that a rollout has ended."""
+        """Wake the waiters that a rollout's end completes."""
         for waiter in self._by_rollout.pop(rollout_id, ()):
             assert waiter.pending is not None
             waiter.pending.discard(rollout_id)
@@ -69,41 +70,41 @@ class Wakeups:
                 waiter.event.set()
 
     def queued(self) -> None:
-        """Note that something can be claimed, now or later."""
+        """Wake the waiters for a rollout to claim: one can be claimed, now or later."""
         for waiter in self._waiters:
             if waiter.pending is None:
                 waiter.event.set()
 
     def others_committed(self) -> None:
-        """Note that others have committed something: everybody looks again."""
+        """Wake all waiters: another process may have committed."""
         for waiter in self._waiters:
             waiter.event.set()
 
     async def wait(self, waiter: Waiter, seconds: float | None = None) -> None:
-        """Wait until `waiter` should look again, at the latest in `seconds`; may return without need."""
+        """Wait until `waiter` should look again, for `seconds` at most; may return early."""
         with trio.CancelScope(deadline=trio.current_time() + (float("inf") if seconds is None else seconds)):
-            if self._somebody_looks or waiter.event.is_set():
+            if self._is_watched or waiter.event.is_set():
                 await waiter.event.wait()
             else:
-                await self._look_for_all(waiter)
+                await self._watch_for_all(waiter)
         waiter.event = trio.Event()
 
-    async def _look_for_all(self, waiter: Waiter) -> None:
-        self._somebody_looks = True
+    async def _watch_for_all(self, waiter: Waiter) -> None:
+        self._is_watched = True
         try:
             async with FlatNursery() as nursery:
-                nursery.start_soon(self._look)
+                nursery.start_soon(self._watch)
                 await waiter.event.wait()
                 nursery.cancel_scope.cancel()
         finally:
-            self._somebody_looks = False
-            # Whoever wakes first is the next to look.
+            self._is_watched = False
+            # The waiter that is woken takes over the watch.
             for other in self._waiters:
                 if other is not waiter:
                     other.event.set()
                     break
 
-    async def _look(self) -> None:
+    async def _watch(self) -> None:
         while True:
             await self._wait_foreign()
             self.others_committed()

@@ -1,4 +1,4 @@
-"""Workers: what they are noted to do, and the attempts that are lost with them."""
+"""Workers: their records, and the attempts that are lost with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ._schema import WORKER
 from ._transaction import Transaction
 
 _OTHERS_SECONDS: Final = 0.2
-"""When to look again at a lease that is over and that somebody else has locked."""
+"""When to check again an expired lease that another writer has locked."""
 
 _RECORDED: Final = (
     "status",
@@ -32,7 +32,7 @@ _RECORDED: Final = (
 
 
 def encode_stats(worker: Worker, limit: int) -> str | None:
-    """Encode what a worker says of itself.
+    """Encode a worker's heartbeat statistics.
 
     Raises:
         NotStorable, PayloadTooLarge: see `encode`.
@@ -42,7 +42,7 @@ def encode_stats(worker: Worker, limit: int) -> str | None:
 
 
 def put_worker(transaction: Transaction, worker: Worker, stats: str | None) -> None:
-    """Store a worker's record, and let its lease begin anew."""
+    """Store a worker's record and start its lease anew."""
     lease = worker.lease_seconds
     values = (
         worker.status,
@@ -66,20 +66,21 @@ def put_worker(transaction: Transaction, worker: Worker, stats: str | None) -> N
 
 
 def note_busy(transaction: Transaction, worker_id: str, attempt: Attempt) -> None:
-    """Note that a worker has an attempt to run."""
+    """Record in the summary that a worker runs an attempt."""
     transaction.summary.busy[worker_id] = attempt
 
 
 def note_idle(transaction: Transaction, worker_ids: Iterable[str]) -> None:
-    """Note that workers do nothing, those that do have nothing at work."""
+    """Record in the summary that workers are idle, unless they run another attempt."""
     for worker_id in worker_ids:
         transaction.summary.idle[worker_id] = None
 
 
 def write_notes(transaction: Transaction) -> None:
-    """Write what a transaction noted of workers; to be called once, before it is committed.
+    """Write the summary's workers; to be called once, before the commit.
 
-    Last and in one order for all, so that two writers cannot wait for each other, and do so only for a moment.
+    Last, so that locks on workers are held only for a moment, and in one order for all writers, so that two cannot
+    wait for each other.
     """
     busy, idle = transaction.summary.busy, transaction.summary.idle
     names = [(worker_id,) for worker_id in sorted(busy.keys() | idle)]
@@ -89,7 +90,7 @@ def write_notes(transaction: Transaction) -> None:
         {"worker_id": "text"},
         names,
         {"w.worker_id": "text"},
-        # Locked by a statement of its own: the next one sees what those who had the lock have done.
+        # Locked by a separate statement: the next one sees what the previous holders of the lock wrote.
         f"FROM v JOIN workers w ON w.worker_id = v.worker_id ORDER BY w.worker_id{transaction.dialect.lock('w')}",
     )
     if len(known) < len(names):
@@ -113,7 +114,7 @@ def _write_busy(transaction: Transaction, busy: Mapping[str, Attempt]) -> None:
     transaction.with_rows(
         {"worker_id": "text", "now": "real", "rollout_id": "text", "attempt_id": "text"},
         [(worker_id, now, busy[worker_id].rollout_id, busy[worker_id].attempt_id) for worker_id in sorted(busy)],
-        # Work that begins is as good as a heartbeat to one whose lease has run out: it must not be left without one.
+        # For a worker whose lease has run out, new work starts a lease, as a heartbeat does: no work without a lease.
         "UPDATE workers SET status = 'busy', last_dequeue_time = v.now, last_busy_time = v.now, "
         "current_rollout_id = v.rollout_id, current_attempt_id = v.attempt_id, "
         "lease_until = coalesce(lease_until, v.now + nullif(lease_seconds, 0)) FROM v "
@@ -122,12 +123,12 @@ def _write_busy(transaction: Transaction, busy: Mapping[str, Attempt]) -> None:
 
 
 def set_idle(transaction: Transaction, worker_id: str) -> None:
-    """Note that a worker does nothing any more."""
+    """Record that a worker is idle."""
     _set(transaction, worker_id, "idle")
 
 
 def set_unknown(transaction: Transaction, worker_id: str) -> None:
-    """Note that nobody knows what a worker does."""
+    """Record that it is unknown what a worker does."""
     _set(transaction, worker_id, "unknown")
 
 
@@ -185,5 +186,5 @@ def _expire(transaction: Transaction, ids: RolloutIdCipher) -> Expiry:
     next_at = transaction.value("min(lease_until)", "real", "FROM workers WHERE lease_until IS NOT NULL")
     if next_at is None:
         return Expiry(requeued, failed, None)
-    # One that is over and still there is being looked at by another writer.
+    # An expired lease that is still stored is being handled by another writer.
     return Expiry(requeued, failed, next_at - now if next_at > now else _OTHERS_SECONDS)

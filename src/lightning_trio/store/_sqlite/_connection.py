@@ -23,9 +23,9 @@ _decode_rows = msgspec.json.Decoder(list[list[Any]]).decode
 class SqliteConnection(Connection):
     """A connection to a SQLite file.
 
-    Python's sqlite3 gives up the interpreter's lock for each step of a statement, and gets it back late where another
-    thread is busy: up to five milliseconds a row. So rows are written and read by few statements of one step each;
-    `select_with` has SQLite put whole results into one text of JSON.
+    Python's sqlite3 releases the interpreter's lock for each step of a statement, and regains it late while another
+    thread is busy: up to five milliseconds per row. So rows are written and read by few statements of one step each:
+    `select_with` has SQLite return a whole result as one JSON text.
     """
 
     dialect = SQLITE
@@ -45,7 +45,7 @@ class SqliteConnection(Connection):
         self._execute = self._connection.execute
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        """Run any statement and give its rows."""
+        """Run any statement and return its rows."""
         try:
             return self._execute(sql, parameters).fetchall()
         except sqlite3.Error as exc:
@@ -66,7 +66,7 @@ class SqliteConnection(Connection):
         try:
             return [] if text is None else _decode_rows(f"[{text}]")
         except msgspec.DecodeError as exc:
-            raise damaged(self._path, exc) from exc
+            raise StoreFormatError.damaged_file(self._path, exc) from exc
 
     def take_numbers(self, name: str, count: int) -> int:
         rows = self.run("UPDATE counters SET value = value + ? WHERE name = ? RETURNING value", (count, name))
@@ -91,13 +91,13 @@ class SqliteConnection(Connection):
             self.execute("ROLLBACK")
 
     def others_committed(self) -> bool:
-        # Takes 5 µs; SQLite keeps a number of what other connections have changed.
+        # Takes 5 µs; `data_version` changes with commits of other connections only.
         [[version]] = self.run("PRAGMA data_version")
         before, self._data_version = self._data_version, version
         return bool(before != version)
 
     def interrupt(self) -> None:
-        # It may have been closed just now.
+        # The connection may have been closed just now.
         with suppress(sqlite3.ProgrammingError):
             self._connection.interrupt()
 
@@ -105,7 +105,7 @@ class SqliteConnection(Connection):
         self._connection.close()
 
     def with_retries(self, fn: Callable[[], T]) -> T:
-        """Call `fn` until no other connection is in its way, for `busy_seconds` at most."""
+        """Call `fn` again while another connection holds the lock, for `busy_seconds` at most."""
         deadline = time.monotonic() + self._busy_seconds
         wait = 0.0005
         while True:
@@ -114,7 +114,7 @@ class SqliteConnection(Connection):
             except StoreLocked:
                 if time.monotonic() >= deadline:
                     raise
-            # Random, so that those who collide do not do so again.
+            # Random, so that connections that collided do not collide again.
             time.sleep(wait * (0.5 + random.random()))
             wait = min(wait * 1.5, 0.01)
 
@@ -123,7 +123,7 @@ class SqliteConnection(Connection):
 
 
 def _packed(tables: str, columns: Columns, rest: str) -> str:
-    """Write a query that gives its rows as one JSON text, a list each, without the outer brackets."""
+    """Return a query whose result is one JSON text: a list per row, without the outer brackets."""
     names = [f"c{index}" for index in range(len(columns))]
     inner = ", ".join(f"{column} AS {name}" for column, name in zip(columns, names, strict=True))
     pieces = " || ',' || ".join(_as_json(name, kind) for name, kind in zip(names, columns.values(), strict=True))
@@ -134,7 +134,7 @@ def _as_json(name: str, kind: Kind) -> str:
     if kind == "int":
         return f"coalesce({name}, 'null')"
     if kind == "real":
-        # 17 digits give back the same float; SQLite's own conversion has 15.
+        # 17 digits preserve a float exactly; SQLite's own conversion keeps 15.
         return f"CASE WHEN {name} IS NULL THEN 'null' ELSE printf('%!.17g', {name}) END"
     return f"json_quote({name})"
 
@@ -143,25 +143,14 @@ def _as_store_error(exc: sqlite3.Error, path: Path, busy_seconds: float) -> Exce
     code = getattr(exc, "sqlite_errorcode", None)
     primary = None if code is None else code & 0xFF
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StoreLocked(
-            f"{path} is locked: another process has been writing to it for more than {busy_seconds:g} s; end that "
-            "process, or wait longer with busy_seconds=…"
-        )
+        return StoreLocked.by_writer(path, busy_seconds)
     if primary == sqlite3.SQLITE_FULL:
-        return StoreFull(
-            f"there is no room left for {path} to grow ({exc}); what was committed is kept. Make room and go on"
-        )
+        return StoreFull.disk(path, exc)
     if primary == sqlite3.SQLITE_READONLY:
-        return StoreUnavailable(f"{path} or its folder is read-only ({exc}); give write access, or copy it elsewhere")
-    no_text = any(said in str(exc) for said in ("JSON cannot hold BLOB", "Could not decode to UTF-8"))
+        return StoreUnavailable.read_only_file(path, exc)
+    no_text = any(text in str(exc) for text in ("JSON cannot hold BLOB", "Could not decode to UTF-8"))
     if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or no_text:
-        return damaged(path, exc)
+        return StoreFormatError.damaged_file(path, exc)
     if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
-        return StoreUnavailable(f"{path} cannot be read or written ({exc}); look at its folder's permissions and disk")
+        return StoreUnavailable.broken_file(path, exc)
     return exc
-
-
-def damaged(path: Path, why: object) -> StoreFormatError:
-    return StoreFormatError(
-        f"{path} is damaged ({why}); put a copy in its place, or save what can be read: sqlite3 {path} .recover"
-    )

@@ -1,4 +1,4 @@
-"""What must hold of a file before it is taken for a store."""
+"""Checks of a file before a store uses it."""
 
 from __future__ import annotations
 
@@ -8,86 +8,75 @@ from typing import Final
 
 from ..._errors import StoreFormatError, StoreUnavailable
 from .._sql import TABLES
-from ._connection import SqliteConnection, damaged
+from ._connection import SqliteConnection
 
 APPLICATION_ID: Final = 0x4C547269
-"""Says that a SQLite file is ours: "LTri"."""
+"""Marks a SQLite file as a store: "LTri"."""
 
 _MAGIC: Final = b"SQLite format 3\0"
 
 
 def check_path(path: Path) -> None:
-    """Refuse what cannot be a store before SQLite touches it.
+    """Validate a path before SQLite touches it.
 
     Raises:
-        StoreUnavailable: the folder is not there, or the path is a folder, a pipe or a device.
-        StoreFormatError: the file is no SQLite file.
+        StoreUnavailable: the folder does not exist, or the path is a folder, a pipe or a device.
+        StoreFormatError: the file is not a SQLite file.
     """
-    folder = path.parent
-    if not folder.is_dir():
-        raise StoreUnavailable(
-            f"the folder {folder} of the store {path.name} does not exist; make it first: mkdir -p {folder}"
-        )
+    if not path.parent.is_dir():
+        raise StoreUnavailable.no_folder(path)
     if path.is_dir():
-        raise StoreUnavailable(f"{path} is a directory; give the path of a file in it: {path / 'runs.db'}")
+        raise StoreUnavailable.directory(path)
     if not path.exists():
         return
     if not path.is_file():
-        # Opening a pipe would wait for somebody to write into it.
-        raise StoreUnavailable(f"{path} is a pipe or a device; give the path of a store, or of no file yet")
+        # Opening a pipe would block until another process writes to it.
+        raise StoreUnavailable.special_file(path)
     try:
         with path.open("rb") as file:
             begins = file.read(len(_MAGIC))
     except OSError as exc:
-        raise StoreUnavailable(f"{path} cannot be read: {exc.strerror}; look at its permissions") from exc
+        raise StoreUnavailable.unreadable(path, exc.strerror) from exc
     if begins and begins != _MAGIC:
-        raise StoreFormatError(
-            f"{path} is no SQLite file (it begins with {begins!r}); give the path of a store, or of no file yet"
-        )
+        raise StoreFormatError.not_sqlite(path, begins)
 
 
 def check_schema(connection: SqliteConnection, path: Path, newest: int) -> int:
-    """Give the version of the schema, 0 for a new file.
+    """Return the version of the schema, 0 for a new file.
 
-    Asked of SQLite and not read from the file, since after a crash it may be in the log.
+    It is asked of SQLite, not read from the file's header, because after a crash it may still be in the log.
 
     Args:
-        connection: to the file.
-        path: of the file, for errors.
+        connection: a connection to the file.
+        path: the file's path, for errors.
         newest: the newest version of the schema that this version of the package knows.
 
     Raises:
-        StoreFormatError: the file is of another program, or of a newer version of this one.
+        StoreFormatError: the file belongs to another program or to a newer version of this package, or is damaged.
     """
     [[application]] = connection.run("PRAGMA application_id")
     [[version]] = connection.run("PRAGMA user_version")
     if application != APPLICATION_ID:
         tables = [name for [name] in connection.run("SELECT name FROM sqlite_master WHERE type = 'table' LIMIT 5")]
         if application or version or tables:
-            named = f" with the tables {', '.join(tables)}" if tables else ""
-            raise StoreFormatError(
-                f"{path} is a SQLite file of another program{named}; give the path of a store, or of no file yet"
-            )
+            raise StoreFormatError.foreign_file(path, tables)
         return 0
     if version > newest:
-        raise StoreFormatError(
-            f"{path} was made by a newer version of lightning_trio: its schema is {version}, this one knows "
-            f"{newest}; upgrade with: pip install -U lightning-trio"
-        )
+        raise StoreFormatError.newer(path, version, newest)
     if version < 1:
-        raise damaged(path, f"its schema has the version {version}")
+        raise StoreFormatError.damaged_schema(path, version)
     return int(version)
 
 
 def check_tables(connection: SqliteConnection, path: Path) -> None:
-    """Refuse a store that lacks tables.
+    """Validate that all tables exist.
 
     Raises:
-        StoreFormatError: naming them.
+        StoreFormatError: tables are missing; the message names them.
     """
-    there = {name for [name] in connection.run("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if missing := sorted({*TABLES, "counters"} - there):
-        raise damaged(path, f"without the tables {', '.join(missing)}")
+    existing = {name for [name] in connection.run("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if missing := sorted({*TABLES, "counters"} - existing):
+        raise StoreFormatError.damaged_tables(path, missing)
 
 
 if sqlite3.sqlite_version_info < (3, 35):  # pragma: no cover

@@ -1,4 +1,4 @@
-"""The store in a SQLite file: durable, for several processes of one machine."""
+"""The store in a SQLite file: durable, for several processes on one machine."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from ._connection import SqliteConnection
 from ._file import APPLICATION_ID, check_path, check_schema, check_tables
 
 Synchronous = Literal["full", "normal"]
-_LOOK_SECONDS: Final = 0.05
-"""How often to look, while somebody waits, whether another process has committed something."""
+_POLL_SECONDS: Final = 0.05
+"""How often to check, during a wait, whether another process has committed."""
 
 _LONGEST_NAME: Final = 200
-"""How many bytes a run's name may take; file systems take 255 for a name, and ``.db-wal`` is added to it."""
+"""The longest name of a run, in bytes; file systems allow 255, and ``.db-wal`` is appended."""
 
 
 @public
 class SqliteLightningStore(SqlLightningStore):
     """Keep everything in one SQLite file, so that a run survives its process.
 
-    All that is acknowledged is on disk. Several processes of one machine may use the file at once; not over a network
+    An acknowledged call is on disk. Several processes on one machine may use the file at once, but not over a network
     file system.
 
     Args:
-        path: the file; it is made if it is not there, in a folder that is.
-        synchronous: ``"full"``: what was acknowledged survives a power cut. ``"normal"``: it survives a crash of the
-            process, but a power cut may lose the last commits (never the file).
-        max_payload_bytes: the most bytes that a task, a resources snapshot or the spans of an attempt may take.
-        busy_seconds: how long to wait for another process that writes.
+        path: the file; created if it does not exist, in a folder that does.
+        synchronous: with ``"full"``, acknowledged calls survive a power cut. With ``"normal"``, they survive a crash of
+            the process, but a power cut may lose the last commits (never the file).
+        max_payload_bytes: the size limit of a task, a resources snapshot or the spans of an attempt, in bytes.
+        busy_seconds: how long to wait while another process writes, in seconds.
 
     >>> import tempfile, trio
     >>> async def main() -> list[str]:
@@ -62,25 +62,25 @@ class SqliteLightningStore(SqlLightningStore):
         if not busy_seconds >= 0:
             raise ValueError(f"busy_seconds={busy_seconds!r} is negative; give seconds, 0 for no wait")
         if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
-            raise TypeError(f"path={path!r} is no path of a file; give a str or a pathlib.Path, such as 'runs.db'")
+            raise TypeError(f"path={path!r} is not the path of a file; give a str or a pathlib.Path, such as 'runs.db'")
         if os.fspath(path) in ("", ":memory:"):
-            raise ValueError(f"path={path!r} names no file; for a store in memory use InMemoryLightningStore()")
+            raise ValueError(f"path={path!r} does not name a file; for a store in memory use InMemoryLightningStore()")
         self.path: Path = Path(path)
         self._synchronous = synchronous
         self._busy_seconds = busy_seconds
-        self._makes_folder = False
+        self._creates_folder = False
         self._watched: SqliteConnection | None = None
         self._commits_seen = 0
         self._in_doubt = False
 
     @classmethod
     def of_run(cls, name: str, folder: str | os.PathLike[str] = "runs") -> Self:
-        """Give the store of a named run, ``runs/{name}.db``; the folder is made when it is opened."""
+        """Return the store of a named run, ``runs/{name}.db``; opening it creates the folder."""
         unfit = name.startswith(".") or any(character in name for character in '/\\:*?"<>|')
         if not name or unfit or len(name.encode(errors="replace")) > _LONGEST_NAME:
             raise ValueError(f"run_name={name!r} cannot be the name of a file; use letters, digits, spaces, - and _")
         store = cls(Path(folder) / f"{name}.db")
-        store._makes_folder = True
+        store._creates_folder = True
         return store
 
     @one_line
@@ -88,11 +88,11 @@ class SqliteLightningStore(SqlLightningStore):
         return f"<{type(self).__name__} {self.path}: {'open' if self.is_open else 'closed'}>"
 
     async def vacuum(self) -> None:
-        """Give back to the file system the room of what was removed; nobody else may write meanwhile.
+        """Return the space of removed rows to the file system; other writers wait meanwhile.
 
         Raises:
             StoreLocked: another process uses the file.
-            StoreFull: there is no room for the copy that is made on the way.
+            StoreFull: the disk has no room for the copy that SQLite makes.
         """
         self._check_open()
         await trio.to_thread.run_sync(self._vacuum)
@@ -105,7 +105,7 @@ class SqliteLightningStore(SqlLightningStore):
         finally:
             connection.close()
 
-    # What SQLite does in its own way.
+    # Specific to SQLite.
 
     @property
     def _where(self) -> str:
@@ -115,7 +115,7 @@ class SqliteLightningStore(SqlLightningStore):
         return SqliteConnection(self.path, self._busy_seconds)
 
     def _open_writer(self) -> Connection:
-        if self._makes_folder:
+        if self._creates_folder:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         check_path(self.path)
         connection = self._connect()
@@ -130,15 +130,12 @@ class SqliteLightningStore(SqlLightningStore):
         check_schema(connection, self.path, len(MIGRATIONS))
         [mode] = connection.run("PRAGMA journal_mode = WAL")
         if mode[0] != "wal":
-            raise StoreUnavailable(
-                f"{self.path} is on a file system where processes cannot share memory (SQLite's journal mode is "
-                f"{mode[0]!r} there); put the store on a local disk"
-            )
+            raise StoreUnavailable.no_shared_memory(self.path, mode[0])
         connection.run(f"PRAGMA synchronous = {self._synchronous.upper()}")
         connection.run("PRAGMA wal_autocheckpoint = 4000")
         connection.begin(write=True)
         try:
-            # Again, now that nobody else can be at it.
+            # Again, now under the write lock.
             version = check_schema(connection, self.path, len(MIGRATIONS))
             if version < len(MIGRATIONS):
                 new = migrate(connection, version, MIGRATIONS)
@@ -158,14 +155,14 @@ class SqliteLightningStore(SqlLightningStore):
 
     async def _wait_foreign(self) -> None:
         while True:
-            await trio.sleep(_LOOK_SECONDS)
+            await trio.sleep(_POLL_SECONDS)
             if not self.is_open or self._changed():
                 return
 
     def _changed(self) -> bool:
-        """Tell whether another process has committed something; may be wrong once after commits of this one.
+        """Whether another process has committed; may be wrong once after commits of this process.
 
-        Which of the two it was, only the connection that commits can tell, and does with its next commit.
+        The watching connection cannot distinguish the two. The writing connection can, and does at its next commit.
         """
         if self._watched is None:
             self._watched = self._connect()
@@ -182,7 +179,7 @@ class SqliteLightningStore(SqlLightningStore):
         return changed or in_doubt
 
     async def on_close(self) -> None:
-        # Before the connection that writes: the last one to be closed moves the log into the file.
+        # Before the writing connection: the last one to close moves the log into the file.
         watched, self._watched = self._watched, None
         if watched is not None:
             watched.close()
