@@ -24,8 +24,7 @@ def choose_run(runs: Sequence[Run], wanted: Run, resume: bool | str, *, force: b
     if isinstance(resume, str):
         run = next((run for run in runs if run.run_id == resume), None)
         if run is None:
-            known = ", ".join(run.run_id for run in runs[-5:]) or "none"
-            raise ResumeError(f"resume={resume!r}: the store has no such run; the latest it has: {known}")
+            raise ResumeError.unknown(resume, [run.run_id for run in runs[-5:]])
         return _checked(run, wanted, force)
     mine = [run for run in runs if wanted.name is None or run.name == wanted.name]
     unfinished = [run for run in mine if run.status != "finished"]
@@ -39,10 +38,7 @@ def choose_run(runs: Sequence[Run], wanted: Run, resume: bool | str, *, force: b
 
 def _checked(run: Run, wanted: Run, force: bool) -> Run:
     if not force and (found := differences(run, wanted)):
-        raise ResumeError(
-            f"{run.run_id} cannot be resumed as it is: {'; '.join(found)}. Give it what it was begun with, begin a new "
-            f'run with resume=False, or go on all the same: fit(…, resume="{run.run_id}", force_resume=True)'
-        )
+        raise ResumeError.differs(run.run_id, found)
     return run
 
 
@@ -93,6 +89,4 @@ def check_run(known: Run | None, new: Run) -> None:
     if known is None or new.takeovers > known.takeovers:
         return
     if new.takeovers < known.takeovers or new.worker_id != known.worker_id:
-        raise StaleRun(
-            f"{new.run_id} has been taken up by {known.worker_id}; what {new.worker_id} still reports of it is refused"
-        )
+        raise StaleRun.taken_up(new.run_id, known.worker_id, new.worker_id)

@@ -190,7 +190,7 @@ def begin_attempt(position: Position) -> Move:
         StaleAttempt: the rollout has ended.
     """
     if position.status in TERMINAL_ROLLOUT:
-        raise StaleAttempt(f"rollout {position.rollout_id} is {position.status}; enqueue its task again instead")
+        raise StaleAttempt.start(position.rollout_id, position.status)
     before = position.attempt_status
     return _BEGUN if before is None or before in TERMINAL_ATTEMPT else _SUPERSEDING
 
@@ -234,9 +234,7 @@ def change_rollout(position: Position, status: RolloutStatus) -> Move | None:
     if status not in _ROLLOUT_STATUSES:
         raise ValueError(f"status={status!r} is no rollout status; there are {_ROLLOUT_STATUSES}")
     if position.status in TERMINAL_ROLLOUT:
-        raise StaleAttempt(
-            f"rollout {position.rollout_id} is {position.status} and stays so; it cannot become {status}"
-        )
+        raise StaleAttempt.rollout(position.rollout_id, position.status, status)
     if status in TERMINAL_ROLLOUT:
         runs = position.attempt_id is not None and _runs(position, position.attempt_id)
         return Move(status, cast("AttemptStatus", status) if runs else None)
@@ -262,10 +260,7 @@ def change_attempt(position: Position, attempt_id: str, before: AttemptStatus, s
     if status not in _ATTEMPT_STATUSES:
         raise ValueError(f"status={status!r} is no attempt status; there are {_ATTEMPT_STATUSES}")
     if not _runs(position, attempt_id):
-        raise StaleAttempt(
-            f"attempt {attempt_id} of rollout {position.rollout_id} is {before}, its rollout {position.status}: it can "
-            f"no longer become {status}"
-        )
+        raise StaleAttempt.attempt(position.rollout_id, attempt_id, before, position.status, status)
     return _ended(position, status, RETRY_NOW)
 
 

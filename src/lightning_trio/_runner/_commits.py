@@ -83,7 +83,7 @@ class Commits:
             raise ended.stop
         if self._failed:
             await trio.lowlevel.checkpoint_if_cancelled()
-            raise RunnerClosed("the runner was closed by an error of its store, which is raised where it was opened")
+            raise RunnerClosed.by_store()
         return waiter.status
 
     @contextmanager

@@ -283,7 +283,7 @@ class Engine:
             RunnerClosed: it is.
         """
         if self._closing:
-            raise RunnerClosed("the runner was closed while this went on; keep it inside `async with runner:`")
+            raise RunnerClosed.meanwhile("`async with runner:`")
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:

@@ -106,10 +106,7 @@ class Fit:
         driver = next((worker for worker in workers if worker.worker_id == run.worker_id), None)
         mine = self._settings.worker_id
         if driver is not None and driver.worker_id != mine and is_alive(driver):
-            raise ResumeError(
-                f"{run.run_id} is being worked on by {describe_worker(driver)}. Let it end, or, if it was "
-                f"cut off, wait until its lease of {driver.lease_seconds:.0f} s runs out"
-            )
+            raise ResumeError.driven(run.run_id, describe_worker(driver), driver.lease_seconds or 0.0)
         # Of those on other machines nothing is known until their leases run out.
         await end_leases(
             self._store, [worker for worker in workers if worker.worker_id != mine and is_of_dead_process(worker)]
@@ -121,7 +118,7 @@ class Fit:
         try:
             await self._store.put([taken])
         except StaleRun as exc:
-            raise ResumeError(f"{run.run_id} has just been taken up by another process; let it end") from exc
+            raise ResumeError.just_taken(run.run_id) from exc
         return taken
 
     async def _initial(self, run: Run) -> ResourcesUpdate | None:
@@ -325,7 +322,4 @@ async def _run_unprotected(algorithm: Algorithm, datasets: Datasets) -> Any:
         sign = find_asyncio_sign(exc)
         if sign is None:
             raise
-        raise AsyncioAgentError(
-            f"the algorithm {algorithm.name} is written for asyncio ({sign}), and algorithms run in Trio: call "
-            "trio.sleep, trio.open_nursery and the like instead of asyncio's"
-        ) from exc
+        raise AsyncioAgentError.by_algorithm(algorithm.name, str(sign)) from exc

@@ -195,12 +195,9 @@ class Runner:
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
         if not trio.lowlevel.in_trio_task():
-            raise NotInTrio(
-                "a runner runs in Trio, and this is no task of Trio's; write trio.run(runner.fit, train_dataset), or, "
-                "in a program of asyncio, async with embed.open_asyncio(runner) as r: await r.fit(train_dataset)"
-            )
+            raise NotInTrio.runner()
         if self._stack is not None:
-            raise UsageError("this runner is open already; one `async with runner:` is enough")
+            raise UsageError.open_already("async with runner")
         self._stack = AsyncExitStack()
         try:
             await self._stack.enter_async_context(self._open())
@@ -265,7 +262,7 @@ class Runner:
 
     def _opened(self, call: str) -> Engine:
         if self._engine is None:
-            raise RunnerClosed(f"the runner is not open; write: {call}")
+            raise RunnerClosed.not_open(call)
         return self._engine
 
     # One rollout, many rollouts, a queue.
@@ -385,13 +382,13 @@ class Runner:
             ResumeError: the run to resume is another agent's or dataset's, unknown, or being worked on.
         """
         if train_dataset is None and val_dataset is None and isinstance(self.options.algorithm, Baseline):
-            raise DatasetError("fit() got no dataset; write: trio.run(runner.fit, [task, …])")
+            raise DatasetError.none_given()
         check_dataset("train_dataset", train_dataset)
         check_dataset("val_dataset", val_dataset)
         if not isinstance(resume, bool | str):
-            raise UsageError(f"resume={resume!r}; give True, False, or the id of a run, such as 'run-0123456789ab'")
+            raise UsageError.argument("resume", resume, "True, False, or the id of a run, such as 'run-0123456789ab'")
         if force_resume and resume is False:
-            raise UsageError("force_resume=True does nothing without resume=True or the id of a run")
+            raise UsageError.force_without_resume()
         datasets = Datasets.of(train_dataset, val_dataset)
         resumption = Resumption(resume, force_resume)
         if self._engine is not None:
@@ -418,4 +415,4 @@ async def _opened(store: LightningStore) -> AsyncGenerator[None]:
 
 def _check_limit(limit: int | None) -> None:
     if limit is not None and (not isinstance(limit, int) or limit < 0):
-        raise UsageError(f"limit={limit!r}; give how many attempts to look at, from 0")
+        raise UsageError.argument("limit", limit, "how many attempts to look at, from 0")

@@ -32,7 +32,7 @@ class RolloutStream:
         ahead: int,
     ) -> None:
         if not isinstance(tasks, Iterable | AsyncIterable):
-            raise DatasetError(f"stream() takes an iterable or async iterable of tasks, not {tasks!r}")
+            raise DatasetError.not_iterable(tasks)
         self._engine = engine
         self._tasks = tasks
         self._prepare = prepare
@@ -53,7 +53,7 @@ class RolloutStream:
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
         if self._entered:
-            raise UsageError("a stream is entered once; call runner.stream(tasks) again for another pass")
+            raise UsageError.entered_twice("runner.stream(tasks)")
         self._entered = True
         self._engine.check_open()
         resources_id = await self._prepare()
@@ -77,10 +77,7 @@ class RolloutStream:
 
     async def __anext__(self) -> CompletedRollout:
         if self._stack is None:
-            raise UsageError(
-                "a stream was read without being entered; write: async with runner.stream(tasks) as results: "
-                "async for done in results: …"
-            )
+            raise UsageError.not_entered("runner.stream(tasks)")
         try:
             completed = await self._receive.receive()
         except trio.EndOfChannel:

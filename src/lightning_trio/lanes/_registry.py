@@ -55,7 +55,7 @@ def resolve_lane(agent: str, fn: Callable[..., Any], runs_in: str | None) -> str
     if runs_in is None:
         return "trio" if is_async_function(fn) else "thread"
     if runs_in not in _lanes:
-        raise UnsupportedLane(f"the agent {agent} has runs_in={runs_in!r}; there are {', '.join(_lanes)}")
+        raise UnsupportedLane.unknown(agent, runs_in, _lanes)
     _lanes[runs_in].check(agent, fn)
     return runs_in
 

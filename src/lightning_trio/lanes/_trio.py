@@ -46,10 +46,7 @@ def check_async(agent: str, fn: Callable[..., Any], lane: str) -> None:
         UnsupportedLane: it is not.
     """
     if not is_async_function(fn):
-        raise UnsupportedLane(
-            f"the agent {agent} is a plain function and would block the event loop with runs_in={lane!r}; leave "
-            "runs_in out, which runs it in a worker thread, or write async def"
-        )
+        raise UnsupportedLane.for_async(agent, lane)
 
 
 class _Task(NamedTuple):
@@ -88,13 +85,7 @@ async def run_natively(bound: BoundAgent, task: Any, arguments: Mapping[str, Any
         sign = find_asyncio_sign(exc)
         if sign is None:
             raise
-        how = 'Declare it with @agl.rollout(runs_in="asyncio")'
-        if bound.in_class:
-            how = 'Set runs_in = "asyncio" in its class'
-        raise AsyncioAgentError(
-            f"the agent {bound.name} is written for asyncio ({sign}) and ran in Trio. {how}, or call trio.sleep, "
-            "trio.open_nursery and the like instead of asyncio's"
-        ) from exc
+        raise AsyncioAgentError.by_agent(bound.name, str(sign), is_method=bound.in_class) from exc
 
 
 def _task_place(task: trio.lowlevel.Task, outer_nurseries: int, loop_thread: int, depth: int) -> RunningTask | None:

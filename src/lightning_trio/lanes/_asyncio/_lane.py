@@ -97,10 +97,7 @@ class OpenAsyncioLane(OpenLane):
             sign = find_trio_sign(exc)
             if sign is None:
                 raise
-            raise UnsupportedLane(
-                f'the agent {call.bound.name} has runs_in="asyncio" and calls Trio, which does not run there ({sign}). '
-                "Leave runs_in out, or call asyncio.sleep, asyncio.TaskGroup and the like instead of Trio's"
-            ) from exc
+            raise UnsupportedLane.calls_trio(call.bound.name, str(sign)) from exc
         except trio.Cancelled:
             if not made.ended and made.raise_cancel is not None:
                 call.abandoned = made
@@ -145,7 +142,7 @@ class OpenAsyncioLane(OpenLane):
         logger.error("the asyncio loop of the agents died with %r; later calls get another", exc)
         self._replace(bridge)
         for call in [*bridge.calls, *bridge.abandoned]:
-            error = AgentError(f"the asyncio loop that the agent ran on died: {exc!r}")
+            error = AgentError.loop_died(exc)
             error.__cause__ = exc
             call.finish(outcome.Error(error))
 
