@@ -27,7 +27,7 @@ _UNNOTICED_SECONDS = 1.0
 """How long a signal may go without Trio's loop acting on it."""
 
 
-class Work:
+class StoppableCall:
     """A call that begins attempts: first of all it must not begin more."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Work:
         self._ended = trio.Event()
 
     @property
-    def ending(self) -> bool:
+    def stopping(self) -> bool:
         """Whether a signal has come."""
         return self._deadline < float("inf")
 
@@ -46,28 +46,28 @@ class Work:
         """Begin attempts within the block, to run within `attempts`; a signal leaves the block at once."""
         self._attempts = attempts
         with trio.CancelScope() as self._claims:
-            if self.ending:
-                self.end_by(self._deadline)
+            if self.stopping:
+                self.stop_by(self._deadline)
             yield
 
-    def end_within(self, scope: trio.CancelScope) -> None:
+    def stop_within(self, scope: trio.CancelScope) -> None:
         """Let the end of the grace period, or a second signal, cancel `scope`."""
         self._attempts = scope
-        if self.ending:
-            self.end_by(self._deadline)
+        if self.stopping:
+            self.stop_by(self._deadline)
 
     async def wait_others(self) -> None:
-        """Wait until all works in the program have ended their attempts, for the first to leave cancels the others.
+        """Wait until all calls in the program have ended their attempts, for the first to leave cancels the others.
 
         Returns at once if no signal has come, and at the end of the grace period.
         """
         self.end()
-        if not self.ending:
+        if not self.stopping:
             return
         with trio.CancelScope(deadline=self._deadline) as self._attempts:
-            for stop in STOPPING.members:
-                for work in tuple(stop.works):
-                    await work.wait_ended()
+            for shutdown in STOP_SIGNALS.members:
+                for call in tuple(shutdown.calls):
+                    await call.wait_ended()
 
     async def wait_ended(self) -> None:
         """Wait until its attempts have ended."""
@@ -78,7 +78,7 @@ class Work:
         """Note that its attempts have ended."""
         self._ended.set()
 
-    def end_by(self, deadline: float) -> None:
+    def stop_by(self, deadline: float) -> None:
         """Begin no more, and cancel what runs at `deadline`."""
         self._deadline = deadline
         if self._claims is not None:
@@ -87,7 +87,7 @@ class Work:
             self._attempts.deadline = min(self._attempts.deadline, deadline)
 
 
-class Stop:
+class GracefulShutdown:
     """How an open runner is stopped by signals.
 
     Args:
@@ -98,7 +98,7 @@ class Stop:
     def __init__(self, grace_seconds: float, running: Callable[[], int]) -> None:
         self._grace_seconds = grace_seconds
         self._running = running
-        self.works: set[Work] = set()
+        self.calls: set[StoppableCall] = set()
         """What there is to stop."""
         self._signum: int | None = None
         self._deadline = float("inf")
@@ -107,44 +107,44 @@ class Stop:
         """How many signals have come since there is something to stop."""
 
     @contextmanager
-    def working(self) -> Generator[Work]:
+    def stoppable(self) -> Generator[StoppableCall]:
         """Let signals stop what goes on within the block; its end raises what they stand for.
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed.
             Terminated: SIGTERM came.
         """
-        work = Work()
+        call = StoppableCall()
         if self._signum is not None:
-            work.end_by(self._deadline)
-        self.works.add(work)
+            call.stop_by(self._deadline)
+        self.calls.add(call)
         try:
-            yield work
+            yield call
             if self._signum is not None:
-                raise interruption(self._signum)
+                raise exception_for(self._signum)
         finally:
-            self.works.discard(work)
-            work.end()
-            if not self.works:
+            self.calls.discard(call)
+            call.end()
+            if not self.calls:
                 self._signum, self._deadline, self.signals = None, float("inf"), 0
 
     def begin(self, signum: int) -> None:
         """Begin nothing more, and give what runs its time."""
         self._signum = signum
-        self._say(signum)
-        self._end_by(trio.current_time() + self._grace_seconds)
+        self._log(signum)
+        self._stop_by(trio.current_time() + self._grace_seconds)
 
-    def hurry(self, signum: int) -> None:
+    def cancel_now(self, signum: int) -> None:
         """Cancel what runs at once."""
         self._signum = signum
-        self._end_by(trio.current_time())
+        self._stop_by(trio.current_time())
 
-    def _end_by(self, deadline: float) -> None:
+    def _stop_by(self, deadline: float) -> None:
         self._deadline = deadline
-        for work in self.works:
-            work.end_by(deadline)
+        for call in self.calls:
+            call.stop_by(deadline)
 
-    def _say(self, signum: int) -> None:
+    def _log(self, signum: int) -> None:
         running = self._running()
         if not running:
             return
@@ -160,7 +160,7 @@ class Stop:
         )
 
 
-def interruption(signum: int) -> BaseException:
+def exception_for(signum: int) -> BaseException:
     """Give what a signal stands for."""
     return KeyboardInterrupt() if signum == signal.SIGINT else Terminated()
 
@@ -168,21 +168,21 @@ def interruption(signum: int) -> BaseException:
 # In the handler.
 
 
-def _on_signal(signum: int, frame: FrameType | None, stops: Sequence[Stop]) -> None:
-    working = [stop for stop in stops if stop.works]
+def _on_signal(signum: int, frame: FrameType | None, shutdowns: Sequence[GracefulShutdown]) -> None:
+    working = [shutdown for shutdown in shutdowns if shutdown.calls]
     if not working:
-        _act_as_before(signum, frame)
+        _act_as_replaced(signum, frame)
         return
-    again = any(stop.signals for stop in working)
-    for stop in working:
-        stop.signals += 1
+    again = any(shutdown.signals for shutdown in working)
+    for shutdown in working:
+        shutdown.signals += 1
     if again and not trio.lowlevel.currently_ki_protected():
-        raise interruption(signum)
-    _ask_loop(working, signum, again=again)
+        raise exception_for(signum)
+    _request(working, signum, again=again)
 
 
-def _act_as_before(signum: int, frame: FrameType | None) -> None:
-    before = STOPPING.replaced.get(signum, signal.SIG_DFL)
+def _act_as_replaced(signum: int, frame: FrameType | None) -> None:
+    before = STOP_SIGNALS.replaced.get(signum, signal.SIG_DFL)
     if callable(before):
         before(signum, frame)
     else:
@@ -190,29 +190,29 @@ def _act_as_before(signum: int, frame: FrameType | None) -> None:
         signal.raise_signal(signum)
 
 
-def _ask_loop(stops: Sequence[Stop], signum: int, *, again: bool) -> None:
+def _request(shutdowns: Sequence[GracefulShutdown], signum: int, *, again: bool) -> None:
     noticed = _thread.allocate_lock()
     noticed.acquire()
 
     def act() -> None:
         noticed.release()
-        working = [stop for stop in stops if stop.works]
-        for stop in working:
+        working = [shutdown for shutdown in shutdowns if shutdown.calls]
+        for shutdown in working:
             if again:
-                stop.hurry(signum)
+                shutdown.cancel_now(signum)
             else:
-                stop.begin(signum)
+                shutdown.begin(signum)
         if not working and not again:
             # What was to be stopped has ended by itself since; the signal is for the rest of the program, then.
             signal.raise_signal(signum)
 
     # All runners open in the main thread run in the same loop.
-    stops[0].token.run_sync_soon(act)
+    shutdowns[0].token.run_sync_soon(act)
     # Not `threading.Thread`: it takes locks, which the code that was interrupted may hold.
-    _thread.start_new_thread(_raise_again_unless, (noticed, signum))
+    _thread.start_new_thread(_raise_again_unless_noticed, (noticed, signum))
 
 
-def _raise_again_unless(noticed: _thread.LockType, signum: int) -> None:
+def _raise_again_unless_noticed(noticed: _thread.LockType, signum: int) -> None:
     if noticed.acquire(timeout=_UNNOTICED_SECONDS):
         return
     if hasattr(signal, "pthread_kill"):
@@ -222,14 +222,14 @@ def _raise_again_unless(noticed: _thread.LockType, signum: int) -> None:
         signal.raise_signal(signum)
 
 
-def _is_pythons_or_trios(handler: object) -> bool:
+def _is_replaceable(handler: object) -> bool:
     if handler is signal.default_int_handler:
         return True
     # Trio's is a function within a method and can be told by its module only.
     return getattr(handler, "__module__", None) == "trio._core._ki"
 
 
-STOPPING: SharedHandler[Stop] = SharedHandler(
-    _on_signal, {signal.SIGINT: _is_pythons_or_trios, signal.SIGTERM: is_default}
+STOP_SIGNALS: SharedHandler[GracefulShutdown] = SharedHandler(
+    _on_signal, {signal.SIGINT: _is_replaceable, signal.SIGTERM: is_default}
 )
 """Ctrl-C and SIGTERM stop all runners that are open in the main thread."""

@@ -45,22 +45,22 @@ class SharedHandler(Generic[T]):
             yield
             return
         self.members.append(member)
-        self._put_in()
+        self._install()
         try:
             yield
         finally:
             self.members.remove(member)
             if not self.members:
-                self._take_out()
+                self._uninstall()
 
-    def _put_in(self) -> None:
+    def _install(self) -> None:
         for signum, may_replace in self._replaces.items():
             present = signal.getsignal(signum)
             if signum not in self.replaced and may_replace(present):
                 self.replaced[signum] = present
                 signal.signal(signum, self._handler)
 
-    def _take_out(self) -> None:
+    def _uninstall(self) -> None:
         while self.replaced:
             signum, before = self.replaced.popitem()
             # Somebody may have put in a handler of theirs meanwhile, which is to stay.
@@ -102,7 +102,7 @@ def _write(text: str) -> None:
         data = data[os.write(file, data) :]
 
 
-DESCRIBING: SharedHandler[Callable[[], str]] = SharedHandler(
+STATUS_SIGNAL: SharedHandler[Callable[[], str]] = SharedHandler(
     _print_descriptions, {signal.SIGUSR1: is_default} if hasattr(signal, "SIGUSR1") else {}
 )
 """``kill -USR1`` prints what all open runners do."""

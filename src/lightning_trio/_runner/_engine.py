@@ -15,7 +15,7 @@ import trio
 
 from .._concurrency import FlatNursery
 from .._errors import RunnerClosed, StaleAttempt
-from .._host import Stop
+from .._host import GracefulShutdown
 from .._lifecycle import TERMINAL_ROLLOUT
 from .._records import (
     REPORTER_RETRIES,
@@ -69,7 +69,7 @@ class Engine:
         self._workers = workers
         self.bindings = workers.bindings
         self.commits = Commits(store, self._committed)
-        self.stop = Stop(settings.grace_seconds, lambda: len(workers.live))
+        self.shutdown = GracefulShutdown(settings.grace_seconds, lambda: len(workers.live))
         self._closing = False
         self._calls: set[trio.CancelScope] = set()
         self._on_failure: dict[str | None, Callable[[], None]] = {}
@@ -120,16 +120,16 @@ class Engine:
         """Claim and run the queue's rollouts until cancelled; then wait for none, requeue what runs.
 
         Raises:
-            KeyboardInterrupt, Terminated: stopped by a signal, after the grace period; see `Stop`.
+            KeyboardInterrupt, Terminated: stopped by a signal, after the grace period; see `GracefulShutdown`.
         """
         host = host_link()
-        with self._call(), self.stop.working() as work:
+        with self._call(), self.shutdown.stoppable() as call:
             # Flat, for a Ctrl-C that is raised in an agent's code is to leave it plain.
             async with FlatNursery() as nursery:
-                with work.claiming(nursery.cancel_scope):
+                with call.claiming(nursery.cancel_scope):
                     await self._claim_all(run_id, host, nursery)
-            await work.wait_others()
-            if not work.ending:
+            await call.wait_others()
+            if not call.stopping:
                 # Whoever waits for rollouts would do so for ever.
                 raise RuntimeError("working off the queue ended, though nothing had ended it; please report this")
 

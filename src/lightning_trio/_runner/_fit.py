@@ -146,10 +146,10 @@ class Fit:
 
         limit = await self._failure_limit(run)
         try:
-            with self._engine.stop.working() as work:
+            with self._engine.shutdown.stoppable() as call:
                 async with FlatNursery() as nursery:
                     # Whatever the algorithm waits for, the end of the grace period or a second signal ends it.
-                    work.end_within(nursery.cancel_scope)
+                    call.stop_within(nursery.cancel_scope)
                     nursery.start_soon(_note_time, session, elapsed)
                     await self._run_limited(session, store, limit)
                     nursery.cancel_scope.cancel()

@@ -11,7 +11,7 @@ import trio
 
 from .._agents import LitAgent, as_agent
 from .._errors import DatasetError, NotInTrio, RunnerClosed, UsageError
-from .._host import DESCRIBING, STOPPING, relaxed_gc
+from .._host import STATUS_SIGNAL, STOP_SIGNALS, relaxed_gc
 from .._ids import random_bits
 from .._public import public
 from .._records import (
@@ -238,7 +238,7 @@ class Runner:
         self.agent.set_runner(self)
         self._engine = engine
         try:
-            with DESCRIBING.joined(self.describe), STOPPING.joined(engine.stop):
+            with STATUS_SIGNAL.joined(self.describe), STOP_SIGNALS.joined(engine.shutdown):
                 yield
         finally:
             self._engine = None

@@ -88,14 +88,14 @@ class RolloutStream:
 
     async def _start_all(self, resources_id: str | None) -> None:
         # Closed by plain `with`: the checkpoint in `async with` could swap an error of the source for a cancellation.
-        with self._send, self._engine.stop.working() as work, trio.CancelScope() as scope:
+        with self._send, self._engine.shutdown.stoppable() as call, trio.CancelScope() as scope:
             async with FlatNursery() as nursery:
-                with work.claiming(scope):
+                with call.claiming(scope):
                     await self._start_each(resources_id, nursery)
-            while work.ending and self._receive.statistics().current_buffer_used:
+            while call.stopping and self._receive.statistics().current_buffer_used:
                 self._read = trio.Event()
                 await self._read.wait()
-            await work.wait_others()
+            await call.wait_others()
 
     async def _start_each(self, resources_id: str | None, nursery: trio.Nursery) -> None:
         # A place is taken before its task is read, so nothing is read that cannot be started soon.
