@@ -1,4 +1,4 @@
-"""The operating-system process that runners are guests in: signals, interrupts, identity, garbage collector."""
+"""The operating-system process that runners share with a host program: signals, identity, garbage collector."""
 
 from ._gc import relaxed_gc as relaxed_gc
 from ._identity import is_dead as is_dead

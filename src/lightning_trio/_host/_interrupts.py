@@ -1,9 +1,9 @@
-"""Stopping: the first Ctrl-C or SIGTERM lets attempts finish for a while, the second does not.
+"""Graceful shutdown: the first Ctrl-C or SIGTERM gives running attempts time to finish, the second cancels them.
 
-It concerns `fit`, `serve` and `stream` of runners open in the main thread; where none of these goes on, a signal has
-the effect it had without us. The handler itself only notes the signal and asks Trio's loop to act on it. A loop that
-does not come to it within a second is kept by code that never yields; then the interruption is raised in that code,
-if it is not protected (see `trio.lowlevel.enable_ki_protection`), as Trio itself does with every Ctrl-C.
+It applies to `fit`, `serve` and `stream` of runners open in the main thread. While none of these runs, a signal has its
+previous effect. The handler itself only counts the signal and asks Trio's loop to act on it. If the loop does not act
+within a second, code that never yields is blocking it; the exception is then raised in that code, unless that is
+protected (see `trio.lowlevel.enable_ki_protection`), as Trio does with every Ctrl-C.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from ._signals import SharedHandler, is_default
 logger = logging.getLogger("lightning_trio.runner")
 
 _UNNOTICED_SECONDS = 1.0
-"""How long a signal may go without Trio's loop acting on it."""
+"""How long Trio's loop may take to act on a signal before the exception is raised in the code that blocks it."""
 
 
 class StoppableCall:
-    """A call that begins attempts: first of all it must not begin more."""
+    """One call of `fit`, `serve` or `stream`: a shutdown first stops its claims, then cancels its attempts."""
 
     def __init__(self) -> None:
         self._claims: trio.CancelScope | None = None
@@ -38,12 +38,12 @@ class StoppableCall:
 
     @property
     def stopping(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal has been received."""
         return self._deadline < float("inf")
 
     @contextmanager
     def claiming(self, attempts: trio.CancelScope) -> Generator[None]:
-        """Begin attempts within the block, to run within `attempts`; a signal leaves the block at once."""
+        """Start attempts within the block, which a signal leaves at once; `attempts` ends with the grace period."""
         self._attempts = attempts
         with trio.CancelScope() as self._claims:
             if self.stopping:
@@ -51,15 +51,15 @@ class StoppableCall:
             yield
 
     def stop_within(self, scope: trio.CancelScope) -> None:
-        """Let the end of the grace period, or a second signal, cancel `scope`."""
+        """Cancel `scope` at the end of the grace period or at a second signal."""
         self._attempts = scope
         if self.stopping:
             self.stop_by(self._deadline)
 
     async def wait_others(self) -> None:
-        """Wait until all calls in the program have ended their attempts, for the first to leave cancels the others.
+        """Wait until all calls in the program have ended their attempts: the first to raise would cancel the others.
 
-        Returns at once if no signal has come, and at the end of the grace period.
+        Returns at once if there was no signal, and at the latest at the end of the grace period.
         """
         self.end()
         if not self.stopping:
@@ -70,16 +70,16 @@ class StoppableCall:
                     await call.wait_ended()
 
     async def wait_ended(self) -> None:
-        """Wait until its attempts have ended."""
+        """Wait until the call's attempts have ended."""
         if self._claims is not None:
             await self._ended.wait()
 
     def end(self) -> None:
-        """Note that its attempts have ended."""
+        """Mark the call's attempts as ended."""
         self._ended.set()
 
     def stop_by(self, deadline: float) -> None:
-        """Begin no more, and cancel what runs at `deadline`."""
+        """Start no more attempts, and cancel those that run at `deadline`."""
         self._deadline = deadline
         if self._claims is not None:
             self._claims.cancel()
@@ -88,27 +88,27 @@ class StoppableCall:
 
 
 class GracefulShutdown:
-    """How an open runner is stopped by signals.
+    """The shutdown of an open runner by signals.
 
     Args:
         grace_seconds: how long attempts may run on after the first signal.
-        running: tells how many attempts run.
+        running: returns the number of running attempts.
     """
 
     def __init__(self, grace_seconds: float, running: Callable[[], int]) -> None:
         self._grace_seconds = grace_seconds
         self._running = running
         self.calls: set[StoppableCall] = set()
-        """What there is to stop."""
+        """The calls to stop."""
         self._signum: int | None = None
         self._deadline = float("inf")
         self.token: trio.lowlevel.TrioToken = trio.lowlevel.current_trio_token()
         self.signals: int = 0
-        """How many signals have come since there is something to stop."""
+        """The number of signals received while there were calls to stop."""
 
     @contextmanager
     def stoppable(self) -> Generator[StoppableCall]:
-        """Let signals stop what goes on within the block; its end raises what they stand for.
+        """Make the block stoppable by signals; at its end, raise the exception of the signal that stopped it.
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed.
@@ -129,13 +129,13 @@ class GracefulShutdown:
                 self._signum, self._deadline, self.signals = None, float("inf"), 0
 
     def begin(self, signum: int) -> None:
-        """Begin nothing more, and give what runs its time."""
+        """Start no more attempts, and cancel those that run after the grace period."""
         self._signum = signum
         self._log(signum)
         self._stop_by(trio.current_time() + self._grace_seconds)
 
     def cancel_now(self, signum: int) -> None:
-        """Cancel what runs at once."""
+        """Cancel running attempts at once."""
         self._signum = signum
         self._stop_by(trio.current_time())
 
@@ -161,7 +161,7 @@ class GracefulShutdown:
 
 
 def exception_for(signum: int) -> BaseException:
-    """Give what a signal stands for."""
+    """Return the exception that a signal stands for."""
     return KeyboardInterrupt() if signum == signal.SIGINT else Terminated()
 
 
@@ -171,17 +171,17 @@ def exception_for(signum: int) -> BaseException:
 def _on_signal(signum: int, frame: FrameType | None, shutdowns: Sequence[GracefulShutdown]) -> None:
     working = [shutdown for shutdown in shutdowns if shutdown.calls]
     if not working:
-        _act_as_replaced(signum, frame)
+        _call_replaced(signum, frame)
         return
     again = any(shutdown.signals for shutdown in working)
     for shutdown in working:
         shutdown.signals += 1
     if again and not trio.lowlevel.currently_ki_protected():
         raise exception_for(signum)
-    _request(working, signum, again=again)
+    _request_shutdown(working, signum, again=again)
 
 
-def _act_as_replaced(signum: int, frame: FrameType | None) -> None:
+def _call_replaced(signum: int, frame: FrameType | None) -> None:
     before = STOP_SIGNALS.replaced.get(signum, signal.SIG_DFL)
     if callable(before):
         before(signum, frame)
@@ -190,7 +190,7 @@ def _act_as_replaced(signum: int, frame: FrameType | None) -> None:
         signal.raise_signal(signum)
 
 
-def _request(shutdowns: Sequence[GracefulShutdown], signum: int, *, again: bool) -> None:
+def _request_shutdown(shutdowns: Sequence[GracefulShutdown], signum: int, *, again: bool) -> None:
     noticed = _thread.allocate_lock()
     noticed.acquire()
 
@@ -203,12 +203,12 @@ def _request(shutdowns: Sequence[GracefulShutdown], signum: int, *, again: bool)
             else:
                 shutdown.begin(signum)
         if not working and not again:
-            # What was to be stopped has ended by itself since; the signal is for the rest of the program, then.
+            # All calls have ended by themselves meanwhile, so the signal is meant for the rest of the program.
             signal.raise_signal(signum)
 
-    # All runners open in the main thread run in the same loop.
+    # All runners open in the main thread share one loop.
     shutdowns[0].token.run_sync_soon(act)
-    # Not `threading.Thread`: it takes locks, which the code that was interrupted may hold.
+    # Not `threading.Thread`, which takes locks that the interrupted code may hold.
     _thread.start_new_thread(_raise_again_unless_noticed, (noticed, signum))
 
 
@@ -216,7 +216,7 @@ def _raise_again_unless_noticed(noticed: _thread.LockType, signum: int) -> None:
     if noticed.acquire(timeout=_UNNOTICED_SECONDS):
         return
     if hasattr(signal, "pthread_kill"):
-        # To that thread, so that it leaves a system call it may be blocked in.
+        # Sent to the main thread, so that it leaves a blocking system call.
         signal.pthread_kill(threading.main_thread().ident or 0, signum)
     else:
         signal.raise_signal(signum)
@@ -225,7 +225,7 @@ def _raise_again_unless_noticed(noticed: _thread.LockType, signum: int) -> None:
 def _is_replaceable(handler: object) -> bool:
     if handler is signal.default_int_handler:
         return True
-    # Trio's is a function within a method and can be told by its module only.
+    # Trio's handler is a function inside a method; only its module identifies it.
     return getattr(handler, "__module__", None) == "trio._core._ki"
 
 
