@@ -1,4 +1,4 @@
-"""How long an attempt may run."""
+"""The time limit of an attempt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .._records import RolloutConfig
 
 @attrs.frozen
 class Allowance:
-    """How long an attempt may run, and the error of one that takes longer; with `final` no other attempt follows."""
+    """How many seconds an attempt may run, and the error if it runs longer; `final` rules out another attempt."""
 
     seconds: float
     make_error: Callable[[], AttemptTimedOut]
@@ -22,13 +22,13 @@ class Allowance:
 
 
 def allowance(config: RolloutConfig, sequence_id: int, waited: float, spent: float) -> Allowance:
-    """Decide how long an attempt may run; no time at all says it must not begin.
+    """Return how long an attempt may run; with 0 seconds it must not begin.
 
     Args:
         config: the rollout's.
         sequence_id: the attempt's number.
-        waited: how long the rollout waited in the queue before, in seconds.
-        spent: how long ago its first attempt began, in seconds.
+        waited: the seconds that the rollout waited in the queue.
+        spent: the seconds since its first attempt began.
 
     >>> allowance(RolloutConfig(timeout_seconds=30, total_timeout_seconds=60), 2, 0.0, 50.0).seconds
     10.0
