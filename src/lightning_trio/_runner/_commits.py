@@ -53,11 +53,11 @@ class Commits:
         self._closing = False
         self._failed = False
 
-    def soon(self, ended: EndedAttempt) -> None:
+    def submit(self, ended: EndedAttempt) -> None:
         """Commit an outcome with the next ones."""
-        self._put(ended, None)
+        self._append(ended, None)
 
-    def _put(self, ended: EndedAttempt, waiter: _Waiter | None) -> None:
+    def _append(self, ended: EndedAttempt, waiter: _Waiter | None) -> None:
         self._uncommitted.append((ended, waiter))
         if self._arrival is not None:
             self._wake()
@@ -67,7 +67,7 @@ class Commits:
             self._arrival.set()
             self._arrival = None
 
-    async def wait_for(self, ended: EndedAttempt) -> RolloutStatus | None:
+    async def commit(self, ended: EndedAttempt) -> RolloutStatus | None:
         """Commit an outcome and return the rollout's status then, None if it was refused.
 
         The commit is waited for also when the caller is cancelled; then the cancellation goes on.
@@ -76,7 +76,7 @@ class Commits:
             RunnerClosed: the store has failed, and the error is raised where the runner was opened.
         """
         waiter = _Waiter()
-        self._put(ended, waiter)
+        self._append(ended, waiter)
         with trio.CancelScope(shield=True):
             await waiter.committed.wait()
         if ended.stop is not None:
@@ -122,7 +122,7 @@ class Commits:
                         self._idle.set()
         finally:
             self._idle.set()
-            self._give_up([*batch, *self._uncommitted])
+            self._release_waiters([*batch, *self._uncommitted])
 
     async def wait_idle(self) -> None:
         """Wait until all attempts that have ended are committed, or cannot be."""
@@ -146,7 +146,7 @@ class Commits:
                 waiter.status = status
                 waiter.committed.set()
 
-    def _give_up(self, lost: Sequence[tuple[EndedAttempt, _Waiter | None]]) -> None:
+    def _release_waiters(self, lost: Sequence[tuple[EndedAttempt, _Waiter | None]]) -> None:
         """Let the callers go whose commit will not come."""
         if not lost:
             return

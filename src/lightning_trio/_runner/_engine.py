@@ -33,7 +33,7 @@ from .._spans import Link
 from ..store import LightningStore
 from ..tracing import Tracer, host_link
 from ._commits import Commits
-from ._inspection import RunningAttempt, look_at_running
+from ._inspection import RunningAttempt, running_attempts
 from ._live_attempt import EndedAttempt
 from ._report import describe
 from ._workers import ClaimedRollout, LocalWorkers
@@ -103,7 +103,7 @@ class Engine:
 
     def running(self, limit: int | None = None) -> list[RunningAttempt]:
         """Return what runs, the oldest first; from any thread, and from a signal handler."""
-        return look_at_running(self._workers.live, self._clock.current_time(), self._thread, limit)
+        return running_attempts(self._workers.live, self._clock.current_time(), self._thread, limit)
 
     def describe(self, limit: int) -> str:
         """Return what runs, in lines for a terminal; as `running`."""
@@ -156,7 +156,7 @@ class Engine:
                 else ClaimedRollout(rollout, snapshots[rollout.resources_id], host)
                 for rollout in claimed
             ]
-            self._workers.start(ready, nursery, self.commits.soon)
+            self._workers.start(ready, nursery, self.commits.submit)
 
     async def _spent(self, rollout: AttemptedRollout) -> float:
         """Return how many seconds ago the rollout's first attempt began."""
@@ -210,7 +210,7 @@ class Engine:
             if isinstance(ended.outcome.next, RetryIn):
                 delay = ended.outcome.next.seconds
                 ended.outcome = attrs.evolve(ended.outcome, next=REPORTER_RETRIES)
-            status = await self.commits.wait_for(ended)
+            status = await self.commits.commit(ended)
             if status is None:
                 ended.refuse()
                 return ended.completed("cancelled")

@@ -37,7 +37,7 @@ class FailureLimit:
         self._allowed = max_failures if isinstance(max_failures, int) else int(max_failures * tasks)
         self._failed = failed
         self.exceeded = trio.Event()
-        self._look()
+        self._check()
 
     @property
     def reason(self) -> str:
@@ -50,8 +50,8 @@ class FailureLimit:
     def count(self) -> None:
         """Note that another rollout has failed."""
         self._failed += 1
-        self._look()
+        self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if self._failed > self._allowed:
             self.exceeded.set()

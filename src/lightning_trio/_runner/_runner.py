@@ -219,7 +219,7 @@ class Runner:
         options = self.options
         names = DEFAULT_LANES if self.agent.runs_in is None else (self.agent.runs_in,)
         with relaxed_gc():
-            async with _opened(self.store), self.tracer.open(), open_lanes(names, self._lane_options) as lanes:
+            async with _ensure_open(self.store), self.tracer.open(), open_lanes(names, self._lane_options) as lanes:
                 workers = self._make_workers(lanes)
                 engine = self._make_engine(workers)
                 async with open_lease(self.store, self._worker_id, engine.is_busy, seconds=options.lease_seconds):
@@ -260,7 +260,7 @@ class Runner:
         )
         return Engine(settings, self.store, self.tracer, workers)
 
-    def _opened(self, call: str) -> Engine:
+    def _require_engine(self, call: str) -> Engine:
         if self._engine is None:
             raise RunnerClosed.not_open(call)
         return self._engine
@@ -285,7 +285,7 @@ class Runner:
 
         When the caller is cancelled, the rollout is stopped and ends as cancelled.
         """
-        engine = self._opened("async with runner: await runner.step(task)")
+        engine = self._require_engine("async with runner: await runner.step(task)")
         request = await self._request(engine, task, resources, mode)
         await engine.acquire_slot()
         completed = await engine.run_new(request)
@@ -329,7 +329,7 @@ class Runner:
             resources: what to run with instead of the runner's own.
             mode: ``"train"``, ``"val"`` or ``"test"``.
         """
-        engine = self._opened("async with runner, runner.stream(tasks) as results: …")
+        engine = self._require_engine("async with runner, runner.stream(tasks) as results: …")
 
         async def prepare() -> str | None:
             return (await self._request(engine, None, resources, mode)).resources_id
@@ -347,7 +347,7 @@ class Runner:
         Raises:
             RunnerClosed: outside ``async with runner``.
         """
-        engine = self._opened("async with runner: await runner.serve()")
+        engine = self._require_engine("async with runner: await runner.serve()")
         task_status.started()
         await engine.work(None)
 
@@ -394,7 +394,7 @@ class Runner:
         if self._engine is not None:
             return await self._fit(self._engine, datasets, resumption)
         async with self:
-            return await self._fit(self._opened("await runner.fit(train_dataset)"), datasets, resumption)
+            return await self._fit(self._require_engine("await runner.fit(train_dataset)"), datasets, resumption)
 
     async def _fit(self, engine: Engine, datasets: Datasets, resumption: Resumption) -> FitResult:
         settings = FitSettings(
@@ -404,7 +404,7 @@ class Runner:
 
 
 @asynccontextmanager
-async def _opened(store: LightningStore) -> AsyncGenerator[None]:
+async def _ensure_open(store: LightningStore) -> AsyncGenerator[None]:
     """Open a store until the block ends, unless it is open."""
     if store.is_open:
         yield

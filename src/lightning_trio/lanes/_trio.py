@@ -15,7 +15,7 @@ from ._bound_agent import BoundAgent
 from ._function import is_async_function
 from ._lane import Call, Lane, LaneOptions, OpenLane
 from ._place import RunningTask, outwards, place_of
-from ._wrong_loop import SIGNALLING, find_asyncio_sign
+from ._wrong_loop import WRONG_LOOP_ERRORS, find_asyncio_sign
 
 _CHILDREN_SHOWN = 8
 """How many child tasks of a task are looked at."""
@@ -81,7 +81,7 @@ async def run_natively(bound: BoundAgent, task: Any, arguments: Mapping[str, Any
     """
     try:
         return await bound.fn(task, **arguments)
-    except SIGNALLING as exc:
+    except WRONG_LOOP_ERRORS as exc:
         sign = find_asyncio_sign(exc)
         if sign is None:
             raise

@@ -111,7 +111,7 @@ class AsyncioCall:
         bridge.calls.add(self)
         bridge.submit(self, ticket)
 
-    def take_back(self) -> bool:
+    def withdraw(self) -> bool:
         """Withdraw the call if the loop has not started it yet."""
         try:
             self._ticket.pop()
@@ -138,7 +138,7 @@ class AsyncioCall:
         return result.unwrap()
 
     def _abort(self, raise_cancel: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
-        if self.take_back():
+        if self.withdraw():
             return trio.lowlevel.Abort.SUCCEEDED
         self.raise_cancel = raise_cancel
         self.cancelled_at = time.monotonic()

@@ -141,7 +141,7 @@ class OpenProcessLane(OpenLane):
                     init=partial(prepare_worker, directory, self._instrument),
                     grace_period=_GRACE_SECONDS,
                 ) as context:
-                    _hold_back_interrupts(context)
+                    _block_interrupts(context)
                     task_status.started(WorkerProcess(context))
                     await self._closing.wait()
             except trio_parallel.BrokenWorkerError:
@@ -202,7 +202,7 @@ class OpenProcessLane(OpenLane):
             shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def _hold_back_interrupts(context: trio_parallel.WorkerContext) -> None:
+def _block_interrupts(context: trio_parallel.WorkerContext) -> None:
     """Let the context's workers start with Ctrl-C held back: before they can ignore one, it prints a traceback."""
     if not hasattr(signal, "pthread_sigmask"):
         return
