@@ -34,7 +34,14 @@ HOUSE = {
         "resolve_lane",
         "run_natively",
     },
-    "lightning_trio.tracing": {"AttemptRecorder", "OpenSpan", "current_recorder", "host_link"},
+    "lightning_trio.tracing": {
+        "AttemptRecorder",
+        "OpenSpan",
+        "current_recorder",
+        "enter_attempt",
+        "host_link",
+        "leave_attempt",
+    },
 }
 """What public packages hand on for this package's own use."""
 

@@ -25,28 +25,7 @@ CLASSES = [each for each in vars(_errors).values() if isinstance(each, type) and
 PRIVATE = {"NotBegun", "Terminated", "TryAgain", "WorkerTraceback"}
 
 NOT_YET_CONVERTED = {
-    "_lifecycle/_resume.py",
-    "_lifecycle/_transitions.py",
-    "_runner/_commits.py",
-    "_runner/_ending.py",
-    "_runner/_engine.py",
-    "_runner/_failure_limit.py",
-    "_runner/_fit.py",
-    "_runner/_hooks.py",
-    "_runner/_options.py",
-    "_runner/_runner.py",
-    "_runner/_stream.py",
     "adapters/_adapter.py",
-    "lanes/_asyncio/_call.py",
-    "lanes/_asyncio/_lane.py",
-    "lanes/_bound_agent.py",
-    "lanes/_process/_pool.py",
-    "lanes/_process/_worker.py",
-    "lanes/_registry.py",
-    "lanes/_thread.py",
-    "lanes/_trio.py",
-    "store/_memory/_entry.py",
-    "store/_memory/_store.py",
 }
 """Files whose messages still stand where they are raised."""
 

@@ -1,4 +1,4 @@
-"""The garbage collector is left as it was found."""
+"""The garbage collector's thresholds are restored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One Ctrl-C: fit stops claiming, keeps what finished, says what was left, and raises a plain KeyboardInterrupt.
+"""One Ctrl-C: fit stops claiming, keeps finished rollouts, logs what is left, and raises a plain KeyboardInterrupt.
 
 The agents here do not end by themselves, so that the grace period is over before they do; `test_stopping.py` is about
 that period.
@@ -123,7 +123,7 @@ def test_it_says_what_is_kept_and_what_is_left() -> None:
 
 
 def test_an_agent_that_never_yields_is_interrupted_where_it_stands() -> None:
-    """Trio raises the KeyboardInterrupt in the code that runs, here the agent's."""
+    """Trio raises the KeyboardInterrupt in the running code, here the agent's."""
     ended = interrupted_fit(SPINNING, ready_at=8)
 
     assert ended.out.startswith("KeyboardInterrupt ["), ended.err
@@ -232,7 +232,7 @@ def test_it_comes_out_plain_from_agents_that_are_busy_wherever_it_strikes() -> N
 
         async def agent(task):
             if task == 0:
-                # A timer of the system, since a thread may wait seconds for the interpreter's lock beside a busy loop.
+                # A system timer, since a thread may wait seconds for the interpreter's lock beside a busy loop.
                 signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
                 signal.setitimer(signal.ITIMER_REAL, 0.001 + random.random() * 0.01)
             while True:

@@ -108,7 +108,7 @@ async def agent(task):
 STUBBORN = """
 from lightning_trio._host import _interrupts
 
-# So that it is the second signal that does it.
+# So that only the second signal interrupts it.
 _interrupts._UNNOTICED_SECONDS = 3600
 
 async def agent(task):
@@ -128,7 +128,7 @@ async def agent(task):
 
 
 def program_of(agent: str, grace: float) -> str:
-    """A program that is ready when four have begun, or when its agent says so."""
+    """Return a program that prints "ready" when four attempts have begun, or when its agent does so."""
     ready_at = 0 if "ready" in agent else 4
     return PROGRAM.format(agent=agent, grace=grace, ready_at=ready_at)
 
@@ -138,7 +138,7 @@ def stop(agent: str, *signals: int, grace: float) -> Ended:
 
 
 def stop_and_let_end(source: str, signum: int) -> Ended:
-    """Send a signal, and when the program has said that attempts still run, let them end."""
+    """Send a signal, and let the attempts end once the program has logged that they still run."""
     with started(source) as program:
         program.wait_ready()
         program.send(signum)
@@ -205,7 +205,7 @@ def test_the_second_signal_is_immediate(agent: str, signum: int, code: int) -> N
 def test_an_agent_that_keeps_trio_from_running_is_interrupted_where_it_stands(
     agent: str, signum: int, code: int
 ) -> None:
-    """By the first signal, too, after a moment in which the loop might have come to it."""
+    """The first signal does so as well, after the time in which the loop could have acted on it."""
     ended = stop(agent, signum, grace=3600)
 
     assert ended.code == code, ended.err
@@ -236,7 +236,7 @@ def test_an_impatient_user_gets_out_whenever_it_strikes() -> None:
             for _ in range(3):
                 program.send(signal.SIGINT)
                 time.sleep(between)
-            # The last one is by itself: those that come together may reach the process as one.
+            # The last one is sent separately: simultaneous signals may reach the process as one.
             if (ended := program.ended(1.0)).code is None:
                 program.send(signal.SIGINT)
                 ended = program.ended()
@@ -321,7 +321,7 @@ async def agent(task):
     if begun == 4:
         print("ready", flush=True)
     await wait_until_it_may_end(trio.sleep)
-    # One after the other, so that one runner is through while the other still works.
+    # One after the other, so that one runner has finished while the other still works.
     while ended < turn:
         await trio.sleep(0.01)
     ended += 1
@@ -420,7 +420,7 @@ def test_the_examples_end_with_the_usual_status_and_without_a_traceback(name: st
             self.hooks += (Ready(),)
             self.grace_seconds = 0.5
         agl.Runner.__init__ = making
-        # Nobody answers there, and nobody refuses.
+        # This address neither answers nor refuses connections.
         import socket
         server = socket.create_server(("127.0.0.1", 0))
         port = server.getsockname()[1]
@@ -522,7 +522,7 @@ def test_a_runner_in_another_thread_leaves_signals_alone_and_is_stopped_by_cance
 
 
 async def raised_in(call: Callable[[Runner], Any], signum: int, grace_seconds: float) -> BaseException | None:
-    """Send a signal to a call that runs in this process, and give what it raises."""
+    """Send a signal to a call that runs in this process, and return what it raises."""
     raised: list[BaseException] = []
 
     async def run(runner: Runner) -> None:
@@ -542,7 +542,7 @@ async def raised_in(call: Callable[[Runner], Any], signum: int, grace_seconds: f
 async def test_it_waits_as_long_as_it_says_and_not_longer(
     autojump_clock: MockClock, signum: int, kind: type[BaseException]
 ) -> None:
-    # Nothing but the call goes on in this loop, whose clock is the only one that matters here.
+    # Only the call runs in this loop, whose clock is the only one that matters here.
     async def fit(runner: Runner) -> None:
         await runner.fit([5, 20, 1000])
 

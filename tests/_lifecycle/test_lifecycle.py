@@ -17,7 +17,7 @@ RETRYABLE: list[AttemptStatus] = ["failed", "timeout", "unresponsive"]
 
 
 def status_after(status: AttemptStatus, number: int, config: RolloutConfig) -> RolloutStatus:
-    """What a rollout becomes whose attempt `number` is reported with `status`."""
+    """Return the status of a rollout whose attempt `number` is reported with `status`."""
     move = end_attempt(RolloutPosition("ro-1", "running", False, "at-1", "running", number, 0, config), "at-1", status)
     assert move is not None
     return move.status

@@ -41,7 +41,7 @@ followings: st.SearchStrategy[Next] = st.sampled_from([GIVE_BACK, RETRY_NOW, Ret
 
 
 def begun(position: RolloutPosition) -> RolloutPosition:
-    """What a store makes of a rollout whose next attempt begins."""
+    """Return the position of a rollout whose next attempt begins."""
     attempt_id = f"at-{int((position.attempt_id or 'at-0')[3:]) + 1}"
     after = position.after(begin_attempt(position))
     return attrs.evolve(after, attempt_id=attempt_id, attempt_status="preparing", counted=after.counted + 1)
@@ -49,7 +49,7 @@ def begun(position: RolloutPosition) -> RolloutPosition:
 
 @st.composite
 def positions(draw: st.DrawFn) -> RolloutPosition:
-    """Any position that a rollout can be in."""
+    """Return any position that a rollout can be in."""
     status: RolloutStatus = draw(st.sampled_from(get_args(RolloutStatus)))
     over = status in TERMINAL_ROLLOUT
     attempt_status = draw(st.sampled_from([None, *ENDS] if over else [None, *get_args(AttemptStatus)]))
@@ -198,9 +198,9 @@ def test_an_attempt_changed_by_hand_moves_its_rollout_as_a_report_does(
 def test_statuses_that_there_are_not_are_refused(position: RolloutPosition) -> None:
     unknown: Any = "queueing"
 
-    with pytest.raises(ValueError, match="status='queueing' is no rollout status; there are"):
+    with pytest.raises(ValueError, match="status='queueing' is not a rollout status; write one of"):
         change_rollout(position, unknown)
-    with pytest.raises(ValueError, match="status='queueing' is no attempt status; there are"):
+    with pytest.raises(ValueError, match="status='queueing' is not an attempt status; write one of"):
         change_attempt(position, "at-2", "running", unknown)
 
 
@@ -232,7 +232,7 @@ def test_what_a_worker_is_noted_as() -> None:
 
 
 class Rollouts(RuleBasedStateMachine):
-    """The life of one rollout: events in any order, those that come too late among them."""
+    """The life of one rollout: events in any order, including late ones."""
 
     by_hand = True
 
@@ -331,7 +331,7 @@ TestRollouts.settings = settings(deadline=None, max_examples=100, stateful_step_
 
 
 class RolloutsChangedByHand(Rollouts):
-    """The same with statuses changed by hand, which may make more attempts than the configuration grants."""
+    """The same with explicit status changes, which may lead to more attempts than the configuration grants."""
 
     @rule(status=st.sampled_from(get_args(RolloutStatus)))
     def change_rollout(self, status: RolloutStatus) -> None:

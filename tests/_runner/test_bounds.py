@@ -256,9 +256,10 @@ async def test_the_last_attempt_is_cut_to_what_is_left_of_the_rollouts_time(auto
         backoff_jitter=0,
     )
     async with Runner(sleep_and_fail, config=config) as runner:
-        with pytest.raises(agl.AttemptTimedOut, match="stopped, for its rollout had taken 20 s"):
+        with pytest.raises(agl.AttemptTimedOut, match="stopped, for its rollout had taken 20 s") as caught:
             await runner.step(100)
 
+    assert (caught.value.seconds, caught.value.parameter) == (20, "total_timeout_seconds")
     # 8 s, 1 s of waiting, 8 s, 1 s of waiting, 2 s.
     assert trio.current_time() == pytest.approx(20)
     assert await statuses(runner) == ["timeout"] * 3

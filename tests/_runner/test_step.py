@@ -90,6 +90,7 @@ async def test_a_deadline_is_raised_as_a_timeout(autojump_clock: MockClock) -> N
         [rollout] = await runner.store.query_rollouts()
         attempt = await runner.store.get_latest_attempt(rollout.rollout_id)
     assert isinstance(caught.value, TimeoutError)
+    assert (caught.value.seconds, caught.value.parameter) == (3, "timeout_seconds")
     assert trio.current_time() == pytest.approx(3)
     assert attempt is not None
     assert (rollout.status, attempt.status) == ("failed", "timeout")

@@ -274,17 +274,18 @@ async def test_what_an_agent_leaves_open_is_closed_and_what_it_leaves_running_re
 
 
 @pytest.mark.parametrize(
-    ("task", "message"),
+    ("task", "message", "exit_code"),
     [
-        ("os._exit", "it exited with code 7, as os._exit does"),
-        ("SIGSEGV", "it was ended by SIGSEGV"),
-        ("SIGKILL", "it was ended by SIGKILL, which the system also sends when memory runs out"),
+        ("os._exit", "it exited with code 7, as os._exit does", 7),
+        ("SIGSEGV", "it was ended by SIGSEGV", -signal.SIGSEGV),
+        ("SIGKILL", "it was ended by SIGKILL, which the system also sends when memory runs out", -signal.SIGKILL),
     ],
 )
-async def test_a_worker_that_dies_fails_its_attempt_with_what_is_known(task: str, message: str) -> None:
+async def test_a_worker_that_dies_fails_its_attempt_with_what_is_known(task: str, message: str, exit_code: int) -> None:
     async with Runner(agents.dies, max_processes=1) as runner:
-        with pytest.raises(agl.WorkerDied, match=message):
+        with pytest.raises(agl.WorkerDied, match=message) as caught:
             await runner.step(task)
+        assert caught.value.exit_code == exit_code
         done = await runner.step("lives")
 
         spans = await failed_spans(runner)

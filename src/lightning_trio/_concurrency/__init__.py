@@ -1,4 +1,4 @@
-"""Tools for Trio: exception groups and nurseries."""
+"""Exception groups and nurseries for Trio."""
 
 from ._exception_groups import sole_exception as sole_exception
 from ._exception_groups import split_stop as split_stop

@@ -1,4 +1,4 @@
-"""Exception groups: nurseries raise them, callers want the exception they know."""
+"""Exception groups: nurseries raise them, and callers expect the exception inside."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .._errors import AgentError, Terminated
 
 
 def sole_exception(exc: BaseException) -> BaseException:
-    """Give the only exception inside nested groups, or the group if there are several."""
+    """Return the only exception inside nested groups, or the group if there are several."""
     inner = exc
     while isinstance(inner, BaseExceptionGroup):
         if len(inner.exceptions) != 1:
@@ -18,7 +18,7 @@ def sole_exception(exc: BaseException) -> BaseException:
 
 
 def split_stop(exc: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """Split into what must go on up (cancellation, Ctrl-C, SIGTERM) and what else went wrong."""
+    """Return what must propagate (cancellation, Ctrl-C, SIGTERM), and the remaining exceptions."""
     stops = (trio.Cancelled, KeyboardInterrupt, Terminated)
     if isinstance(exc, BaseExceptionGroup):
         return exc.split(stops)
@@ -26,10 +26,10 @@ def split_stop(exc: BaseException) -> tuple[BaseException | None, BaseException 
 
 
 def without_strays(exc: BaseException) -> BaseException:
-    """Take out the `trio.Cancelled` of an exception that was raised where nobody has cancelled anything.
+    """Remove every `trio.Cancelled` from an exception that was raised where no scope is cancelled.
 
-    One that was kept, and raised again elsewhere, is no scope's there: a nursery would take it for its own, end, and
-    say nothing. What remains is the rest, or an error in its place.
+    A `trio.Cancelled` that was kept and raised again elsewhere belongs to no scope there: a nursery would take it for
+    its own and end without an error. Returns the other exceptions, or an `AgentError` if there are none.
     """
     stray, rest = exc.split(trio.Cancelled) if isinstance(exc, BaseExceptionGroup) else (exc, None)
     if stray is None or not isinstance(stray, trio.Cancelled | BaseExceptionGroup):
@@ -42,7 +42,7 @@ def without_strays(exc: BaseException) -> BaseException:
 
 
 def find_interruption(exc: BaseException) -> BaseException | None:
-    """Give a new Ctrl-C if there is one in `exc`, or a `Terminated`."""
+    """Return a new `KeyboardInterrupt` or `Terminated` if `exc` contains one."""
     if isinstance(exc, BaseExceptionGroup):
         found = [each for inner in exc.exceptions if (each := find_interruption(inner)) is not None]
         return found[0] if found else None

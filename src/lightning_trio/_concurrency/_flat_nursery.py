@@ -1,4 +1,4 @@
-"""A nursery for our own context managers: a lone exception comes out of it as it is."""
+"""A nursery for the package's own context managers: a single exception leaves it unwrapped."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ._exception_groups import find_interruption, sole_exception
 
 
 class FlatNursery:
-    """A nursery that does not wrap a lone exception into a group; a Ctrl-C or SIGTERM comes out alone as well.
+    """A nursery that does not wrap a single exception in a group; Ctrl-C and SIGTERM leave it unwrapped as well.
 
-    Our callers are behind our own context managers and expect ``except ValueError`` to work around them. Errors
-    of several tasks at once still come as a group.
+    Users write ``except ValueError`` around the package's context managers and expect it to work. Errors of several
+    tasks at once are still raised as a group.
     """
 
     def __init__(self) -> None:
         self._manager = trio.open_nursery()
 
-    # A Ctrl-C between our frame and Trio's would leave the nursery half open.
+    # A Ctrl-C between this frame and Trio's would leave the nursery half open.
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> trio.Nursery:
         return await self._manager.__aenter__()
@@ -36,5 +36,5 @@ class FlatNursery:
                 raise
             if flat is exc:
                 return False
-            # Not `from None`, which would drop a cause of its own; the group adds nothing.
+            # Not `from None`, which would drop the exception's own cause; the group adds nothing.
             raise flat from flat.__cause__

@@ -1,8 +1,9 @@
 """The garbage collector while rollouts run.
 
-Thousands of rollouts in flight are hundreds of thousands of objects, none of them garbage, and Python's default
-threshold of 700 new objects has the collector walk through them over and over: a fifth of the time of a fleet of small
-rollouts. Ours frees by reference counting, so the collector may come less often while a runner is open.
+Thousands of rollouts in flight hold hundreds of thousands of objects, none of them garbage. With Python's default
+threshold of 700 new objects the collector traverses them over and over, which takes a fifth of the time of many small
+rollouts. This package's objects are freed by reference counting, so the collector can run less often while a runner is
+open.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ _before: tuple[int, int, int] | None = None
 
 @contextmanager
 def relaxed_gc() -> Generator[None]:
-    """Have the collector look for garbage after 50,000 new objects instead of 700, until the last block ends.
+    """Run the collector after 50,000 new objects instead of 700, until the last block ends.
 
-    It walks through older objects less often as well.
+    Older generations are traversed less often as well.
 
-    The thresholds belong to the process, hence the count. They are left alone if the program has turned the
-    collector off or set them higher, and not set back if the program has set them meanwhile.
+    The thresholds belong to the process, hence the count of open blocks. They stay as they are if the program has
+    turned the collector off or set them higher, and they are not restored if the program has changed them meanwhile.
     """
     global _open, _before
     with _lock:

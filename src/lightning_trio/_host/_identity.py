@@ -1,4 +1,4 @@
-"""Processes of this machine: who one is, and whether it is gone."""
+"""The identity of a process on this machine, and whether it is still alive."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _PROC: Final = Path("/proc")
 
 
 def own_process() -> dict[str, str | int]:
-    """Say which process this is: its number, and what that number means something in.
+    """Return the identity of this process: its id, and the host, boot and namespace in which that id is unique.
 
-    Numbers are given anew after a boot and in each container, and to a later process when one has ended; what tells
-    these apart is left out where the system does not say it.
+    A process id is reused after a reboot, in another container, and once its process has ended. An entry that the
+    system does not provide is left out.
     """
     process = os.getpid()
     found: dict[str, str | int | None] = {
@@ -28,21 +28,21 @@ def own_process() -> dict[str, str | int]:
 
 
 def is_dead(process: int, started: object = None) -> bool:
-    """Tell whether a process is gone, or has only not been waited for yet.
+    """Whether a process has ended, including a zombie that its parent has not reaped yet.
 
     Args:
-        process: its number, in this process's namespace.
-        started: when it began, as `own_process` says it; None if that is not known.
+        process: its id, in this process's namespace.
+        started: its start time as `own_process` returns it; None if that is unknown.
     """
     if os.name != "posix":
-        # Elsewhere os.kill would kill.
+        # On Windows os.kill(pid, 0) would kill the process.
         return False
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):
-        # It is there and belongs to somebody else, or is no number of a process.
+        # It exists and belongs to another user, or the number is not a process id.
         return False
     stat = _stat(process)
     if stat is None:
@@ -51,7 +51,7 @@ def is_dead(process: int, started: object = None) -> bool:
 
 
 def _stat(process: int) -> list[str] | None:
-    """Give the fields of a process's ``stat`` from the third on; before them is its name, with whatever is in it."""
+    """Return the fields of a process's ``stat`` from the third on; the name before them may contain any character."""
     try:
         text = (_PROC / str(process) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

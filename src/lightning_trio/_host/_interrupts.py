@@ -1,9 +1,9 @@
-"""Stopping: the first Ctrl-C or SIGTERM lets attempts finish for a while, the second does not.
+"""Graceful shutdown: the first Ctrl-C or SIGTERM gives running attempts time to finish, the second cancels them.
 
-It concerns `fit`, `serve` and `stream` of runners open in the main thread; where none of these goes on, a signal has
-the effect it had without us. The handler itself only notes the signal and asks Trio's loop to act on it. A loop that
-does not come to it within a second is kept by code that never yields; then the interruption is raised in that code,
-if it is not protected (see `trio.lowlevel.enable_ki_protection`), as Trio itself does with every Ctrl-C.
+It applies to `fit`, `serve` and `stream` of runners open in the main thread. While none of these runs, a signal has its
+previous effect. The handler itself only counts the signal and asks Trio's loop to act on it. If the loop does not act
+within a second, code that never yields is blocking it; the exception is then raised in that code, unless that is
+protected (see `trio.lowlevel.enable_ki_protection`), as Trio does with every Ctrl-C.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from ._signals import SharedHandler, is_default
 logger = logging.getLogger("lightning_trio.runner")
 
 _UNNOTICED_SECONDS = 1.0
-"""How long a signal may go without Trio's loop acting on it."""
+"""How long Trio's loop may take to act on a signal before the exception is raised in the code that blocks it."""
 
 
-class Work:
-    """A call that begins attempts: first of all it must not begin more."""
+class StoppableCall:
+    """One call of `fit`, `serve` or `stream`: a shutdown first stops its claims, then cancels its attempts."""
 
     def __init__(self) -> None:
         self._claims: trio.CancelScope | None = None
@@ -37,49 +37,49 @@ class Work:
         self._ended = trio.Event()
 
     @property
-    def ending(self) -> bool:
-        """Whether a signal has come."""
+    def stopping(self) -> bool:
+        """Whether a signal has been received."""
         return self._deadline < float("inf")
 
     @contextmanager
     def claiming(self, attempts: trio.CancelScope) -> Generator[None]:
-        """Begin attempts within the block, to run within `attempts`; a signal leaves the block at once."""
+        """Start attempts within the block, which a signal leaves at once; `attempts` ends with the grace period."""
         self._attempts = attempts
         with trio.CancelScope() as self._claims:
-            if self.ending:
-                self.end_by(self._deadline)
+            if self.stopping:
+                self.stop_by(self._deadline)
             yield
 
-    def end_within(self, scope: trio.CancelScope) -> None:
-        """Let the end of the grace period, or a second signal, cancel `scope`."""
+    def stop_within(self, scope: trio.CancelScope) -> None:
+        """Cancel `scope` at the end of the grace period or at a second signal."""
         self._attempts = scope
-        if self.ending:
-            self.end_by(self._deadline)
+        if self.stopping:
+            self.stop_by(self._deadline)
 
     async def wait_others(self) -> None:
-        """Wait until all works in the program have ended their attempts, for the first to leave cancels the others.
+        """Wait until all calls in the program have ended their attempts: the first to raise would cancel the others.
 
-        Returns at once if no signal has come, and at the end of the grace period.
+        Returns at once if there was no signal, and at the latest at the end of the grace period.
         """
         self.end()
-        if not self.ending:
+        if not self.stopping:
             return
         with trio.CancelScope(deadline=self._deadline) as self._attempts:
-            for stop in STOPPING.members:
-                for work in tuple(stop.works):
-                    await work.wait_ended()
+            for shutdown in STOP_SIGNALS.members:
+                for call in tuple(shutdown.calls):
+                    await call.wait_ended()
 
     async def wait_ended(self) -> None:
-        """Wait until its attempts have ended."""
+        """Wait until the call's attempts have ended."""
         if self._claims is not None:
             await self._ended.wait()
 
     def end(self) -> None:
-        """Note that its attempts have ended."""
+        """Mark the call's attempts as ended."""
         self._ended.set()
 
-    def end_by(self, deadline: float) -> None:
-        """Begin no more, and cancel what runs at `deadline`."""
+    def stop_by(self, deadline: float) -> None:
+        """Start no more attempts, and cancel those that run at `deadline`."""
         self._deadline = deadline
         if self._claims is not None:
             self._claims.cancel()
@@ -87,64 +87,64 @@ class Work:
             self._attempts.deadline = min(self._attempts.deadline, deadline)
 
 
-class Stop:
-    """How an open runner is stopped by signals.
+class GracefulShutdown:
+    """The shutdown of an open runner by signals.
 
     Args:
         grace_seconds: how long attempts may run on after the first signal.
-        running: tells how many attempts run.
+        running: returns the number of running attempts.
     """
 
     def __init__(self, grace_seconds: float, running: Callable[[], int]) -> None:
         self._grace_seconds = grace_seconds
         self._running = running
-        self.works: set[Work] = set()
-        """What there is to stop."""
+        self.calls: set[StoppableCall] = set()
+        """The calls to stop."""
         self._signum: int | None = None
         self._deadline = float("inf")
         self.token: trio.lowlevel.TrioToken = trio.lowlevel.current_trio_token()
         self.signals: int = 0
-        """How many signals have come since there is something to stop."""
+        """The number of signals received while there were calls to stop."""
 
     @contextmanager
-    def working(self) -> Generator[Work]:
-        """Let signals stop what goes on within the block; its end raises what they stand for.
+    def stoppable(self) -> Generator[StoppableCall]:
+        """Make the block stoppable by signals; at its end, raise the exception of the signal that stopped it.
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed.
             Terminated: SIGTERM came.
         """
-        work = Work()
+        call = StoppableCall()
         if self._signum is not None:
-            work.end_by(self._deadline)
-        self.works.add(work)
+            call.stop_by(self._deadline)
+        self.calls.add(call)
         try:
-            yield work
+            yield call
             if self._signum is not None:
-                raise interruption(self._signum)
+                raise exception_for(self._signum)
         finally:
-            self.works.discard(work)
-            work.end()
-            if not self.works:
+            self.calls.discard(call)
+            call.end()
+            if not self.calls:
                 self._signum, self._deadline, self.signals = None, float("inf"), 0
 
     def begin(self, signum: int) -> None:
-        """Begin nothing more, and give what runs its time."""
+        """Start no more attempts, and cancel those that run after the grace period."""
         self._signum = signum
-        self._say(signum)
-        self._end_by(trio.current_time() + self._grace_seconds)
+        self._log(signum)
+        self._stop_by(trio.current_time() + self._grace_seconds)
 
-    def hurry(self, signum: int) -> None:
-        """Cancel what runs at once."""
+    def cancel_now(self, signum: int) -> None:
+        """Cancel running attempts at once."""
         self._signum = signum
-        self._end_by(trio.current_time())
+        self._stop_by(trio.current_time())
 
-    def _end_by(self, deadline: float) -> None:
+    def _stop_by(self, deadline: float) -> None:
         self._deadline = deadline
-        for work in self.works:
-            work.end_by(deadline)
+        for call in self.calls:
+            call.stop_by(deadline)
 
-    def _say(self, signum: int) -> None:
+    def _log(self, signum: int) -> None:
         running = self._running()
         if not running:
             return
@@ -160,29 +160,29 @@ class Stop:
         )
 
 
-def interruption(signum: int) -> BaseException:
-    """Give what a signal stands for."""
+def exception_for(signum: int) -> BaseException:
+    """Return the exception that a signal stands for."""
     return KeyboardInterrupt() if signum == signal.SIGINT else Terminated()
 
 
 # In the handler.
 
 
-def _on_signal(signum: int, frame: FrameType | None, stops: Sequence[Stop]) -> None:
-    working = [stop for stop in stops if stop.works]
+def _on_signal(signum: int, frame: FrameType | None, shutdowns: Sequence[GracefulShutdown]) -> None:
+    working = [shutdown for shutdown in shutdowns if shutdown.calls]
     if not working:
-        _act_as_before(signum, frame)
+        _call_replaced(signum, frame)
         return
-    again = any(stop.signals for stop in working)
-    for stop in working:
-        stop.signals += 1
+    again = any(shutdown.signals for shutdown in working)
+    for shutdown in working:
+        shutdown.signals += 1
     if again and not trio.lowlevel.currently_ki_protected():
-        raise interruption(signum)
-    _ask_loop(working, signum, again=again)
+        raise exception_for(signum)
+    _request_shutdown(working, signum, again=again)
 
 
-def _act_as_before(signum: int, frame: FrameType | None) -> None:
-    before = STOPPING.replaced.get(signum, signal.SIG_DFL)
+def _call_replaced(signum: int, frame: FrameType | None) -> None:
+    before = STOP_SIGNALS.replaced.get(signum, signal.SIG_DFL)
     if callable(before):
         before(signum, frame)
     else:
@@ -190,46 +190,46 @@ def _act_as_before(signum: int, frame: FrameType | None) -> None:
         signal.raise_signal(signum)
 
 
-def _ask_loop(stops: Sequence[Stop], signum: int, *, again: bool) -> None:
+def _request_shutdown(shutdowns: Sequence[GracefulShutdown], signum: int, *, again: bool) -> None:
     noticed = _thread.allocate_lock()
     noticed.acquire()
 
     def act() -> None:
         noticed.release()
-        working = [stop for stop in stops if stop.works]
-        for stop in working:
+        working = [shutdown for shutdown in shutdowns if shutdown.calls]
+        for shutdown in working:
             if again:
-                stop.hurry(signum)
+                shutdown.cancel_now(signum)
             else:
-                stop.begin(signum)
+                shutdown.begin(signum)
         if not working and not again:
-            # What was to be stopped has ended by itself since; the signal is for the rest of the program, then.
+            # All calls have ended by themselves meanwhile, so the signal is meant for the rest of the program.
             signal.raise_signal(signum)
 
-    # All runners open in the main thread run in the same loop.
-    stops[0].token.run_sync_soon(act)
-    # Not `threading.Thread`: it takes locks, which the code that was interrupted may hold.
-    _thread.start_new_thread(_raise_again_unless, (noticed, signum))
+    # All runners open in the main thread share one loop.
+    shutdowns[0].token.run_sync_soon(act)
+    # Not `threading.Thread`, which takes locks that the interrupted code may hold.
+    _thread.start_new_thread(_raise_again_unless_noticed, (noticed, signum))
 
 
-def _raise_again_unless(noticed: _thread.LockType, signum: int) -> None:
+def _raise_again_unless_noticed(noticed: _thread.LockType, signum: int) -> None:
     if noticed.acquire(timeout=_UNNOTICED_SECONDS):
         return
     if hasattr(signal, "pthread_kill"):
-        # To that thread, so that it leaves a system call it may be blocked in.
+        # Sent to the main thread, so that it leaves a blocking system call.
         signal.pthread_kill(threading.main_thread().ident or 0, signum)
     else:
         signal.raise_signal(signum)
 
 
-def _is_pythons_or_trios(handler: object) -> bool:
+def _is_replaceable(handler: object) -> bool:
     if handler is signal.default_int_handler:
         return True
-    # Trio's is a function within a method and can be told by its module only.
+    # Trio's handler is a function inside a method; only its module identifies it.
     return getattr(handler, "__module__", None) == "trio._core._ki"
 
 
-STOPPING: SharedHandler[Stop] = SharedHandler(
-    _on_signal, {signal.SIGINT: _is_pythons_or_trios, signal.SIGTERM: is_default}
+STOP_SIGNALS: SharedHandler[GracefulShutdown] = SharedHandler(
+    _on_signal, {signal.SIGINT: _is_replaceable, signal.SIGTERM: is_default}
 )
 """Ctrl-C and SIGTERM stop all runners that are open in the main thread."""

@@ -1,7 +1,7 @@
-"""Signal handlers that all runners open in the main thread share: the first puts them in, the last takes them out.
+"""Signal handlers shared by all runners open in the main thread: the first runner installs them, the last removes them.
 
-A handler is put in only where there was none but Python's or Trio's own: what a host program does with its signals is
-its own affair. Python calls handlers in the main thread only, so runners in other threads have none.
+A handler replaces only Python's or Trio's own, never one of the host program's. Python calls handlers in the main
+thread only, so runners in other threads have none.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class SharedHandler(Generic[T]):
     """Handle signals for all members together.
 
     Args:
-        handle: called in the main thread, between any two bytecodes, with the signal, the frame it came in, and the
-            members that are there.
-        replaces: the signals, and what tells whether a handler may be replaced.
+        handle: called in the main thread, between any two bytecodes, with the signal, the interrupted frame, and the
+            current members.
+        replaces: for each signal, whether the handler in place may be replaced.
     """
 
     def __init__(
@@ -36,34 +36,34 @@ class SharedHandler(Generic[T]):
         self._replaces = replaces
         self.members: list[T] = []
         self.replaced: dict[int, Any] = {}
-        """The handlers that were there before, by signal."""
+        """The previous handlers, by signal."""
 
     @contextmanager
     def joined(self, member: T) -> Generator[None]:
-        """Handle the signals for `member`, too, within the block, if this is the main thread."""
+        """Handle the signals for `member` as well until the block ends, if this is the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         self.members.append(member)
-        self._put_in()
+        self._install()
         try:
             yield
         finally:
             self.members.remove(member)
             if not self.members:
-                self._take_out()
+                self._uninstall()
 
-    def _put_in(self) -> None:
+    def _install(self) -> None:
         for signum, may_replace in self._replaces.items():
             present = signal.getsignal(signum)
             if signum not in self.replaced and may_replace(present):
                 self.replaced[signum] = present
                 signal.signal(signum, self._handler)
 
-    def _take_out(self) -> None:
+    def _uninstall(self) -> None:
         while self.replaced:
             signum, before = self.replaced.popitem()
-            # Somebody may have put in a handler of theirs meanwhile, which is to stay.
+            # A handler that the host program has installed meanwhile stays.
             if signal.getsignal(signum) == self._handler:
                 signal.signal(signum, before)
 
@@ -72,28 +72,28 @@ class SharedHandler(Generic[T]):
 
 
 def is_default(handler: object) -> bool:
-    """Tell whether a signal has the system's own effect."""
+    """Whether a signal has the system's default effect."""
     return handler is signal.SIG_DFL
 
 
-# SIGUSR1: what is it doing?
+# SIGUSR1: print the running attempts.
 
 
 def _print_descriptions(signum: int, frame: FrameType | None, describes: Sequence[Callable[[], str]]) -> None:
-    # From the handler itself, not through Trio's loop, which may be kept by the very agent one asks about.
+    # From the handler itself, not through Trio's loop, which the agent in question may be blocking.
     try:
         _write("".join(f"{describe()}\n" for describe in describes))
     except Exception as exc:
-        # Raised from here, it would come up in whatever code happens to run.
+        # Raised here, it would appear in whatever code is interrupted.
         _write(f"describing the open runners failed with {exc!r}\n")
 
 
 def _write(text: str) -> None:
-    """Write to stderr past its buffer, which the interrupted code may be in the middle of."""
+    """Write to stderr past its buffer, which the interrupted code may be using."""
     try:
         file = sys.stderr.fileno()
     except (AttributeError, OSError, ValueError):
-        # A stand-in for stderr, such as a notebook's, has no file below it; None where a program has no stderr.
+        # A replacement for stderr, such as a notebook's, has no file descriptor; without a stderr it is None.
         if sys.stderr is not None:
             sys.stderr.write(text)
         return
@@ -102,7 +102,7 @@ def _write(text: str) -> None:
         data = data[os.write(file, data) :]
 
 
-DESCRIBING: SharedHandler[Callable[[], str]] = SharedHandler(
+STATUS_SIGNAL: SharedHandler[Callable[[], str]] = SharedHandler(
     _print_descriptions, {signal.SIGUSR1: is_default} if hasattr(signal, "SIGUSR1") else {}
 )
-"""``kill -USR1`` prints what all open runners do."""
+"""``kill -USR1`` prints the running attempts of all open runners."""

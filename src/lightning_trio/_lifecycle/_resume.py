@@ -1,4 +1,4 @@
-"""Which run of a store to go on with, and who may report of it. Pure decisions on records."""
+"""Which run of a store to resume, and which `fit` may update its record. Pure functions of records."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from .._records import DatasetFingerprint, Run
 
 
 def choose_run(runs: Sequence[Run], wanted: Run, resume: bool | str, *, force: bool) -> Run | None:
-    """Give the run to go on with, or one that has finished and whose result stands; None if there is none.
+    """Return the run to resume, or a finished one whose result is returned again; None if there is neither.
 
     Args:
-        runs: those of the store, in order of their beginning.
-        wanted: the run as it would begin now.
+        runs: the store's runs, in order of their start.
+        wanted: the run as it would start now.
         resume: True for the latest unfinished run, else the latest of this agent and these datasets; or a run's id.
-        force: take an unfinished run even if it is another agent's or dataset's.
+        force: whether to resume an unfinished run even if its agent or datasets differ.
 
     Raises:
-        ResumeError: there is no run of that id, or the one to go on with differs.
+        ResumeError: the store has no run with that id, or the run to resume differs from `wanted`.
     """
     if isinstance(resume, str):
         run = next((run for run in runs if run.run_id == resume), None)
         if run is None:
-            known = ", ".join(run.run_id for run in runs[-5:]) or "none"
-            raise ResumeError(f"resume={resume!r}: the store has no such run; the latest it has: {known}")
+            raise ResumeError.unknown(resume, [run.run_id for run in runs[-5:]])
         return _checked(run, wanted, force)
     mine = [run for run in runs if wanted.name is None or run.name == wanted.name]
     unfinished = [run for run in mine if run.status != "finished"]
@@ -39,15 +38,12 @@ def choose_run(runs: Sequence[Run], wanted: Run, resume: bool | str, *, force: b
 
 def _checked(run: Run, wanted: Run, force: bool) -> Run:
     if not force and (found := differences(run, wanted)):
-        raise ResumeError(
-            f"{run.run_id} cannot be resumed as it is: {'; '.join(found)}. Give it what it was begun with, begin a new "
-            f'run with resume=False, or go on all the same: fit(…, resume="{run.run_id}", force_resume=True)'
-        )
+        raise ResumeError.differs(run.run_id, found)
     return run
 
 
 def differences(run: Run, wanted: Run) -> list[str]:
-    """Say in which ways `run` is not the run that `wanted` would be."""
+    """Return the ways in which `run` differs from `wanted`, each as a clause for a message."""
     found: list[str] = []
     if run.agent != wanted.agent:
         found.append(f"it was begun with the agent {run.agent!r}, and this one is {wanted.agent!r}")
@@ -63,7 +59,7 @@ def differences(run: Run, wanted: Run) -> list[str]:
 def _same(before: DatasetFingerprint | None, now: DatasetFingerprint | None) -> bool:
     if before is None or now is None:
         return before is now
-    # Without a digest, as of a run in memory, the number must do.
+    # A run in memory has no digest; then only the number of tasks is compared.
     return before.tasks == now.tasks and (before.digest == now.digest or None in (before.digest, now.digest))
 
 
@@ -76,9 +72,9 @@ def _describe(fingerprint: DatasetFingerprint | None) -> str:
 
 @public_in("lightning_trio.store")
 def check_run(known: Run | None, new: Run) -> None:
-    """Raise unless a run's record may be replaced: by its own `fit`, or by one that takes it up.
+    """Raise unless a run's record may be replaced: by its current `fit`, or by one that takes the run over.
 
-    Of two that take it up at once the second is refused, and what the `fit` before still reports is, too.
+    If two calls of `fit` take it over at once, the second is refused; so are later updates by the previous `fit`.
 
     >>> begun = Run("run-1", worker_id="a")
     >>> check_run(begun, Run("run-1", worker_id="b", takeovers=1))
@@ -88,11 +84,9 @@ def check_run(known: Run | None, new: Run) -> None:
     lightning_trio.StaleRun: run-1 has been taken up by a; what b still reports of it is refused
 
     Raises:
-        StaleRun: another `fit` has taken the run up; the message says which.
+        StaleRun: another `fit` has taken the run over; the message names its worker.
     """
     if known is None or new.takeovers > known.takeovers:
         return
     if new.takeovers < known.takeovers or new.worker_id != known.worker_id:
-        raise StaleRun(
-            f"{new.run_id} has been taken up by {known.worker_id}; what {new.worker_id} still reports of it is refused"
-        )
+        raise StaleRun.taken_up(new.run_id, known.worker_id, new.worker_id)

@@ -6,13 +6,13 @@ from .._records import AttemptStatus, ErrorRecord, RolloutConfig, is_named
 
 
 def is_final(status: AttemptStatus, error: ErrorRecord | None, config: RolloutConfig, spent: float) -> bool:
-    """Decide whether there is no further attempt, whatever the statuses say.
+    """Whether no further attempt follows, whatever `retry_condition` says.
 
     Args:
-        status: how the attempt ended.
-        error: what it ended with.
+        status: the attempt's status.
+        error: its error.
         config: the rollout's.
-        spent: how long ago, in seconds, the rollout's first attempt will have begun when the next one would.
+        spent: the seconds from the start of the first attempt to the start of the next one.
 
     >>> is_final("failed", ErrorRecord.from_exception(KeyError()), RolloutConfig(retry_exceptions=[OSError]), 0.0)
     True
@@ -22,13 +22,13 @@ def is_final(status: AttemptStatus, error: ErrorRecord | None, config: RolloutCo
     if status != "failed" or not config.retry_exceptions or error is None:
         return False
     if error.exception is None:
-        # It was raised in another process and could not come over.
+        # It was raised in another process and could not be unpickled here.
         return error.type not in {name.rpartition(".")[2] for name in config.retry_exceptions}
     return not is_named(error.exception, config.retry_exceptions)
 
 
 def retry_delay(sequence_id: int, config: RolloutConfig, random: float) -> float:
-    """Give the wait in seconds after attempt number `sequence_id`; `random` lies in [0, 1).
+    """Return the wait in seconds after attempt number `sequence_id`; `random` lies in [0, 1).
 
     The wait doubles with each attempt up to `backoff_max_seconds`, and a share `backoff_jitter` of it is random.
     Source: "equal jitter" for 0.5 and "full jitter" for 1, in
@@ -37,6 +37,6 @@ def retry_delay(sequence_id: int, config: RolloutConfig, random: float) -> float
     >>> retry_delay(3, RolloutConfig(), 0.0), retry_delay(3, RolloutConfig(), 0.5)
     (1.0, 1.5)
     """
-    # 2**63 seconds are enough; a larger exponent would overflow a float.
+    # Capped because a larger exponent would overflow a float.
     whole = min(config.backoff_seconds * 2.0 ** min(sequence_id - 1, 63), config.backoff_max_seconds)
     return whole * (1.0 - config.backoff_jitter) + whole * config.backoff_jitter * random

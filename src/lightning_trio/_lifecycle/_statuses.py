@@ -1,4 +1,4 @@
-"""Which statuses are ends, and which wait in the queue."""
+"""Terminal statuses, and those of queued rollouts."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """The state machine of rollouts and attempts, as pure functions from a position to a move.
 
-A store calls one of them for each event, carries out the move, and keeps no rule of its own. "Runs" is said of a
-rollout's latest attempt that has not ended; a rollout has ended once it is succeeded, failed or cancelled.
+A store calls one of them for each event, carries out the move, and has no rules of its own. An attempt runs if it is
+its rollout's latest and has not ended. A rollout has ended once it is succeeded, failed or cancelled.
 
 =====================  ==============================  ===============  ==============  ==========================
 event                  position                        rollout          its attempt     may be claimed
 =====================  ==============================  ===============  ==============  ==========================
-`begin_attempt`        none runs                       preparing        stays           no
-`begin_attempt`        one runs (it is superseded)     preparing        unresponsive    no
+`begin_attempt`        no attempt runs                 preparing        unchanged       no
+`begin_attempt`        an attempt runs: superseded     preparing        unresponsive    no
 `begin_attempt`        ended                           `StaleAttempt`
 `hear_attempt`         it runs                         running          running         no
 `hear_attempt`         otherwise                       None: too late
@@ -20,13 +20,13 @@ event                  position                        rollout          its atte
 `lose_attempt`         it does not run                 None: too late
 `lose_attempt`         fewer than `max_lost_attempts`  requeuing        unresponsive    now; does not count
 `lose_attempt`         otherwise                       failed           unresponsive    no
-`change_rollout`       the status it has, in place     None: stays
-`change_rollout`       to queuing or requeuing         the same         stays           now
-`change_rollout`       to preparing or running         the same         stays           no
-`change_rollout`       to an end                       the same         the same if it  no
+`change_rollout`       to its own status, in place     None: unchanged
+`change_rollout`       to queuing or requeuing         the same         unchanged       now
+`change_rollout`       to preparing or running         the same         unchanged       no
+`change_rollout`       to a terminal status            the same         the same if it  no
                                                                         runs
 `change_rollout`       ended                           `StaleAttempt`
-`change_attempt`       the status it has               None: stays
+`change_attempt`       to its own status               None: unchanged
 `change_attempt`       it runs                         as `end_attempt` with `RETRY_NOW`
 `change_attempt`       otherwise                       `StaleAttempt`
 `check_removal`        not ended                       `ValueError`
@@ -63,70 +63,70 @@ from ._statuses import QUEUED, TERMINAL_ATTEMPT, TERMINAL_ROLLOUT
 
 @public_in("lightning_trio.store")
 class Position(Protocol):
-    """What the state machine reads of a rollout; a store's own record of it has these attributes."""
+    """The attributes of a rollout that the state machine reads; a store's own record provides them."""
 
     @property
     def rollout_id(self) -> str:
-        """For messages."""
+        """The rollout's id, for messages."""
         ...
 
     @property
     def status(self) -> RolloutStatus:
-        """The rollout's."""
+        """The rollout's status."""
         ...
 
     @property
     def queued(self) -> bool:
-        """Whether it has a place in the queue, due or not."""
+        """Whether the rollout is in the queue, due or not."""
         ...
 
     @property
     def attempt_id(self) -> str | None:
-        """The latest attempt's, None before the first."""
+        """The latest attempt's id, None before the first."""
         ...
 
     @property
     def attempt_status(self) -> AttemptStatus | None:
-        """The latest attempt's, None before the first."""
+        """The latest attempt's status, None before the first."""
         ...
 
     @property
     def counted(self) -> int:
-        """How many attempts, the latest included, count towards `max_attempts`."""
+        """The number of attempts, the latest included, that count towards `max_attempts`."""
         ...
 
     @property
     def lost(self) -> int:
-        """How many attempts were lost with their worker."""
+        """The number of attempts that were lost with their worker."""
         ...
 
     @property
     def config(self) -> RolloutConfig | None:
-        """The rollout's, None for the default; read only where it decides."""
+        """The rollout's config, None for the default; read only when a decision depends on it."""
         ...
 
 
 @public_in("lightning_trio.store")
 @attrs.frozen
 class Move:
-    """What becomes of a rollout."""
+    """The change that an event makes to a rollout."""
 
     status: RolloutStatus
-    """The rollout's from now on."""
+    """The rollout's new status."""
     attempt_status: AttemptStatus | None = None
-    """What its latest attempt becomes, None if that stays as it is."""
+    """The latest attempt's new status, None if it is unchanged."""
     queue_in: float | None = None
-    """After how many seconds it may be claimed; None if it is not, or no longer, in the queue."""
+    """The seconds until it may be claimed; None if it is not in the queue."""
     counts: bool = True
-    """False if the attempt that ends does not count towards `max_attempts`."""
+    """Whether the attempt that ends counts towards `max_attempts`."""
     lost: bool = False
-    """True if the attempt that ends was lost with its worker."""
+    """Whether the attempt that ends was lost with its worker."""
 
 
 @public_in("lightning_trio.store")
 @attrs.frozen
 class RolloutPosition:
-    """A position as a record, for a store whose own record does not have all the attributes.
+    """A position as a record, for a store whose own record lacks some of the attributes.
 
     >>> position = RolloutPosition("ro-1", "running", attempt_id="at-1", attempt_status="running", counted=1)
     >>> end_attempt(position, "at-1", "succeeded").status
@@ -144,7 +144,7 @@ class RolloutPosition:
 
     @classmethod
     def of(cls, position: Position) -> RolloutPosition:
-        """Return a record of `position`, which stays when that one changes."""
+        """Return a copy of `position` that does not follow its changes."""
         return cls(
             position.rollout_id,
             position.status,
@@ -157,7 +157,7 @@ class RolloutPosition:
         )
 
     def after(self, move: Move) -> RolloutPosition:
-        """Return the position that `move` leads to, before the attempt that it may begin."""
+        """Return the position after `move`, before the attempt that the move may begin."""
         return attrs.evolve(
             self,
             status=move.status,
@@ -168,7 +168,7 @@ class RolloutPosition:
         )
 
 
-# Made once: the calls for every rollout of a run make no records.
+# Created once, so that the calls made for every rollout create no records.
 _BEGUN: Constant = Move("preparing")
 _SUPERSEDING: Constant = Move("preparing", "unresponsive")
 _HEARD: Constant = Move("running", "running")
@@ -184,26 +184,26 @@ _LOST_FOR_GOOD: Constant = Move("failed", "unresponsive", counts=False, lost=Tru
 
 @public_in("lightning_trio.store")
 def begin_attempt(position: Position) -> Move:
-    """Return the move with which another attempt begins; one that runs is superseded by it.
+    """Return the move that begins another attempt; a running attempt is superseded.
 
     Raises:
         StaleAttempt: the rollout has ended.
     """
     if position.status in TERMINAL_ROLLOUT:
-        raise StaleAttempt(f"rollout {position.rollout_id} is {position.status}; enqueue its task again instead")
+        raise StaleAttempt.start(position.rollout_id, position.status)
     before = position.attempt_status
     return _BEGUN if before is None or before in TERMINAL_ATTEMPT else _SUPERSEDING
 
 
 @public_in("lightning_trio.store")
 def hear_attempt(position: Position, attempt_id: str) -> Move | None:
-    """Return the move for a sign of life from an attempt, such as a span; None if it comes too late."""
+    """Return the move for a sign of life from an attempt, such as a span; None if the attempt no longer runs."""
     return _HEARD if _runs(position, attempt_id) else None
 
 
 @public_in("lightning_trio.store")
 def end_attempt(position: Position, attempt_id: str, status: AttemptStatus, following: Next = RETRY_NOW) -> Move | None:
-    """Return the move for the report that an attempt ended with `status`; None if it comes too late.
+    """Return the move for the report that an attempt ended with `status`; None if the attempt no longer runs.
 
     >>> config = RolloutConfig(max_attempts=2, retry_condition=["timeout"])
     >>> position = RolloutPosition("ro-1", "running", False, "at-1", "running", counted=1, config=config)
@@ -215,7 +215,7 @@ def end_attempt(position: Position, attempt_id: str, status: AttemptStatus, foll
 
 @public_in("lightning_trio.store")
 def lose_attempt(position: Position, attempt_id: str) -> Move | None:
-    """Return the move for an attempt that is lost with its worker; None if it had ended or was superseded."""
+    """Return the move for an attempt that is lost with its worker; None if the attempt no longer runs."""
     if not _runs(position, attempt_id):
         return None
     return _LOST if position.lost + 1 < (position.config or DEFAULT_CONFIG).max_lost_attempts else _LOST_FOR_GOOD
@@ -223,20 +223,18 @@ def lose_attempt(position: Position, attempt_id: str) -> Move | None:
 
 @public_in("lightning_trio.store")
 def change_rollout(position: Position, status: RolloutStatus) -> Move | None:
-    """Return the move for a rollout whose status is changed by hand; None if nothing changes.
+    """Return the move for an explicit change of a rollout's status; None if nothing changes.
 
     Raises:
         StaleAttempt: the rollout has ended.
-        ValueError: there is no such status.
+        ValueError: `status` is unknown.
     """
     if status == position.status and (position.queued or status not in QUEUED):
         return None
     if status not in _ROLLOUT_STATUSES:
-        raise ValueError(f"status={status!r} is no rollout status; there are {_ROLLOUT_STATUSES}")
+        raise ValueError(f"status={status!r} is not a rollout status; write one of {_ROLLOUT_STATUSES}")
     if position.status in TERMINAL_ROLLOUT:
-        raise StaleAttempt(
-            f"rollout {position.rollout_id} is {position.status} and stays so; it cannot become {status}"
-        )
+        raise StaleAttempt.rollout(position.rollout_id, position.status, status)
     if status in TERMINAL_ROLLOUT:
         runs = position.attempt_id is not None and _runs(position, position.attempt_id)
         return Move(status, cast("AttemptStatus", status) if runs else None)
@@ -245,33 +243,30 @@ def change_rollout(position: Position, status: RolloutStatus) -> Move | None:
 
 @public_in("lightning_trio.store")
 def change_attempt(position: Position, attempt_id: str, before: AttemptStatus, status: AttemptStatus) -> Move | None:
-    """Return the move for an attempt whose status is changed by hand; None if nothing changes.
+    """Return the move for an explicit change of an attempt's status; None if nothing changes.
 
     Args:
-        position: its rollout's.
-        attempt_id: which attempt; it need not be the latest.
-        before: the status it has.
-        status: the status it is to have.
+        position: the position of its rollout.
+        attempt_id: the attempt, which need not be the latest.
+        before: its current status.
+        status: its new status.
 
     Raises:
         StaleAttempt: the attempt has ended or was superseded.
-        ValueError: there is no such status.
+        ValueError: `status` is unknown.
     """
     if status == before:
         return None
     if status not in _ATTEMPT_STATUSES:
-        raise ValueError(f"status={status!r} is no attempt status; there are {_ATTEMPT_STATUSES}")
+        raise ValueError(f"status={status!r} is not an attempt status; write one of {_ATTEMPT_STATUSES}")
     if not _runs(position, attempt_id):
-        raise StaleAttempt(
-            f"attempt {attempt_id} of rollout {position.rollout_id} is {before}, its rollout {position.status}: it can "
-            f"no longer become {status}"
-        )
+        raise StaleAttempt.attempt(position.rollout_id, attempt_id, before, position.status, status)
     return _ended(position, status, RETRY_NOW)
 
 
 @public_in("lightning_trio.store")
 def check_removal(position: Position) -> None:
-    """Raise unless the rollout has ended, so that it may be removed.
+    """Raise unless the rollout has ended and may be removed.
 
     Raises:
         ValueError: it has not ended.
@@ -282,7 +277,7 @@ def check_removal(position: Position) -> None:
 
 @public_in("lightning_trio.store")
 def worker_status(attempt_status: AttemptStatus) -> WorkerStatus:
-    """Return what a worker is noted as when its attempt is given `attempt_status` by hand."""
+    """Return the status of a worker whose attempt is explicitly changed to `attempt_status`."""
     if attempt_status in ("timeout", "unresponsive"):
         return "unknown"
     return "idle" if attempt_status in TERMINAL_ATTEMPT else "busy"

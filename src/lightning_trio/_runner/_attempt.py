@@ -11,6 +11,7 @@ import attrs
 import outcome
 import trio
 
+from .._errors import AttemptTimedOut
 from .._records import AttemptedRollout, AttemptOutcome, AttemptStatus, ErrorRecord
 from .._spans import Span, find_final_reward, sum_usage
 from ..lanes import OpenLane, record_return
@@ -136,10 +137,10 @@ def _time_is_up(live: LiveAttempt) -> Ending:
     if live.silent and config.unresponsive_seconds is not None:
         return Silent(config.unresponsive_seconds, live.returned_late)
     if live.allowance is not None:
-        return TimedOut(live.allowance.reason, live.allowance.final, live.returned_late)
+        return TimedOut(live.allowance.make_error(), live.allowance.final, live.returned_late)
     if live.returned_late:
-        return TimedOut(f"returned after its deadline of {live.limit:g} s", returned=True)
-    return TimedOut(f"stopped at its deadline after {live.limit:g} s")
+        return TimedOut(AttemptTimedOut.returned_late(live.limit), returned=True)
+    return TimedOut(AttemptTimedOut.at_deadline(live.limit))
 
 
 def _call(live: LiveAttempt) -> Awaitable[Any]:

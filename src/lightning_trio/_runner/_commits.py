@@ -53,10 +53,10 @@ class Commits:
         self._closing = False
         self._failed = False
 
-    def soon(self, ended: EndedAttempt) -> None:
+    def submit(self, ended: EndedAttempt) -> None:
         """Commit an outcome with the next ones."""
         self._uncommitted.append((ended, None))
-        if self._arrival is not None:
+        if self._arrival is not None:  # asked here too, to save a call for most outcomes
             self._wake()
 
     def _wake(self) -> None:
@@ -64,7 +64,7 @@ class Commits:
             self._arrival.set()
             self._arrival = None
 
-    async def wait_for(self, ended: EndedAttempt) -> RolloutStatus | None:
+    async def commit(self, ended: EndedAttempt) -> RolloutStatus | None:
         """Commit an outcome and return the rollout's status then, None if it was refused.
 
         The commit is waited for also when the caller is cancelled; then the cancellation goes on.
@@ -81,7 +81,7 @@ class Commits:
             raise ended.stop
         if self._failed:
             await trio.lowlevel.checkpoint_if_cancelled()
-            raise RunnerClosed("the runner was closed by an error of its store, which is raised where it was opened")
+            raise RunnerClosed.by_store()
         return waiter.status
 
     @contextmanager
@@ -120,7 +120,7 @@ class Commits:
                         self._idle.set()
         finally:
             self._idle.set()
-            self._give_up([*batch, *self._uncommitted])
+            self._release_waiters([*batch, *self._uncommitted])
 
     async def wait_idle(self) -> None:
         """Wait until all attempts that have ended are committed, or cannot be."""
@@ -144,7 +144,7 @@ class Commits:
                 waiter.status = status
                 waiter.committed.set()
 
-    def _give_up(self, lost: Sequence[tuple[EndedAttempt, _Waiter | None]]) -> None:
+    def _release_waiters(self, lost: Sequence[tuple[EndedAttempt, _Waiter | None]]) -> None:
         """Let the callers go whose commit will not come."""
         if not lost:
             return

@@ -28,17 +28,17 @@ class Raised:
     exception: BaseException
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class TimedOut:
     """The time was up.
 
     Args:
-        reason: the message for its record.
+        error: the error for its record.
         final: whether there is no time left for another attempt.
         returned: whether the agent returned all the same: it never yielded, or it swallowed its cancellation.
     """
 
-    reason: str
+    error: AttemptTimedOut
     final: bool = False
     returned: bool = False
 
@@ -102,7 +102,7 @@ def _raised_generator_exit(exc: GeneratorExit, owner: trio.lowlevel.Task | None)
     if not (trio.lowlevel.in_trio_task() and trio.lowlevel.current_task() is owner):
         raise exc
     # As it is it would be taken for such a close wherever `step` raises it.
-    error = AgentError("the agent raised GeneratorExit")
+    error = AgentError.raised("GeneratorExit")
     error.__cause__ = exc
     return error
 
@@ -130,12 +130,12 @@ def settle(ending: Ending, *, late: bool, abandoned: AbandonedCall | None) -> Ve
             return SUCCEEDED
         case Raised(exception):
             verdict = Verdict("failed", exception)
-        case TimedOut(reason):
-            verdict = Verdict("timeout", AttemptTimedOut(reason))
+        case TimedOut(error):
+            verdict = Verdict("timeout", error)
         case Silent(seconds):
-            verdict = Verdict("unresponsive", AttemptTimedOut(f"stopped, for it recorded nothing for {seconds:g} s"))
+            verdict = Verdict("unresponsive", AttemptTimedOut.after_silence(seconds))
         case Cancelled(_, exception):
-            verdict = Verdict("cancelled", exception or RolloutCancelled("cancelled while it ran"))
+            verdict = Verdict("cancelled", exception or RolloutCancelled.while_running())
     exception = verdict.exception
     assert exception is not None
     if late and exception is _exception_of(ending):

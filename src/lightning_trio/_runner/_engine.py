@@ -14,7 +14,7 @@ import trio
 
 from .._concurrency import FlatNursery
 from .._errors import RunnerClosed, StaleAttempt
-from .._host import Stop
+from .._host import GracefulShutdown
 from .._lifecycle import TERMINAL_ROLLOUT
 from .._records import (
     REPORTER_RETRIES,
@@ -70,7 +70,7 @@ class Engine:
         self._workers = workers
         self.bindings: Bindings = bindings
         self.commits: Commits = Commits(store, self._committed)
-        self.stop: Stop = Stop(settings.grace_seconds, lambda: workers.counts().running)
+        self.shutdown: GracefulShutdown = GracefulShutdown(settings.grace_seconds, lambda: workers.counts().running)
         self._closing = False
         self._calls: set[trio.CancelScope] = set()
         self._on_failure: dict[str | None, Callable[[], None]] = {}
@@ -122,16 +122,16 @@ class Engine:
         """Claim and run the queue's rollouts until cancelled; then wait for none, requeue what runs.
 
         Raises:
-            KeyboardInterrupt, Terminated: stopped by a signal, after the grace period; see `Stop`.
+            KeyboardInterrupt, Terminated: stopped by a signal, after the grace period; see `GracefulShutdown`.
         """
         host = host_link()
-        with self._call(), self.stop.working() as work:
+        with self._call(), self.shutdown.stoppable() as call:
             # Flat, for a Ctrl-C that is raised in an agent's code is to leave it plain.
             async with FlatNursery() as nursery:
-                with work.claiming(nursery.cancel_scope):
+                with call.claiming(nursery.cancel_scope):
                     await self._claim_all(run_id, host, nursery)
-            await work.wait_others()
-            if not work.ending:
+            await call.wait_others()
+            if not call.stopping:
                 # Whoever waits for rollouts would do so for ever.
                 raise RuntimeError("working off the queue ended, though nothing had ended it; please report this")
 
@@ -158,7 +158,7 @@ class Engine:
                 else ClaimedRollout(rollout, snapshots[rollout.resources_id], host)
                 for rollout in claimed
             ]
-            self._workers.start(ready, nursery, self.commits.soon)
+            self._workers.start(ready, nursery, self.commits.submit)
 
     async def _spent(self, rollout: AttemptedRollout) -> float:
         """Return how many seconds ago the rollout's first attempt began."""
@@ -212,7 +212,7 @@ class Engine:
             if isinstance(ended.outcome.next, RetryIn):
                 delay = ended.outcome.next.seconds
                 ended.outcome = attrs.evolve(ended.outcome, next=REPORTER_RETRIES)
-            status = await self.commits.wait_for(ended)
+            status = await self.commits.commit(ended)
             if status is None:
                 ended.refuse()
                 return ended.completed("cancelled")
@@ -285,7 +285,7 @@ class Engine:
             RunnerClosed: it is.
         """
         if self._closing:
-            raise RunnerClosed("the runner was closed while this went on; keep it inside `async with runner:`")
+            raise RunnerClosed.meanwhile("`async with runner:`")
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:

@@ -17,13 +17,7 @@ def check_max_failures(value: object) -> None:
         return
     if isinstance(value, float) and 0.0 < value < 1.0:
         return
-    hint = ""
-    if isinstance(value, float) and value >= 1.0 and value.is_integer():
-        hint = f"; did you mean {int(value)}?"
-    raise UsageError(
-        f"max_failures={value!r}; give how many rollouts may fail as an int (0 ends the run at the first failure), or "
-        f"their share of all tasks as a float between 0 and 1{hint}"
-    )
+    raise UsageError.max_failures(value)
 
 
 class FailureLimit:
@@ -37,16 +31,13 @@ class FailureLimit:
 
     def __init__(self, max_failures: float, tasks: int, failed: int) -> None:
         if isinstance(max_failures, float) and not tasks:
-            raise UsageError(
-                f"max_failures={max_failures!r} is a share of the datasets' tasks, and fit() got no dataset; give a "
-                "number, as an int"
-            )
+            raise UsageError.share_of_nothing(max_failures)
         self._given = max_failures
         self._tasks = tasks
         self._allowed = max_failures if isinstance(max_failures, int) else int(max_failures * tasks)
         self._failed = failed
         self.exceeded = trio.Event()
-        self._look()
+        self._check()
 
     @property
     def reason(self) -> str:
@@ -59,8 +50,8 @@ class FailureLimit:
     def count(self) -> None:
         """Note that another rollout has failed."""
         self._failed += 1
-        self._look()
+        self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if self._failed > self._allowed:
             self.exceeded.set()

@@ -17,7 +17,7 @@ from .._lifecycle import TERMINAL_ROLLOUT, choose_run
 from .._records import AttemptedRollout, FitResult, ResourcesUpdate, RolloutMode, Run, RunSummary, Unset
 from .._resources import NamedResources
 from ..algorithms import Algorithm, Baseline, Datasets, Session, describe_resources
-from ..lanes import SIGNALLING, find_asyncio_sign
+from ..lanes import WRONG_LOOP_ERRORS, find_asyncio_sign
 from ..store import LightningStore, RunStore
 from ._engine import Engine
 from ._failure_limit import FailureLimit
@@ -99,17 +99,14 @@ class Fit:
             logger.info("there is no run to resume; %s begins", wanted.run_id)
             await self._store.put([wanted])
             return wanted
-        return found if found.status == "finished" else await self._take_up(found)
+        return found if found.status == "finished" else await self._take_over(found)
 
-    async def _take_up(self, run: Run) -> Run:
+    async def _take_over(self, run: Run) -> Run:
         workers = await self._store.query_workers()
         driver = next((worker for worker in workers if worker.worker_id == run.worker_id), None)
         mine = self._settings.worker_id
         if driver is not None and driver.worker_id != mine and is_alive(driver):
-            raise ResumeError(
-                f"{run.run_id} is being worked on by {describe_worker(driver)}. Let it end, or, if it was "
-                f"cut off, wait until its lease of {driver.lease_seconds:.0f} s runs out"
-            )
+            raise ResumeError.driven(run.run_id, describe_worker(driver), driver.lease_seconds or 0.0)
         # Of those on other machines nothing is known until their leases run out.
         await end_leases(
             self._store, [worker for worker in workers if worker.worker_id != mine and is_of_dead_process(worker)]
@@ -121,10 +118,10 @@ class Fit:
         try:
             await self._store.put([taken])
         except StaleRun as exc:
-            raise ResumeError(f"{run.run_id} has just been taken up by another process; let it end") from exc
+            raise ResumeError.just_taken(run.run_id) from exc
         return taken
 
-    async def _initial(self, run: Run) -> ResourcesUpdate | None:
+    async def _initial_resources(self, run: Run) -> ResourcesUpdate | None:
         """Give the snapshot the run begins with; a resumed run's has the id it had."""
         own = self._settings.own
         if own is None or run.resources_id in (None, own.resources_id):
@@ -141,7 +138,9 @@ class Fit:
     async def _work(self, run: Run) -> FitResult:
         settings = self._settings
         store = RunStore(self._store, run.run_id, self._check, await self._rollouts_left(run))
-        session = Session(run, store, await self._initial(run), settings.max_concurrency, settings.options.adapter)
+        session = Session(
+            run, store, await self._initial_resources(run), settings.max_concurrency, settings.options.adapter
+        )
         begun = trio.current_time()
 
         def elapsed() -> float:
@@ -149,11 +148,11 @@ class Fit:
 
         limit = await self._failure_limit(run)
         try:
-            with self._engine.stop.working() as work:
+            with self._engine.shutdown.stoppable() as call:
                 async with FlatNursery() as nursery:
                     # Whatever the algorithm waits for, the end of the grace period or a second signal ends it.
-                    work.end_within(nursery.cancel_scope)
-                    nursery.start_soon(_note_time, session, elapsed)
+                    call.stop_within(nursery.cancel_scope)
+                    nursery.start_soon(_record_time, session, elapsed)
                     await self._run_limited(session, store, limit)
                     nursery.cancel_scope.cancel()
         except BaseException as exc:
@@ -311,7 +310,7 @@ class Fit:
         )
 
 
-async def _note_time(session: Session, elapsed: Callable[[], float]) -> None:
+async def _record_time(session: Session, elapsed: Callable[[], float]) -> None:
     while True:
         await trio.sleep(_RECORD_SECONDS)
         await session.record(elapsed_seconds=elapsed())
@@ -321,11 +320,8 @@ async def _note_time(session: Session, elapsed: Callable[[], float]) -> None:
 async def _run_unprotected(algorithm: Algorithm, datasets: Datasets) -> Any:
     try:
         await algorithm.run(train_dataset=datasets.train, val_dataset=datasets.val)
-    except SIGNALLING as exc:
+    except WRONG_LOOP_ERRORS as exc:
         sign = find_asyncio_sign(exc)
         if sign is None:
             raise
-        raise AsyncioAgentError(
-            f"the algorithm {algorithm.name} is written for asyncio ({sign}), and algorithms run in Trio: call "
-            "trio.sleep, trio.open_nursery and the like instead of asyncio's"
-        ) from exc
+        raise AsyncioAgentError.by_algorithm(algorithm.name, str(sign)) from exc

@@ -71,7 +71,7 @@ def check_hooks(hooks: Hook | Sequence[Hook]) -> tuple[Hook, ...]:
         ComponentError: something is no `Hook`, or its method is not async or does not take the keywords.
     """
     if not isinstance(hooks, Hook | Sequence) or isinstance(hooks, str):
-        raise ComponentError(f"hooks takes a list of hooks, not {hooks!r}")
+        raise ComponentError.hooks(hooks)
     several = (hooks,) if isinstance(hooks, Hook) else tuple(hooks)
     for hook in several:
         checked("hooks", hook, Hook)
@@ -86,15 +86,12 @@ def _check_method(hook: Hook, name: str) -> None:
     if getattr(method, "__func__", None) is own:
         return
     _, *keywords = inspect.signature(own).parameters
-    right = f"write: async def {name}(self, *, {', '.join(keywords)}): …"
     if not inspect.iscoroutinefunction(inspect.unwrap(method)):
-        raise ComponentError(f"the hook {type(hook).__name__}.{name} is not async; {right}")
+        raise ComponentError.sync_hook(hook, name, keywords)
     try:
         inspect.signature(method).bind(**dict.fromkeys(keywords))
     except TypeError as exc:
-        raise ComponentError(
-            f"the hook {type(hook).__name__}.{name} does not take what it is called with ({exc}); {right}"
-        ) from exc
+        raise ComponentError.hook_arguments(hook, name, keywords, exc) from exc
 
 
 class HookCalls:

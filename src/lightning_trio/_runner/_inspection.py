@@ -51,7 +51,7 @@ class RunningAttempt:
     task: RunningTask | None
 
 
-def look_at_running(
+def running_attempts(
     live: Mapping[str, LiveAttempt], now: float, loop_thread: int, limit: int | None = None
 ) -> list[RunningAttempt]:
     """Look at the attempts that run, the oldest first.
@@ -62,10 +62,10 @@ def look_at_running(
         loop_thread: the id of the thread that Trio runs in.
         limit: how many to look at.
     """
-    return [_look_at(each, now, loop_thread) for each in list(live.values())[:limit]]
+    return [_running_attempt(each, now, loop_thread) for each in list(live.values())[:limit]]
 
 
-def _look_at(live: LiveAttempt, now: float, loop_thread: int) -> RunningAttempt:
+def _running_attempt(live: LiveAttempt, now: float, loop_thread: int) -> RunningAttempt:
     rollout, call = live.rollout, live.call
     attempt = rollout.attempt
     span = _last_span(live.recorder)
@@ -97,12 +97,12 @@ def _last_span(recorder: AttemptRecorder) -> _LastSpan | None:
     ended = recorder.spans[-1:]
     open_spans = list(recorder.open_spans.values())
     library = list(recorder.library_spans.values())
-    found = [_LastSpan(_called(span.name, span.attributes), span.end_time or 0.0, False) for span in ended]
-    found += [_LastSpan(_called(span.name, span.attributes), span.start_time, True) for span in open_spans[-1:]]
+    found = [_LastSpan(_display_name(span.name, span.attributes), span.end_time or 0.0, False) for span in ended]
+    found += [_LastSpan(_display_name(span.name, span.attributes), span.start_time, True) for span in open_spans[-1:]]
     found += [_LastSpan(span.name, (span.start_time or 0) / 1e9, True) for _, span in library[-1:]]
     return max(found, key=lambda span: span.time, default=None)
 
 
-def _called(name: str, attributes: Mapping[str, Any]) -> str:
+def _display_name(name: str, attributes: Mapping[str, Any]) -> str:
     """Give an operation's own name, since all operations' spans have the same."""
     return str(attributes.get(semconv.LightningSpanAttributes.OPERATION_NAME, name))

@@ -42,7 +42,7 @@ async def open_lease(
         is_busy: tells whether it has attempts.
         seconds: how long the lease lasts without being renewed.
     """
-    await store.put([_alive(Worker(worker_id), seconds, busy=False)])
+    await store.put([_heartbeat(Worker(worker_id), seconds, busy=False)])
     try:
         async with FlatNursery() as nursery:
             nursery.start_soon(_renew, store, worker_id, is_busy, seconds)
@@ -52,10 +52,10 @@ async def open_lease(
                 nursery.cancel_scope.cancel()
     finally:
         with trio.move_on_after(_LAST_SECONDS, shield=True):
-            await _give_up(store, worker_id)
+            await _end_lease(store, worker_id)
 
 
-async def _give_up(store: LightningStore, worker_id: str) -> None:
+async def _end_lease(store: LightningStore, worker_id: str) -> None:
     """End the lease and give back what the worker still holds, as it does where an outcome could not be committed.
 
     Where the store fails, the lease is left to run out: without one, the attempts would be the worker's for ever.
@@ -64,10 +64,10 @@ async def _give_up(store: LightningStore, worker_id: str) -> None:
         held = await store.find(Query("attempts", (Condition("worker_id", {worker_id}), Condition("end_time", {None}))))
         if held:
             # Given back, not lost: it was the store that failed, not the rollout that killed its runner.
-            await store.finish([_given_back(attempt) for attempt in held])
+            await store.finish([_cancelled(attempt) for attempt in held])
             logger.warning("%d rollouts whose attempts came to nothing go back to the queue", len(held))
         worker = Worker(worker_id, last_idle_time=time.time())
-        await store.put([_alive(worker, None, busy=False)])
+        await store.put([_heartbeat(worker, None, busy=False)])
     except Exception as exc:
         logger.warning(
             "runner %s could not give its lease back (%s: %s); what it holds goes to others when the lease runs out",
@@ -77,7 +77,7 @@ async def _give_up(store: LightningStore, worker_id: str) -> None:
         )
 
 
-def _given_back(attempt: Attempt) -> AttemptOutcome:
+def _cancelled(attempt: Attempt) -> AttemptOutcome:
     error = ErrorRecord("RolloutCancelled", "its runner closed before what came of it was committed", "")
     return AttemptOutcome(attempt.rollout_id, attempt.attempt_id, "cancelled", time.time(), error=error, next=GIVE_BACK)
 
@@ -88,7 +88,7 @@ async def _renew(store: LightningStore, worker_id: str, is_busy: Callable[[], bo
         if trio.current_time() >= due:
             known = await store.get_worker_by_id(worker_id) or Worker(worker_id)
             # The store may note a claim between the two calls, hence what the runner knows itself.
-            await store.put([_alive(known, seconds, busy=is_busy())])
+            await store.put([_heartbeat(known, seconds, busy=is_busy())])
             due = trio.current_time() + seconds / _RENEWALS
         expiry = await store.expire()
         if expiry.requeued or expiry.failed:
@@ -102,7 +102,7 @@ async def _renew(store: LightningStore, worker_id: str, is_busy: Callable[[], bo
         await trio.sleep(max(0.0, wait if expiry.next_in is None else min(wait, expiry.next_in)))
 
 
-def _alive(worker: Worker, seconds: float | None, *, busy: bool) -> Worker:
+def _heartbeat(worker: Worker, seconds: float | None, *, busy: bool) -> Worker:
     return attrs.evolve(
         worker,
         status="busy" if busy else "idle",

@@ -32,12 +32,12 @@ def _count(*, least: int = 1, unlimited: bool = False) -> _Validator:
 
 def _lease(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise UsageError(f"lease_seconds={value!r}; give seconds, more than 0")
+        raise UsageError.argument("lease_seconds", value, "seconds, more than 0")
 
 
 def _grace(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise UsageError(f"grace_seconds={value!r}; give how long attempts may run on, 0 to stop at once")
+        raise UsageError.argument("grace_seconds", value, "how long attempts may run on, 0 to stop at once")
 
 
 def _failures(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -88,7 +88,7 @@ def check_config(name: str, config: RolloutConfig) -> None:
     """
     checked(name, config, RolloutConfig)
     if (missing := missing_name(config.retry_exceptions)) is not None:
-        raise UsageError(f"{name} has retry_exceptions=[{missing!r}], and its module has nothing of that name")
+        raise UsageError.unknown_exception(name, missing)
     causes = config.retry_condition or config.retry_exceptions
     if config.max_attempts > 1 and not causes:
         idle = f"max_attempts={config.max_attempts} does nothing without retry_condition=[…] or retry_exceptions=[…]"

@@ -93,23 +93,23 @@ def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _tree(task: RunningTask) -> Iterator[str]:
     """Draw a task and those below it, each with the line it stands at."""
-    yield f"    {_standing(task)}"
-    yield from _below(task, "    ")
+    yield f"    {_place(task)}"
+    yield from _children(task, "    ")
 
 
-def _below(task: RunningTask, indent: str) -> Iterator[str]:
+def _children(task: RunningTask, indent: str) -> Iterator[str]:
     last = len(task.children) - 1
     for number, child in enumerate(task.children):
         ends = number == last and not task.hidden
         # Trio names a task after its function unless told otherwise.
         name = "" if child.name.endswith(f".{child.function}") else f"{child.name}: "
-        yield f"{indent}{'└─' if ends else '├─'} {name}{_standing(child)}"
-        yield from _below(child, indent + ("   " if ends else "│  "))
+        yield f"{indent}{'└─' if ends else '├─'} {name}{_place(child)}"
+        yield from _children(child, indent + ("   " if ends else "│  "))
     if task.hidden:
         yield f"{indent}└─ … and {task.hidden:,} more tasks"
 
 
-def _standing(task: RunningTask) -> str:
+def _place(task: RunningTask) -> str:
     code = task.code if len(task.code) <= _CODE_WIDTH else task.code[: _CODE_WIDTH - 1] + "…"
     place = f"{os.path.basename(task.file)}:{task.line} in {task.function}"
     return f"{place}: {code}" if code else place

@@ -11,7 +11,7 @@ import trio
 
 from .._agents import LitAgent, as_agent
 from .._errors import DatasetError, NotInTrio, RunnerClosed, UsageError
-from .._host import DESCRIBING, STOPPING, relaxed_gc
+from .._host import STATUS_SIGNAL, STOP_SIGNALS, relaxed_gc
 from .._ids import random_bits
 from .._public import public
 from .._records import (
@@ -196,12 +196,9 @@ class Runner:
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
         if not trio.lowlevel.in_trio_task():
-            raise NotInTrio(
-                "a runner runs in Trio, and this is no task of Trio's; write trio.run(runner.fit, train_dataset), or, "
-                "in a program of asyncio, async with embed.open_asyncio(runner) as r: await r.fit(train_dataset)"
-            )
+            raise NotInTrio.runner()
         if self._stack is not None:
-            raise UsageError("this runner is open already; one `async with runner:` is enough")
+            raise UsageError.open_already("async with runner")
         self._stack = AsyncExitStack()
         try:
             await self._stack.enter_async_context(self._open())
@@ -223,7 +220,7 @@ class Runner:
         options = self.options
         names = DEFAULT_LANES if self.agent.runs_in is None else (self.agent.runs_in,)
         with relaxed_gc():
-            async with _opened(self.store), self.tracer.open(), open_lanes(names, self._lane_options) as lanes:
+            async with _ensure_open(self.store), self.tracer.open(), open_lanes(names, self._lane_options) as lanes:
                 bindings = Bindings(self.agent, options.resources, self.store)
                 workers = self._make_workers(lanes, bindings)
                 engine = self._make_engine(bindings, workers)
@@ -243,7 +240,7 @@ class Runner:
         self.agent.set_runner(self)
         self._engine = engine
         try:
-            with DESCRIBING.joined(self.describe), STOPPING.joined(engine.stop):
+            with STATUS_SIGNAL.joined(self.describe), STOP_SIGNALS.joined(engine.shutdown):
                 yield
         finally:
             self._engine = None
@@ -265,9 +262,9 @@ class Runner:
         )
         return Engine(settings, self.store, self.tracer, bindings, workers)
 
-    def _opened(self, call: str) -> Engine:
+    def _require_engine(self, call: str) -> Engine:
         if self._engine is None:
-            raise RunnerClosed(f"the runner is not open; write: {call}")
+            raise RunnerClosed.not_open(call)
         return self._engine
 
     # One rollout, many rollouts, a queue.
@@ -290,7 +287,7 @@ class Runner:
 
         When the caller is cancelled, the rollout is stopped and ends as cancelled.
         """
-        engine = self._opened("async with runner: await runner.step(task)")
+        engine = self._require_engine("async with runner: await runner.step(task)")
         request = await self._request(engine, task, resources, mode)
         await engine.acquire_slot()
         completed = await engine.run_new(request)
@@ -334,7 +331,7 @@ class Runner:
             resources: what to run with instead of the runner's own.
             mode: ``"train"``, ``"val"`` or ``"test"``.
         """
-        engine = self._opened("async with runner, runner.stream(tasks) as results: …")
+        engine = self._require_engine("async with runner, runner.stream(tasks) as results: …")
 
         async def prepare() -> str | None:
             return (await self._request(engine, None, resources, mode)).resources_id
@@ -352,7 +349,7 @@ class Runner:
         Raises:
             RunnerClosed: outside ``async with runner``.
         """
-        engine = self._opened("async with runner: await runner.serve()")
+        engine = self._require_engine("async with runner: await runner.serve()")
         task_status.started()
         await engine.work(None)
 
@@ -387,19 +384,19 @@ class Runner:
             ResumeError: the run to resume is another agent's or dataset's, unknown, or being worked on.
         """
         if train_dataset is None and val_dataset is None and isinstance(self.options.algorithm, Baseline):
-            raise DatasetError("fit() got no dataset; write: trio.run(runner.fit, [task, …])")
+            raise DatasetError.none_given()
         check_dataset("train_dataset", train_dataset)
         check_dataset("val_dataset", val_dataset)
         if not isinstance(resume, bool | str):
-            raise UsageError(f"resume={resume!r}; give True, False, or the id of a run, such as 'run-0123456789ab'")
+            raise UsageError.argument("resume", resume, "True, False, or the id of a run, such as 'run-0123456789ab'")
         if force_resume and resume is False:
-            raise UsageError("force_resume=True does nothing without resume=True or the id of a run")
+            raise UsageError.force_without_resume()
         datasets = Datasets.of(train_dataset, val_dataset)
         resumption = Resumption(resume, force_resume)
         if self._engine is not None:
             return await self._fit(self._engine, datasets, resumption)
         async with self:
-            return await self._fit(self._opened("await runner.fit(train_dataset)"), datasets, resumption)
+            return await self._fit(self._require_engine("await runner.fit(train_dataset)"), datasets, resumption)
 
     async def _fit(self, engine: Engine, datasets: Datasets, resumption: Resumption) -> FitResult:
         settings = FitSettings(
@@ -409,7 +406,7 @@ class Runner:
 
 
 @asynccontextmanager
-async def _opened(store: LightningStore) -> AsyncGenerator[None]:
+async def _ensure_open(store: LightningStore) -> AsyncGenerator[None]:
     """Open a store until the block ends, unless it is open."""
     if store.is_open:
         yield
@@ -420,4 +417,4 @@ async def _opened(store: LightningStore) -> AsyncGenerator[None]:
 
 def _check_limit(limit: int | None) -> None:
     if limit is not None and (not isinstance(limit, int) or limit < 0):
-        raise UsageError(f"limit={limit!r}; give how many attempts to look at, from 0")
+        raise UsageError.argument("limit", limit, "how many attempts to look at, from 0")

@@ -32,7 +32,7 @@ class RolloutStream:
         ahead: int,
     ) -> None:
         if not isinstance(tasks, Iterable | AsyncIterable):
-            raise DatasetError(f"stream() takes an iterable or async iterable of tasks, not {tasks!r}")
+            raise DatasetError.not_iterable(tasks)
         self._engine = engine
         self._tasks = tasks
         self._prepare = prepare
@@ -53,7 +53,7 @@ class RolloutStream:
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
         if self._entered:
-            raise UsageError("a stream is entered once; call runner.stream(tasks) again for another pass")
+            raise UsageError.entered_twice("runner.stream(tasks)")
         self._entered = True
         self._engine.check_open()
         resources_id = await self._prepare()
@@ -77,10 +77,7 @@ class RolloutStream:
 
     async def __anext__(self) -> CompletedRollout:
         if self._stack is None:
-            raise UsageError(
-                "a stream was read without being entered; write: async with runner.stream(tasks) as results: "
-                "async for done in results: …"
-            )
+            raise UsageError.not_entered("runner.stream(tasks)")
         try:
             completed = await self._receive.receive()
         except trio.EndOfChannel:
@@ -91,14 +88,14 @@ class RolloutStream:
 
     async def _start_all(self, resources_id: str | None) -> None:
         # Closed by plain `with`: the checkpoint in `async with` could swap an error of the source for a cancellation.
-        with self._send, self._engine.stop.working() as work, trio.CancelScope() as scope:
+        with self._send, self._engine.shutdown.stoppable() as call, trio.CancelScope() as scope:
             async with FlatNursery() as nursery:
-                with work.claiming(scope):
+                with call.claiming(scope):
                     await self._start_each(resources_id, nursery)
-            while work.ending and self._receive.statistics().current_buffer_used:
+            while call.stopping and self._receive.statistics().current_buffer_used:
                 self._read = trio.Event()
                 await self._read.wait()
-            await work.wait_others()
+            await call.wait_others()
 
     async def _start_each(self, resources_id: str | None, nursery: trio.Nursery) -> None:
         # A place is taken before its task is read, so nothing is read that cannot be started soon.

@@ -25,7 +25,7 @@ from ..lanes import Call
 from ..tracing import AttemptRecorder, enter_attempt, leave_attempt
 from ._attempt import AttemptParts, run_attempt
 from ._bindings import Bindings
-from ._inspection import RunningAttempt, look_at_running
+from ._inspection import RunningAttempt, running_attempts
 from ._live_attempt import EndedAttempt, LiveAttempt
 from ._slots import Slots
 
@@ -238,7 +238,7 @@ class LocalWorkers:
 
     def running(self, limit: int | None = None) -> list[RunningAttempt]:
         """Look at the attempts of this process."""
-        return look_at_running(self._live, self._parts.clock.current_time(), self._thread, limit)
+        return running_attempts(self._live, self._parts.clock.current_time(), self._thread, limit)
 
     def youngest_age(self) -> float | None:
         """Return the age of the attempt that began last."""

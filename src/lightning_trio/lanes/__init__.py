@@ -17,5 +17,5 @@ from ._registry import registered_lane as registered_lane
 from ._registry import resolve_lane as resolve_lane
 from ._returns import record_return as record_return
 from ._trio import run_natively as run_natively
-from ._wrong_loop import SIGNALLING as SIGNALLING
+from ._wrong_loop import WRONG_LOOP_ERRORS as WRONG_LOOP_ERRORS
 from ._wrong_loop import find_asyncio_sign as find_asyncio_sign

@@ -62,9 +62,6 @@ def _of_rollout(kind: LiveArgument, resource: Any, rollout: Rollout) -> Any:
         # A copy for each attempt: many share the mapping.
         return dict(resource)
     if not isinstance(rollout, AttemptedRollout):
-        raise AgentSignatureError(
-            "Rollout is not an AttemptedRollout: a ProxyLLM's endpoint names the attempt; start one with "
-            "store.start_rollout(…) or use strip_proxy=False"
-        )
+        raise AgentSignatureError.not_attempted()
     assert isinstance(resource, ProxyLLM)
     return resource.with_attempted_rollout(rollout)

@@ -59,7 +59,7 @@ def lane_named(name: str, agent: str) -> Lane:
         UnsupportedLane: no lane has that name.
     """
     if name not in _lanes:
-        raise UnsupportedLane(f"the agent {agent} has runs_in={name!r}; there are {', '.join(_lanes)}")
+        raise UnsupportedLane.unknown(agent, name, _lanes)
     return _lanes[name]
 
 

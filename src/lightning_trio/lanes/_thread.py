@@ -24,10 +24,7 @@ class ThreadLane(Lane):
     def check(self, agent: str, fn: Callable[..., Any]) -> None:
         """Raise if the function is async."""
         if is_async_function(fn):
-            raise UnsupportedLane(
-                f"the agent {agent} is async and runs_in={self.name!r} takes plain functions; leave runs_in out for "
-                'Trio, write runs_in="asyncio" for asyncio, or make it a plain function that calls asyncio.run'
-            )
+            raise UnsupportedLane.for_plain(agent, self.name)
 
     @asynccontextmanager
     async def open(self, options: LaneOptions) -> AsyncGenerator[OpenLane]:
@@ -104,4 +101,4 @@ def _call(fn: Callable[..., Any], task: Any, arguments: Mapping[str, Any], threa
         return (fn(task, **arguments),)
     except KeyboardInterrupt as exc:
         # Ctrl-C reaches the main thread only, so this is the agent's own and must not stop the program.
-        raise AgentError("the agent raised KeyboardInterrupt") from exc
+        raise AgentError.raised("KeyboardInterrupt") from exc

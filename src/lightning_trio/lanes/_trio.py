@@ -15,7 +15,7 @@ from ._bound_agent import BoundAgent
 from ._function import is_async_function
 from ._lane import Call, Lane, LaneOptions, OpenLane
 from ._place import RunningTask, outwards, place_of
-from ._wrong_loop import SIGNALLING, find_asyncio_sign
+from ._wrong_loop import WRONG_LOOP_ERRORS, find_asyncio_sign
 
 _CHILDREN_SHOWN = 8
 """How many child tasks of a task are looked at."""
@@ -46,10 +46,7 @@ def check_async(agent: str, fn: Callable[..., Any], lane: str) -> None:
         UnsupportedLane: it is not.
     """
     if not is_async_function(fn):
-        raise UnsupportedLane(
-            f"the agent {agent} is a plain function and would block the event loop with runs_in={lane!r}; leave "
-            "runs_in out, which runs it in a worker thread, or write async def"
-        )
+        raise UnsupportedLane.for_async(agent, lane)
 
 
 class OpenTrioLane(OpenLane):
@@ -81,17 +78,11 @@ async def run_natively(bound: BoundAgent, task: Any, arguments: Mapping[str, Any
     """
     try:
         return await bound.fn(task, **arguments)
-    except SIGNALLING as exc:
+    except WRONG_LOOP_ERRORS as exc:
         sign = find_asyncio_sign(exc)
         if sign is None:
             raise
-        how = 'Declare it with @agl.rollout(runs_in="asyncio")'
-        if bound.in_class:
-            how = 'Set runs_in = "asyncio" in its class'
-        raise AsyncioAgentError(
-            f"the agent {bound.name} is written for asyncio ({sign}) and ran in Trio. {how}, or call trio.sleep, "
-            "trio.open_nursery and the like instead of asyncio's"
-        ) from exc
+        raise AsyncioAgentError.by_agent(bound.name, str(sign), is_method=bound.in_class) from exc
 
 
 def _task_place(task: trio.lowlevel.Task, outer_nurseries: int, loop_thread: int, depth: int) -> RunningTask | None:

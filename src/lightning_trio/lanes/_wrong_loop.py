@@ -18,7 +18,7 @@ _OF_TRIO = (
     "Task got bad yield: WaitTaskRescheduled(",
 )
 
-SIGNALLING = (RuntimeError, TypeError, AttributeError, ExceptionGroup)
+WRONG_LOOP_ERRORS = (RuntimeError, TypeError, AttributeError, ExceptionGroup)
 """The exceptions that may be or hold such a sign."""
 
 
@@ -35,5 +35,5 @@ def find_trio_sign(exc: BaseException) -> BaseException | None:
 def _find(exc: BaseException, signs: tuple[str, ...]) -> BaseException | None:
     if isinstance(exc, BaseExceptionGroup):
         return next((found for inner in exc.exceptions if (found := _find(inner, signs)) is not None), None)
-    is_one = isinstance(exc, SIGNALLING) and any(sign in str(exc) for sign in signs)
+    is_one = isinstance(exc, WRONG_LOOP_ERRORS) and any(sign in str(exc) for sign in signs)
     return exc if is_one else None

@@ -51,7 +51,7 @@ class AsyncioBridge:
         self._loop.set_default_executor(DaemonExecutor())
         self._token = trio.lowlevel.current_trio_token()
         self._stopping = False
-        self._asked: float | None = None
+        self._pinged_at: float | None = None
         self._starting: deque[tuple[AsyncioCall, list[None]]] = deque()
         self._will_start = False
         self._reports: deque[tuple[AsyncioCall, outcome.Outcome[Any]]] = deque()
@@ -78,24 +78,24 @@ class AsyncioBridge:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(fn)
 
-    def ask(self) -> None:
+    def ping(self) -> None:
         """Ask the loop to show that it is alive, unless it still owes an answer."""
-        if self._asked is None:
-            self._asked = time.monotonic()
-            self.call_soon(self._answer)
+        if self._pinged_at is None:
+            self._pinged_at = time.monotonic()
+            self.call_soon(self._answer_ping)
 
     def silence(self) -> float:
         """Give the seconds for which the loop has owed an answer, 0 if it owes none."""
         # By the real clock: under a virtual one a thread cannot be late.
-        asked = self._asked
-        return 0.0 if asked is None else time.monotonic() - asked
+        pinged_at = self._pinged_at
+        return 0.0 if pinged_at is None else time.monotonic() - pinged_at
 
     def stop(self) -> None:
         """End the loop after what it is doing now."""
         self._stopping = True
         self.call_soon(self._loop.stop)
 
-    def where(self) -> str:
+    def location(self) -> str:
         """Say in words what the loop's thread is doing: whose call, which line."""
         task = None if self._loop.is_closed() else asyncio.current_task(self._loop)
         calls = [*self.calls, *self.abandoned]
@@ -110,7 +110,7 @@ class AsyncioBridge:
         line = (own or lines)[-1]
         return f"{who}, in {line.name} at {line.filename}:{line.lineno}: {line.line}"
 
-    def _hand_out(self) -> None:
+    def _deliver(self) -> None:
         self._will_report = False
         for _ in range(_AT_ONCE):
             if not self._reports:
@@ -136,7 +136,7 @@ class AsyncioBridge:
             self._will_report = True
             # Where Trio ended without waiting for the loop, nobody is left to be told.
             with suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._hand_out)
+                self._token.run_sync_soon(self._deliver)
 
     def _start_all(self) -> None:
         self._will_start = False
@@ -148,8 +148,8 @@ class AsyncioBridge:
                     ticket.pop()
                     call.start(self._loop)
 
-    def _answer(self) -> None:
-        self._asked = None
+    def _answer_ping(self) -> None:
+        self._pinged_at = None
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

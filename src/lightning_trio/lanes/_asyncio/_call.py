@@ -111,7 +111,7 @@ class AsyncioCall:
         bridge.calls.add(self)
         bridge.submit(self, ticket)
 
-    def take_back(self) -> bool:
+    def withdraw(self) -> bool:
         """Withdraw the call if the loop has not started it yet."""
         try:
             self._ticket.pop()
@@ -134,14 +134,11 @@ class AsyncioCall:
         if isinstance(result, outcome.Error) and _is_cancellation(result.error):
             if raise_cancel is not None:
                 raise_cancel()
-            raise AgentError(
-                "the agent raised asyncio.CancelledError, and nobody had cancelled its rollout; it cancelled its own "
-                "task, or awaited a task that was cancelled"
-            ) from result.error
+            raise AgentError.stray_asyncio_cancellation() from result.error
         return result.unwrap()
 
     def _abort(self, raise_cancel: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
-        if self.take_back():
+        if self.withdraw():
             return trio.lowlevel.Abort.SUCCEEDED
         self.raise_cancel = raise_cancel
         self.cancelled_at = time.monotonic()
@@ -218,7 +215,7 @@ class AsyncioCall:
             result = outcome.Value(await fn(task, **arguments))
         except KeyboardInterrupt as exc:
             # Ctrl-C reaches the main thread only, so this is the agent's own and must not stop the program.
-            error = AgentError("the agent raised KeyboardInterrupt")
+            error = AgentError.raised("KeyboardInterrupt")
             error.__cause__ = exc
             result = outcome.Error(error)
         except BaseException as exc:

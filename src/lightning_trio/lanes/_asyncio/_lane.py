@@ -19,7 +19,7 @@ from ..._concurrency import FlatNursery
 from ..._errors import AgentError, UnsupportedLane
 from .._lane import Call, Lane, LaneOptions, OpenLane
 from .._trio import check_async
-from .._wrong_loop import SIGNALLING, find_trio_sign
+from .._wrong_loop import WRONG_LOOP_ERRORS, find_trio_sign
 
 if TYPE_CHECKING:
     from ._bridge import AsyncioBridge
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("lightning_trio.lanes")
 
-_LOOK_SECONDS = 0.25
+_CHECK_SECONDS = 0.25
 """How often the loop is looked at while there are calls."""
 
 _BLOCKED_SECONDS = 1.0
@@ -93,14 +93,11 @@ class OpenAsyncioLane(OpenLane):
         self._submit(made)
         try:
             return await made.wait()
-        except SIGNALLING as exc:
+        except WRONG_LOOP_ERRORS as exc:
             sign = find_trio_sign(exc)
             if sign is None:
                 raise
-            raise UnsupportedLane(
-                f'the agent {call.bound.name} has runs_in="asyncio" and calls Trio, which does not run there ({sign}). '
-                "Leave runs_in out, or call asyncio.sleep, asyncio.TaskGroup and the like instead of Trio's"
-            ) from exc
+            raise UnsupportedLane.calls_trio(call.bound.name, str(sign)) from exc
         except trio.Cancelled:
             if not made.ended and made.raise_cancel is not None:
                 call.abandoned = made
@@ -112,7 +109,7 @@ class OpenAsyncioLane(OpenLane):
             call.submit(bridge)
         except RuntimeError:
             # Closed, and the news of it is still on its way.
-            call.take_back()
+            call.withdraw()
             self._replace(bridge)
             call.submit(self._current or self._open_bridge())
         if not self._called.is_set():
@@ -124,7 +121,7 @@ class OpenAsyncioLane(OpenLane):
         if not self._is_watched:
             self._is_watched = True
             self._nursery.start_soon(self._watch, name="lightning_trio asyncio lane")
-        bridge = self._current = AsyncioBridge(self._died)
+        bridge = self._current = AsyncioBridge(self._on_death)
         self._bridges.append(bridge)
         return bridge
 
@@ -134,18 +131,18 @@ class OpenAsyncioLane(OpenLane):
         if self._current is bridge:
             self._current = None
         for call in list(bridge.calls):
-            if call.take_back():
+            if call.withdraw():
                 self._submit(call)
         if not bridge.calls and not bridge.abandoned:
             bridge.stop()
 
-    def _died(self, bridge: AsyncioBridge, exc: BaseException | None) -> None:
+    def _on_death(self, bridge: AsyncioBridge, exc: BaseException | None) -> None:
         import outcome
 
         logger.error("the asyncio loop of the agents died with %r; later calls get another", exc)
         self._replace(bridge)
         for call in [*bridge.calls, *bridge.abandoned]:
-            error = AgentError(f"the asyncio loop that the agent ran on died: {exc!r}")
+            error = AgentError.loop_died(exc)
             error.__cause__ = exc
             call.finish(outcome.Error(error))
 
@@ -159,12 +156,12 @@ class OpenAsyncioLane(OpenLane):
                     self._called = trio.Event()
                     await self._called.wait()
                 for bridge in self._bridges:
-                    bridge.ask()
-                await trio.sleep(_LOOK_SECONDS)
+                    bridge.ping()
+                await trio.sleep(_CHECK_SECONDS)
                 for bridge in list(self._bridges):
-                    self._look_at(bridge)
+                    self._check(bridge)
 
-    def _look_at(self, bridge: AsyncioBridge) -> None:
+    def _check(self, bridge: AsyncioBridge) -> None:
         silence = bridge.silence()
         if silence < _BLOCKED_SECONDS:
             bridge.warned = False
@@ -175,7 +172,7 @@ class OpenAsyncioLane(OpenLane):
                 'that blocks belongs into @agl.rollout(runs_in="thread"), or await asyncio.to_thread(…) there',
                 silence,
                 len(bridge.calls),
-                bridge.where(),
+                bridge.location(),
             )
         stuck = [call for call in bridge.calls if _is_stuck(call)]
         for call in stuck:
@@ -201,7 +198,7 @@ class OpenAsyncioLane(OpenLane):
                     "the asyncio loop of the agents did not stop within %g s and is left behind (it does not keep the "
                     "process alive); it runs %s",
                     seconds,
-                    bridge.where(),
+                    bridge.location(),
                 )
         self._bridges.clear()
         self._current = None

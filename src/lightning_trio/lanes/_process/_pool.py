@@ -65,8 +65,8 @@ class OpenProcessLane(OpenLane):
         self._closing = trio.Event()
         self._directory: str | None = None
         self._has_started = False
-        self._refusal: str | None = None
-        """Why no worker can start, known from the first one."""
+        self._exit_code_at_start: int | None = None
+        """What the first worker exited with while it started; then no other can start."""
 
     has_workers = True
 
@@ -106,9 +106,7 @@ class OpenProcessLane(OpenLane):
             )
         except trio_parallel.BrokenWorkerError as exc:
             self._recover(worker, recorder)
-            raise WorkerDied(
-                f"the worker process {worker.pid} died while the agent {call.bound.name} ran: {_describe_end(exc)}"
-            ) from None
+            raise WorkerDied.while_running(call.bound.name, worker.pid, _exit_code(exc)) from None
         except trio.Cancelled:
             self._recover(worker, recorder)
             raise
@@ -127,10 +125,7 @@ class OpenProcessLane(OpenLane):
         try:
             return message.encode()
         except Exception as exc:
-            raise UnsupportedLane(
-                f"the task {_short(recorder.rollout.input)} cannot be sent to a worker process: {exc}. Give tasks that "
-                "can be pickled: plain values, or instances of classes at the top level of a module"
-            ) from exc
+            raise UnsupportedLane.task_not_picklable(recorder.rollout.input, exc) from exc
 
     # WorkerProcess processes.
 
@@ -146,7 +141,7 @@ class OpenProcessLane(OpenLane):
                     init=partial(prepare_worker, directory, self._instrument),
                     grace_period=_GRACE_SECONDS,
                 ) as context:
-                    _hold_back_interrupts(context)
+                    _block_interrupts(context)
                     task_status.started(WorkerProcess(context))
                     await self._closing.wait()
             except trio_parallel.BrokenWorkerError:
@@ -156,27 +151,20 @@ class OpenProcessLane(OpenLane):
     async def _start_process(self, worker: WorkerProcess, agent: str) -> None:
         import trio_parallel
 
-        if self._refusal is not None:
-            raise WorkerDied(self._refusal)
+        if self._exit_code_at_start is not None:
+            raise WorkerDied.while_starting(agent, self._exit_code_at_start)
         try:
             with trio.move_on_after(_START_SECONDS):
                 worker.pid = await worker.context.run_sync(os.getpid, kill_on_cancel=True, limiter=_UNLIMITED)
                 self._has_started = True
                 return
         except trio_parallel.BrokenWorkerError as exc:
-            message = (
-                f"the worker process for the agent {agent} died while it started: {_describe_end(exc)}. It runs the "
-                'main program\'s file anew: what starts the runner there belongs below if __name__ == "__main__":'
-            )
-            if not self._has_started and _exited_by_itself(exc):
-                # The others would do the same, each after as long.
-                self._refusal = message
-            raise WorkerDied(message) from None
-        raise WorkerDied(
-            f"the worker process for the agent {agent} did not start within {_START_SECONDS:g} s and was killed. It "
-            "imports the main program's file and the agent's module anew: what takes long there belongs into a "
-            'function, or below if __name__ == "__main__":'
-        )
+            exit_code = _exit_code(exc)
+            if not self._has_started and exit_code is not None and exit_code >= 0:
+                # It exited by itself, and the others would do the same, each after as long.
+                self._exit_code_at_start = exit_code
+            raise WorkerDied.while_starting(agent, exit_code) from None
+        raise WorkerDied.too_slow_to_start(agent, _START_SECONDS)
 
     def _make_directory(self) -> str:
         if self._directory is None:
@@ -214,7 +202,7 @@ class OpenProcessLane(OpenLane):
             shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def _hold_back_interrupts(context: trio_parallel.WorkerContext) -> None:
+def _block_interrupts(context: trio_parallel.WorkerContext) -> None:
     """Let the context's workers start with Ctrl-C held back: before they can ignore one, it prints a traceback."""
     if not hasattr(signal, "pthread_sigmask"):
         return
@@ -244,23 +232,10 @@ def _hold_back_interrupts(context: trio_parallel.WorkerContext) -> None:
     vars(context)["_worker_class"] = make_quiet_worker
 
 
-def _exited_by_itself(exc: BaseException) -> bool:
-    code = getattr(exc.args[-1], "exitcode", None) if exc.args else None
-    return code is not None and code >= 0
-
-
-def _describe_end(exc: BaseException) -> str:
-    code = getattr(exc.args[-1], "exitcode", None) if exc.args else None
-    if code is None:
-        return "nothing more is known"
-    if code >= 0:
-        return f"it exited with code {code}" + (", as os._exit does" if code != 1 else "; its stderr may say why")
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    hint = ", which the system also sends when memory runs out" if name == "SIGKILL" else ""
-    return f"it was ended by {name}{hint}"
+def _exit_code(exc: BaseException) -> int | None:
+    """Return what a broken worker exited with, negative for a signal; None if that is not known."""
+    code: int | None = getattr(exc.args[-1], "exitcode", None) if exc.args else None
+    return code
 
 
 def _to_local(error: RemoteError) -> BaseException:
@@ -277,11 +252,6 @@ def _to_local(error: RemoteError) -> BaseException:
     return exception
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:79] + "…"
-
-
 @asynccontextmanager
 async def open_pool(*, instrument: bool) -> AsyncGenerator[OpenProcessLane]:
     """Open a process lane; at the end its workers are ended, and killed if they do not end.
@@ -294,10 +264,7 @@ async def open_pool(*, instrument: bool) -> AsyncGenerator[OpenProcessLane]:
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         # The mark that multiprocessing itself goes by.
-        raise UsageError(
-            "this worker process runs the main program's file to find the agent in it, and comes upon the start of a "
-            'runner there, which belongs below if __name__ == "__main__":'
-        )
+        raise UsageError.in_worker_process()
     lane: OpenProcessLane | None = None
     try:
         async with FlatNursery() as nursery:

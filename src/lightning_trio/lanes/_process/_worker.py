@@ -110,7 +110,7 @@ def _call(recorder: AttemptRecorder, agent: PackedAgent) -> object:
         return trio.run(call) if is_async_function(bound.fn) else call()
     except KeyboardInterrupt as exc:
         # Ctrl-C is ignored here, so this is the agent's own.
-        raise AgentError("the agent raised KeyboardInterrupt") from exc
+        raise AgentError.raised("KeyboardInterrupt") from exc
 
 
 def _to_remote(exc: BaseException) -> RemoteError:

@@ -208,7 +208,7 @@ class InMemoryLightningStore(LightningStore):
 
     def _check_resources_id(self, resources_id: str | None) -> None:
         if resources_id is not None and resources_id not in self._resources:
-            raise UnknownId(f"Resources {resources_id} not found; add_resources() gives an id")
+            raise UnknownId.resources(resources_id)
 
     def _counts_of(self, run_id: str | None) -> RunCounts:
         counts = self._counts.get(run_id)
@@ -457,16 +457,13 @@ class InMemoryLightningStore(LightningStore):
     def _known(self, rollout_id: str) -> Entry:
         entry = self._entries.get(rollout_id)
         if entry is None:
-            self._say_if_evicted(rollout_id)
-            raise UnknownId(f"Rollout {rollout_id} not found")
+            self._raise_if_evicted(rollout_id)
+            raise UnknownId.rollout(rollout_id)
         return entry
 
-    def _say_if_evicted(self, rollout_id: str) -> None:
+    def _raise_if_evicted(self, rollout_id: str) -> None:
         if rollout_id not in self._entries and self._ids.minted(rollout_id):
-            raise Evicted(
-                f"rollout {rollout_id} has finished and is no longer kept; this store keeps the newest "
-                f"{self._retention.retain} finished ones, InMemoryLightningStore(retain=…) sets how many"
-            )
+            raise Evicted.beyond(rollout_id, self._retention.retain)
 
     # Spans.
 
@@ -554,7 +551,7 @@ class InMemoryLightningStore(LightningStore):
             return self._entries.values()
         if len(rollout_ids) == 1:
             # A query for several may come long after their end; only a query for a single one raises `Evicted`.
-            self._say_if_evicted(next(iter(rollout_ids)))
+            self._raise_if_evicted(next(iter(rollout_ids)))
         known = [entry for rollout_id in set(rollout_ids) if (entry := self._entries.get(rollout_id)) is not None]
         return sorted(known, key=_number)
 
