@@ -36,7 +36,6 @@ NOT_YET_CONVERTED = {
     "_runner/_options.py",
     "_runner/_runner.py",
     "_runner/_stream.py",
-    "adapters/_adapter.py",
     "lanes/_asyncio/_call.py",
     "lanes/_asyncio/_lane.py",
     "lanes/_bound_agent.py",

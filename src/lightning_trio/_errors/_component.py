@@ -49,6 +49,27 @@ class ComponentError(UsageError, TypeError):
         message = f"the hook {name} does not take what it is called with ({error}); {_right_hook(method, keywords)}"
         return compose(cls, message, parameter="hooks", hook=name)
 
+    @classmethod
+    def adapter(cls, value: object) -> Self:
+        """Return the error for an object that has no method `adapt`, or for a class of adapters."""
+        if isinstance(value, type):
+            hint = f"did you mean {value.__name__}()?"
+        else:
+            hint = f"an adapter has a method: {_RIGHT_ADAPT}"
+        return compose(cls, f"adapter takes an Adapter, not {value!r}; {hint}", parameter="adapter")
+
+    @classmethod
+    def async_adapter(cls, value: object) -> Self:
+        """Return the error for an adapter whose method is async."""
+        message = (
+            f"adapter takes an Adapter, not {value!r}; its method is async, and an adapter only computes; "
+            f"write: {_RIGHT_ADAPT}"
+        )
+        return compose(cls, message, parameter="adapter")
+
+
+_RIGHT_ADAPT = "def adapt(self, spans): …"
+
 
 def _right_hook(method: str, keywords: Sequence[str]) -> str:
     return f"write: async def {method}(self, *, {', '.join(keywords)}): …"

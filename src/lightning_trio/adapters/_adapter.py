@@ -51,12 +51,8 @@ def check_adapter(adapter: object) -> Adapter[Any]:
     Raises:
         ComponentError: it is not one; the message shows what to write.
     """
-    if isinstance(adapter, type):
-        hint = f"did you mean {adapter.__name__}()?"
-    elif not isinstance(adapter, Adapter) or not callable(adapter.adapt):
-        hint = "an adapter has a method: def adapt(self, spans): …"
-    elif inspect.iscoroutinefunction(adapter.adapt):
-        hint = "its method is async, and an adapter only computes; write: def adapt(self, spans): …"
-    else:
-        return adapter
-    raise ComponentError(f"adapter takes an Adapter, not {adapter!r}; {hint}")
+    if isinstance(adapter, type) or not isinstance(adapter, Adapter) or not callable(adapter.adapt):
+        raise ComponentError.adapter(adapter)
+    if inspect.iscoroutinefunction(adapter.adapt):
+        raise ComponentError.async_adapter(adapter)
+    return adapter
