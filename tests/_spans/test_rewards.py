@@ -64,7 +64,9 @@ def test_every_real_number_counts_and_becomes_a_plain_float(value: float) -> Non
 
 @pytest.mark.parametrize("value", NOT_FINITE, ids=lambda value: type(value).__name__)
 def test_what_is_not_finite_is_refused(value: float) -> None:
-    with pytest.raises(agl.InvalidReward, match="which no mean survives; return None where there is nothing to judge"):
+    message = "which makes every mean meaningless; return None if there is nothing to judge"
+
+    with pytest.raises(agl.InvalidReward, match=message):
         as_reward(value)
 
 
