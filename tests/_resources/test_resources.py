@@ -1,4 +1,4 @@
-"""Resources: prompt templates, models, classes of one's own, and what is refused."""
+"""Resources: prompt templates, models, users' own classes, and invalid resources."""
 
 from __future__ import annotations
 
@@ -308,7 +308,7 @@ def test_a_proxy_passes_the_name_of_the_keys_variable_on() -> None:
     assert llm.api_key_env == "MY_KEY"
 
 
-# Classes of one's own.
+# Users' own classes.
 
 
 def test_a_class_of_ones_own_is_registered_under_its_resource_type() -> None:
@@ -396,7 +396,7 @@ def test_what_is_no_mapping_of_resources_is_refused(resources: object, message: 
 
 @pytest.mark.parametrize("lost", ["{c.d}", "{a:.2f}", "{a[k]}", "{a!r}", "{n:>10}", "{n:03d}"])
 def test_a_placeholder_with_parts_beside_json_warns_that_it_stays(lost: str) -> None:
-    with pytest.warns(UserWarning, match=re.escape(f"{lost!r} stays as it is; double the braces that are text")):
+    with pytest.warns(UserWarning, match=re.escape(f"{lost!r} is left unchanged; double the braces that are text")):
         template = fstring('Answer {a} as {"a": 1} ' + lost)
 
     assert template.format(a="x") == 'Answer x as {"a": 1} ' + lost
