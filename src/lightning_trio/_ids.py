@@ -1,4 +1,4 @@
-"""Random ids, from a generator of our own: an agent that calls `random.seed` must not repeat them."""
+"""Random ids, from a separate generator: an agent that calls `random.seed` must not repeat them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def new_run_id() -> str:
 
 
 def new_trace_id() -> str:
-    """32 hexadecimal digits, not all zero."""
+    """Return 32 hexadecimal digits, not all zero."""
     return f"{random_bits(128) or 1:032x}"
 
 
 def new_span_id() -> str:
-    """16 hexadecimal digits, not all zero."""
+    """Return 16 hexadecimal digits, not all zero."""
     return f"{random_bits(64) or 1:016x}"
