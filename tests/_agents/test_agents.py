@@ -577,7 +577,7 @@ async def test_a_mode_that_is_none_is_refused() -> None:
     async def agent(task: int) -> None: ...
 
     async with Runner(agent) as runner:
-        with pytest.raises(ValueError, match="mode='Train'; there are 'train', 'val' and 'test'"):
+        with pytest.raises(ValueError, match="mode='Train'; the modes are 'train', 'val' and 'test'"):
             await runner.step(1, mode="Train")  # type: ignore[arg-type]
 
 

@@ -246,7 +246,9 @@ async def test_a_parameter_nobody_supplies_is_an_error_that_lists_those_there_ar
     @agl.algo
     async def wants(train_dataset: list[int], llm_proxy: object) -> None: ...
 
-    with pytest.raises(TypeError, match="asks for 'llm_proxy'; it can ask for session, store, adapter, initial_resources"):
+    with pytest.raises(
+        TypeError, match="asks for 'llm_proxy'; it can ask for session, store, adapter, initial_resources"
+    ):
         await Runner(double, algorithm=wants).fit([1])
 
 
