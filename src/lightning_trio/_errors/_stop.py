@@ -27,7 +27,7 @@ class AttemptAbandoned(BaseException):
         """Return the exception that each emit of the attempt raises from now on."""
         message = (
             f"attempt {attempt_id} of rollout {rollout_id} was given up at its deadline or cancelled; its code must "
-            "not go on"
+            "stop"
         )
         return compose(cls, message, rollout_id=rollout_id, attempt_id=attempt_id)
 
