@@ -871,14 +871,14 @@ def test_a_span_without_an_object_has_none() -> None:
 @pytest.mark.parametrize("encoded", ["{", 3])
 def test_bad_json_is_named_with_its_span(encoded: object) -> None:
     with pytest.raises(
-        RuntimeError, match=r"agentlightning.object.json of the span 'agentlightning.object' is no JSON"
+        RuntimeError, match=r"agentlightning.object.json of the span 'agentlightning.object' is not JSON"
     ):
         agl.get_object_value(span_with({Keys.OBJECT_JSON: encoded}))
 
 
 def test_an_unknown_literal_type_is_named_with_those_there_are() -> None:
     with pytest.raises(
-        RuntimeError, match=r"agentlightning.object.type is 'complex'; literals are of the types \['bool'"
+        RuntimeError, match=r"agentlightning.object.type is 'complex'; the types of literals are \['bool'"
     ):
         agl.get_object_value(span_with({Keys.OBJECT_TYPE: "complex", Keys.OBJECT_LITERAL: "1j"}))
 

@@ -78,14 +78,14 @@ def test_a_submodule_is_an_attribute() -> None:
         ("_private", "module 'lightning_trio' has no attribute '_private'"),
         (
             "Lane",
-            "module 'lightning_trio' has no attribute 'Lane'; the Literal of that name is called LaneName; "
-            "the protocol of lanes is lightning_trio.lanes.Lane",
+            "module 'lightning_trio' has no attribute 'Lane'; for the Literal of lane names write: LaneName; "
+            "for the protocol of lanes write: lightning_trio.lanes.Lane",
         ),
         ("OtelTracer", "module 'lightning_trio' has no attribute 'OtelTracer'; write: Tracer"),
         (
             "APO",
-            "module 'lightning_trio' has no attribute 'APO'; Agent-lightning 0.3 has it, and it is not here yet; "
-            "see docs/migrating.md",
+            "module 'lightning_trio' has no attribute 'APO'; Agent-lightning 0.3 has it, and this package does "
+            "not have it yet; see docs/migrating.md",
         ),
     ],
 )
@@ -95,7 +95,7 @@ def test_a_name_that_is_not_there_says_what_to_write(name: str, message: str) ->
 
     assert str(raised.value) == message
     assert raised.value.name == name
-    # Python's own suggestion would be a second one.
+    # Python would add a suggestion of its own.
     assert traceback.format_exception_only(raised.value) == [f"AttributeError: {message}\n"]
     assert not hasattr(agl, name)
 

@@ -1,4 +1,4 @@
-"""What users import says where they import it from, and works by that name."""
+"""Public names have the public module as their `__module__`, and work under that name."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ HOUSE = {
         "leave_attempt",
     },
 }
-"""What public packages hand on for this package's own use."""
+"""Names that public packages export for use inside this package."""
 
 PACKAGES = (
     "lightning_trio",
@@ -58,7 +58,7 @@ PACKAGES = (
 
 
 def names(package: str) -> list[str]:
-    """Return the names that a package hands on, without those for the house."""
+    """Return the names that a package exports to users."""
     tree = ast.parse(inspect.getsource(importlib.import_module(package)))
     found = {alias.asname for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
     return sorted(name for name in found - HOUSE.get(package, set()) if name and not name.startswith("__"))
@@ -75,7 +75,7 @@ EXPORTED: dict[str, Any] = {
 CLASSES: dict[str, type] = {name: each for name, each in EXPORTED.items() if inspect.isclass(each)}
 FUNCTIONS: dict[str, FunctionType] = {name: each for name, each in EXPORTED.items() if inspect.isfunction(each)}
 HOMES = {id(each): name.rpartition(".")[0] for name, each in EXPORTED.items()}
-"""By the object: the public module that it calls home, the top one if that exports it."""
+"""The public module of each object: the top one if that exports it."""
 
 
 @pytest.mark.parametrize("name", [*CLASSES, *FUNCTIONS])
@@ -96,7 +96,7 @@ def test_the_hints_of_a_public_function_can_be_resolved(name: str) -> None:
 
 
 def test_the_types_of_all_records_fields_can_be_resolved() -> None:
-    # Resolving changes the classes, here those of another process.
+    # In another process, because resolving changes the classes.
     program = (
         "import attrs, pickle, sys\n"
         "for kind in pickle.load(sys.stdin.buffer):\n"
@@ -145,7 +145,7 @@ def test_msgspec_reads_what_it_wrote_of_a_record(value: object) -> None:
     read = msgspec.json.decode(written, type=type(value))
 
     assert type(read) is type(value)
-    # Not the value itself: of a sequence, msgspec makes a list.
+    # Not the value itself, because msgspec makes a list of a sequence.
     assert msgspec.json.encode(read) == written
 
 

@@ -1,4 +1,4 @@
-"""The quicker ``__init__`` makes what attrs' own would."""
+"""The quicker ``__init__`` makes the same objects as attrs' own."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Derived(Quick):
 
 
 class Plain(Quick):
-    """A subclass of a user's own, with a dict."""
+    """A user's subclass, with a dict."""
 
 
 @pytest.mark.parametrize("arguments", [(1,), (1, 2), (1, 2, {"a": 1})])

@@ -1,4 +1,4 @@
-"""What a debugger shows: one line each, no secrets, no errors."""
+"""Reprs: one line each, no secrets, no errors."""
 
 from __future__ import annotations
 

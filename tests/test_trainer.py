@@ -226,10 +226,10 @@ def test_a_function_made_an_algorithm_is_taken_as_it_is() -> None:
     ("options", "message"),
     [
         ({"store": 3}, "store takes a LightningStore, not 3"),
-        ({"store": dict}, "store=<class 'dict'> gives {}, which is no LightningStore"),
+        ({"store": dict}, "store=<class 'dict'> returns {}, which is not a LightningStore"),
         ({"store": Baseline()}, "store takes a LightningStore, not"),
-        ({"algorithm": "lightning_trio.Tracer"}, "which is no Algorithm"),
-        ({"tracer": InMemoryLightningStore}, "which is no Tracer"),
+        ({"algorithm": "lightning_trio.Tracer"}, "which is not an Algorithm"),
+        ({"tracer": InMemoryLightningStore}, "which is not a Tracer"),
     ],
     ids=["number", "class", "instance", "path", "tracer"],
 )

@@ -151,7 +151,7 @@ if TYPE_CHECKING:
     from .tracing import current_resources as current_resources
     from .tracing import current_rollout as current_rollout
 else:
-    # Type checkers would take every name for one of a module that has `__getattr__`.
+    # Hidden from type checkers, which accept every name of a module with `__getattr__`.
     from ._names import ALL as __all__
     from ._names import directory as __dir__
     from ._names import find as __getattr__

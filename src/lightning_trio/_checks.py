@@ -1,4 +1,4 @@
-"""Components: stores, algorithms, tracers and the like, as users give them to runners and trainers."""
+"""Validation of arguments and components, such as stores, algorithms and tracers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 def checked(name: str, value: object, kind: type[T]) -> T:
-    """Return `value`, or say what is wrong with it.
+    """Return `value` if it is a `kind`.
 
     Raises:
-        ComponentError: it is no `kind`.
+        ComponentError: it is not; the message shows what to write.
     """
     if isinstance(value, kind):
         return value
@@ -24,11 +24,11 @@ def checked(name: str, value: object, kind: type[T]) -> T:
 
 
 def build(name: str, spec: Any, kind: type[T]) -> T:
-    """Make a component of an instance, class, factory, import path or mapping.
+    """Return a component made from an instance, class, factory, import path or mapping.
 
     Raises:
-        UsageError: the specification names nothing.
-        ComponentError: what it gives is no `kind`.
+        UsageError: the specification names no class, or one that cannot be imported.
+        ComponentError: the result is not a `kind`.
     """
     if isinstance(spec, Mapping):
         options = dict(cast("Mapping[str, Any]", spec))
@@ -50,7 +50,7 @@ def build(name: str, spec: Any, kind: type[T]) -> T:
 
 
 def _wants_arguments(spec: Callable[..., object]) -> bool:
-    """Tell a function that is meant to do the work from a factory."""
+    """Whether a function is the component itself rather than a factory of it."""
     if not inspect.isroutine(spec):
         return False
     return inspect.iscoroutinefunction(spec) or any(
@@ -69,10 +69,10 @@ def _imported(name: str, path: str) -> Callable[..., object]:
 
 
 def check_count(name: str, value: object, *, least: int = 1, unlimited: bool = False) -> None:
-    """Refuse what is no number of things.
+    """Validate that `value` is a count.
 
     Raises:
-        UsageError: showing what to give.
+        UsageError: it is not; the message shows what to pass.
     """
     if (unlimited and value is None) or (isinstance(value, int) and not isinstance(value, bool) and value >= least):
         return

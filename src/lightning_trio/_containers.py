@@ -1,4 +1,4 @@
-"""Lists and dicts of users: copied where two holders must not share one."""
+"""Copies of users' lists and dicts, for holders that must not share one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _KINDS: Final = frozenset({dict, list})
 
 @public_in("lightning_trio.store")
 def copy_containers(value: Any) -> Any:
-    """Copy lists and dicts and those in them; everything else is kept as it is, subclasses of the two included.
+    """Return a copy of nested lists and dicts; every other object, also of their subclasses, is shared.
 
-    What an agent does to such a copy touches no other attempt's. `copy.deepcopy` takes several times as long, and
-    fails where there is an object that cannot be copied, such as a client. What contains itself is kept as it is.
+    An agent that changes its copy changes no other attempt's. `copy.deepcopy` takes several times as long, and fails
+    on objects that cannot be copied, such as clients. A value that contains itself is returned as it is.
 
     >>> task = {"options": ["a", "b"]}
     >>> copy_containers(task)["options"].pop()
@@ -31,7 +31,7 @@ def copy_containers(value: Any) -> Any:
 
 
 def _copied(value: Any) -> Any:
-    # Looking at the types here saves a call for each leaf, which is most of the time.
+    # Checking the types here saves a call for each leaf, which would take most of the time.
     if type(value) is dict:
         return {key: _copied(inner) if type(inner) in _KINDS else inner for key, inner in value.items()}
     return [_copied(inner) if type(inner) in _KINDS else inner for inner in value]

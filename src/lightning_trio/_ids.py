@@ -1,4 +1,4 @@
-"""Random ids, from a generator of our own: an agent that calls `random.seed` must not repeat them."""
+"""Random ids, from a separate generator: an agent that calls `random.seed` must not repeat them."""
 
 from __future__ import annotations
 

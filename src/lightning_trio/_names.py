@@ -1,7 +1,7 @@
-"""The names of the package: where each is, and what to write in place of one that is not there.
+"""The names of the package: the module of each, and what to write in place of names that it does not have.
 
-They are imported on first use, so that ``import lightning_trio`` costs little, whatever a program goes on to need.
-`__init__` has the same names once more, for type checkers.
+Each is imported on first use, so that ``import lightning_trio`` is quick however many names a program uses.
+`__init__` repeats the names for type checkers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MODULES: Final = (
     "store",
     "tracing",
 )
-"""The submodules that are attributes without being imported."""
+"""The submodules that are attributes of the package without an explicit import."""
 
 _NAMES_BY_MODULE: Final[Mapping[str, tuple[str, ...]]] = {
     "_agents": (
@@ -183,15 +183,15 @@ _NAMES_BY_MODULE: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 NAMES: Final[Mapping[str, str]] = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
-"""By the public name: the module that has it."""
+"""The module of each public name."""
 
 ALL: Final = [*NAMES, *MODULES]
-"""What ``from lightning_trio import *`` brings."""
+"""The names that ``from lightning_trio import *`` imports."""
 
-_LATER: Final = "Agent-lightning 0.3 has it, and it is not here yet; see docs/migrating.md"
+_LATER: Final = "Agent-lightning 0.3 has it, and this package does not have it yet; see docs/migrating.md"
 
 INSTEAD: Final[Mapping[str, str]] = {
-    "Lane": "the Literal of that name is called LaneName; the protocol of lanes is lightning_trio.lanes.Lane",
+    "Lane": "for the Literal of lane names write: LaneName; for the protocol of lanes write: lightning_trio.lanes.Lane",
     "AgentOpsTracer": "write: Tracer",
     "OtelTracer": "write: Tracer",
     "LitAgentRunner": "write: async with Runner(agent, store=…) as runner: …",
@@ -202,42 +202,42 @@ INSTEAD: Final[Mapping[str, str]] = {
     "LightningStoreClient": f"{_LATER}. For runners on many machines write: PostgresLightningStore",
     "LightningStoreServer": f"{_LATER}. For runners on many machines write: PostgresLightningStore",
 }
-"""By a name that this package had, or that Agent-lightning 0.3 has: what to write."""
+"""What to write in place of each name that this package had, or that Agent-lightning 0.3 has."""
 
 
 def find(name: str) -> object:
-    """Return what a public name of the package stands for, and put it where it is found at once from then on.
+    """Return the object of a public name, and make it an attribute of the package, where Python finds it from then on.
 
     Raises:
-        AttributeError: there is no such name; the message says which to write.
+        AttributeError: there is no such name; the message says what to write.
     """
     if name in MODULES:
         return importlib.import_module(f"{PACKAGE}.{name}")
     if name in NAMES:
-        return _bring(PACKAGE, NAMES[name], name)
-    # Without the module as `obj`: Python would suggest the name a second time.
-    raise AttributeError(_absence(name), name=name)
+        return _import_name(PACKAGE, NAMES[name], name)
+    # Without the module as `obj`, because Python would then suggest a name of its own.
+    raise AttributeError(_absence_message(name), name=name)
 
 
 def directory() -> list[str]:
-    """Return what ``dir(lightning_trio)`` lists, whether it has been used or not."""
+    """Return the names that ``dir(lightning_trio)`` lists, used so far or not."""
     return sorted({*vars(sys.modules[PACKAGE]), *ALL})
 
 
-def _absence(name: str) -> str:
+def _absence_message(name: str) -> str:
     text = f"module {PACKAGE!r} has no attribute {name!r}"
     if name in INSTEAD:
         return f"{text}; {INSTEAD[name]}"
     if name.startswith("_"):
         return text
-    # Needed by who has misspelt a name.
+    # Needed only for a misspelt name.
     import difflib
 
     close = difflib.get_close_matches(name, ALL, n=1)
     return f"{text}; did you mean {close[0]}?" if close else text
 
 
-def _bring(package: str, module: str, name: str) -> object:
+def _import_name(package: str, module: str, name: str) -> object:
     found: object = getattr(importlib.import_module(f"{package}.{module}"), name)
     setattr(sys.modules[package], name, found)
     return found

@@ -1,11 +1,11 @@
-"""The public places of names: what users import from `lightning_trio` calls itself ``lightning_trio.…``.
+"""The public modules of names: whatever users import from `lightning_trio` has that as its ``__module__``.
 
-Tracebacks, pickles, stored values and `retry_exceptions` name a class by its ``__module__``. That of a class exported
-by a public module is the public module, wherever the class is defined, so that files can be read after it has moved.
+Tracebacks, pickles, stored values and `retry_exceptions` name a class by its ``__module__``. For a class exported by a
+public module that is the public module, wherever the class is defined, so that files can be read after it has moved.
 
-`inspect.getsource` looks for a class in the file of its ``__module__``, and for these it raises OSError. It goes on
-working for functions and methods, which know their code. Nothing cheap would mend it: the file of a class is always
-that of its module. `typing.get_overloads` goes by ``__module__`` as well, and finds none.
+`inspect.getsource` looks for a class in the file of its ``__module__``, and raises OSError for these classes. It still
+works for functions and methods, which refer to their code. There is no cheap remedy, because the file of a class is
+always that of its module. `typing.get_overloads` also relies on ``__module__``, and finds no overloads.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ T = TypeVar("T")
 def public_in(module: str) -> Callable[[T], T]:
     """Return a decorator for a class or function that users import from `module`.
 
-    It is the outermost decorator: attrs makes classes with slots anew.
+    It must be the outermost decorator, because attrs builds a new class for one with slots.
     """
 
     def decorate(exported: T) -> T:
         if isinstance(exported, type):
             _resolve_annotations(exported)
-        # For a type checker, not every object has one that can be set.
+        # For a type checker, not every object has a `__module__` that can be set.
         exported.__module__ = module
         return exported
 
@@ -37,17 +37,17 @@ def public_in(module: str) -> Callable[[T], T]:
 
 
 public: Final = public_in(PACKAGE)
-"""The decorator for what users import from the package itself."""
+"""The decorator for classes and functions that users import from the package itself."""
 
 
 def _resolve_annotations(cls: type) -> None:
-    """Replace annotations that are text by what they mean.
+    """Replace annotations that are strings by their values.
 
-    `typing.get_type_hints`, msgspec and attrs read the text among the names of the class's ``__module__``, where after
-    this the names of its own module are missing.
+    `typing.get_type_hints`, msgspec and attrs evaluate such strings in the class's ``__module__``. Once that is the
+    public module, the names of the defining module are missing there.
 
     Raises:
-        NameError: an annotation names what is imported for type checkers only.
+        NameError: an annotation uses a name that is imported for type checkers only.
     """
     own = inspect.get_annotations(cls)
     if own:
@@ -61,9 +61,9 @@ def _meaning(annotation: object, names: dict[str, object], itself: dict[str, obj
 
 
 def public_module(module: str) -> str:
-    """Return the module that public names of `module` are known by.
+    """Return the public module for names of `module`.
 
-    Until 0.1.0 files named this package's own classes by the private modules that they were defined in then.
+    Files written before 0.1.0 name this package's classes by the private modules that defined them then.
 
     >>> public_module("lightning_trio._records"), public_module("lightning_trio.store"), public_module("trio")
     ('lightning_trio', 'lightning_trio.store', 'trio')

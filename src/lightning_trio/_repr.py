@@ -1,4 +1,4 @@
-"""How objects show themselves to a person with a debugger or a log: in one line, at once, and without secrets."""
+"""Reprs for debuggers and logs: one line, computed at once, without secrets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHORT.maxstring = 100
 
 
 def shortened(value: object) -> str:
-    """Return the repr of a value, with its middle left out where it is long.
+    """Return the repr of a value, with the middle left out if it is long.
 
     >>> shortened("Answer in one word. " * 10)
     "'Answer in one word. Answer in one word. Answer ...e word. Answer in one word. Answer in one word. '"
@@ -23,9 +23,9 @@ def shortened(value: object) -> str:
 
 
 def one_line(show: Callable[[T], str]) -> Callable[[T], str]:
-    """Return a ``__repr__`` that gives what `show` does, in one line, and never raises.
+    """Return a ``__repr__`` that returns the text of `show` in one line, and never raises.
 
-    Debuggers also show objects that are not made yet or half closed, and what users gave to them may do anything.
+    Debuggers also show objects that are not initialized yet or half closed, and reprs of users' objects may raise.
     """
 
     @functools.wraps(show)
@@ -33,14 +33,14 @@ def one_line(show: Callable[[T], str]) -> Callable[[T], str]:
         try:
             return " ".join(show(self).splitlines())
         except Exception as exc:
-            # The failure is what is shown.
+            # The failure is shown instead.
             return f"<{type(self).__name__} that cannot be shown: {type(exc).__name__}>"
 
     return __repr__
 
 
 def counted(number: int, what: str, *, several: str | None = None) -> str:
-    """Return a number of things in words.
+    """Return a number with its noun, in the singular or plural.
 
     >>> counted(1, "rollout"), counted(12_000, "rollout"), counted(0, "retry", several="retries")
     ('1 rollout', '12,000 rollouts', '0 retries')

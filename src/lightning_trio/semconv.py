@@ -1,7 +1,7 @@
 """Names of spans and attributes on the wire.
 
 The ``AGL_*`` names and the ``agentlightning.*`` keys are those of Agent-lightning 0.3, so that its adapters
-and tools read our spans. The ``GEN_AI_*`` keys are OpenTelemetry's semantic conventions for generative AI
+and tools can read our spans. The ``GEN_AI_*`` keys are OpenTelemetry's semantic conventions for generative AI
 (https://opentelemetry.io/docs/specs/semconv/gen-ai/).
 """
 
@@ -48,7 +48,7 @@ AGL_VIRTUAL: Final = "agentlightning.virtual"
 
 
 class LightningResourceAttributes:
-    """Keys that say which attempt a span belongs to."""
+    """Keys that identify the attempt of a span."""
 
     ROLLOUT_ID: Final = "agentlightning.rollout_id"
     ATTEMPT_ID: Final = "agentlightning.attempt_id"
@@ -57,7 +57,7 @@ class LightningResourceAttributes:
 
 
 class LightningSpanAttributes:
-    """Keys on the spans that emitters write; ``REWARD``, ``LINK`` and ``TAG`` are prefixes."""
+    """Keys on the spans of emitters; ``REWARD``, ``LINK`` and ``TAG`` are prefixes."""
 
     REWARD: Final = "agentlightning.reward"
     LINK: Final = "agentlightning.link"
@@ -70,13 +70,13 @@ class LightningSpanAttributes:
     OPERATION_INPUT: Final = "agentlightning.operation.input"
     OPERATION_OUTPUT: Final = "agentlightning.operation.output"
     ORIGINAL_TRACE_ID: Final = "agentlightning.original.trace_id"
-    """The trace id a span had before it was moved into its attempt's trace."""
+    """The trace id that a span had before it was moved into its attempt's trace."""
     ORIGINAL_PARENT_ID: Final = "agentlightning.original.parent_id"
-    """The parent a span named that is no span of its attempt."""
+    """The id of a span's parent that is not a span of its attempt."""
 
 
 PRIMARY_REWARD: Final = "primary"
-"""The dimension a reward has when the caller gives a plain number."""
+"""The dimension of a reward that is a plain number."""
 
 PRIMARY_REWARD_VALUE: Final = "agentlightning.reward.0.value"
 PRIMARY_REWARD_NAME: Final = "agentlightning.reward.0.name"
@@ -99,4 +99,4 @@ GEN_AI_TOOL_DEFINITIONS: Final = "gen_ai.tool.definitions"
 GEN_AI_USAGE_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 GEN_AI_USAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 GEN_AI_USAGE_COST: Final = "gen_ai.usage.cost"
-"""What a call cost. Not in the conventions yet; gateways that know prices report it so."""
+"""The cost of a call. Not in the conventions yet; gateways that know prices use this name."""

@@ -1,4 +1,4 @@
-"""Agents: the decorators, classes and their dispatch, injection, and where an agent runs."""
+"""Agents: decorators, classes and their dispatch, injection, and lanes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Rubric(Resource, resource_type="test_agents_rubric"):
 
 
 async def given_to(agent: Any, resources: NamedResources | None = None, task: object = "task") -> Any:
-    """Run an agent that returns what it was given, and give that."""
+    """Run an agent that returns its arguments, and return these."""
     caught: list[Any] = []
 
     @functools.wraps(agent)
@@ -195,7 +195,7 @@ def test_what_cannot_be_an_agent_is_refused_at_decoration(value: Any, message: s
     assert isinstance(caught.value, TypeError)
 
 
-# By hand, without a runner.
+# Called directly, without a runner.
 
 
 async def test_an_agent_runs_by_hand_as_in_a_runner() -> None:
@@ -497,7 +497,7 @@ async def test_an_agent_reaches_its_runner_and_tracer_without_keeping_them() -> 
         _ = agent.trainer
 
     del runner
-    # A runner, its engine and what stops it know each other.
+    # A runner, its engine and its stop handling refer to each other.
     gc.collect()
     with pytest.raises(ValueError, match="reference is no longer valid"):
         _ = agent.runner
@@ -577,7 +577,7 @@ async def test_a_mode_that_is_none_is_refused() -> None:
     async def agent(task: int) -> None: ...
 
     async with Runner(agent) as runner:
-        with pytest.raises(ValueError, match="mode='Train'; there are 'train', 'val' and 'test'"):
+        with pytest.raises(ValueError, match="mode='Train'; the modes are 'train', 'val' and 'test'"):
             await runner.step(1, mode="Train")  # type: ignore[arg-type]
 
 

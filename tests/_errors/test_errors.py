@@ -1,4 +1,4 @@
-"""Errors write their own messages, carry what these name, and survive being sent and copied."""
+"""Errors compose their messages, have fields for their values, and can be pickled and copied."""
 
 from __future__ import annotations
 
@@ -24,11 +24,6 @@ CLASSES = [each for each in vars(_errors).values() if isinstance(each, type) and
 
 PRIVATE = {"NotBegun", "Terminated", "TryAgain", "WorkerTraceback"}
 
-NOT_YET_CONVERTED = {
-    "adapters/_adapter.py",
-}
-"""Files whose messages still stand where they are raised."""
-
 SAMPLES: Mapping[Any, object] = {
     str: "tea",
     "str | None": "tea",
@@ -50,7 +45,7 @@ SAMPLES: Mapping[Any, object] = {
     list[object]: ["tea", 1],
     tuple[frozenset[str], ...]: (frozenset({"ValueError"}),),
 }
-"""An argument for each type that constructors take; objects are such as cannot be compared after being sent."""
+"""An argument for each type of a constructor's parameter; the objects cannot be compared once they were pickled."""
 
 
 def sample(annotation: Any) -> object:
@@ -71,7 +66,7 @@ CONSTRUCTORS = [
 
 
 def plain(kind: type[BaseException]) -> BaseException:
-    """Make one as an agent would, or as its own constructor wants it."""
+    """Make an error as an agent would, or with the arguments of its constructor."""
     return made_by(kind) if "__init__" in vars(kind) else kind("as the agent says")
 
 
@@ -109,7 +104,7 @@ def test_what_an_error_names_is_what_its_class_declares_and_its_constructor_was_
     declared, given = typing.get_type_hints(type(error)), typing.get_type_hints(make)
     assert vars(error).keys() <= declared.keys()
     for name, value in vars(error).items():
-        # Of a generic class its origin; a union of plain classes is good as it is.
+        # The origin of a generic class; `isinstance` takes a union of plain classes as it is.
         assert isinstance(value, tuple if typing.get_origin(declared[name]) is tuple else declared[name]), name
         if name in given and isinstance(argument := sample(given[name]), str | int | float):
             assert value == argument, name
@@ -159,11 +154,11 @@ def test_no_message_stands_where_it_is_raised() -> None:
         if path.parent.name != "_errors" and has_message(ast.parse(path.read_text(encoding="utf-8")))
     }
 
-    assert found == NOT_YET_CONVERTED
+    assert found == set()
 
 
 def has_message(tree: ast.AST) -> bool:
-    """Whether one of our classes is given a text of its own, or one of its constructors a text put together."""
+    """Whether a class of ours is raised with a text, or one of its constructors gets a composed text."""
     names = {kind.__name__ for kind in CLASSES}
     for call in ast.walk(tree):
         if not isinstance(call, ast.Call):
@@ -180,7 +175,7 @@ def has_message(tree: ast.AST) -> bool:
     return False
 
 
-# What a few of them name where they are raised.
+# Fields of some errors where they are raised.
 
 
 def test_an_unknown_attempt_is_named_with_its_rollout() -> None:

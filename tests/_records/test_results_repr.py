@@ -1,4 +1,4 @@
-"""What a debugger shows of results: what a person asks first, and no spans."""
+"""The repr of results: outcomes first, and no spans."""
 
 from __future__ import annotations
 

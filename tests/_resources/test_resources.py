@@ -1,4 +1,4 @@
-"""Resources: prompt templates, models, classes of one's own, and what is refused."""
+"""Resources: prompt templates, models, users' own classes, and invalid resources."""
 
 from __future__ import annotations
 
@@ -171,18 +171,18 @@ def test_jinja_runs_in_a_sandbox(template: str) -> None:
 
 
 def test_bad_jinja_syntax_is_refused_when_the_template_is_made() -> None:
-    with pytest.raises(agl.ResourceError, match=r"wrong at line 2: "):
+    with pytest.raises(agl.ResourceError, match=r"syntax error in line 2: "):
         jinja("fine\n{{ a")
 
 
 @pytest.mark.parametrize("engine", ["poml", "fstring", ""])
 def test_an_unknown_engine_is_named_with_those_there_are(engine: str) -> None:
-    with pytest.raises(agl.ResourceError, match=f"engine='{engine}'; there are 'f-string' and 'jinja'"):
+    with pytest.raises(agl.ResourceError, match=f"engine='{engine}'; the engines are 'f-string' and 'jinja'"):
         agl.PromptTemplate("x", engine=engine)  # type: ignore[arg-type]  # bad input
 
 
 def test_a_template_that_is_no_string_is_refused() -> None:
-    with pytest.raises(agl.ResourceError, match="template=None is no string"):
+    with pytest.raises(agl.ResourceError, match="template=None is not a string"):
         agl.PromptTemplate(None, engine="f-string")  # type: ignore[arg-type]  # bad input
 
 
@@ -249,12 +249,12 @@ def test_sampling_parameters_are_the_models_own(kind: type[agl.LLM]) -> None:
 
 
 def test_sampling_parameters_that_are_no_mapping_are_refused() -> None:
-    with pytest.raises(agl.ResourceError, match=r"sampling_parameters=0\.5 is no mapping"):
+    with pytest.raises(agl.ResourceError, match=r"sampling_parameters=0\.5 is not a mapping"):
         agl.LLM(endpoint="http://h/v1", model="m", sampling_parameters=0.5)  # type: ignore[arg-type]
 
 
 def test_a_model_without_an_endpoint_string_is_refused() -> None:
-    with pytest.raises(agl.ResourceError, match="LLM endpoint=None is no string"):
+    with pytest.raises(agl.ResourceError, match="LLM endpoint=None is not a string"):
         agl.LLM(None, "qwen")  # type: ignore[arg-type]  # bad input
 
 
@@ -308,7 +308,7 @@ def test_a_proxy_passes_the_name_of_the_keys_variable_on() -> None:
     assert llm.api_key_env == "MY_KEY"
 
 
-# Classes of one's own.
+# Users' own classes.
 
 
 def test_a_class_of_ones_own_is_registered_under_its_resource_type() -> None:
@@ -338,7 +338,7 @@ def test_a_subclass_of_a_registered_class_has_a_type_of_its_own() -> None:
 
 
 def test_a_resource_type_that_is_taken_is_refused_with_both_names() -> None:
-    with pytest.raises(agl.ResourceError, match=r"'llm' of .*Mine is taken by LLM; give another: class Mine"):
+    with pytest.raises(agl.ResourceError, match=r"'llm' of .*Mine is taken by LLM; choose another: class Mine"):
 
         class Mine(agl.Resource, resource_type="llm"):
             pass
@@ -385,8 +385,8 @@ def test_a_mapping_of_resources_is_copied() -> None:
         ([fstring("x")], r"Runner\(resources=…\) takes a mapping of names to resources, not list; for example"),
         (fstring("x"), r"takes a mapping of names to resources, not PromptTemplate"),
         ({1: fstring("x")}, r"has the key 1; the names of resources are strings"),
-        ({"p": "Answer {q}"}, r"Runner\(resources=…\)\['p'\] is of type str, which is no resource; use LLM"),
-        ({"p": agl.LLM}, r"\['p'\] is of type type, which is no resource"),
+        ({"p": "Answer {q}"}, r"Runner\(resources=…\)\['p'\] is of type str, which is not a resource; use LLM"),
+        ({"p": agl.LLM}, r"\['p'\] is of type type, which is not a resource"),
     ],
 )
 def test_what_is_no_mapping_of_resources_is_refused(resources: object, message: str) -> None:
@@ -396,7 +396,7 @@ def test_what_is_no_mapping_of_resources_is_refused(resources: object, message: 
 
 @pytest.mark.parametrize("lost", ["{c.d}", "{a:.2f}", "{a[k]}", "{a!r}", "{n:>10}", "{n:03d}"])
 def test_a_placeholder_with_parts_beside_json_warns_that_it_stays(lost: str) -> None:
-    with pytest.warns(UserWarning, match=re.escape(f"{lost!r} stays as it is; double the braces that are text")):
+    with pytest.warns(UserWarning, match=re.escape(f"{lost!r} is left unchanged; double the braces that are text")):
         template = fstring('Answer {a} as {"a": 1} ' + lost)
 
     assert template.format(a="x") == 'Answer x as {"a": 1} ' + lost

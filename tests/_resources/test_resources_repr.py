@@ -1,4 +1,4 @@
-"""What a debugger shows of resources."""
+"""The repr of resources."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ async def test_a_snapshot_the_agent_cannot_run_with_is_refused_when_it_is_publis
 @pytest.mark.parametrize(
     ("resources", "message"),
     [
-        ({"llm": "gpt"}, r"\['llm'\] is of type str, which is no resource; use LLM"),
+        ({"llm": "gpt"}, r"\['llm'\] is of type str, which is not a resource; use LLM"),
         ([1], "takes a mapping of names to resources, not list"),
         ({1: agl.PromptTemplate("x", engine="f-string")}, "has the key 1; the names of resources are strings"),
     ],
@@ -495,7 +495,7 @@ def test_trainer_refuses_what_a_runner_refuses() -> None:
         agl.Trainer().fit(one, "tasks.parquet")
     with pytest.raises(agl.UsageError, match="n_runners=0"):
         agl.Trainer(n_runners=0).fit(one, [1])
-    with pytest.raises(agl.ResourceError, match=r"\['llm'\] is of type str, which is no resource"):
+    with pytest.raises(agl.ResourceError, match=r"\['llm'\] is of type str, which is not a resource"):
         agl.Trainer(initial_resources={"llm": "gpt"}).fit(one, [1])  # type: ignore[dict-item]
 
 

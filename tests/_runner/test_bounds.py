@@ -139,10 +139,10 @@ def test_a_name_by_which_a_class_is_imported_means_the_class() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ([int], "retry_exceptions names <class 'int'>, which is no exception"),
-        (["int"], "retry_exceptions names 'int', which is no exception"),
-        (["trio.sleep"], "retry_exceptions names 'trio.sleep', which is no exception"),
-        ([429], "retry_exceptions names 429, which is no exception; give classes, or names such as"),
+        ([int], "retry_exceptions names <class 'int'>, which is not an exception"),
+        (["int"], "retry_exceptions names 'int', which is not an exception"),
+        (["trio.sleep"], "retry_exceptions names 'trio.sleep', which is not an exception"),
+        ([429], "retry_exceptions names 429, which is not an exception; give classes, or names such as"),
         (["rate limit"], "retry_exceptions names 'rate limit'"),
         ([""], "retry_exceptions names ''"),
         ("OSError", r"retry_exceptions='OSError'; give a list: retry_exceptions=\['OSError'\]"),

@@ -1,4 +1,4 @@
-"""Values in a store: what comes back as it was, and what is refused with the path to it."""
+"""Values in a store: those that come back unchanged, and those that are rejected with their path."""
 
 from __future__ import annotations
 
@@ -86,13 +86,13 @@ class Judge(Resource, resource_type="values_test_judge"):
 
 def round_trip(value: Any) -> Any:
     text = encode(value, "task", LIMIT)
-    # It is JSON, whatever is in it.
+    # The text is JSON for every value.
     json.loads(text)
     return decode(text)
 
 
 def same(left: Any, right: Any) -> bool:
-    """Equal and of the same types all the way down; NaN is like NaN."""
+    """Whether two values are equal and of the same types at every level; NaN equals NaN."""
     if type(left) is not type(right):
         return False
     if isinstance(left, float):
@@ -264,7 +264,7 @@ def test_a_key_of_another_process_is_none_with_a_warning_that_says_why(monkeypat
 
     with pytest.warns(UserWarning, match=r"given its api_key as a value in another process.*api_key_env="):
         assert llm.api_key is None
-    # And stored again it is still the same key's.
+    # Stored again, it still refers to the same key.
     assert encode(llm, "llm", LIMIT) == text
 
 
@@ -286,7 +286,7 @@ def test_a_resource_of_a_type_nobody_has_defined_is_kept_as_it_is() -> None:
 
 @attrs.frozen
 class Converted(Resource, resource_type="test-converted"):
-    """A resource whose `__init__` takes other things than it keeps."""
+    """A resource whose `__init__` parameters differ from its fields."""
 
     xs: tuple[int, ...] = attrs.field(converter=lambda xs: tuple(x + 1 for x in xs))
     total: int = attrs.field(init=False, default=attrs.Factory(lambda self: sum(self.xs), takes_self=True))
@@ -294,7 +294,7 @@ class Converted(Resource, resource_type="test-converted"):
 
 
 class WithMethods(PromptTemplate, resource_type="test-with-methods"):
-    """A resource that says no more than the one it derives from."""
+    """A resource that adds nothing to its base class."""
 
     @functools.cached_property
     def words(self) -> int:
@@ -302,7 +302,7 @@ class WithMethods(PromptTemplate, resource_type="test-with-methods"):
 
 
 class Plain(Resource, resource_type="test-plain"):
-    """A resource that is no attrs class."""
+    """A resource that is not an attrs class."""
 
     def __init__(self, text: str) -> None:
         object.__setattr__(self, "text", text)

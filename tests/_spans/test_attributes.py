@@ -1,4 +1,4 @@
-"""Attributes: nested values made flat and back, tags and links."""
+"""Attributes: flattening and its inverse, tags and links."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def cycle() -> list[Any]:
     ids=["int keys", "tuple keys", "cycle", "no repr", "no repr inside", "lone surrogate"],
 )
 def test_no_value_is_too_odd_to_be_attached(value: object) -> None:
-    """Operations attach the arguments of any function; that must not change what the function does."""
+    """Operations record the arguments of any function, which must not change the function's behaviour."""
     attributes = flatten_value("key", value)
 
     assert all(isinstance(each, str) for each in attributes.values())

@@ -1,4 +1,4 @@
-"""Rewards: what counts as one, how it lies on a span, and how readers find it."""
+"""Rewards: valid values, their layout on spans, and their readers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def rewarded(value: float) -> agl.Span:
     return span_with({"agentlightning.reward.0.name": "primary", "agentlightning.reward.0.value": value})
 
 
-# What counts.
+# Valid values.
 
 
 @pytest.mark.parametrize("value", NUMBERS, ids=repr)
@@ -64,7 +64,9 @@ def test_every_real_number_counts_and_becomes_a_plain_float(value: float) -> Non
 
 @pytest.mark.parametrize("value", NOT_FINITE, ids=lambda value: type(value).__name__)
 def test_what_is_not_finite_is_refused(value: float) -> None:
-    with pytest.raises(agl.InvalidReward, match="which no mean survives; return None where there is nothing to judge"):
+    message = "which makes every mean meaningless; return None if there is nothing to judge"
+
+    with pytest.raises(agl.InvalidReward, match=message):
         as_reward(value)
 
 
@@ -109,12 +111,12 @@ def test_the_primary_dimension_comes_first_and_the_others_keep_their_order() -> 
     ("reward", "primary_key", "message"),
     [
         ({"a": 1.0, "b": 2.0}, None, r"needs primary_key=…, the one that counts; one of \['a', 'b'\]"),
-        ({"a": 1.0}, "b", r"primary_key='b' is no dimension of the reward; there are \['a'\]"),
-        ({"a": "good"}, "a", r"dimension 'a' is 'good', which is no number"),
-        ({"a": None}, "a", r"dimension 'a' is None, which is no number"),
+        ({"a": 1.0}, "b", r"primary_key='b' is not a dimension of the reward; the dimensions are \['a'\]"),
+        ({"a": "good"}, "a", r"dimension 'a' is 'good', which is not a number"),
+        ({"a": None}, "a", r"dimension 'a' is None, which is not a number"),
         ({"a": math.inf}, "a", r"the reward is inf"),
         ({}, None, r"has no dimension; give at least one"),
-        (1.0, "a", r"primary_key='a' goes with a reward of several dimensions"),
+        (1.0, "a", r"primary_key='a' is for a reward of several dimensions"),
     ],
 )
 def test_bad_dimensions_are_value_errors_that_name_them(reward: object, primary_key: str | None, message: str) -> None:
@@ -200,7 +202,7 @@ def test_a_reward_of_another_tool_that_is_not_finite_is_read_as_none(value: floa
 
 
 def test_an_attribute_named_like_the_prefix_disturbs_no_reader() -> None:
-    """Agent-lightning 0.3 raised here, for the whole list of spans."""
+    """Agent-lightning 0.3 raises an error for the whole list of spans."""
     odd = span_with({"agentlightning.reward": 9.0})
 
     assert agl.find_final_reward([rewarded(0.5), odd]) == 0.5

@@ -1,4 +1,4 @@
-"""The span record: made by hand, from core fields, and from spans of the OpenTelemetry SDK."""
+"""The span record: made from attributes, from core fields, and from spans of the OpenTelemetry SDK."""
 
 from __future__ import annotations
 

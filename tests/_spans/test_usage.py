@@ -1,4 +1,4 @@
-"""Tokens and costs are read off the spans of model calls."""
+"""Tokens and costs are read from the spans of model calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters: a user's own gets spans and gives data to an algorithm; what is not an adapter is refused."""
+"""Adapters: a user's own turns spans into data for an algorithm; other objects raise an error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_trio import Adapter, Runner, Trainer
 
 
 class Said:
-    """A user's adapter: what was said, and what it was worth; it derives from nothing."""
+    """A user's adapter, without a base class: messages and their rewards."""
 
     def adapt(self, spans: Sequence[agl.Span]) -> list[tuple[str, float | None]]:
         reward = agl.find_final_reward(spans)

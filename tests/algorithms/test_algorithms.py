@@ -1,4 +1,4 @@
-"""Algorithms: the baseline, functions made algorithms, and the session they hold on to."""
+"""Algorithms: the baseline, functions, classes, and the session."""
 
 from __future__ import annotations
 
@@ -192,12 +192,12 @@ async def test_a_result_is_not_lost_to_a_store_that_keeps_few() -> None:
     assert result.counts["succeeded"] == 100
 
 
-# Functions made algorithms.
+# Functions.
 
 
 @attrs.frozen
 class Named:
-    """An adapter to tell from others."""
+    """An adapter with a name, to tell it from others."""
 
     name: str
 
@@ -238,7 +238,7 @@ async def test_a_dataset_the_function_does_not_take_is_an_error() -> None:
     @agl.algo
     async def train_only(train_dataset: list[int]) -> None: ...
 
-    with pytest.raises(TypeError, match="train_only got a val_dataset and has no parameter of that name"):
+    with pytest.raises(TypeError, match="train_only got a val_dataset but has no parameter of that name"):
         await Runner(double, algorithm=train_only).fit([1], [2])
 
 
@@ -246,7 +246,9 @@ async def test_a_parameter_nobody_supplies_is_an_error_that_lists_those_there_ar
     @agl.algo
     async def wants(train_dataset: list[int], llm_proxy: object) -> None: ...
 
-    with pytest.raises(TypeError, match="asks for 'llm_proxy'; there are session, store, adapter, initial_resources"):
+    with pytest.raises(
+        TypeError, match="asks for 'llm_proxy'; it can ask for session, store, adapter, initial_resources"
+    ):
         await Runner(double, algorithm=wants).fit([1])
 
 

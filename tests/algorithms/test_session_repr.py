@@ -1,4 +1,4 @@
-"""What a debugger shows of a run."""
+"""The repr of a session."""
 
 from __future__ import annotations
 

@@ -22,14 +22,14 @@ LLM = agl.LLM(endpoint="http://127.0.0.1/v1", model="m")
 
 
 def quoted(document: str) -> dict[str, str]:
-    """The rows of a document's table of mistakes: what was done, and what is said."""
+    """Return the rows of a document's table of mistakes: the mistake and the quoted message."""
     _, _, section = (DOCS / document).read_text(encoding="utf-8").partition("## Mistakes\n")
     rows = [line.strip("| ").split(" | ", 1) for line in section.splitlines() if line.startswith("| ")]
     return {mistake: message for mistake, message in rows if mistake != "Mistake"}
 
 
 def fits(quote: str, error: BaseException) -> bool:
-    """Compare a row with an error; an ellipsis in the row stands for anything."""
+    """Whether a row quotes an error; an ellipsis in the row matches any text."""
     match = re.match("`([^`]*)`", quote)
     assert match is not None, quote
     pattern = ".*".join(map(re.escape, match[1].split("…")))
@@ -167,7 +167,7 @@ MISTAKES: dict[str, dict[str, Callable[[], object]]] = {
     },
     "writing-agents.md": {
         "a resource is missing": lambda: step(shout),
-        "two resources of a class, and the parameter is named like neither": lambda: step(
+        "two resources of a class, neither with the parameter's name": lambda: step(
             two, resources={"a": LLM, "b": LLM}
         ),
         "an asyncio agent without `runs_in`": lambda: step(native_aio),

@@ -816,7 +816,7 @@ def test_a_stream_needs_tasks_and_its_block() -> None:
                 await anext(r.stream([1]))
             async with r.stream([]) as results:
                 assert [done async for done in results] == []
-            with pytest.raises(agl.UsageError, match="entered once"):
+            with pytest.raises(agl.UsageError, match="entered only once"):
                 await results.__aenter__()
 
     in_asyncio(main)
@@ -918,7 +918,7 @@ def test_leaving_the_blocking_block_tells_threads_that_wait() -> None:
         with embed.open_blocking(runner) as r:
             waiting = pool.submit(r.step, 1)
             gate.started.wait(10)
-        with pytest.raises(agl.RunnerClosed, match="the runner was closed while this went on"):
+        with pytest.raises(agl.RunnerClosed, match="the runner was closed during this call"):
             waiting.result(10)
 
     assert statuses(runner) == ["cancelled"]

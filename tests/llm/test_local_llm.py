@@ -253,7 +253,7 @@ async def test_a_file_that_is_no_model_is_refused_with_what_llama_cpp_says(tmp_p
     path = tmp_path / "broken.gguf"
     path.write_bytes(b"not a model")
 
-    with pytest.raises(ResourceError, match=r"(?s)could not load .*broken\.gguf.*It said:.*magic"):
+    with pytest.raises(ResourceError, match=r"(?s)could not load .*broken\.gguf.*It printed:.*magic"):
         await open_local_llm(model_path=path).__aenter__()
 
 

@@ -1,4 +1,4 @@
-"""Agents: functions and classes, and what their parameters are supplied with."""
+"""Agents: functions and classes, and the injection of their parameters."""
 
 from ._agent import FunctionalLitAgent as FunctionalLitAgent
 from ._agent import LitAgent as LitAgent

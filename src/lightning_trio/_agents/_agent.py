@@ -1,4 +1,4 @@
-"""Agents: the class to derive from, and what the decorators make of a function."""
+"""Agents: the base class, and the class of agents made from a function."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VALIDATION_METHODS = ("validation_rollout_async", "validation_rollout", "rollout
 
 @public
 class LitAgent(Generic[T]):
-    """Derive an agent from this when it needs a class; `T` is the type of its tasks.
+    """The base of agents that are classes; `T` is the type of their tasks.
 
     Override `rollout` or `rollout_async`, or, to train and validate differently, `training_rollout` and
     `validation_rollout` (or their async forms). Rollouts with the mode ``"train"`` use the training method, all
@@ -56,41 +56,41 @@ class LitAgent(Generic[T]):
     trained_agents: str | None = None
     """Kept for Agent-lightning 0.3; nothing reads it."""
 
-    # Of a `Trainer` and a `Runner`: the annotations of a class are read where it runs, and there is neither below them.
+    # To a `Trainer` and a `Runner`. Annotations of a public class are evaluated here, and both are in packages above.
     _trainer_ref: weakref.ref[Any] | None = None
     _runner_ref: weakref.ref[Any] | None = None
 
     def __init__(self, *, trained_agents: str | None = None) -> None:
         if trained_agents is not None:
             warnings.warn(
-                f"{type(self).__name__} ignores trained_agents={trained_agents!r}: spans name their agent, so pick "
-                "them by that where you read them",
+                f"{type(self).__name__} ignores trained_agents={trained_agents!r}; spans name their agent, so select "
+                "them by that name where you read them",
                 DeprecationWarning,
                 stacklevel=2,
             )
             self.trained_agents = trained_agents
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker process gets the agent as it is, without the runner and the trainer, which stay where they are.
+        # A worker process gets the agent alone; the runner and the trainer stay in this process.
         return {name: value for name, value in vars(self).items() if name not in ("_trainer_ref", "_runner_ref")}
 
     @property
     def name(self) -> str:
-        """What the agent is called in spans."""
+        """The agent's name in spans."""
         return type(self).__name__
 
     def is_async(self) -> bool:
-        """Tell whether one of the async methods is overridden."""
+        """Whether one of the async methods is overridden."""
         return any(overrides(self, name) for name in (*TRAIN_METHODS, *VALIDATION_METHODS) if "async" in name)
 
-    # Overriders name what they need; these signatures let type checkers agree to any.
+    # Overriding methods name the parameters that they need; with these signatures type checkers accept any.
 
     def rollout(self, task: T, *args: Any, **kwargs: Any) -> Any:
-        """Run one rollout in a worker thread; returns a reward, None or a list of spans."""
+        """Run one rollout in a worker thread and return a reward, None or a list of spans."""
         _not_implemented(self, "rollout")
 
     async def rollout_async(self, task: T, *args: Any, **kwargs: Any) -> Any:
-        """Run one rollout in Trio; returns a reward, None or a list of spans."""
+        """Run one rollout in Trio and return a reward, None or a list of spans."""
         _not_implemented(self, "rollout_async")
 
     def training_rollout(self, task: T, *args: Any, **kwargs: Any) -> Any:
@@ -110,25 +110,25 @@ class LitAgent(Generic[T]):
         return await self.rollout_async(task, *args, **kwargs)
 
     def set_trainer(self, trainer: Trainer) -> None:
-        """Note the trainer that runs this agent, without keeping it alive."""
+        """Store a weak reference to the trainer that runs this agent."""
         self._trainer_ref = weakref.ref(trainer)
 
     def get_trainer(self) -> Trainer:
-        """Give the trainer that runs this agent."""
+        """Return the trainer that runs this agent."""
         trainer: Trainer = _referent(self._trainer_ref, "Trainer")
         return trainer
 
     def set_runner(self, runner: Runner) -> None:
-        """Note the runner that runs this agent, without keeping it alive."""
+        """Store a weak reference to the runner that runs this agent."""
         self._runner_ref = weakref.ref(runner)
 
     def get_runner(self) -> Runner:
-        """Give the runner that runs this agent; with several, the one opened last."""
+        """Return the runner that runs this agent; of several, the one opened last."""
         runner: Runner = _referent(self._runner_ref, "Runner")
         return runner
 
     def get_tracer(self) -> Tracer:
-        """Give the tracer of the runner."""
+        """Return the tracer of the runner."""
         return self.get_runner().tracer
 
     @property
@@ -166,7 +166,7 @@ def overrides(agent: LitAgent[Any], name: str) -> bool:
 
 @public
 class FunctionalLitAgent(LitAgent[Any], Generic[P, R]):
-    """An agent made of a function; calling it calls the function."""
+    """An agent made from a function; calling it calls the function."""
 
     def __init__(
         self,
@@ -195,41 +195,41 @@ class FunctionalLitAgent(LitAgent[Any], Generic[P, R]):
         return f"<agent {self._name}>"
 
     def __reduce__(self) -> str:
-        # By name, like the function it was made of.
+        # By name, like the function it was made from.
         return str(getattr(self, "__qualname__", self._name))
 
     @property
     def name(self) -> str:
-        """What the agent is called in spans."""
+        """The agent's name in spans."""
         return self._name
 
     @property
     def function(self) -> Callable[P, R]:
-        """The function itself."""
+        """The function that the agent was made from."""
         return self._fn
 
     def is_async(self) -> bool:
-        """Tell whether the function is async."""
+        """Whether the function is async."""
         return is_async_function(self._fn)
 
     def rollout(self, task: Any, resources: NamedResources, rollout: Rollout) -> Any:
-        """Run the function as a runner would, by hand; a sync one only."""
+        """Run a sync function with the arguments that a runner would supply, outside a runner."""
         if self.is_async():
             raise RuntimeError(f"{self._name} is asynchronous. Use rollout_async instead.")
-        return self._call_by_hand(task, resources, rollout)
+        return self._call_directly(task, resources, rollout)
 
     async def rollout_async(self, task: Any, resources: NamedResources, rollout: Rollout) -> Any:
-        """Run the function as a runner would, by hand; an async one only."""
+        """Run an async function with the arguments that a runner would supply, outside a runner."""
         if not self.is_async():
             raise RuntimeError(f"{self._name} is synchronous. Use rollout instead.")
-        return await self._call_by_hand(task, resources, rollout)
+        return await self._call_directly(task, resources, rollout)
 
-    def _call_by_hand(self, task: Any, resources: NamedResources, rollout: Rollout) -> Any:
+    def _call_directly(self, task: Any, resources: NamedResources, rollout: Rollout) -> Any:
         return bind_function(self._name, self._fn, resources, self.strip_proxy).call_with(task, rollout)
 
 
 def as_agent(agent: object) -> LitAgent[Any]:
-    """Take an agent or a plain function.
+    """Return an agent as it is, and a plain function as an agent.
 
     Raises:
         AgentSignatureError: it is neither.

@@ -1,4 +1,4 @@
-"""Which method of an agent runs a rollout, and with which arguments."""
+"""Binding: the method of an agent that runs a rollout, and its arguments."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ._injection import bind_function, supply_keywords
 
 
 def select_method(agent: LitAgent[Any], mode: RolloutMode | None) -> Callable[..., Any]:
-    """Give the function or method that runs a rollout of `mode`.
+    """Return the function or method that runs a rollout of `mode`.
 
     Raises:
-        AgentSignatureError: the agent overrides none that would do.
+        AgentSignatureError: the agent overrides no method for `mode`.
     """
     if isinstance(agent, FunctionalLitAgent):
         return agent.function
@@ -31,11 +31,11 @@ def select_method(agent: LitAgent[Any], mode: RolloutMode | None) -> Callable[..
 
 
 def bind_agent(agent: LitAgent[Any], mode: RolloutMode | None, resources: NamedResources) -> BoundAgent:
-    """Decide what an agent's parameters get from `resources`.
+    """Return an agent bound to the arguments that its parameters get from `resources`.
 
     Raises:
         AgentSignatureError: the agent has no method for `mode`, or a parameter cannot be supplied.
-        UnsupportedLane: its `runs_in` does not fit, or it cannot be sent to a worker process.
+        UnsupportedLane: its `runs_in` does not fit it, or it cannot be pickled for a worker process.
     """
     fn = select_method(agent, mode)
     lane = resolve_lane(agent.name, fn, agent.runs_in)

@@ -1,4 +1,4 @@
-"""The decorators that make an agent of a function."""
+"""The decorators that make an agent from a function."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ def rollout(
     config: RolloutConfig | None = None,
     strip_proxy: bool = True,
 ) -> Any:
-    """Make an agent of a sync or async function, as ``@rollout`` or ``@rollout(name=…)``.
+    """Make an agent from a sync or async function, as ``@rollout`` or ``@rollout(name=…)``.
 
     The first parameter is the task, whatever its name. The others are supplied by name or annotation:
     ``rollout`` (`AttemptedRollout`), ``emitter`` (`Emitter`), ``resources`` (all of them), a resource's own
-    name, a resource class as annotation, ``llm`` and ``prompt_template`` (the first of that type). What cannot be
-    supplied and has no default is an error before the first rollout starts.
+    name, a resource class as annotation, ``llm`` and ``prompt_template`` (the first of that type). A parameter that
+    cannot be supplied and has no default raises an error before the first rollout starts.
 
     Args:
-        fn: the function, when used bare.
+        fn: the function, if used without options.
         runs_in: ``"trio"`` (the default of ``async def``), ``"thread"`` (the default of ``def``),
             ``"asyncio"`` or ``"process"``.
-        name: what the agent is called in spans; the function's name by default.
-        config: deadlines and retries of its rollouts.
-        strip_proxy: give a `ProxyLLM` to the function as a plain `LLM` whose endpoint names the attempt.
+        name: the agent's name in spans; by default the function's name.
+        config: the deadlines and retries of its rollouts.
+        strip_proxy: whether the function gets a `ProxyLLM` as a plain `LLM` whose endpoint names the attempt.
 
     Raises:
         AgentSignatureError: the function has no parameter for the task.
@@ -80,7 +80,7 @@ def llm_rollout(
 ) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...
 @public
 def llm_rollout(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make an agent of a function with a parameter ``llm``; otherwise like `rollout`, options included.
+    """Make an agent from a function with a parameter ``llm``; otherwise like `rollout`, options included.
 
     >>> @llm_rollout
     ... async def answer(task: str, llm: "LLM") -> float:
@@ -104,7 +104,7 @@ def prompt_rollout(
 ) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...
 @public
 def prompt_rollout(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make an agent of a function with a parameter ``prompt_template``; otherwise like `rollout`, options included.
+    """Make an agent from a function with a parameter ``prompt_template``; otherwise like `rollout`, options included.
 
     >>> @prompt_rollout
     ... def answer(task: str, prompt_template: "PromptTemplate") -> float:

@@ -1,4 +1,4 @@
-"""Injection: what each parameter of an agent is supplied with, decided once per agent and resources snapshot."""
+"""Injection: the argument of each parameter of an agent, chosen once per agent and resources snapshot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BY_NAME: Mapping[str, type[Resource]] = {"llm": LLM, "prompt_template": PromptT
 
 
 def bind_function(name: str, fn: Callable[..., Any], resources: NamedResources, strip_proxy: bool) -> BoundAgent:
-    """Decide what the parameters of `fn` but the first get from `resources`."""
+    """Return `fn` bound to the arguments that its parameters, except the first, get from `resources`."""
     fixed: dict[str, Any] = {}
     live: dict[str, tuple[LiveArgument, Any]] = {}
     _, *parameters = _parameters(fn)
@@ -48,7 +48,7 @@ def bind_function(name: str, fn: Callable[..., Any], resources: NamedResources, 
 
 
 def supply_keywords(bound: BoundAgent, resources: NamedResources) -> BoundAgent:
-    """Give a method that takes any keywords those that Agent-lightning 0.3 called all methods with."""
+    """Return a method with ``**kwargs`` bound to the keywords that Agent-lightning 0.3 passes to every method."""
     if all(parameter.kind is not inspect.Parameter.VAR_KEYWORD for parameter in _parameters(bound.fn)):
         return bound
     return attrs.evolve(bound, live={"resources": ("resources", resources), "rollout": ("rollout", None), **bound.live})
@@ -58,7 +58,7 @@ def _parameters(fn: Callable[..., Any]) -> list[inspect.Parameter]:
     try:
         signature = inspect.signature(fn, eval_str=True)
     except Exception:
-        # An annotation names something that exists for type checkers only; the others still count.
+        # An annotation names something that only type checkers import; the others can still be evaluated.
         signature = inspect.signature(fn)
         return [_evaluated(parameter, fn) for parameter in signature.parameters.values()]
     return list(signature.parameters.values())
@@ -68,7 +68,7 @@ def _evaluated(parameter: inspect.Parameter, fn: Callable[..., Any]) -> inspect.
     if not isinstance(parameter.annotation, str):
         return parameter
     try:
-        # What inspect.signature(eval_str=True) does for all of them at once.
+        # `inspect.signature(eval_str=True)` does this for all annotations or none.
         annotation = eval(parameter.annotation, getattr(inspect.unwrap(fn), "__globals__", {}))
     except Exception:
         return parameter
@@ -76,7 +76,7 @@ def _evaluated(parameter: inspect.Parameter, fn: Callable[..., Any]) -> inspect.
 
 
 def _annotated_classes(parameter: inspect.Parameter) -> list[type]:
-    """List the classes an annotation allows: itself, or the members of a union."""
+    """Return the classes that an annotation allows: itself, or the members of a union."""
     annotation = parameter.annotation
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
@@ -96,7 +96,7 @@ def _is(parameter: inspect.Parameter, kind: type) -> bool:
 
 
 def _find_resource(agent: str, parameter: inspect.Parameter, resources: NamedResources) -> Resource | None:
-    """Find what a parameter gets; None stands for its default."""
+    """Return the resource for a parameter, or None if the parameter keeps its default."""
     wanted = tuple(kind for kind in _annotated_classes(parameter) if issubclass(kind, Resource))
     if parameter.name in resources and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY:
         named = resources[parameter.name]
@@ -118,7 +118,7 @@ def _find_resource(agent: str, parameter: inspect.Parameter, resources: NamedRes
 
 
 def _choose_first(agent: str, parameter: inspect.Parameter, found: NamedResources) -> None:
-    """Warn that a parameter gets the first of several resources, as Agent-lightning 0.3's names do; others may not.
+    """Log that a parameter with a name of Agent-lightning 0.3 gets the first of several resources.
 
     Raises:
         AgentSignatureError: the parameter has another name.
@@ -127,8 +127,8 @@ def _choose_first(agent: str, parameter: inspect.Parameter, found: NamedResource
         [kind, *_] = [each.__name__ for each in _annotated_classes(parameter) if issubclass(each, Resource)]
         raise AgentSignatureError.several_resources(agent, parameter.name, kind, found)
     logger.warning(
-        "the agent %s gets %r for its parameter %r, the first of %s; name the parameter like the resource it should "
-        "get",
+        "the agent %s gets %r for its parameter %r, the first of %s; name the parameter after the resource it "
+        "should get",
         agent,
         next(iter(found)),
         parameter.name,

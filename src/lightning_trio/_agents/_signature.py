@@ -1,4 +1,4 @@
-"""What a function must look like to be an agent, and in which lane it runs."""
+"""The signature that a function needs to be an agent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .._errors import AgentSignatureError
 
 
 def check_function(fn: object) -> None:
-    """Refuse what cannot be an agent's function, showing what to write."""
+    """Validate that `fn` can be an agent's function; the error shows what to write."""
     if inspect.isclass(fn):
         raise AgentSignatureError.decorated_class(fn)
     if not callable(fn):

@@ -1,4 +1,4 @@
-"""Every exception of the package, in one tree; a class says whose fault it is, a constructor what happened.
+"""All exceptions of the package, in one tree; the class shows whose fault it is, the constructor what happened.
 
 ::
 
@@ -25,7 +25,7 @@
     │   ├── RemoteAgentError
     │   ├── RolloutCancelled
     │   └── WorkerDied
-    └── StoreError (what was asked of a store does not fit what it holds)
+    └── StoreError (a call does not fit what the store holds, or its file or server has failed)
         ├── Evicted (also LookupError)
         ├── StaleAttempt
         ├── StaleRun
@@ -37,11 +37,11 @@
         │   └── StoreLocked (also TimeoutError)
         └── UnknownId (also ValueError, LookupError)
 
-Four stand outside the tree. No ``except Exception`` is to catch ``AttemptAbandoned``, a ``BaseException``, and
-``Terminated``, a ``SystemExit``. No user is to catch the private ``TryAgain`` and ``WorkerTraceback``.
+Four are outside the tree. ``AttemptAbandoned`` is a ``BaseException`` and ``Terminated`` a ``SystemExit``, so that
+no ``except Exception`` catches them. ``TryAgain`` and ``WorkerTraceback`` are private; users do not catch them.
 
-A message is composed by its class and nowhere else: each is a constructor, which also sets the fields of what the
-message names. A field is plain data, so that every error can be pickled, and None where a message does not name it.
+A message is composed by its class and nowhere else: each has a constructor, which also sets fields for the values in
+the message. A field is plain data, so that every error can be pickled, and None if the message does not contain it.
 
 >>> error = UnknownId.attempt("at-1", "ro-1")
 >>> error, error.rollout_id, error.attempt_id, error.resources_id

@@ -1,4 +1,4 @@
-"""What agents do that makes their attempts fail."""
+"""Failures of agents."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ _RETURNS = "a number (the reward), None, or a list of ReadableSpan, Span or Span
 
 @public
 class AgentError(LightningTrioError):
-    """What an agent did made its attempt fail."""
+    """An agent made its attempt fail."""
 
     @classmethod
     def raised(cls, what: str) -> Self:
-        """Return the error in place of an exception that would end more than the attempt, such as SystemExit."""
+        """Return the replacement for an exception that would end more than the attempt, such as SystemExit."""
         return compose(cls, f"the agent raised {what}")
 
     @classmethod
     def stray_cancellation(cls) -> Self:
-        """Return the error in place of a `trio.Cancelled` that no scope of the agent's asked for."""
+        """Return the replacement for a `trio.Cancelled` that no cancel scope of the agent requested."""
         return compose(
             cls,
-            "the agent raised a cancellation that was not meant for it: a trio.Cancelled from another task, from a "
-            "rollout before, or from a trio.run() of its own. Let cancellations go on up, and keep the outcome of none "
-            "for others",
+            "the agent raised a cancellation that was not meant for it: a trio.Cancelled from another task, from an "
+            "earlier rollout, or from a trio.run() of its own. Let every trio.Cancelled propagate in the task that it "
+            "was raised in, and do not store it",
         )
 
     @classmethod
     def stray_asyncio_cancellation(cls) -> Self:
-        """Return the error in place of an `asyncio.CancelledError` of a call that nobody had cancelled."""
+        """Return the replacement for an `asyncio.CancelledError` of a call that was not cancelled."""
         return compose(
             cls,
-            "the agent raised asyncio.CancelledError, and nobody had cancelled its rollout; it cancelled its own "
+            "the agent raised asyncio.CancelledError although its rollout was not cancelled; it cancelled its own "
             "task, or awaited a task that was cancelled",
         )
 
     @classmethod
     def loop_died(cls, error: BaseException | None) -> Self:
-        """Return the error for each call that ran on an asyncio loop that ended with an error."""
+        """Return the error for each call on an asyncio loop that ended with an error."""
         return compose(cls, f"the asyncio loop that the agent ran on died: {error!r}")
 
 
@@ -48,7 +48,7 @@ class AttemptTimedOut(AgentError, TimeoutError):
     """An attempt was stopped at its deadline."""
 
     seconds: float | None = None
-    """The limit that was passed, in seconds."""
+    """The limit that was exceeded, in seconds."""
 
     parameter: str | None = None
     """The option of `RolloutConfig` that sets the limit."""
@@ -69,26 +69,26 @@ class AttemptTimedOut(AgentError, TimeoutError):
 
     @classmethod
     def after_silence(cls, seconds: float) -> Self:
-        """Return the error for an attempt that gave no sign of life."""
-        message = f"stopped, for it recorded nothing for {seconds:g} s"
+        """Return the error for an attempt that recorded nothing for too long."""
+        message = f"stopped because it recorded nothing for {seconds:g} s"
         return compose(cls, message, seconds=seconds, parameter="unresponsive_seconds")
 
     @classmethod
     def in_queue(cls, waited: float, limit: float) -> Self:
-        """Return the error for a rollout that was claimed too late to be run at all."""
-        message = f"not run, for it waited {waited:.3g} s in the queue; queue_timeout_seconds is {limit:g}"
+        """Return the error for a rollout that was claimed too late to run."""
+        message = f"not run because it waited {waited:.3g} s in the queue; queue_timeout_seconds is {limit:g}"
         return compose(cls, message, seconds=limit, parameter="queue_timeout_seconds")
 
     @classmethod
     def in_total(cls, limit: float) -> Self:
-        """Return the error for an attempt during which its rollout's time ran out."""
-        message = f"stopped, for its rollout had taken {limit:g} s, its total_timeout_seconds"
+        """Return the error for an attempt that was running when its rollout's total time ran out."""
+        message = f"stopped because its rollout had taken {limit:g} s, its total_timeout_seconds"
         return compose(cls, message, seconds=limit, parameter="total_timeout_seconds")
 
     @classmethod
     def in_total_before(cls, spent: float, limit: float) -> Self:
-        """Return the error for an attempt that is not run, since those before it used up the rollout's time."""
-        message = f"not run, for the attempts before took {spent:.3g} s; total_timeout_seconds is {limit:g}"
+        """Return the error for an attempt that did not run because earlier ones used up the rollout's time."""
+        message = f"not run because earlier attempts took {spent:.3g} s; total_timeout_seconds is {limit:g}"
         return compose(cls, message, seconds=limit, parameter="total_timeout_seconds")
 
 
@@ -100,20 +100,20 @@ class InvalidReturn(AgentError, TypeError):
     """The agent's name."""
 
     kind: str | None = None
-    """The name of the class of what it returned."""
+    """The class name of the returned value."""
 
     @classmethod
     def coroutine(cls, agent: str) -> Self:
-        """Return the error for a coroutine, which comes of an ``await`` that was forgotten."""
+        """Return the error for a coroutine, the result of a forgotten ``await``."""
         message = (
-            f"the agent {agent} returned a coroutine, which nobody runs; write async def and await it: "
+            f"the agent {agent} returned a coroutine that was never awaited; write async def and await it: "
             "async def agent(task): return await …"
         )
         return compose(cls, message, agent=agent, kind="coroutine")
 
     @classmethod
     def value(cls, agent: str, value: object) -> Self:
-        """Return the error for an object that means nothing here."""
+        """Return the error for an object that is not a valid result."""
         kind = type(value).__name__
         message = (
             f"the agent {agent} returned {shortened(value)} of type {kind}; an agent returns {_RETURNS}. Record other "
@@ -123,7 +123,7 @@ class InvalidReturn(AgentError, TypeError):
 
     @classmethod
     def items(cls, agent: str, items: list[object]) -> Self:
-        """Return the error for a list of something else than spans, or of several kinds of them."""
+        """Return the error for a list of anything but spans, or of several kinds of spans."""
         types = ", ".join(type(item).__name__ for item in items[:10])
         message = (
             f"the agent {agent} returned a list of {types}{', …' if len(items) > 10 else ''}; an agent returns "
@@ -142,7 +142,9 @@ class InvalidReward(AgentError, ValueError):
     @classmethod
     def not_finite(cls, reward: str) -> Self:
         """Return the error for NaN, an infinity, or a number that no float can hold."""
-        message = f"the reward is {reward}, which no mean survives; return None where there is nothing to judge"
+        message = (
+            f"the reward is {reward}, which makes every mean meaningless; return None if there is nothing to judge"
+        )
         return compose(cls, message, reward=reward)
 
 
@@ -152,10 +154,10 @@ class RolloutCancelled(AgentError):
 
     @classmethod
     def while_running(cls) -> Self:
-        """Return the error that is recorded for the attempt."""
+        """Return the error to record for the attempt."""
         return compose(cls, "cancelled while it ran")
 
     @classmethod
     def by_caller(cls) -> Self:
-        """Return the error for a call from outside Trio that its caller cancelled."""
+        """Return the error for a call from outside Trio that was cancelled by its caller."""
         return compose(cls, "cancelled by its caller")

@@ -1,4 +1,4 @@
-"""What all errors share: their base, and how a message comes to its fields."""
+"""The base of all errors, and the function that composes them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class LightningTrioError(Exception):
 
 
 def compose(kind: type[E], message: str, /, **fields: object) -> E:
-    """Return an error with a message and what it names.
+    """Return an error with a message and its fields.
 
-    The fields lie in the instance's dict, which exceptions are pickled and copied with; their constructor takes the
-    message alone, since that of `OSError` has ideas of its own about more.
+    The fields are in the instance's dict, which is pickled and copied with it. The constructor gets the message alone
+    because `OSError` interprets further arguments itself.
 
     Args:
         kind: its class.
-        message: what is shown.
-        **fields: values for what the class declares, each with None as its default.
+        message: its text.
+        **fields: values for fields that the class declares; those left out stay at their default.
     """
     error = kind(message)
     vars(error).update(fields)

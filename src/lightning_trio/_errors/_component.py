@@ -1,4 +1,4 @@
-"""Things of the wrong kind where a runner takes a store, an algorithm, a hook or a dataset."""
+"""Arguments that are not the component or dataset that they should be."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ from ._usage import UsageError
 
 @public
 class ComponentError(UsageError, TypeError):
-    """A store, an algorithm, a hook or the like that is none was given."""
+    """An argument is not the store, algorithm, hook or other component that it should be."""
 
     hook: str | None = None
-    """The hook and the method of it, as ``MyHook.on_rollout_end``."""
+    """The hook and its method, as ``MyHook.on_rollout_end``."""
 
     @classmethod
     def kind(cls, parameter: str, value: object, kind: type) -> Self:
         """Return the error for an object of another class."""
-        article = "an" if kind.__name__[0] in "AEIOU" else "a"
-        message = f"{parameter} takes {article} {kind.__name__}, not {value!r}{_hint(value, kind)}"
+        message = f"{parameter} takes {_with_article(kind)}, not {value!r}{_hint(value, kind)}"
         return compose(cls, message, parameter=parameter)
 
     @classmethod
     def made(cls, parameter: str, spec: object, made: object, kind: type) -> Self:
-        """Return the error for a factory that gives an object of another class."""
-        message = f"{parameter}={spec!r} gives {made!r}, which is no {kind.__name__}"
+        """Return the error for a factory that returns an object of another class."""
+        message = f"{parameter}={spec!r} returns {made!r}, which is not {_with_article(kind)}"
         return compose(cls, message, parameter=parameter)
 
     @classmethod
     def hooks(cls, value: object) -> Self:
-        """Return the error for hooks that are no list."""
+        """Return the error for hooks that are not a list."""
         return compose(cls, f"hooks takes a list of hooks, not {value!r}", parameter="hooks")
 
     @classmethod
@@ -46,8 +45,36 @@ class ComponentError(UsageError, TypeError):
     def hook_arguments(cls, hook: object, method: str, keywords: Sequence[str], error: BaseException) -> Self:
         """Return the error for a hook's method that lacks parameters."""
         name = f"{type(hook).__name__}.{method}"
-        message = f"the hook {name} does not take what it is called with ({error}); {_right_hook(method, keywords)}"
+        message = (
+            f"the hook {name} does not accept the arguments it is called with ({error}); "
+            f"{_right_hook(method, keywords)}"
+        )
         return compose(cls, message, parameter="hooks", hook=name)
+
+    @classmethod
+    def adapter(cls, value: object) -> Self:
+        """Return the error for an object that has no method `adapt`, or for a class of adapters."""
+        if isinstance(value, type):
+            hint = f"did you mean {value.__name__}()?"
+        else:
+            hint = f"an adapter has a method: {_RIGHT_ADAPT}"
+        return compose(cls, f"adapter takes an Adapter, not {value!r}; {hint}", parameter="adapter")
+
+    @classmethod
+    def async_adapter(cls, value: object) -> Self:
+        """Return the error for an adapter whose method is async."""
+        message = (
+            f"adapter takes an Adapter, not {value!r}; its method is async, and an adapter only computes; "
+            f"write: {_RIGHT_ADAPT}"
+        )
+        return compose(cls, message, parameter="adapter")
+
+
+_RIGHT_ADAPT = "def adapt(self, spans): …"
+
+
+def _with_article(kind: type) -> str:
+    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
 
 
 def _right_hook(method: str, keywords: Sequence[str]) -> str:
@@ -55,7 +82,7 @@ def _right_hook(method: str, keywords: Sequence[str]) -> str:
 
 
 def _hint(value: object, kind: type) -> str:
-    """Return what the caller may have meant."""
+    """Return the end of a message that says what the caller may have meant."""
     if isinstance(value, type):
         return f"; did you mean {value.__name__}()?" if issubclass(value, kind) else ""
     if kind.__name__ == "Algorithm" and inspect.isroutine(value):
@@ -78,10 +105,11 @@ class DatasetError(UsageError, TypeError):
 
     @classmethod
     def no_length(cls, parameter: str, value: object) -> Self:
-        """Return the error for a generator and the like."""
+        """Return the error for a generator or another iterable without a length."""
         message = (
-            f"{parameter} is a {type(value).__name__}, which has no length; make it a list, or, for tasks that come as "
-            "they go: async with runner, runner.stream(tasks) as results: async for done in results: …"
+            f"{parameter} is a {type(value).__name__}, which has no length; make it a list, or, for tasks "
+            "that arrive over time, write: async with runner, runner.stream(tasks) as results: "
+            "async for done in results: …"
         )
         return compose(cls, message, parameter=parameter)
 
@@ -99,12 +127,12 @@ class DatasetError(UsageError, TypeError):
 
     @classmethod
     def not_iterable(cls, value: object) -> Self:
-        """Return the error for a stream of something that has no items."""
+        """Return the error for a stream over an object that cannot be iterated over."""
         message = f"stream() takes an iterable or async iterable of tasks, not {value!r}"
         return compose(cls, message, parameter="tasks")
 
     @classmethod
     def not_iterable_here(cls, value: object) -> Self:
-        """Return the error for a stream in blocking code that would have to be awaited."""
-        message = f"stream() takes an iterable of tasks, not {value!r}; embed.open_asyncio takes async ones, too"
+        """Return the error for a blocking stream over an object that it cannot iterate over, such as an async one."""
+        message = f"stream() takes an iterable of tasks, not {value!r}; embed.open_asyncio also takes async ones"
         return compose(cls, message, parameter="tasks")

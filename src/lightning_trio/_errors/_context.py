@@ -1,4 +1,4 @@
-"""Right calls in the wrong place: outside a block, a rollout or Trio, or inside another Trio."""
+"""Calls in the wrong place: outside a block, a rollout or Trio, or inside another Trio run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ._usage import UsageError
 
 @public
 class NestedTrioRun(UsageError, RuntimeError):
-    """A blocking call that starts Trio was made from inside a running Trio program."""
+    """A blocking call that starts Trio was made inside a running Trio program."""
 
     @classmethod
     def by_trainer(cls) -> Self:
         """Return the error for a trainer."""
         return compose(
             cls,
-            "Trainer.fit starts Trio, which runs here already; await a runner instead: "
+            "Trainer.fit starts Trio, which is already running here; await a runner instead: "
             "result = await agl.Runner(agent, …).fit(train_dataset, val_dataset)",
         )
 
@@ -26,24 +26,24 @@ class NestedTrioRun(UsageError, RuntimeError):
         """Return the error for a runner in blocking code."""
         return compose(
             cls,
-            "a blocking runner would stop Trio, which runs in this thread; write: async with runner: "
+            "a blocking runner would block Trio, which runs in this thread; write: async with runner: "
             "await runner.step(task)",
         )
 
 
 @public
 class NoActiveRollout(UsageError, RuntimeError):
-    """Something that acts on the current rollout was called outside of any."""
+    """A function that acts on the current rollout was called outside a rollout."""
 
     rollout_id: str | None = None
-    """The rollout, if it has ended and its code runs on."""
+    """The rollout, if it has ended while its code still runs."""
 
     attempt_id: str | None = None
     """The attempt that has ended."""
 
     @classmethod
     def outside(cls, call: str) -> Self:
-        """Return the error for a call that no agent makes, or one in a thread that does not know whose it is."""
+        """Return the error for a call outside a rollout, or in a thread without the rollout's context."""
         message = (
             f"{call} was called outside a rollout. Call it from an agent that a Runner or Trainer runs; in a "
             "thread that the agent started itself, carry the context over: "
@@ -56,23 +56,23 @@ class NoActiveRollout(UsageError, RuntimeError):
     def ended(cls, rollout_id: str, attempt_id: str) -> Self:
         """Return the error for code that an agent started and did not wait for."""
         message = (
-            f"attempt {attempt_id} of rollout {rollout_id} has ended, and this code still runs in its context; end "
-            "what a rollout starts before it returns, in a nursery of its own"
+            f"attempt {attempt_id} of rollout {rollout_id} has ended, and this code still runs in its context; start "
+            "background work in a nursery inside the agent, so that it ends before the agent returns"
         )
         return compose(cls, message, rollout_id=rollout_id, attempt_id=attempt_id)
 
 
 @public
 class NotInTrio(UsageError, RuntimeError):
-    """What runs in Trio was awaited where Trio does not run, such as in asyncio."""
+    """A coroutine that needs Trio was awaited where Trio does not run, for example in asyncio."""
 
     @classmethod
     def runner(cls) -> Self:
         """Return the error for a runner."""
         return compose(
             cls,
-            "a runner runs in Trio, and this is no task of Trio's; write trio.run(runner.fit, train_dataset), or, "
-            "in a program of asyncio, async with embed.open_asyncio(runner) as r: await r.fit(train_dataset)",
+            "a runner runs in Trio, and this is not a Trio task; write trio.run(runner.fit, train_dataset), or, in "
+            "an asyncio program, async with embed.open_asyncio(runner) as r: await r.fit(train_dataset)",
         )
 
 
@@ -85,23 +85,23 @@ class RunnerClosed(UsageError, RuntimeError):
         """Return the error for a call outside the block.
 
         Args:
-            call: how to write it inside, or what else opens the runner.
-            entering: the head of the block around it.
+            call: how to write the call inside the block, or another call that opens the runner.
+            entering: how to write the opening line of the block.
         """
         return compose(cls, f"the runner is not open; write: {call if entering is None else f'{entering}: {call}'}")
 
     @classmethod
     def meanwhile(cls, block: str) -> Self:
-        """Return the error for a call during which the block was left."""
-        return compose(cls, f"the runner was closed while this went on; keep it inside {block}")
+        """Return the error for a call during which the block ended."""
+        return compose(cls, f"the runner was closed during this call; keep the call inside {block}")
 
     @classmethod
     def too_late(cls) -> Self:
-        """Return the error for a call from outside Trio after the block was left."""
+        """Return the error for a call from outside Trio after the block ended."""
         return compose(cls, "the runner has been closed; use it inside the `with` block that opens it")
 
     @classmethod
     def by_store(cls) -> Self:
-        """Return the error for a call to a runner that its store has failed."""
+        """Return the error for a call to a runner whose store has failed."""
         message = "the runner was closed by an error of its store, which is raised where it was opened"
         return compose(cls, message)

@@ -1,4 +1,4 @@
-"""Agents and algorithms that are written in a way that cannot be run."""
+"""Agents and algorithms that cannot run as they are written."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ _EXAMPLES: Mapping[str | None, str] = {
     "LLM": 'LLM(endpoint="http://…/v1", model="…")',
     "PromptTemplate": 'PromptTemplate("… {question} …", engine="f-string")',
 }
-"""Resources to write, by their class."""
+"""Examples of resources, by the name of their class."""
 
 
 @public
 class AgentSignatureError(UsageError, TypeError, ValueError):
-    """An agent has a parameter that cannot be supplied, or is no function."""
+    """An agent is not a function or a `LitAgent`, or has a parameter that cannot be supplied."""
 
     agent: str | None = None
     """The agent's name."""
 
-    # No function at all.
+    # Not a function.
 
     @classmethod
     def not_an_agent(cls, value: object) -> Self:
-        """Return the error for something else in an agent's place."""
+        """Return the error for an object that is not an agent."""
         return compose(cls, f"an agent is a function or a LitAgent, not {value!r}")
 
     @classmethod
     def agent_class(cls, kind: type) -> Self:
-        """Return the error for a class of agents in an agent's place."""
+        """Return the error for a class of agents, given in place of an instance."""
         name = kind.__name__
         return compose(cls, f"{name} is a class; give an agent: {name}()", agent=name)
 
     @classmethod
     def decorated_class(cls, kind: type) -> Self:
-        """Return the error for a class with `rollout` above it."""
+        """Return the error for a class decorated with `rollout`."""
         name = kind.__name__
         return compose(cls, f"@rollout decorates functions; {name} is a class: derive it from agl.LitAgent", agent=name)
 
     @classmethod
     def decorated_value(cls, value: object) -> Self:
-        """Return the error for something else that `rollout` was called with."""
+        """Return the error for an object decorated with `rollout` that is not a function."""
         return compose(cls, f"@rollout decorates functions, not {value!r}; options are keywords: @rollout(name=…)")
 
     # A function that does not fit.
@@ -56,7 +56,7 @@ class AgentSignatureError(UsageError, TypeError, ValueError):
 
     @classmethod
     def no_task(cls, agent: str) -> Self:
-        """Return the error for a function that cannot be given its task."""
+        """Return the error for a function without a parameter for the task."""
         message = f"the agent {agent} has no parameter for the task; write: def {agent}(task): …"
         return compose(cls, message, agent=agent)
 
@@ -68,7 +68,7 @@ class AgentSignatureError(UsageError, TypeError, ValueError):
 
     @classmethod
     def no_parameter(cls, agent: str, parameter: str) -> Self:
-        """Return the error for a function that lacks what its decorator is for."""
+        """Return the error for a function without the parameter that its decorator requires."""
         message = (
             f"the agent {agent} must have a parameter called {parameter!r}; write: def {agent}(task, {parameter}): …, "
             "or use @rollout"
@@ -79,19 +79,21 @@ class AgentSignatureError(UsageError, TypeError, ValueError):
 
     @classmethod
     def positional_only(cls, agent: str, parameter: str) -> Self:
-        """Return the error for a parameter that cannot be given by its name."""
-        message = f"the agent {agent} has the positional-only parameter {parameter!r}; only the task can be one"
+        """Return the error for a positional-only parameter besides the task."""
+        message = (
+            f"the agent {agent} has the positional-only parameter {parameter!r}; only the task can be positional-only"
+        )
         return compose(cls, message, agent=agent, parameter=parameter)
 
     @classmethod
     def cannot_supply(cls, agent: str, parameter: str, kind: str | None, resources: Mapping[str, object]) -> Self:
-        """Return the error for a parameter that no resource is meant for.
+        """Return the error for a parameter that no resource fits.
 
         Args:
             agent: the agent's name.
-            parameter: what cannot be supplied.
-            kind: the class of resource it takes, if it says so.
-            resources: those at hand, by name.
+            parameter: the parameter.
+            kind: the class of resource that it takes, if its annotation says so.
+            resources: the available ones, by name.
         """
         at_hand = ", ".join(f"{name!r} ({type(each).__name__})" for name, each in resources.items()) or "none"
         if kind is None:
@@ -107,25 +109,25 @@ class AgentSignatureError(UsageError, TypeError, ValueError):
 
     @classmethod
     def other_resource(cls, agent: str, parameter: str, wanted: str, found: str) -> Self:
-        """Return the error for a resource of the parameter's name and of another class."""
+        """Return the error for a resource with the parameter's name but of another class."""
         message = (
-            f"the agent {agent} asks for a {wanted} as {parameter!r}, and the resource of that name is a {found}; give "
-            "one of them another name"
+            f"the agent {agent} asks for a {wanted} as {parameter!r}, but the resource of that name is a {found}; "
+            "rename one of them"
         )
         return compose(cls, message, agent=agent, parameter=parameter)
 
     @classmethod
     def several_resources(cls, agent: str, parameter: str, wanted: str, names: Iterable[str]) -> Self:
-        """Return the error for several resources of the parameter's class, none of its name."""
+        """Return the error for several resources of the parameter's class, none with its name."""
         message = (
             f"the agent {agent} asks for a {parameter}: {wanted}, and there are several: {list(names)}; name the "
-            "parameter like the resource it should get"
+            "parameter after the resource it should get"
         )
         return compose(cls, message, agent=agent, parameter=parameter)
 
     @classmethod
     def not_attempted(cls) -> Self:
-        """Return the error for a rollout that has no attempt whose id a proxy's endpoint could name."""
+        """Return the error for a rollout without an attempt, whose id a proxy's endpoint needs."""
         return compose(
             cls,
             "Rollout is not an AttemptedRollout: a ProxyLLM's endpoint names the attempt; start one with "
@@ -136,7 +138,7 @@ class AgentSignatureError(UsageError, TypeError, ValueError):
 
 @public
 class AsyncioAgentError(UsageError):
-    """An agent, or an algorithm, that runs in Trio called asyncio."""
+    """An agent or an algorithm that runs in Trio called asyncio."""
 
     agent: str | None = None
     """The agent's name."""
@@ -150,8 +152,8 @@ class AsyncioAgentError(UsageError):
 
         Args:
             agent: its name.
-            sign: what tells that it did.
-            is_method: whether it is a class's, where the lane is declared in another way.
+            sign: the evidence.
+            is_method: whether it is a method of a class, which declares its lane in another way.
         """
         how = 'Set runs_in = "asyncio" in its class' if is_method else 'Declare it with @agl.rollout(runs_in="asyncio")'
         message = (
@@ -162,7 +164,7 @@ class AsyncioAgentError(UsageError):
 
     @classmethod
     def by_algorithm(cls, algorithm: str, sign: str) -> Self:
-        """Return the error for an algorithm, which has no lane of asyncio's to go to."""
+        """Return the error for an algorithm; no lane runs algorithms on asyncio."""
         message = (
             f"the algorithm {algorithm} is written for asyncio ({sign}), and algorithms run in Trio: call trio.sleep, "
             "trio.open_nursery and the like instead of asyncio's"
@@ -178,17 +180,17 @@ class UnsupportedLane(UsageError, ValueError):
     """The agent's name."""
 
     lane: str | None = None
-    """What was asked for."""
+    """The lane that was requested."""
 
     @classmethod
     def unknown(cls, agent: str, lane: object, known: Iterable[str]) -> Self:
-        """Return the error for a lane that is not there."""
-        message = f"the agent {agent} has runs_in={lane!r}; there are {', '.join(known)}"
+        """Return the error for a lane that does not exist."""
+        message = f"the agent {agent} has runs_in={lane!r}; the lanes are {', '.join(known)}"
         return compose(cls, message, agent=agent, lane=str(lane))
 
     @classmethod
     def for_async(cls, agent: str, lane: str) -> Self:
-        """Return the error for a plain function in a lane for async ones."""
+        """Return the error for a plain function in a lane for async functions."""
         message = (
             f"the agent {agent} is a plain function and would block the event loop with runs_in={lane!r}; leave "
             "runs_in out, which runs it in a worker thread, or write async def"
@@ -197,7 +199,7 @@ class UnsupportedLane(UsageError, ValueError):
 
     @classmethod
     def for_plain(cls, agent: str, lane: str) -> Self:
-        """Return the error for an async function in a lane for plain ones."""
+        """Return the error for an async function in a lane for plain functions."""
         message = (
             f"the agent {agent} is async and runs_in={lane!r} takes plain functions; leave runs_in out for Trio, "
             'write runs_in="asyncio" for asyncio, or make it a plain function that calls asyncio.run'
@@ -206,7 +208,7 @@ class UnsupportedLane(UsageError, ValueError):
 
     @classmethod
     def calls_trio(cls, agent: str, sign: str) -> Self:
-        """Return the error for an agent on an asyncio loop that is written for Trio."""
+        """Return the error for an agent that is written for Trio and runs on an asyncio loop."""
         message = (
             f'the agent {agent} has runs_in="asyncio" and calls Trio, which does not run there ({sign}). Leave '
             "runs_in out, or call asyncio.sleep, asyncio.TaskGroup and the like instead of Trio's"
@@ -217,7 +219,7 @@ class UnsupportedLane(UsageError, ValueError):
 
     @classmethod
     def no_processes(cls, agent: str) -> Self:
-        """Return the error for an extra that is not installed."""
+        """Return the error for an agent that needs the extra `process`, which is not installed."""
         message = (
             f'the agent {agent} has runs_in="process", which needs the extra `process`: '
             "pip install 'lightning-trio[process]'"
@@ -226,13 +228,13 @@ class UnsupportedLane(UsageError, ValueError):
 
     @classmethod
     def not_picklable(cls, agent: str, what: str, error: BaseException, hint: str) -> Self:
-        """Return the error for an agent with a part that cannot be sent."""
+        """Return the error for an agent with a part that cannot be pickled."""
         message = f"the agent {agent} cannot run in a worker process: {what} cannot be pickled ({error}). {hint}"
         return compose(cls, message, agent=agent, lane="process")
 
     @classmethod
     def not_importable(cls, agent: str, module: str, why: str) -> Self:
-        """Return the error for an agent whose module the worker would not find."""
+        """Return the error for an agent whose module a worker process could not import."""
         message = (
             f"the agent {agent} cannot run in a worker process, which would import it from {module!r}: {why}. "
             "Move it to the top level of a module in a file"
@@ -241,17 +243,17 @@ class UnsupportedLane(UsageError, ValueError):
 
     @classmethod
     def not_loaded(cls, error: BaseException) -> Self:
-        """Return the error for an agent that the worker process could not read."""
+        """Return the error for an agent that the worker process could not unpickle."""
         message = (
             f"the worker process could not load the agent: {type(error).__name__}: {error}; it imports the agent's "
-            "module anew, so the agent and the classes of its resources stand at the top level there, whoever imports "
-            "it"
+            "module anew, so define the agent and the classes of its resources at the top level of that module, under "
+            "no condition"
         )
         return compose(cls, message, lane="process")
 
     @classmethod
     def task_not_picklable(cls, task: Any, error: BaseException) -> Self:
-        """Return the error for a task that cannot be sent."""
+        """Return the error for a task that cannot be pickled."""
         message = (
             f"the task {shortened(task)} cannot be sent to a worker process: {error}. Give tasks that can be pickled: "
             "plain values, or instances of classes at the top level of a module"

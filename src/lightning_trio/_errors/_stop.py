@@ -1,4 +1,4 @@
-"""What ends code instead of reporting a failure: no ``except Exception`` catches it."""
+"""Exceptions that end code instead of reporting a failure: no ``except Exception`` catches them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from ._base import compose, public
 
 @public
 class AttemptAbandoned(BaseException):
-    """Raised by every emit in code that goes on running though its attempt has been given up.
+    """Raised by every emit in an abandoned call: code that still runs after its attempt has been given up.
 
-    A thread, or an asyncio agent that blocks its loop, cannot be stopped from outside; this is how it hears that
-    nobody waits for it any more.
-    It is a ``BaseException``, like ``trio.Cancelled``, so that an agent's ``except Exception: retry()`` does
+    A thread, or an asyncio agent that blocks its loop, cannot be stopped from outside. This exception ends it at its
+    next emit. It is a ``BaseException``, like ``trio.Cancelled``, so that an agent's ``except Exception: retry()`` does
     not keep an abandoned thread alive.
     """
 
@@ -25,16 +24,16 @@ class AttemptAbandoned(BaseException):
 
     @classmethod
     def given_up(cls, rollout_id: str, attempt_id: str) -> Self:
-        """Return what an emit raises in the attempt from now on."""
+        """Return the exception that each emit of the attempt raises from now on."""
         message = (
-            f"attempt {attempt_id} of rollout {rollout_id} was given up at its deadline or cancelled; what still runs "
-            "of it should end"
+            f"attempt {attempt_id} of rollout {rollout_id} was given up at its deadline or cancelled; its code must "
+            "stop"
         )
         return compose(cls, message, rollout_id=rollout_id, attempt_id=attempt_id)
 
 
 class Terminated(SystemExit):
-    """SIGTERM has come: the program is to end with the status that shells give a program so killed, 128 + 15."""
+    """SIGTERM has arrived: the program ends with 128 + 15, the exit status that shells report for that signal."""
 
     def __init__(self, status: int = 128 + 15) -> None:
         super().__init__(status)

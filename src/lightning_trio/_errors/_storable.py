@@ -11,13 +11,13 @@ from ._usage import UsageError
 
 @public
 class NotStorable(UsageError, TypeError, ValueError):
-    """A task, resource or other value cannot be kept beyond the process; the message has the path to what cannot."""
+    """A task, resource or other value cannot be stored; the message has the path to the part that cannot."""
 
     path: str | None = None
-    """Where it is, from what was given to the store: ``task['images'][0]``."""
+    """The path to the part that cannot be stored: ``task['images'][0]``."""
 
     rollout_id: str | None = None
-    """The rollout whose spans cannot be kept."""
+    """The rollout whose spans cannot be stored."""
 
     @classmethod
     def kind(cls, path: str, kind: type) -> Self:
@@ -42,51 +42,51 @@ class NotStorable(UsageError, TypeError, ValueError):
     def resource_with_more(cls, path: str, kind: type, attributes: Sequence[str]) -> Self:
         """Return the error for a resource with attributes that are not among its fields."""
         message = (
-            f"{path}: the resource {kind.__qualname__} holds {', '.join(attributes)}, which no store would keep, for a "
-            f"store keeps fields; write:\n    @attrs.frozen\n    class {kind.__name__}(Resource):\n"
+            f"{path}: the resource {kind.__qualname__} holds {', '.join(attributes)}, and a store keeps only fields; "
+            f"write:\n    @attrs.frozen\n    class {kind.__name__}(Resource):\n"
             f"        {attributes[0]}: …"
         )
         return compose(cls, message, path=path)
 
     @classmethod
     def too_deep(cls, path: str) -> Self:
-        """Return the error for a value that has no end, or none in sight."""
+        """Return the error for a value that contains itself or is nested too deeply."""
         return compose(cls, f"{path} contains itself or is nested too deeply to be stored", path=path)
 
     @classmethod
     def spans(cls, rollout_id: str, why: object) -> Self:
-        """Return the error for spans with an attribute that cannot be written."""
+        """Return the error for spans with an attribute that cannot be encoded."""
         message = f"the spans of rollout {rollout_id} cannot be stored: {why}"
         return compose(cls, message, rollout_id=rollout_id)
 
     @classmethod
     def by_postgres(cls, said: str) -> Self:
-        """Return the error for a value that PostgreSQL does not take."""
-        return compose(cls, f"PostgreSQL cannot keep a value ({said}); leave out what it names")
+        """Return the error for a value that PostgreSQL rejects."""
+        return compose(cls, f"PostgreSQL cannot keep a value ({said}); remove what it names")
 
 
 @public
 class PayloadTooLarge(NotStorable):
-    """A value takes more bytes than its store keeps in one piece."""
+    """A value takes more bytes than its store accepts."""
 
     size: int | None = None
-    """How many bytes it takes."""
+    """The size of the value in bytes."""
 
     limit: int | None = None
-    """How many the store keeps: its `max_payload_bytes`."""
+    """The store's `max_payload_bytes`."""
 
     @classmethod
     def value(cls, path: str, size: int, limit: int) -> Self:
-        """Return the error for a task, a resource or the like."""
+        """Return the error for a task, a resource or another single value."""
         message = (
-            f"{path} takes {size:,} bytes, the store's limit is {limit:,}; keep large data in files and put their "
-            "paths into it, or raise the limit with max_payload_bytes=…"
+            f"{path} takes {size:,} bytes, the store's limit is {limit:,}; keep large data in files and store their "
+            "paths, or raise the limit with max_payload_bytes=…"
         )
         return compose(cls, message, path=path, size=size, limit=limit)
 
     @classmethod
     def all_spans(cls, rollout_id: str, number: int, size: int, limit: int) -> Self:
-        """Return the error for the spans of one attempt together."""
+        """Return the error for all spans of one attempt."""
         message = (
             f"{number} spans of rollout {rollout_id} take {size:,} bytes, the store's limit is {limit:,}; record less, "
             "or raise the limit with max_payload_bytes=…"

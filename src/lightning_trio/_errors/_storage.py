@@ -1,6 +1,6 @@
-"""What is wrong with the place where a store keeps things: its file, its server.
+"""Faults of a store's file or server.
 
-`place` is how messages call it, never with a password; `path` is there as well where it is a file.
+`place` names it in messages, never with a password; for a file, `path` is set as well.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Self
 from ._base import compose, public
 from ._store import StoreError
 
-_GIVE_A_STORE = "give the path of a store, or of no file yet"
-_UNKNOWN = "; whether what was being written is committed is not known: look before you write it again"
+_GIVE_A_STORE = "give the path of a store, or of a file that does not exist yet"
+_UNKNOWN = "; whether the last write was committed is unknown: check before you repeat it"
 
 
 @public
 class StoreFormatError(StoreError, ValueError):
-    """What stands where a store should be is none, is damaged, or was made by a newer version."""
+    """A file or schema is not a store, is damaged, or was made by a newer version."""
 
     place: str | None = None
     """The store as the message calls it, with its file, or with its schema, database and server."""
@@ -31,19 +31,19 @@ class StoreFormatError(StoreError, ValueError):
     @classmethod
     def not_sqlite(cls, path: Path, begins: bytes) -> Self:
         """Return the error for a file of another format."""
-        message = f"{path} is no SQLite file (it begins with {begins!r}); {_GIVE_A_STORE}"
+        message = f"{path} is not a SQLite file (it begins with {begins!r}); {_GIVE_A_STORE}"
         return compose(cls, message, place=str(path), path=path)
 
     @classmethod
     def foreign_file(cls, path: Path, tables: Sequence[str]) -> Self:
-        """Return the error for a SQLite file that another program has made."""
+        """Return the error for a SQLite file of another program."""
         named = f" with the tables {', '.join(tables)}" if tables else ""
         message = f"{path} is a SQLite file of another program{named}; {_GIVE_A_STORE}"
         return compose(cls, message, place=str(path), path=path)
 
     @classmethod
     def damaged_file(cls, path: Path, why: object) -> Self:
-        """Return the error for a SQLite file that cannot be read as what it is."""
+        """Return the error for a damaged SQLite file."""
         message = (
             f"{path} is damaged ({why}); put a copy in its place, or save what can be read: sqlite3 {path} .recover"
         )
@@ -51,7 +51,7 @@ class StoreFormatError(StoreError, ValueError):
 
     @classmethod
     def damaged_schema(cls, path: Path, version: int) -> Self:
-        """Return the error for a file whose schema has a version that never was."""
+        """Return the error for a file whose schema has an impossible version."""
         return cls.damaged_file(path, f"its schema has the version {version}")
 
     @classmethod
@@ -78,7 +78,7 @@ class StoreFormatError(StoreError, ValueError):
 
     @classmethod
     def changed_tables(cls, place: str, said: str) -> Self:
-        """Return the error for tables that went away while the store was open."""
+        """Return the error for tables that disappeared while the store was open."""
         message = (
             f"tables of {place} are gone or changed ({said}); close the store and open it again to make them, or "
             "restore them"
@@ -89,7 +89,7 @@ class StoreFormatError(StoreError, ValueError):
 
     @classmethod
     def newer(cls, place: str | Path, version: int, known: int) -> Self:
-        """Return the error for a schema that this version of the package does not know."""
+        """Return the error for a schema of a newer version of the package."""
         message = (
             f"{place} was made by a newer version of lightning_trio: its schema is {version}, this one knows {known}; "
             "upgrade with: pip install -U lightning-trio"
@@ -98,7 +98,7 @@ class StoreFormatError(StoreError, ValueError):
 
     @classmethod
     def without_id_cipher(cls, place: str) -> Self:
-        """Return the error for a store that has lost how it makes ids."""
+        """Return the error for a store that has lost the key of its rollout ids."""
         message = f"{place} is damaged (its table meta does not say how ids are made); put a copy in its place"
         return compose(cls, message, place=place)
 
@@ -119,15 +119,15 @@ class StoreUnavailable(StoreError, OSError):
     """The store's file, if it has one."""
 
     seconds: float | None = None
-    """How long it was waited for, in seconds."""
+    """How long the store waited for it, in seconds."""
 
     # Files.
 
     @classmethod
     def no_folder(cls, path: Path) -> Self:
-        """Return the error for a file in a folder that is not there."""
+        """Return the error for a file in a folder that does not exist."""
         folder = path.parent
-        message = f"the folder {folder} of the store {path.name} does not exist; make it first: mkdir -p {folder}"
+        message = f"the folder {folder} of the store {path.name} does not exist; create it first: mkdir -p {folder}"
         return compose(cls, message, place=str(path), path=path)
 
     @classmethod
@@ -143,8 +143,8 @@ class StoreUnavailable(StoreError, OSError):
 
     @classmethod
     def unreadable(cls, path: Path, why: object) -> Self:
-        """Return the error for a file that may not be read."""
-        return compose(cls, f"{path} cannot be read: {why}; look at its permissions", place=str(path), path=path)
+        """Return the error for a file without permission to read it."""
+        return compose(cls, f"{path} cannot be read: {why}; check its permissions", place=str(path), path=path)
 
     @classmethod
     def no_shared_memory(cls, path: Path, mode: str) -> Self:
@@ -157,70 +157,70 @@ class StoreUnavailable(StoreError, OSError):
 
     @classmethod
     def read_only_file(cls, path: Path, said: object) -> Self:
-        """Return the error for a file that may not be written."""
-        message = f"{path} or its folder is read-only ({said}); give write access, or copy it elsewhere"
+        """Return the error for a file without permission to write it."""
+        message = f"{path} or its folder is read-only ({said}); grant write access, or copy it elsewhere"
         return compose(cls, message, place=str(path), path=path)
 
     @classmethod
     def broken_file(cls, path: Path, said: object) -> Self:
-        """Return the error for a file that the system fails to read or write."""
-        message = f"{path} cannot be read or written ({said}); look at its folder's permissions and disk"
+        """Return the error for a file that the operating system fails to read or write."""
+        message = f"{path} cannot be read or written ({said}); check its folder's permissions and the disk"
         return compose(cls, message, place=str(path), path=path)
 
-    # Servers that let nobody in.
+    # Servers that cannot be connected to.
 
     @classmethod
     def unreachable(cls, place: str, said: str) -> Self:
         """Return the error for a server that does not answer."""
         message = (
-            f"{place} cannot be reached ({said}); does the server run, and are the host and port of the dsn right?"
+            f"{place} cannot be reached ({said}); is the server running, and are the host and port in the dsn right?"
         )
         return compose(cls, message, place=place)
 
     @classmethod
     def no_password(cls, place: str, said: str) -> Self:
-        """Return the error for a server that asks for a password where there is none."""
+        """Return the error for a server that asks for a password when none is configured."""
         message = (
-            f"{place} asks for a password and there is none ({said}); set PGPASSWORD, write it to ~/.pgpass, or give "
-            "it in the dsn"
+            f"{place} asks for a password and has none ({said}); set PGPASSWORD, write it to ~/.pgpass, or put it "
+            "into the dsn"
         )
         return compose(cls, message, place=place)
 
     @classmethod
     def no_database(cls, place: str, database: str, said: str) -> Self:
-        """Return the error for a database that is not there."""
-        message = f"there is no database {database!r} for {place} ({said}); make it: createdb {database}"
+        """Return the error for a database that does not exist."""
+        message = f"there is no database {database!r} for {place} ({said}); create it: createdb {database}"
         return compose(cls, message, place=place)
 
     @classmethod
     def refused(cls, place: str, user: str, said: str) -> Self:
-        """Return the error for a user or a password that the server does not take."""
-        message = f"{place} does not let {user!r} in ({said}); look at the user's name and password"
+        """Return the error for a user or a password that the server rejects."""
+        message = f"{place} does not let {user!r} in ({said}); check the user's name and password"
         return compose(cls, message, place=place)
 
     @classmethod
     def no_connection_left(cls, place: str, said: str) -> Self:
-        """Return the error for a server that has as many connections as it allows."""
+        """Return the error for a server whose connections are all in use."""
         message = (
             f"{place} has no connection left ({said}); give this store fewer with connections=…, or raise "
             "max_connections on the server"
         )
         return compose(cls, message, place=place)
 
-    # Servers that do not do what they are asked.
+    # Servers that refuse an operation.
 
     @classmethod
     def not_allowed(cls, place: str, user: str, schema: str, said: str) -> Self:
-        """Return the error for a role that lacks rights, with what its owner may write."""
+        """Return the error for a role without the rights it needs, with the statements that grant them."""
         message = f"the role {user!r} may not do this in {place} ({said}); as its owner: {_grants(user, schema)}"
         return compose(cls, message, place=place)
 
     @classmethod
     def cannot_make_tables(cls, place: str, said: str) -> Self:
-        """Return the error for a role that may not make the store's tables."""
+        """Return the error for a role that may not create the store's tables."""
         message = (
-            f"the tables of {place} cannot be made ({said}); let its owner open the store once, or: "
-            "GRANT CREATE ON DATABASE … TO …, and for a schema that is there GRANT USAGE, CREATE ON SCHEMA … TO …"
+            f"the tables of {place} cannot be created ({said}); let its owner open the store once, or: "
+            "GRANT CREATE ON DATABASE … TO …, and for an existing schema GRANT USAGE, CREATE ON SCHEMA … TO …"
         )
         return compose(cls, message, place=place)
 
@@ -235,35 +235,35 @@ class StoreUnavailable(StoreError, OSError):
 
     @classmethod
     def broken_server(cls, place: str, said: str) -> Self:
-        """Return the error for whatever else a server says it cannot do."""
+        """Return the error for any other failure that a server reports."""
         return compose(cls, f"{place} cannot be used: {said}", place=place)
 
     @classmethod
     def gone_while_opened(cls, place: str, said: str) -> Self:
-        """Return the error for a server that went away while the store was opened."""
-        return compose(cls, f"{place} went away while it was opened ({said})", place=place)
+        """Return the error for a server that became unreachable while the store was being opened."""
+        return compose(cls, f"{place} became unreachable while it was being opened ({said})", place=place)
 
     @classmethod
     def out_of_patience(cls, place: str, said: str, seconds: float, *, away: bool, unknown: bool) -> Self:
-        """Return the error for a transaction that was tried for as long as the store may wait.
+        """Return the error for a transaction that was retried for the whole of `patience_seconds`.
 
         Args:
             place: the store.
             said: the last failure.
-            seconds: how long it was tried.
-            away: whether the server does not answer; else other transactions are in the way.
-            unknown: whether a commit was sent and never answered.
+            seconds: how long it was retried.
+            away: whether the server is unreachable; otherwise other transactions are in the way.
+            unknown: whether a commit was sent and not answered.
         """
         message = (
-            f"{place} {_fault(away)} ({said}) for {seconds:g} s; go on with resume=True when it is back, or wait "
+            f"{place} {_fault(away)} ({said}) for {seconds:g} s; continue with resume=True when it is back, or wait "
             f"longer with patience_seconds=…{_UNKNOWN if unknown else ''}"
         )
         return compose(cls, message, place=place, seconds=seconds)
 
     @classmethod
     def unwanted(cls, place: str, said: str, *, away: bool, unknown: bool) -> Self:
-        """Return the error for a transaction that failed and whose caller has left; see `out_of_patience`."""
-        message = f"{place} {_fault(away)} ({said}) and nobody waits for it any more{_UNKNOWN if unknown else ''}"
+        """Return the error for a failed transaction whose caller has been cancelled; see `out_of_patience`."""
+        message = f"{place} {_fault(away)} ({said}) and the caller no longer waits{_UNKNOWN if unknown else ''}"
         return compose(cls, message, place=place)
 
 
@@ -275,7 +275,7 @@ def _grants(user: str, schema: str) -> str:
 
 
 def _fault(away: bool) -> str:
-    return "has been away" if away else "has had other transactions in the way"
+    return "has been unreachable" if away else "has been blocked by other transactions"
 
 
 @public
@@ -285,14 +285,17 @@ class StoreFull(StoreUnavailable):
     @classmethod
     def disk(cls, path: Path, said: object) -> Self:
         """Return the error for a file that cannot grow."""
-        message = f"there is no room left for {path} to grow ({said}); what was committed is kept. Make room and go on"
+        message = (
+            f"there is no room left for {path} to grow ({said}); what was committed is kept. Make room and continue"
+        )
         return compose(cls, message, place=str(path), path=path)
 
     @classmethod
     def server(cls, place: str, said: str) -> Self:
         """Return the error for a server whose disk is full."""
         message = (
-            f"there is no room left on the server of {place} ({said}); what was committed is kept. Make room and go on"
+            f"there is no room left on the server of {place} ({said}); what was committed is kept. "
+            "Make room and continue"
         )
         return compose(cls, message, place=place)
 
@@ -303,7 +306,7 @@ class StoreLocked(StoreUnavailable, TimeoutError):
 
     @classmethod
     def by_writer(cls, path: Path, seconds: float) -> Self:
-        """Return the error for a file that another process has been writing to all the time."""
+        """Return the error for a file that another process kept writing to."""
         message = (
             f"{path} is locked: another process has been writing to it for more than {seconds:g} s; end that process, "
             "or wait longer with busy_seconds=…"
@@ -312,8 +315,8 @@ class StoreLocked(StoreUnavailable, TimeoutError):
 
 
 class NotBegun(StoreUnavailable):
-    """Private: a transaction did not take place, and nobody waits for it any more."""
+    """Private: a transaction did not take place, and its caller no longer waits for it."""
 
 
 class TryAgain(Exception):
-    """Private: a transaction did not take place, through no fault of its operations; begin it and run them again."""
+    """Private: a transaction failed through no fault of its operations; begin it and run them again."""

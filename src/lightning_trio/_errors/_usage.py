@@ -18,24 +18,24 @@ class UsageError(LightningTrioError):
 
     @classmethod
     def argument(cls, parameter: str, value: object, give: str) -> Self:
-        """Return the error for a value that makes no sense there.
+        """Return the error for an invalid argument.
 
         Args:
-            parameter: its name.
-            value: what was given.
-            give: what to give instead.
+            parameter: the parameter.
+            value: its argument.
+            give: what to pass instead.
         """
         return compose(cls, f"{parameter}={value!r}; give {give}", parameter=parameter)
 
     @classmethod
     def count(cls, parameter: str, value: object, least: int, *, unlimited: bool) -> Self:
-        """Return the error for something else than a number of things.
+        """Return the error for an argument that is not a valid count.
 
         Args:
-            parameter: its name.
-            value: what was given.
-            least: how many there must be.
-            unlimited: whether None will do.
+            parameter: the parameter.
+            value: its argument.
+            least: the smallest valid count.
+            unlimited: whether None is valid.
         """
         return cls.argument(
             parameter, value, f"a whole number from {least}{', None for no limit' if unlimited else ''}"
@@ -43,7 +43,7 @@ class UsageError(LightningTrioError):
 
     @classmethod
     def max_failures(cls, value: object) -> Self:
-        """Return the error for what is neither a number of rollouts nor a share of them."""
+        """Return the error for an argument that is neither a number of rollouts nor a share of them."""
         hint = ""
         if isinstance(value, float) and value >= 1.0 and value.is_integer():
             hint = f"; did you mean {int(value)}?"
@@ -56,52 +56,52 @@ class UsageError(LightningTrioError):
 
     @classmethod
     def share_of_nothing(cls, value: float) -> Self:
-        """Return the error for a share of failures where it is not known of how many rollouts."""
+        """Return the error for a share of failures in a `fit` without a dataset."""
         message = (
-            f"max_failures={value!r} is a share of the datasets' tasks, and fit() got no dataset; give a number, as an "
-            "int"
+            f"max_failures={value!r} is a share of the datasets' tasks, and fit() got no dataset; give an absolute "
+            "number, as an int"
         )
         return compose(cls, message, parameter="max_failures")
 
     @classmethod
     def unknown_exception(cls, config: str, name: str) -> Self:
-        """Return the error for a config that names an exception that is not there."""
-        message = f"{config} has retry_exceptions=[{name!r}], and its module has nothing of that name"
+        """Return the error for a config that names an exception that does not exist."""
+        message = f"{config} has retry_exceptions=[{name!r}], and its module has no such name"
         return compose(cls, message, parameter="retry_exceptions")
 
     @classmethod
     def force_without_resume(cls) -> Self:
-        """Return the error for forcing what is not asked for."""
+        """Return the error for `force_resume` without `resume`."""
         message = "force_resume=True does nothing without resume=True or the id of a run"
         return compose(cls, message, parameter="force_resume")
 
     @classmethod
     def not_a_snapshot(cls, value: object) -> Self:
-        """Return the error for resources that an algorithm has not published."""
+        """Return the error for resources that are not a published snapshot."""
         message = (
-            f"resources={type(value).__name__} is no snapshot; write: "
+            f"resources={type(value).__name__} is not a snapshot; write: "
             "snapshot = await session.publish({…}), then session.run(tasks, resources=snapshot)"
         )
         return compose(cls, message, parameter="resources")
 
     @classmethod
     def not_a_runner(cls, call: str, value: object) -> Self:
-        """Return the error for something else that `embed` is to open."""
+        """Return the error for an argument of `embed` that is not a runner."""
         message = f"{call} takes a Runner, not {value!r}; write: embed.{call}(agl.Runner(agent))"
         return compose(cls, message, parameter="runner")
 
     @classmethod
     def not_a_provider(cls, value: object) -> Self:
-        """Return the error for a tracer that is to join something else than a provider of the SDK."""
+        """Return the error for a tracer's `provider` that is not a provider of the SDK."""
         message = (
-            f"Tracer(provider=…) got a {type(value).__name__}, which takes no span processors; "
+            f"Tracer(provider=…) got a {type(value).__name__}, which does not accept span processors; "
             "give a TracerProvider of opentelemetry.sdk.trace"
         )
         return compose(cls, message, parameter="provider")
 
     @classmethod
     def not_an_exporter(cls, value: object) -> Self:
-        """Return the error for something else that spans are to be sent to."""
+        """Return the error for an argument that is not an exporter."""
         message = f"add_exporter takes an OpenTelemetry SpanExporter, not {value!r}"
         return compose(cls, message, parameter="exporter")
 
@@ -109,13 +109,13 @@ class UsageError(LightningTrioError):
 
     @classmethod
     def no_type(cls, parameter: str, spec: object) -> Self:
-        """Return the error for a component that is described without its class."""
+        """Return the error for a component's mapping without its class."""
         message = f'{parameter}={spec!r} has no "type"; write {{"type": "package.module.Name", …}}'
         return compose(cls, message, parameter=parameter)
 
     @classmethod
     def no_such_component(cls, parameter: str, name: str, error: BaseException) -> Self:
-        """Return the error for a component whose class is not where its name says."""
+        """Return the error for a component whose class cannot be imported."""
         message = f"{parameter}={name!r} cannot be imported: {error}; write package.module.Name"
         return compose(cls, message, parameter=parameter)
 
@@ -123,7 +123,7 @@ class UsageError(LightningTrioError):
 
     @classmethod
     def no_llm_proxy(cls) -> Self:
-        """Return the error for a proxy that the trainer is to start."""
+        """Return the error for the parameter `llm_proxy`, which the trainer does not have."""
         return compose(
             cls,
             "Trainer has no llm_proxy; name the proxy you run as a resource: "
@@ -133,48 +133,48 @@ class UsageError(LightningTrioError):
 
     @classmethod
     def no_runner(cls) -> Self:
-        """Return the error for a runner that the trainer is to use."""
+        """Return the error for the parameter `runner`, which the trainer does not have."""
         return compose(
             cls,
             "Trainer makes its own runner; to configure one, write: trio.run(agl.Runner(agent, …).fit, train_dataset)",
             parameter="runner",
         )
 
-    # Runners and streams, entered where or when they cannot be.
+    # Runners and streams that are entered in the wrong place or at the wrong time.
 
     @classmethod
     def open_already(cls, entering: str) -> Self:
-        """Return the error for opening an open runner."""
+        """Return the error for a runner that is already open."""
         return compose(cls, f"this runner is open already; one `{entering}:` is enough")
 
     @classmethod
     def asyncio_only(cls) -> Self:
-        """Return the error for opening a runner for asyncio in Trio."""
+        """Return the error for `open_asyncio` in Trio."""
         return compose(cls, "open_asyncio is for asyncio, and Trio runs here; write: async with runner: …")
 
     @classmethod
     def other_loop(cls) -> Self:
-        """Return the error for a call from another event loop than the runner was opened on."""
+        """Return the error for a call from an event loop other than the one that the runner was opened on."""
         return compose(
             cls,
-            "this runner was opened on another event loop, or none runs here; call it on its own, for example by "
-            "asyncio.run_coroutine_threadsafe(r.step(task), loop). What threads can share is opened by: "
+            "this runner was opened on another event loop, or no loop runs here; call it on its own loop, for example "
+            "by asyncio.run_coroutine_threadsafe(r.step(task), loop). To share a runner between threads, write: "
             "with embed.open_blocking(runner) as r: r.step(task)",
         )
 
     @classmethod
     def in_worker_process(cls) -> Self:
-        """Return the error for a main program that starts a runner in the worker processes, too."""
+        """Return the error for a main program that would start a runner in its worker processes as well."""
         return compose(
             cls,
-            "this worker process runs the main program's file to find the agent in it, and comes upon the start of a "
-            'runner there, which belongs below if __name__ == "__main__":',
+            "this worker process imports the main program's file to find the agent in it, and the file starts a "
+            'runner, which belongs below if __name__ == "__main__":',
         )
 
     @classmethod
     def entered_twice(cls, call: str) -> Self:
-        """Return the error for a second pass over a stream."""
-        return compose(cls, f"a stream is entered once; call {call} again for another pass")
+        """Return the error for a stream that is entered a second time."""
+        return compose(cls, f"a stream can be entered only once; call {call} again for another pass")
 
     @classmethod
     def not_entered(cls, call: str) -> Self:

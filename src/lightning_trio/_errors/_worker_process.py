@@ -1,4 +1,4 @@
-"""What comes of agents in worker processes."""
+"""Failures of agents in worker processes, and of these processes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ _BELOW_MAIN = 'below if __name__ == "__main__":'
 
 @public
 class RemoteAgentError(AgentError):
-    """An agent in a worker process raised what cannot be brought over, such as exceptions with keyword-only arguments.
+    """An agent in a worker process raised an exception that cannot be pickled.
+
+    Exceptions whose constructor has keyword-only arguments are among these.
 
     Args:
-        kind: the name of what was raised.
+        kind: the class name of the exception.
         text: its message.
         names: the names of its classes, with and without their modules; of a group, those of each member.
     """
 
     kind: str
-    """The name of what was raised."""
+    """The class name of the exception."""
 
     text: str
     """Its message."""
@@ -51,32 +53,32 @@ class WorkerDied(AgentError):
     """The process, if it ended while the agent ran."""
 
     exit_code: int | None = None
-    """What the process exited with, negative for a signal; None if that is not known."""
+    """The exit code of the process, negative for a signal; None if it is unknown."""
 
     seconds: float | None = None
-    """How long the process was given to start, if that is what it failed at."""
+    """How long the process was given to start, if it did not start in time."""
 
     @classmethod
     def while_running(cls, agent: str, pid: int, exit_code: int | None) -> Self:
-        """Return the error for the attempt whose worker ended."""
+        """Return the error for an attempt whose worker process ended."""
         message = f"the worker process {pid} died while the agent {agent} ran: {_describe_end(exit_code)}"
         return compose(cls, message, agent=agent, pid=pid, exit_code=exit_code)
 
     @classmethod
     def while_starting(cls, agent: str, exit_code: int | None) -> Self:
-        """Return the error for a worker that ended before it was ready."""
+        """Return the error for a worker process that ended before it was ready."""
         message = (
-            f"the worker process for the agent {agent} died while it started: {_describe_end(exit_code)}. It runs the "
-            f"main program's file anew: what starts the runner there belongs {_BELOW_MAIN}"
+            f"the worker process for the agent {agent} died while it started: {_describe_end(exit_code)}. It imports "
+            f"the main program's file anew: the code that starts the runner belongs {_BELOW_MAIN}"
         )
         return compose(cls, message, agent=agent, exit_code=exit_code)
 
     @classmethod
     def too_slow_to_start(cls, agent: str, seconds: float) -> Self:
-        """Return the error for a worker that was not ready in time and was killed."""
+        """Return the error for a worker process that was not ready in time and was killed."""
         message = (
             f"the worker process for the agent {agent} did not start within {seconds:g} s and was killed. It imports "
-            "the main program's file and the agent's module anew: what takes long there belongs into a function, or "
+            "the main program's file and the agent's module anew: move slow code there into a function, or "
             f"{_BELOW_MAIN}"
         )
         return compose(cls, message, agent=agent, seconds=seconds)
@@ -84,7 +86,7 @@ class WorkerDied(AgentError):
 
 def _describe_end(exit_code: int | None) -> str:
     if exit_code is None:
-        return "nothing more is known"
+        return "its exit code is unknown"
     if exit_code >= 0:
         return f"it exited with code {exit_code}" + (
             ", as os._exit does" if exit_code != 1 else "; its stderr may say why"
@@ -94,11 +96,11 @@ def _describe_end(exit_code: int | None) -> str:
     except ValueError:
         name = f"signal {-exit_code}"
     hint = ", which the system also sends when memory runs out" if name == "SIGKILL" else ""
-    return f"it was ended by {name}{hint}"
+    return f"it was killed by {name}{hint}"
 
 
 class WorkerTraceback(Exception):
-    """Private: the cause of what an agent raised in a worker process, which shows the traceback from there.
+    """Private: the cause of an exception from a worker process, which shows the traceback from there.
 
     Args:
         text: the traceback as Python prints it.

@@ -1,6 +1,6 @@
-"""The records that travel between parts: frozen, without behaviour beyond reading themselves.
+"""The records that packages exchange: frozen, and without behaviour apart from derived properties.
 
-Times are Unix times in seconds, as `time.time` gives them; durations are seconds.
+Times are Unix times in seconds, as from `time.time`; durations are in seconds.
 """
 
 from ._changes import AttemptChange as AttemptChange

@@ -1,4 +1,4 @@
-"""Changes of rollouts and attempts by hand."""
+"""Changes of rollouts and attempts that a caller makes itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ._unset import UNSET, Unset
 @public_in("lightning_trio.store")
 @attrs.frozen
 class RolloutChange:
-    """Change fields of a rollout; what is UNSET stays."""
+    """A change of a rollout; fields that are UNSET stay the same."""
 
     rollout_id: str
     input: Any = UNSET
@@ -30,7 +30,7 @@ class RolloutChange:
 @public_in("lightning_trio.store")
 @attrs.frozen
 class AttemptChange:
-    """Change fields of an attempt; what is UNSET stays."""
+    """A change of an attempt; fields that are UNSET stay the same."""
 
     rollout_id: str
     attempt_id: str
@@ -43,6 +43,6 @@ class AttemptChange:
 @public
 @attrs.frozen
 class RolloutRemoval:
-    """Let go of a finished rollout with its attempts and spans; counts and rewards stay."""
+    """The removal of a finished rollout, its attempts and its spans; counts and rewards stay."""
 
     rollout_id: str

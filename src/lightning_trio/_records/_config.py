@@ -1,4 +1,4 @@
-"""How long a rollout's attempts may take, and which of them are tried again."""
+"""The configuration of a rollout: time limits and retries of its attempts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _positive(instance: object, attribute: attrs.Attribute[Any], value: float | 
 def _not_negative(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
     _number(attribute, value)
     if not value >= 0:
-        raise ValueError(f"{attribute.name}={value!r} is negative; give seconds, 0 for no wait")
+        raise ValueError(f"{attribute.name}={value!r} is negative; give a number of seconds, 0 for no wait")
 
 
 def _at_least_one(instance: object, attribute: attrs.Attribute[Any], value: int) -> None:
@@ -55,26 +55,26 @@ def _statuses(value: Sequence[AttemptStatus]) -> tuple[AttemptStatus, ...]:
 @public
 @attrs.frozen
 class RolloutConfig:
-    """Say how long a rollout's attempts may take and which of them are tried again.
+    """The time limits of a rollout's attempts, and which of them are retried.
 
     Args:
-        timeout_seconds: an attempt is stopped when it has run this long; None for no limit.
-        unresponsive_seconds: an attempt is stopped when it has recorded no span for this long.
-        max_attempts: how many attempts a rollout gets, the first included.
-        retry_condition: the attempt statuses that are tried again: ``"failed"``, ``"timeout"``,
+        timeout_seconds: an attempt is stopped once it has run this long; None for no limit.
+        unresponsive_seconds: an attempt is stopped once it has recorded no span for this long.
+        max_attempts: the number of attempts of a rollout, including the first.
+        retry_condition: the attempt statuses that are retried: ``"failed"``, ``"timeout"``,
             ``"unresponsive"``.
-        backoff_seconds: the wait before the second attempt; it doubles with each further one.
+        backoff_seconds: the wait before the second attempt; it doubles before each further one.
         backoff_max_seconds: the longest wait between two attempts.
-        backoff_jitter: the share of the wait that is random, from 0 to 1, so that attempts that failed
-            together do not return together.
-        max_lost_attempts: how many attempts may be lost with the runner that ran them before the rollout fails:
-            a task that kills its process must not go from one to the next for ever. They do not count towards
+        backoff_jitter: the random share of the wait, from 0 to 1, so that attempts that failed together are not
+            retried together.
+        max_lost_attempts: how many attempts may be lost with their runner before the rollout fails, so that a task
+            that kills its process does not go from runner to runner for ever. They do not count towards
             `max_attempts`.
-        retry_exceptions: failed attempts are tried again, but only those that raised one of these: classes, or their
-            names with or without the module, such as ``"openai.RateLimitError"``. Of a group all members must be.
+        retry_exceptions: failed attempts are retried only if they raised one of these: classes, or their names with
+            or without the module, such as ``"openai.RateLimitError"``. Of a group, all members must be among them.
         queue_timeout_seconds: a rollout that has waited longer than this to be claimed is not run.
-        total_timeout_seconds: how long all attempts together may take, the waits between them included, from the
-            beginning of the first.
+        total_timeout_seconds: the time limit of all attempts together, including the waits between them, from the
+            start of the first.
 
     >>> RolloutConfig(timeout_seconds=30, max_attempts=3, retry_condition=["timeout"]).max_attempts
     3

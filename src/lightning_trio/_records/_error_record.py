@@ -1,4 +1,4 @@
-"""What went wrong in an attempt."""
+"""The error of an attempt."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .._public import public
 @public
 @attrs.frozen
 class ErrorRecord:
-    """Say what went wrong in an attempt.
+    """The error of an attempt.
 
-    `exception` is the exception itself where the attempt ran in this process, else None.
+    `exception` is the exception itself if the attempt ran in this process, else None.
     """
 
     type: str
@@ -26,7 +26,7 @@ class ErrorRecord:
 
     @classmethod
     def from_exception(cls, exception: BaseException) -> ErrorRecord:
-        """Make the record of `exception`; of a group with one member, type and message are the member's."""
+        """Make the record of `exception`; type and message of a group with one member are the member's."""
         sole = sole_exception(exception)
         if isinstance(sole, RemoteAgentError):
             return cls(sole.kind, sole.text, "".join(traceback.format_exception(exception)), exception)
@@ -38,5 +38,5 @@ class ErrorRecord:
         return cls(type(sole).__name__, message, formatted, exception)
 
     def without_exception(self) -> ErrorRecord:
-        """Give the record alone; the exception keeps the frames it went through, and all they hold, alive."""
+        """Return the record without the exception, which keeps its frames and all their objects alive."""
         return ErrorRecord(self.type, self.message, self.traceback)

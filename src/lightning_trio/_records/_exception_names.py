@@ -1,4 +1,4 @@
-"""Names of exceptions: how classes of them are kept where classes cannot go, and found again in what was raised."""
+"""Names of exception classes, stored in their place, and compared with the classes of raised exceptions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .._public import public_module
 
 
 def exception_names(classes: Sequence[type[BaseException] | str]) -> tuple[str, ...]:
-    """Give the qualified name of each class; names are taken as they are.
+    """Return the qualified name of each class; names are kept as they are.
 
     Raises:
-        ValueError: something is no exception, or no name.
+        ValueError: an item is neither an exception class nor a name.
 
     >>> exception_names([TimeoutError, "RateLimitError"])
     ('builtins.TimeoutError', 'RateLimitError')
@@ -39,16 +39,16 @@ def _name(value: object) -> str:
         if found is None:
             return value
         if isinstance(found, type) and issubclass(found, BaseException):
-            # A class is often imported from elsewhere than where it is defined; what is raised knows only the latter.
+            # A class is often imported from another module than the one that defines it; raised ones know the latter.
             return value if "." not in value else _qualified(found)
     raise ValueError(
-        f"retry_exceptions names {value!r}, which is no exception; give classes, or names such as 'TimeoutError' and "
-        "'openai.RateLimitError'"
+        f"retry_exceptions names {value!r}, which is not an exception; give classes, or names such as 'TimeoutError' "
+        "and 'openai.RateLimitError'"
     )
 
 
 def find_loaded(name: str) -> object | None:
-    """Give what a name stands for in the modules that are imported, None if that is not to be seen."""
+    """Return the object of a name in the imported modules, or None if it is not found."""
     if "." not in name:
         return getattr(builtins, name, None)
     loaded = _loaded_module(name)
@@ -61,10 +61,10 @@ def find_loaded(name: str) -> object | None:
 
 
 def missing_name(names: Sequence[str]) -> str | None:
-    """Give the first name that a module, which is imported, does not have: one that has a typing error."""
+    """Return the first misspelt name: one whose module is imported but does not have it."""
     for name in names:
         loaded = _loaded_module(name)
-        # What stands in a function or in the program's main module, another process cannot see.
+        # Names in a function or in the main module are unknown to other processes.
         if loaded is None or loaded.module.__name__ == "__main__" or "<locals>" in loaded.path:
             continue
         if find_loaded(name) is None:
@@ -86,7 +86,7 @@ def _loaded_module(name: str) -> _Loaded | None:
 
 
 def is_named(exception: BaseException, names: Sequence[str]) -> bool:
-    """Tell whether a class of the exception is named, by its qualified or its bare name; of a group, all members.
+    """Whether a class of the exception is among the names, qualified or bare; of a group, those of all members.
 
     >>> is_named(ConnectionResetError(), ["builtins.OSError"]), is_named(KeyError(), ["OSError"])
     (True, False)
@@ -95,7 +95,7 @@ def is_named(exception: BaseException, names: Sequence[str]) -> bool:
 
 
 def names_of_members(exception: BaseException) -> tuple[frozenset[str], ...]:
-    """Give the names of the exception's classes, qualified and bare; of a group, those of each member in it.
+    """Return the names of the exception's classes, qualified and bare; of a group, those of each member.
 
     >>> [len(names) for names in names_of_members(ExceptionGroup("several", [KeyError(), ValueError()]))]
     [10, 8]

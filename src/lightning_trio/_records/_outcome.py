@@ -42,7 +42,7 @@ class Final:
 
 
 Next: TypeAlias = GiveBack | RetryIn | ReporterRetries | Final
-"""What is to become of a rollout after an attempt."""
+"""The next step of a rollout after an attempt."""
 
 GIVE_BACK: Constant = GiveBack()
 RETRY_NOW: Constant = RetryIn(0.0)
@@ -54,10 +54,10 @@ FINAL: Constant = Final()
 @quick_init
 @attrs.frozen
 class AttemptOutcome:
-    """Report how an attempt ended; a store commits it, its spans and the rollout's status together.
+    """The end of an attempt; a store commits it, its spans and the rollout's status together.
 
-    `next` says what is to become of the rollout. It matters where the configuration grants another attempt, but for
-    `GiveBack`: that one always puts the rollout back into the queue.
+    `next` is the next step of the rollout. `GiveBack` always puts the rollout back into the queue; the others matter
+    only if the configuration grants another attempt.
     """
 
     rollout_id: str

@@ -43,7 +43,7 @@ class Attempt:
 @quick_init
 @attrs.frozen
 class Rollout:
-    """One unit of work: a task (`input`), how to run it, and how far it is."""
+    """One unit of work: a task (`input`), its configuration, and its status."""
 
     rollout_id: str
     input: Any
@@ -56,7 +56,7 @@ class Rollout:
     metadata: Mapping[str, Any] | None = None
     run_id: str | None = None
     key: str | None = None
-    """Which of its run's tasks this is, see `EnqueueRolloutRequest`."""
+    """The key of the task within its run, see `EnqueueRolloutRequest`."""
 
 
 def _same_rollout(instance: AttemptedRollout, attribute: attrs.Attribute[Attempt], value: Attempt) -> None:
@@ -79,10 +79,10 @@ class AttemptedRollout(Rollout):
 @quick_init
 @attrs.frozen
 class EnqueueRolloutRequest:
-    """Ask a store for one rollout. `config` None takes the agent's, else the runner's.
+    """A request to enqueue one rollout. If `config` is None, the agent's applies, else the runner's.
 
-    A `key` names the rollout within its run: enqueued a second time, it is the rollout that is there already. So a
-    run that goes on after a crash enqueues what it did before and runs only what is missing.
+    A `key` names the rollout within its run: a second request with the same key returns the existing rollout. A run
+    that is resumed after a crash therefore enqueues the same tasks again and runs only the missing ones.
     """
 
     input: Any
@@ -119,12 +119,12 @@ class CompletedRollout:
 
     @property
     def final_reward(self) -> float | None:
-        """The value of the last reward span, None where there was none."""
+        """The value of the last reward span, None if there was none."""
         return self.attempt.final_reward
 
     @property
     def error(self) -> ErrorRecord | None:
-        """What went wrong, None if nothing did."""
+        """The error of the last attempt, None if it did not fail."""
         return self.attempt.error
 
     @property

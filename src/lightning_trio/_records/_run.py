@@ -1,4 +1,4 @@
-"""Runs, and what they came to."""
+"""Runs and their results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ._statuses import RolloutMode, RolloutStatus, RunStatus
 @public
 @attrs.frozen
 class DatasetFingerprint:
-    """Tell datasets apart: the number of tasks, and a digest of them where they are kept beyond the process."""
+    """The identity of a dataset: the number of tasks, and their digest if the store is persistent."""
 
     tasks: int
     digest: str | None = None
@@ -26,27 +26,27 @@ class DatasetFingerprint:
 @public
 @attrs.frozen
 class Run:
-    """One `fit`, as a store keeps it to be resumed. All but the ids may be empty.
+    """The record of one `fit`, which a store keeps so that the run can be resumed. All but the id may be empty.
 
     Args:
         run_id: ``run-…``.
-        name: what the user calls it.
+        name: the user's name for it.
         agent: the agent's name.
         algorithm: the algorithm's name.
         datasets: by mode.
-        status: ``"running"`` until `fit` has returned, also when the process has died since.
-        start_time: when it was begun.
-        end_time: when it finished.
-        elapsed_seconds: how long it was worked on, over all its processes.
-        resources_id: the snapshot it began with.
-        best_resources_id: the best so far.
-        config: other settings it was begun with, to read, not to resume from.
-        state: what the algorithm saved; anything a store can keep.
-        position: how often the algorithm had asked for what when it saved its state.
-        history: what the algorithm noted.
+        status: ``"running"`` until `fit` has returned, even if the process has died.
+        start_time: the time when it started.
+        end_time: the time when it finished.
+        elapsed_seconds: its working time, over all its processes.
+        resources_id: the snapshot that it started with.
+        best_resources_id: the best snapshot so far.
+        config: its other settings, for information only; a resumed run does not read them.
+        state: the algorithm's saved state; a value that a store can keep.
+        position: the number of rounds by mode and snapshot when the algorithm saved its state.
+        history: the algorithm's notes.
         ended_early: why it ended before all tasks had run, None if it did not.
-        worker_id: whose `fit` it is.
-        takeovers: how often another `fit` has taken it up. A store refuses what an earlier one still reports.
+        worker_id: the worker that runs it.
+        takeovers: how often another `fit` has resumed it. A store rejects reports of an earlier one.
     """
 
     run_id: str
@@ -72,22 +72,22 @@ class Run:
 @public
 @attrs.frozen
 class RunSummary:
-    """Count a run's rollouts by status and sum up its rewards by mode.
+    """The number of a run's rollouts by status, and the sums of its rewards by mode.
 
-    `rewards` maps a mode (None for rollouts without) to the number of rewarded rollouts and their sum.
+    `rewards` maps a mode (None for rollouts without one) to the number of rewarded rollouts and their sum.
     """
 
     counts: Mapping[RolloutStatus, int]
     rewards: Mapping[RolloutMode | None, tuple[int, float]]
     usage: Usage = NO_USAGE
-    """Of all attempts."""
+    """The usage of all attempts."""
     agent_seconds: float = 0.0
     """The durations of all attempts."""
     removed: int = 0
-    """How many of the finished rollouts counted are no longer kept, evicted or pruned."""
+    """How many of the counted rollouts have been evicted or pruned since they finished."""
 
     def mean_reward(self, mode: RolloutMode | None) -> float | None:
-        """Give the mean final reward of `mode`, None where nothing was rewarded."""
+        """Return the mean final reward of `mode`, or None if nothing was rewarded."""
         count, total = self.rewards.get(mode, (0, 0.0))
         return total / count if count else None
 
@@ -95,12 +95,12 @@ class RunSummary:
 @public
 @attrs.frozen
 class FitResult:
-    """What a `fit` came to.
+    """The result of a `fit`.
 
-    `counts` maps terminal statuses to numbers that add up to the rollouts asked for; `resources` and
-    `resources_id` are the best the algorithm found; `mean_reward` has the keys ``"train"`` and ``"val"``, each
-    None where nothing was rewarded; `history` is what the algorithm noted on the way. `usage` and `agent_seconds` are
-    those of all attempts, `duration` the seconds the run was worked on; a resumed run's cover the whole run.
+    `counts` maps terminal statuses to numbers that add up to the rollouts enqueued; `resources` and `resources_id` are
+    the best that the algorithm found; `mean_reward` has the keys ``"train"`` and ``"val"``, each None if nothing was
+    rewarded; `history` has the algorithm's notes. `usage` and `agent_seconds` are sums over all attempts, `duration` is
+    the working time in seconds; those of a resumed run cover the whole run.
     """
 
     run_id: str

@@ -1,4 +1,4 @@
-"""Counts of what a runner does and of what a store holds."""
+"""The statistics of runners and stores."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .._public import public
 @public
 @attrs.frozen
 class RunnerStatistics:
-    """What a runner does now and has done since it was opened; all are numbers of rollouts or attempts.
+    """The numbers of a runner's rollouts and attempts, now and since it was opened.
 
-    `abandoned_threads` counts attempts that were given up and still run, in threads or on a blocked asyncio loop;
-    `late_results` those of them that have ended since, and agents that returned after their deadline without having
-    been given up; their results were refused.
+    `abandoned_threads` counts attempts that were given up and still run, in threads or on a blocked asyncio loop.
+    `late_results` counts abandoned attempts that have ended since, and attempts that returned after their deadline
+    without having been given up; their results were rejected.
     """
 
     running: int
@@ -30,14 +30,14 @@ class RunnerStatistics:
 
     @property
     def done(self) -> int:
-        """How many attempts have ended, however."""
+        """The number of attempts that have ended, with any status."""
         return self.succeeded + self.failed + self.timed_out + self.cancelled
 
 
 @public
 @attrs.frozen
 class StoreStatistics:
-    """How much a store holds; `queued` counts rollouts nobody has claimed yet."""
+    """The numbers of records in a store; `queued` counts rollouts that no worker has claimed yet."""
 
     name: str
     total_rollouts: int

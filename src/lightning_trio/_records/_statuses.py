@@ -1,4 +1,4 @@
-"""The statuses, modes and lanes there are."""
+"""The names of statuses, modes and lanes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MODES = frozenset({"train", "val", "test", None, UNSET})
 
 def known_mode(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value not in _MODES:
-        raise ValueError(f"mode={value!r}; there are 'train', 'val' and 'test', or None")
+        raise ValueError(f"mode={value!r}; the modes are 'train', 'val' and 'test', or None")
 
 
 RunStatus: TypeAlias = Literal["running", "finished"]

@@ -1,4 +1,4 @@
-"""What stands for "not given" where None is a value."""
+"""The value of parameters that are not given, where None is a value."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .._public import public_in
 
 @public_in("lightning_trio.store")
 class Unset:
-    """The type of `UNSET`, which says "not given" where None is a value."""
+    """The type of `UNSET`, the value of parameters that are not given, where None is a value."""
 
     def __repr__(self) -> str:
         return "UNSET"

@@ -1,4 +1,4 @@
-"""Workers: runners as a store sees them."""
+"""Workers: runners, as a store sees them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ._statuses import WorkerStatus
 @public
 @attrs.frozen
 class Worker:
-    """Who takes rollouts from a store, and what it was last seen doing.
+    """A runner that claims rollouts from a store, with the last known activity.
 
-    With `lease_seconds` it has its attempts on a lease, which runs out when it was not put into the store anew for
-    that long, by the store's clock; 0 ends it at once, None (no lease) lets it keep its attempts for ever.
+    With `lease_seconds` it holds its attempts on a lease, which runs out once its record was not written to the store
+    again for that long, by the store's clock. 0 ends the lease at once; with None it keeps its attempts for ever.
     """
 
     worker_id: str
@@ -31,15 +31,15 @@ class Worker:
     current_attempt_id: str | None = None
     lease_seconds: float | None = None
     lease_left_seconds: float | None = attrs.field(default=None, eq=False)
-    """How long the lease still lasts, as the store says when it is asked; None without one and once it has run out."""
+    """How long the lease still lasted when the store was read; None without a lease and once it has run out."""
 
 
 @public
 @attrs.frozen
 class Expiry:
-    """What `LightningStore.expire` did: the rollouts whose attempt it ended, and when to call it again.
+    """The result of `LightningStore.expire`: the rollouts whose attempt it ended, and when to call it again.
 
-    `next_in` is in seconds; None if nothing at hand can run out.
+    `next_in` is in seconds; None if there is no lease or deadline that can run out.
     """
 
     requeued: Sequence[str] = ()

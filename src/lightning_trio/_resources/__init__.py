@@ -1,4 +1,4 @@
-"""Resources: the tunable assets an agent is given."""
+"""Resources: the tunable assets of agents, such as models and prompts."""
 
 from ._api_keys import key_for_token as key_for_token
 from ._api_keys import knows_keys as knows_keys

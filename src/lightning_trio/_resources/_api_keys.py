@@ -1,4 +1,4 @@
-"""The api keys of this process: what is stored or sent holds a random token in their place, and texts none at all."""
+"""The API keys of this process. Stored and sent values hold a random token in place of a key, texts a fixed word."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _keys: dict[str, str] = {}
 
 
 def token_for_key(key: str) -> str:
-    """Give the token that stands for `key`, the same one each time."""
+    """Return the token for `key`; it is the same one each time."""
     token = _tokens.get(key)
     if token is None:
         token = _tokens[key] = f"key-{random_bits(64):016x}"
@@ -22,29 +22,29 @@ def token_for_key(key: str) -> str:
 
 
 def key_for_token(token: str) -> str | None:
-    """Give the key, None if another process gave the token."""
+    """Return the key for `token`, or None if the token is from another process."""
     return _keys.get(token)
 
 
-# Texts that came to hold a key, such as the message of an HTTP client that was given a bad one.
+# Keys in texts, such as in the message of an HTTP client that rejects a malformed key.
 
 REDACTED: Final = "[api key]"
 
 _SHORTEST: Final = 8
-"""Shorter ones are placeholders such as "local", "none" or "-", and words that texts have for other reasons."""
+"""Shorter keys are placeholders such as "local", "none" or "-", which occur in texts for other reasons."""
 
 _MOST: Final = 256
-"""As many keys are known at a time; a service may be given one by each of its customers, and each costs a look."""
+"""The most keys known at a time. A service may use one for each of its customers, and each costs a search."""
 
 _known: dict[str, tuple[str, ...]] = {}
-"""The ways in which a key may be written, by the key; the oldest first."""
+"""The ways in which a key may be written, by the key; the oldest key first."""
 
 _written: tuple[str, ...] = ()
-"""All of them, the longest first, for one may be a part of another."""
+"""All of them, the longest first, because one may be a part of another."""
 
 
 def register_key(key: str) -> None:
-    """Have `key` replaced in texts from now on."""
+    """Register `key`, so that `without_keys` replaces it from now on."""
     global _written
     if key in _known:
         return
@@ -52,9 +52,9 @@ def register_key(key: str) -> None:
     if len(bare) < _SHORTEST:
         return
     if len(_known) >= _MOST:
-        # Threads may come here together; a list of what is there is made at once.
+        # Several threads may be here at once; making a list of a dict is atomic.
         _known.pop(list(_known)[0], None)  # noqa: RUF015
-    # As it is, and as it is within JSON and the reprs of a text and of bytes.
+    # As it is, and as it is written in JSON and in the reprs of str and bytes.
     in_json = [json.dumps(bare, ensure_ascii=each)[1:-1] for each in (True, False)]
     as_bytes = bare.encode(errors="backslashreplace")
     _known[key] = (bare, *in_json, repr(bare)[1:-1], ascii(bare)[1:-1], repr(as_bytes)[2:-1])
@@ -62,12 +62,12 @@ def register_key(key: str) -> None:
 
 
 def knows_keys() -> bool:
-    """Tell whether there is any key to look for."""
+    """Whether any key is registered."""
     return bool(_written)
 
 
 def without_keys(text: str) -> str:
-    """Give a text with `REDACTED` in the place of every key that is known."""
+    """Return `text` with `REDACTED` in place of every registered key."""
     for each in _written:
         if each in text:
             text = text.replace(each, REDACTED)

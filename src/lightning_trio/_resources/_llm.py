@@ -1,4 +1,4 @@
-"""Models behind an endpoint."""
+"""Resources for models behind an endpoint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class LostKey:
-    """Stand for an api key that was given as a value in another process; `token` is what was stored in its place."""
+    """The placeholder of an API key that was a value in another process; `token` was stored in its place."""
 
     token: str
 
@@ -35,7 +35,7 @@ def _own_mapping(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class _CopiedSlot:
-    """Wrap the slot of a field, so that who reads it may change what it gets."""
+    """The slot of a field that returns a copy of its value, which the reader may change."""
 
     def __init__(self, slot: Any) -> None:
         self._slot = slot
@@ -54,18 +54,18 @@ def _without_password(endpoint: object) -> str:
 @public
 @attrs.frozen
 class LLM(Resource, resource_type="llm"):
-    """Name a model behind an OpenAI-compatible endpoint.
+    """A model behind an OpenAI-compatible endpoint.
 
     Args:
-        endpoint: base URL, as an OpenAI client takes it, for example ``https://api.openai.com/v1``.
+        endpoint: the base URL, as an OpenAI client takes it, for example ``https://api.openai.com/v1``.
         model: the model's name there.
-        api_key: the key itself. It is shown in no repr, span, log or export, and no store keeps it: where an agent's
-            error or span has it as a part of a text, ``[api key]`` is put in its place (from 8 characters on).
-        sampling_parameters: keyword arguments for the call, such as ``{"temperature": 0.7}``. Copied, and read as a
-            copy each time, since many rollouts share the resource; for other ones write
+        api_key: the key. No repr, span, log or export shows it, and no store keeps it: where a text of an agent's
+            error or span contains it, ``[api key]`` replaces it (if it has at least 8 characters).
+        sampling_parameters: keyword arguments for the call, such as ``{"temperature": 0.7}``. The resource
+            stores a copy and returns a copy at each read, because many rollouts share it; to change them, write
             ``attrs.evolve(llm, sampling_parameters={…})``.
-        api_key_env: the environment variable to read the key from where the agent runs, so that the key
-            needs no keeping at all.
+        api_key_env: the environment variable to read the key from in the process of the agent, so that the key is
+            never stored.
 
     >>> LLM(endpoint="http://127.0.0.1:8000/v1", model="qwen", api_key="secret")
     LLM(endpoint='http://127.0.0.1:8000/v1', model='qwen', sampling_parameters={}, api_key_env=None)
@@ -89,11 +89,11 @@ class LLM(Resource, resource_type="llm"):
 
     @property
     def api_key(self) -> str | None:
-        """The key: as given, else read from `api_key_env`, else None with a warning if one was meant."""
+        """The key, as a value or from `api_key_env`; None with a warning if it is not available in this process."""
         if isinstance(self._api_key, LostKey):
             warnings.warn(
-                f"LLM {self.model!r} was given its api_key as a value in another process, and no store keeps one, so "
-                'its api_key is None here; write LLM(…, api_key_env="…") to have it read where the agent runs',
+                f"LLM {self.model!r} was given its api_key as a value in another process, and no store keeps keys, so "
+                'its api_key is None here; write LLM(…, api_key_env="…") to read it in the process of the agent',
                 stacklevel=2,
             )
             return None
@@ -102,7 +102,7 @@ class LLM(Resource, resource_type="llm"):
         else:
             key = os.environ.get(self.api_key_env)
         if key is not None:
-            # Again, for it may have been forgotten, set only now, or come here with a pickle.
+            # Again, because it may have been evicted, set only now, or unpickled.
             register_key(key)
         elif self.api_key_env is not None:
             warnings.warn(
@@ -113,21 +113,21 @@ class LLM(Resource, resource_type="llm"):
         return key
 
     def get_base_url(self, rollout_id: str | None = None, attempt_id: str | None = None) -> str:
-        """Give the endpoint; a `ProxyLLM` puts the ids into it."""
+        """Return the endpoint; that of a `ProxyLLM` contains the ids."""
         return self.endpoint
 
 
-# Not a private field with a property: its name is that of the stored form, the repr, and of users' subclasses.
+# Not a private field with a property, because stores, reprs and users' subclasses know the field by this name.
 LLM.sampling_parameters = _CopiedSlot(LLM.sampling_parameters)  # type: ignore[assignment]
 
 
 @public
 @attrs.frozen
 class ProxyLLM(LLM, resource_type="proxy_llm"):
-    """An `LLM` behind a proxy that tells the calls of attempts apart by their path."""
+    """An `LLM` behind a proxy that identifies the attempt of a call by its path."""
 
     def get_base_url(self, rollout_id: str | None = None, attempt_id: str | None = None) -> str:
-        """Give the endpoint for one attempt, or the bare one when both ids are None.
+        """Return the endpoint for one attempt, or the bare endpoint if both ids are None.
 
         >>> ProxyLLM(endpoint="http://h:1/v1", model="m").get_base_url("r", "a")
         'http://h:1/rollout/r/attempt/a/v1'
@@ -141,7 +141,7 @@ class ProxyLLM(LLM, resource_type="proxy_llm"):
         return f"{bare}/rollout/{rollout_id}/attempt/{attempt_id}{base[len(bare) :]}"
 
     def with_attempted_rollout(self, rollout: AttemptedRollout) -> LLM:
-        """Give a plain `LLM` whose endpoint carries the ids of `rollout`."""
+        """Return a plain `LLM` whose endpoint contains the ids of `rollout` and its attempt."""
         return LLM(
             endpoint=self.get_base_url(rollout.rollout_id, rollout.attempt.attempt_id),
             model=self.model,

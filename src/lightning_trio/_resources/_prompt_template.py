@@ -29,10 +29,10 @@ class PromptTemplate(Resource, resource_type="prompt_template"):
         engine: ``"f-string"``: ``{name}`` with the attribute, index, conversion and format parts of
             `str.format`; ``"jinja"``: Jinja2, rendered in its sandbox.
 
-    Braces in an f-string template: double them (``{{"label": 1}}``), as in `str.format`. A template that
-    is not a valid format string, such as a prompt that shows JSON as it is, stands as well: then only
-    ``{name}`` with a plain name is replaced and every other brace is text. What looks like a placeholder with an
-    attribute, index or format there, such as ``{price:.2f}``, stays as it is, with a warning.
+    Double literal braces in an f-string template (``{{"label": 1}}``), as in `str.format`. A template that is not a
+    valid format string, such as a prompt with plain JSON, works too: only ``{name}`` with a plain name is replaced
+    in it, and every other brace is text. A placeholder with an attribute, index or format, such as ``{price:.2f}``,
+    is left unchanged there, with a warning.
 
     >>> PromptTemplate("Answer {question} as {\"a\": 1}", engine="f-string").format(question="why?")
     'Answer why? as {"a": 1}'
@@ -50,22 +50,22 @@ class PromptTemplate(Resource, resource_type="prompt_template"):
             _compile_jinja(self.template)
         elif not _is_format_string(self.template) and (lost := _PARTS.search(self.template)) is not None:
             warnings.warn(
-                f"the prompt template has braces that are no placeholders, so only plain ones are filled in and "
-                f"{lost[0]!r} stays as it is; double the braces that are text, or pass a finished value for "
+                f"the prompt template has braces that are not placeholders, so only plain placeholders are filled in "
+                f"and {lost[0]!r} is left unchanged; double the braces that are text, or pass a formatted value for "
                 f"{{{lost[1]}}}",
                 stacklevel=3,
             )
 
     @property
     def placeholders(self) -> frozenset[str]:
-        """The names `format` needs (for jinja: those it may need)."""
+        """The names that `format` needs; of a jinja template, those that it may need."""
         return self._compiled().names
 
     def format(self, /, **values: object) -> str:
-        """Fill in the placeholders; values the template does not use are ignored.
+        """Return the text with its placeholders filled in; values that it does not use are ignored.
 
         Raises:
-            MissingPlaceholder: a placeholder has no value; the message names it and the values given.
+            MissingPlaceholder: a placeholder has no value; the message names it and the values passed.
         """
         return self._compiled().render(values)
 
@@ -82,11 +82,11 @@ class _Compiled:
 
 _PLAIN_NAME = re.compile(r"\{([A-Za-z_]\w*)\}")
 _PARTS = re.compile(
-    # No brace before or behind it: doubled ones are text.
+    # Without a brace before or after it, because doubled braces are text.
     r"(?<!\{)\{([A-Za-z_]\w*)(?=[.\[!:])(?:\.[A-Za-z_]\w*|\[\w+\])*(?:![rsa])?"
     r"(?::(?=[^}])[<>=^]?[+\-]?#?\d*[,_]?(?:\.\d+)?[bcdeEfFgGnosxX%]?)?\}(?!\})"
 )
-"""What `str.format` would fill in, besides a plain name."""
+"""Placeholders of `str.format` that are more than a plain name."""
 _CONVERSIONS = (None, "r", "s", "a")
 _FIELD_NAME = re.compile(r"([A-Za-z_]\w*)((?:\.\w+|\[[^\]]*\])*)")
 
@@ -128,7 +128,7 @@ def _compile_format(template: str) -> _Compiled:
 
 
 def _failed_field(template: str, values: Mapping[str, object], exc: Exception) -> ResourceError:
-    """Return the error that names the placeholder that could not be filled in."""
+    """Return the error for the placeholder that could not be filled in."""
     for _, field, spec, conversion in string.Formatter().parse(template):
         if field is None:
             continue
@@ -147,7 +147,7 @@ def _check_given(names: frozenset[str], values: Mapping[str, object]) -> None:
 
 
 def _format_fields(template: str) -> tuple[frozenset[str], list[str]]:
-    """List the names and the whole field paths of a format string, format specs included."""
+    """Return the names and the full field paths of a format string, including its format specs."""
     names: set[str] = set()
     paths: list[str] = []
     for _, field, spec, _ in string.Formatter().parse(template):
@@ -166,7 +166,7 @@ def _format_fields(template: str) -> tuple[frozenset[str], list[str]]:
 
 @lru_cache(maxsize=1024)
 def _compile_jinja(template: str) -> _Compiled:
-    # Jinja2 takes 90 ms to import and most programs never use it.
+    # Jinja2 takes 90 ms to import, and most programs never use it.
     from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, meta
     from jinja2.exceptions import SecurityError
     from jinja2.sandbox import SandboxedEnvironment

@@ -17,10 +17,10 @@ _resource_types: dict[str, type[Resource]] = {}
 @public
 @attrs.frozen
 class Resource:
-    """Derive your own kinds of resource from this.
+    """The base of resources.
 
-    A subclass is a frozen attrs class with a name, under which stores and wire formats keep it; without one
-    the name is the class name in snake case.
+    A subclass is a frozen attrs class with a type name, by which stores and wire formats identify it; by default, the
+    class name in snake case.
 
     >>> @attrs.frozen
     ... class Rubric(Resource, resource_type="rubric"):
@@ -33,7 +33,7 @@ class Resource:
 
     def __init_subclass__(cls, *, resource_type: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # attrs builds a slotted class anew and so comes here twice; a name given at first must stay.
+        # attrs builds a slotted class a second time; the name from the first time is kept.
         name: str = resource_type or cls.__dict__.get("resource_type") or _snake_case(cls.__name__)
         known = _resource_types.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
@@ -50,21 +50,25 @@ def _snake_case(name: str) -> str:
 
 
 def resource_class(resource_type: str) -> type[Resource]:
-    """Give the class registered under `resource_type`, `UnknownResource` if there is none."""
+    """Return the class registered as `resource_type`, or `UnknownResource`."""
     return _resource_types.get(resource_type, UnknownResource)
 
 
 @public
 @attrs.frozen
 class UnknownResource(Resource, resource_type="unknown"):
-    """Stand for a stored resource whose class this process has not defined."""
+    """A stored resource whose class this process does not define."""
 
     stored_type: str
     fields: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False)
 
 
 def check_resources(resources: object, where: str) -> NamedResources:
-    """Return `resources` as a mapping of its own, or say what is wrong with it."""
+    """Return a copy of `resources`.
+
+    Raises:
+        ResourceError: it is not a mapping of names to resources.
+    """
     if not isinstance(resources, Mapping):
         raise ResourceError.not_a_mapping(where, resources)
     for name, resource in resources.items():

@@ -1,4 +1,4 @@
-"""Values of users, spans and records as JSON text and back."""
+"""Serialization: users' values, spans and records as JSON text and back."""
 
 from ._records import decode_config as decode_config
 from ._records import decode_error as decode_error

@@ -1,4 +1,4 @@
-"""Models of pydantic, which is not imported: what one has besides its fields, and one made again as it was."""
+"""Pydantic models, read and restored without importing pydantic."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ def is_model(kind: type[Any]) -> bool:
 
 
 _REST_OF_MODEL: Final = ("__pydantic_extra__", "__pydantic_private__", "__pydantic_fields_set__")
-"""What a pydantic model has besides its fields."""
+"""The state of a pydantic model besides its fields."""
 
 
 def rest_of_model(value: Any) -> dict[str, Any]:
-    """Return what a model has besides its fields, nothing if that is what its class would have as well."""
+    """Return the state of a model besides its fields; an empty dict if it is the default of its class."""
     if not is_model(type(value)):
         return {}
     rest = {name: getattr(value, name, None) for name in _REST_OF_MODEL}
@@ -24,9 +24,9 @@ def rest_of_model(value: Any) -> dict[str, Any]:
 
 
 def read_model(kind: type[Any], fields: dict[str, Any], rest: dict[str, Any]) -> Any:
-    """Return a model with these fields and with `rest`; neither `__init__` nor validators run a second time."""
+    """Return a model with these fields and this further state; neither `__init__` nor validators run again."""
     made: Any = object.__new__(kind)
-    # What the class got only later is as it is by default.
+    # Fields that the class did not have when the model was stored get their defaults.
     later = {
         name: field.get_default(call_default_factory=True)
         for name, field in kind.model_fields.items()

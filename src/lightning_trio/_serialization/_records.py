@@ -10,12 +10,12 @@ from .._records import DEFAULT_CONFIG, DatasetFingerprint, ErrorRecord, RolloutC
 from .._resources import NamedResources
 from ._values import NO_LIMIT, UNREADABLE, decode, encode, unreadable
 
-# Configurations: few different ones, each met again and again.
+# Configurations: few different ones, each of them read many times.
 
 
 @lru_cache(256)
 def encode_config(config: RolloutConfig) -> str:
-    """Give a configuration's text, without what is as it is by default: every rollout has one."""
+    """Return a configuration as text, without defaults because every rollout has one."""
     fields = attrs.asdict(config, recurse=False)
     return encode(
         {name: value for name, value in fields.items() if value != getattr(DEFAULT_CONFIG, name)}, "config", NO_LIMIT
@@ -24,8 +24,8 @@ def encode_config(config: RolloutConfig) -> str:
 
 @lru_cache(256)
 def decode_config(text: str) -> RolloutConfig:
-    """Give the configuration of a text."""
-    # What a later version added is left to it.
+    """Return the configuration encoded in a text."""
+    # Fields that a later version added are ignored.
     known = {name: value for name, value in decode(text).items() if name in _CONFIG_FIELDS}
     return RolloutConfig(**known)
 
@@ -37,19 +37,19 @@ _CONFIG_FIELDS = frozenset(attrs.fields_dict(RolloutConfig))
 
 
 def encode_error(error: ErrorRecord | None) -> str | None:
-    """Give an error's text; the exception itself stays in the process."""
+    """Return an error as text, without the exception, which stays in the process."""
     if error is None:
         return None
     return encode([error.type, error.message, error.traceback], "error", NO_LIMIT)
 
 
 def decode_error(text: str | None) -> ErrorRecord | None:
-    """Give the error of a text."""
+    """Return the error encoded in a text."""
     return None if text is None else ErrorRecord(*decode(text))
 
 
 def encode_resources(resources: NamedResources, limit: int) -> str:
-    """Give the text of a snapshot's resources.
+    """Return a snapshot's resources as text.
 
     Raises:
         NotStorable, PayloadTooLarge: see `encode`.
@@ -59,13 +59,13 @@ def encode_resources(resources: NamedResources, limit: int) -> str:
 
 @lru_cache(64)
 def decode_resources(text: str) -> NamedResources:
-    """Give the resources of a text; the same mapping for the same text, so that agents are bound once."""
+    """Return the resources encoded in a text: the same mapping for the same text, so that agents are bound once."""
     resources: NamedResources = decode(text)
     return resources
 
 
 def encode_run(run: Run, limit: int) -> str:
-    """Give the text of a run.
+    """Return a run as text.
 
     Raises:
         NotStorable, PayloadTooLarge: see `encode`.
@@ -73,13 +73,13 @@ def encode_run(run: Run, limit: int) -> str:
     fields = {field.name: getattr(run, field.name) for field in attrs.fields(Run)}
     fields["datasets"] = {mode: [each.tasks, each.digest] for mode, each in run.datasets.items()}
     for name in ("state", "history", "config"):
-        # Said by the name the user knows.
+        # On their own first, so that an error has the name that the user knows.
         encode(fields[name], name, limit)
     return encode(fields, "run", limit)
 
 
 def decode_run(text: str) -> Run:
-    """Give the run of a text."""
+    """Return the run encoded in a text."""
     try:
         fields = decode(text)
         fields["datasets"] = {mode: DatasetFingerprint(*each) for mode, each in fields["datasets"].items()}

@@ -16,16 +16,14 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
-# Spans, as arrays: half the size of objects and half the time.
-
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 
 
 def encode_spans(spans: Sequence[Span], limit: int) -> str:
-    """Give the text of an attempt's spans, whose ids are kept beside it.
+    """Return an attempt's spans as text, without its ids, which the store keeps beside it.
 
     Raises:
-        NotStorable: an attribute cannot be kept.
+        NotStorable: an attribute cannot be stored.
         PayloadTooLarge: they take more than `limit` bytes.
     """
     rows = [_span_row(span) for span in spans]
@@ -55,7 +53,7 @@ def _span_row(span: Span) -> tuple[Any, ...]:
         _time(span.end_time),
     )
     resource = span.resource
-    # Almost always the same one, and comparing takes longer.
+    # It is nearly always the same object, and an identity check is quicker than a comparison.
     plain = resource is NO_RESOURCE or resource == NO_RESOURCE
     if plain and span.kind == "INTERNAL" and not span.events and not span.links:
         return row
@@ -65,7 +63,7 @@ def _span_row(span: Span) -> tuple[Any, ...]:
 
 
 def _with_surrogates(row: tuple[Any, ...]) -> tuple[Any, ...] | str:
-    """Give a row as its text with tags if UTF-8 has not all its characters, as in names of files that are no text."""
+    """Return a row, or its text with tags if UTF-8 cannot encode it, as with file names that are not valid text."""
     try:
         _encode(row)
     except UnicodeEncodeError:
@@ -82,7 +80,7 @@ def _context(context: SpanContext) -> tuple[Any, ...]:
 
 
 def _attributes(attributes: Mapping[str, Any], span: Span) -> Any:
-    """Give attributes as they are if JSON has them all, else their text with tags."""
+    """Return attributes as they are if JSON can represent them, else as text with tags."""
     for name, value in attributes.items():
         kind = type(value)
         if kind in _PLAIN:
@@ -101,11 +99,11 @@ def _read_attributes(stored: Any) -> dict[str, Any]:
 
 
 def decode_spans(text: str, rollout_id: str, attempt_id: str) -> list[Span]:
-    """Give the spans of a text."""
+    """Return the spans encoded in a text."""
     try:
         return [_read_span(row, rollout_id, attempt_id) for row in _decode(text)]
     except UNREADABLE as exc:
-        raise unreadable(f"what attempt {attempt_id} of rollout {rollout_id} recorded", exc) from exc
+        raise unreadable(f"the spans of attempt {attempt_id} of rollout {rollout_id}", exc) from exc
 
 
 def _read_span(stored: Any, rollout_id: str, attempt_id: str) -> Span:

@@ -1,4 +1,4 @@
-"""Objects with one key that begins with ``$`` back into what they stand for."""
+"""Decoding of tagged JSON: objects with one key that begins with ``$``, back into values."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ T = TypeVar("T")
 
 @attrs.frozen
 class UnknownObject:
-    """Stand for a stored object whose class this process has not defined; `type` is ``module:name``."""
+    """A stored object whose class this process does not define; `type` is ``module:name``."""
 
     type: str
     fields: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
 
 
 def untagged(value: Any) -> Any:
-    """Return what `tagged` was given; an `UnknownObject` where its class is not loaded."""
+    """Return the value that `tagged` encoded, with an `UnknownObject` for each object whose class is not loaded."""
     if type(value) is list:
         return [untagged(inner) for inner in value]
     if type(value) is not dict:
@@ -64,7 +64,7 @@ def _read_object(stored: list[Any]) -> Any:
 
 
 def _made_of(kind: type[T], fields: Mapping[str, Any]) -> T:
-    """Make an object as it was: neither `__init__` nor converters nor `__post_init__` run a second time."""
+    """Return an object with these fields; neither `__init__` nor converters nor `__post_init__` run again."""
     made = object.__new__(kind)
     for field, inner in fields.items():
         object.__setattr__(made, field, inner)
@@ -78,14 +78,14 @@ def _read_enum(stored: list[Any]) -> Any:
         if member in kind.__members__:
             return kind[member]
         if value and issubclass(kind, enum.Flag):
-            # Flags that the class has no longer are refused, unless it keeps them.
+            # The class raises ValueError for flags that it no longer has, unless its boundary is KEEP.
             with contextlib.suppress(ValueError):
                 return kind(untagged(value[0]))
     return UnknownObject(name, {"name": member})
 
 
 def _loaded_class(name: str) -> type[Any] | None:
-    """Find a class among the modules that are loaded: what a file names must not decide what is imported."""
+    """Return a class from a loaded module, or None; a file must not be able to make a process import modules."""
     module, _, qualified = name.partition(":")
     found: Any = sys.modules.get(public_module(module))
     for part in qualified.split("."):
@@ -115,11 +115,11 @@ def _read_resource(stored: list[Any]) -> Resource:
     known = attrs.fields_dict(kind)
     later = known.keys() - fields.keys()
     if not known.keys() >= fields.keys() or any(known[name].default is attrs.NOTHING for name in later):
-        # Made by another version of the class.
+        # Stored by another version of the class.
         return UnknownResource(name, raw)
     made = _made_of(kind, fields)
     for field in (known[name] for name in known if name in later):
-        # A default, or a factory that may look at the fields before it.
+        # A default, or a factory that may read earlier fields.
         default: Any = field.default
         if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a function to type checkers only
             default = default.factory(made) if default.takes_self else default.factory()

@@ -1,4 +1,4 @@
-"""What JSON lacks, into objects with one key that begins with ``$``."""
+"""Encoding of values that JSON lacks as objects with one key that begins with ``$``."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from ._pydantic_models import is_model, rest_of_model
 
 
 def tagged(value: Any, path: str) -> Any:  # noqa: C901  # one line for each kind of value
-    """Return `value` made of what JSON has.
+    """Return `value` as values that JSON can represent.
 
     Raises:
-        NotStorable: something in it cannot be kept; the message has the path to it, which begins with `path`.
+        NotStorable: a part of it cannot be stored; the message has the path to that part, which begins with `path`.
     """
     kind = type(value)
     if value is None or kind is bool or kind is int:
@@ -48,7 +48,7 @@ def tagged(value: Any, path: str) -> Any:  # noqa: C901  # one line for each kin
         return {"$resource": _resource(value, path)}
     if isinstance(value, enum.Enum):
         stored = [_type_name(kind, path), value.name]
-        # Flags together are no member; what they come to says which.
+        # Combined flags are not a member; their value identifies them.
         return {"$enum": stored if value.name in kind.__members__ else [*stored, tagged(value.value, path)]}
     if (fields := _fields_of(value)) is not None:
         named = [_type_name(kind, path), {name: tagged(v, f"{path}.{name}") for name, v in fields}]
@@ -134,7 +134,7 @@ def _type_name(kind: type, path: str) -> str:
 
 
 def _fields_of(value: Any) -> list[tuple[str, Any]] | None:
-    """Give the fields of an object that is made of fields, None if it is not."""
+    """Return the fields of an object, or None if it is not of a class with fields."""
     kind = type(value)
     if isinstance(value, PurePath):
         return [("path", str(value))]
@@ -153,7 +153,7 @@ def _fields_of(value: Any) -> list[tuple[str, Any]] | None:
 
 def _resource(value: Resource, path: str) -> list[Any]:
     if isinstance(value, UnknownResource):
-        # As it was found, for a process that knows it.
+        # Unchanged, for a process that knows its class.
         return [value.stored_type, dict(value.fields)]
     kind = type(value)
     fields: dict[str, Any] = {}
@@ -162,7 +162,7 @@ def _resource(value: Resource, path: str) -> list[Any]:
     for field in known:
         inner = getattr(value, field.name)
         if isinstance(value, LLM) and field.name == "_api_key":
-            # Never the key itself: only a name for it that this process understands.
+            # Never the key itself, only a token that this process can resolve.
             if inner is not None:
                 fields["$key"] = inner.token if isinstance(inner, LostKey) else token_for_key(inner)
             continue
@@ -171,7 +171,7 @@ def _resource(value: Resource, path: str) -> list[Any]:
 
 
 def _check_made_of(value: Resource, fields: Set[str], path: str) -> None:
-    """Refuse a resource that holds more than its fields: it would come back without."""
+    """Validate that a resource has no attributes besides its fields, because these would be lost."""
     kind = type(value)
     more = [
         name

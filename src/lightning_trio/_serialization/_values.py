@@ -1,8 +1,8 @@
-"""Values of users as JSON text that gives back what went in, or an error that says where it does not.
+"""Users' values as JSON text that decodes to equal values, or an error with the path to the part that would not.
 
-What JSON has comes as itself. Other things come as an object with one key that begins with ``$`` (a user's own key of
-that kind is escaped), so that a tuple comes back as a tuple and NaN as NaN. Subclasses of str, int, float, list and
-dict that compare equal to the plain value come back as the plain value.
+JSON's own types are encoded as themselves. Others are encoded as an object with one key that begins with ``$`` (such
+keys of users are escaped), so that a tuple comes back as a tuple and NaN as NaN. Subclasses of str, int, float, list
+and dict that compare equal to the plain value come back as the plain value.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ NO_LIMIT: Final = 1 << 62
 
 
 UNREADABLE: Final = (msgspec.DecodeError, ValueError, TypeError, LookupError, AttributeError)
-"""What reading a text raises that was not written by this package."""
+"""The exceptions raised by decoding a text that this package did not write."""
 
 
 def unreadable(what: str, exc: Exception) -> msgspec.DecodeError:
-    """Say which record it is that cannot be read."""
+    """Return the error for a record that cannot be read."""
     return msgspec.DecodeError(f"{what} cannot be read ({type(exc).__name__}: {exc})")
 
 
@@ -35,15 +35,15 @@ _decode = msgspec.json.Decoder().decode
 
 
 def encode(value: Any, name: str, limit: int) -> str:
-    """Give JSON text that `decode` turns back into what `value` is.
+    """Return JSON text that `decode` turns back into an equal value.
 
     Args:
-        value: what to keep.
-        name: how to call it in an error.
-        limit: the most bytes it may take.
+        value: the value.
+        name: its name in errors.
+        limit: its maximum size in bytes.
 
     Raises:
-        NotStorable: something in it cannot be kept; the message has the path to it.
+        NotStorable: a part of it cannot be stored; the message has the path to that part.
         PayloadTooLarge: it takes more than `limit` bytes.
     """
     encoded = _encode_plain(value, _encode)
@@ -58,10 +58,10 @@ def encode(value: Any, name: str, limit: int) -> str:
 
 
 def canonical(value: Any, name: str) -> bytes:
-    """Give bytes that are the same for equal values, in this process and in every other.
+    """Return bytes that are the same for equal values, in every process.
 
     Raises:
-        NotStorable: as `encode`.
+        NotStorable: see `encode`.
     """
     encoded = _encode_plain(value, _encode_in_order)
     if encoded is None:
@@ -73,12 +73,12 @@ def canonical(value: Any, name: str) -> bytes:
 
 
 def _in_order(written: Any) -> Any:
-    """Sort what has no order of its own, or one that equal values need not share."""
+    """Return encoded sets and dicts in a fixed order, because equal ones may be in different orders."""
     if type(written) is list:
         return [_in_order(inner) for inner in written]
     if type(written) is not dict:
         return written
-    # The name that a process has for an api key is its own.
+    # Without the token of an API key, which differs between processes.
     ordered = {key: _in_order(inner) for key, inner in written.items() if key != "$key"}
     for tag in _UNORDERED & ordered.keys():
         ordered[tag].sort(key=_encode_in_order)
@@ -89,7 +89,7 @@ _UNORDERED: Final = frozenset({"$set", "$frozenset", "$dict"})
 
 
 def _encode_plain(value: Any, encode_json: Callable[[Any], bytes]) -> bytes | None:
-    """Encode what JSON has; None if something would not come back as it is."""
+    """Return `value` as plain JSON, or None if it would not decode to an equal value."""
     kind = type(value)
     if kind is str or kind is int or value is None or kind is bool:
         with contextlib.suppress(UnicodeEncodeError):
@@ -97,16 +97,16 @@ def _encode_plain(value: Any, encode_json: Callable[[Any], bytes]) -> bytes | No
         return None
     try:
         encoded = encode_json(value)
-        # msgspec writes a tuple like a list, NaN as null, a date as text: comparing is quicker than looking for them.
+        # msgspec writes a tuple as a list, NaN as null, a date as text; comparing is quicker than a search for these.
         same = _decode(encoded) == value and b'"$' not in encoded
     except Exception:
-        # An object that cannot be encoded or compared, whatever it raises; `tagged` says where it is.
+        # An object that cannot be encoded or compared may raise anything; the error of `tagged` has its path.
         return None
-    # Arrays compare elementwise, and what they give is no bool.
+    # Arrays compare elementwise, and the result is not a bool.
     return encoded if same is True else None
 
 
 def decode(text: str) -> Any:
-    """Give back what `encode` was given."""
+    """Return the value that `encode` encoded."""
     value = _decode(text)
     return untagged(value) if '"$' in text else value

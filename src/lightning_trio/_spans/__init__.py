@@ -1,4 +1,4 @@
-"""The span record, and what can be read off spans without waiting for anything."""
+"""The span record, and pure functions that read spans."""
 
 from ._attributes import LinkAttributes as LinkAttributes
 from ._attributes import check_attributes as check_attributes

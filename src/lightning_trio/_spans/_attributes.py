@@ -1,4 +1,4 @@
-"""Span attributes: nested values made flat and back, tags, and links between spans.
+"""Span attributes: flattening and its inverse, tags, and links between spans.
 
 OpenTelemetry attributes are flat: strings mapped to a string, a bool, a number, or a list of one of these.
 """
@@ -21,19 +21,19 @@ _LINK = LightningSpanAttributes.LINK
 
 
 def to_json(value: object) -> str:
-    """Encode `value` as JSON; msgspec knows records, dates, UUIDs and the like, the rest goes by `str`."""
+    """Encode `value` as JSON; objects that msgspec does not know are encoded as their `str`."""
     # msgspec takes 40 ms to import, and many agents emit no objects.
     import msgspec
 
     try:
         return msgspec.json.encode(value, enc_hook=str).decode()
     except Exception as exc:
-        # A lone surrogate, a cycle, a __str__ that raises: describing a value must not stop the agent.
+        # A lone surrogate, a cycle, a `__str__` that raises: recording a value must not stop the agent.
         return json.dumps(f"<{type(value).__qualname__}: {type(exc).__name__} when written as JSON>")
 
 
 def is_primitive_list(value: object) -> bool:
-    """Tell whether `value` is a list of strings, of bools, of ints or of floats."""
+    """Whether `value` is a list of strings, of bools, of ints or of floats."""
     if not isinstance(value, list | tuple):
         return False
     first = type(value[0]) if value else str
@@ -44,11 +44,11 @@ def is_primitive_list(value: object) -> bool:
 def flatten_attributes(attributes: Mapping[str, Any], *, expand_leaf_lists: bool = False) -> dict[str, Any]:
     """Flatten nested mappings and lists into dotted keys.
 
-    Lists of one primitive kind stay lists unless `expand_leaf_lists`; other lists get indexed keys. Values that
-    are no attribute values are left as they are. Empty mappings and lists vanish.
+    Lists of one primitive type stay lists unless `expand_leaf_lists`; other lists get indexed keys. Values that are
+    not valid attributes are left unchanged. Empty mappings and lists are dropped.
 
     Raises:
-        ValueError: a key is no string.
+        ValueError: a key is not a string.
 
     >>> flatten_attributes({"a": {"b": 1}, "c": [{"d": 2}, "x"]})
     {'a.b': 1, 'c.0.d': 2, 'c.1': 'x'}
@@ -79,7 +79,7 @@ def _flatten(key: str, value: Any, expand: bool, flat: dict[str, Any]) -> None:
 
 @public
 def unflatten_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo `flatten_attributes`; keys ``0..n-1`` become a list.
+    """Reverse `flatten_attributes`; keys ``0..n-1`` become a list.
 
     >>> unflatten_attributes({"a.b": 1, "c.0": "x", "c.1": "y"})
     {'a': {'b': 1}, 'c': ['x', 'y']}
@@ -91,7 +91,7 @@ def unflatten_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
         for part in path:
             child = node.setdefault(part, {})
             if not isinstance(child, dict):
-                # A value stands where a branch is needed: keep it under the empty name.
+                # A value is where a mapping is needed: keep it under the empty name.
                 child = node[part] = {"": child}
             node = child
         if isinstance(node.get(last), dict):
@@ -112,14 +112,14 @@ def _lists(node: Any) -> Any:
 
 @public
 def filter_attributes(attributes: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Keep `prefix` itself and what lies under ``prefix.``."""
+    """Return the attributes whose key is `prefix` or starts with ``prefix.``."""
     inside = prefix + "."
     return {key: value for key, value in attributes.items() if key == prefix or key.startswith(inside)}
 
 
 @public
 def filter_and_unflatten_attributes(attributes: Mapping[str, Any], prefix: str) -> Any:
-    """Give what lies under ``prefix.`` as nested mappings and lists; a value at `prefix` itself is ignored.
+    """Return the attributes under ``prefix.`` as nested mappings and lists; a value at `prefix` itself is ignored.
 
     >>> filter_and_unflatten_attributes({"agentlightning.tag.0": "a"}, "agentlightning.tag")
     ['a']
@@ -131,7 +131,7 @@ def filter_and_unflatten_attributes(attributes: Mapping[str, Any], prefix: str) 
 
 
 def sanitize_attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Flatten and turn whatever is no attribute value into JSON, so that any object can be attached."""
+    """Return attributes flattened, with values that are not valid ones as JSON, so that any object can be recorded."""
     if not attributes:
         return {}
     sane: dict[str, Any] = {}
@@ -146,10 +146,10 @@ def sanitize_attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def check_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Flatten strictly; lists are copied.
+    """Return attributes flattened, with lists copied.
 
     Raises:
-        ValueError: a value is no string, bool, number or list of one of these.
+        ValueError: a value is not a string, bool, number or list of one of these.
     """
     flat = flatten_attributes(attributes)
     for key, value in flat.items():
@@ -166,17 +166,17 @@ def check_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten_value(key: str, value: object) -> dict[str, Any]:
-    """Put any value under `key`: mappings and lists below it, other objects as JSON."""
+    """Return any value as attributes under `key`: mappings and lists flattened, other objects as JSON."""
     try:
         return sanitize_attributes({key: value})
     except (ValueError, RecursionError):
-        # A mapping with keys that are no strings, a cycle.
+        # A mapping with keys that are not strings, or a cycle.
         return {key: to_json(value)}
 
 
 @public
 def make_tag_attributes(tags: Sequence[str]) -> dict[str, Any]:
-    """Turn tags into attributes, to pass to an emitter.
+    """Return tags as attributes, to pass to an emitter.
 
     >>> make_tag_attributes(["draft", "slow"])
     {'agentlightning.tag.0': 'draft', 'agentlightning.tag.1': 'slow'}
@@ -191,7 +191,7 @@ def make_tag_attributes(tags: Sequence[str]) -> dict[str, Any]:
 
 @public
 def extract_tags_from_attributes(attributes: Attributes) -> list[str]:
-    """Read the tags back, in order."""
+    """Return the tags in attributes, in order."""
     tags = filter_and_unflatten_attributes(attributes, _TAG)
     values = list(tags.values()) if isinstance(tags, dict) else tags
     for tag in values:
@@ -203,7 +203,7 @@ def extract_tags_from_attributes(attributes: Attributes) -> list[str]:
 @public
 @attrs.frozen
 class LinkAttributes:
-    """Point to spans whose attribute `key_match` equals `value_match`; ``trace_id`` and ``span_id`` are keys too."""
+    """A link to spans whose attribute `key_match` is `value_match`; ``trace_id`` and ``span_id`` are keys too."""
 
     key_match: str
     value_match: str
@@ -211,7 +211,7 @@ class LinkAttributes:
 
 @public
 def make_link_attributes(links: Mapping[str, str]) -> dict[str, Any]:
-    """Turn ``{key: value}`` into attributes that point to the spans with that key and value.
+    """Return ``{key: value}`` as attributes that link to the spans with that key and value.
 
     >>> make_link_attributes({"span_id": "00f067aa0ba902b7"})["agentlightning.link.0.key_match"]
     'span_id'
@@ -227,7 +227,7 @@ def make_link_attributes(links: Mapping[str, str]) -> dict[str, Any]:
 
 @public
 def extract_links_from_attributes(attributes: Attributes) -> list[LinkAttributes]:
-    """Read the links back, in order."""
+    """Return the links in attributes, in order."""
     links = filter_and_unflatten_attributes(attributes, _LINK)
     values = list(links.values()) if isinstance(links, dict) else links
     try:
@@ -240,7 +240,7 @@ def extract_links_from_attributes(attributes: Attributes) -> list[LinkAttributes
 
 @public
 def query_linked_spans(spans: Iterable[Span], links: Sequence[LinkAttributes]) -> list[Span]:
-    """Find the spans that match all of `links`."""
+    """Return the spans that match all of `links`."""
     return [span for span in spans if all(_matches(span, link) for link in links)]
 
 

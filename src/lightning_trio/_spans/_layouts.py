@@ -1,6 +1,6 @@
-"""What emitters put on spans: how each kind of thing is laid out as attributes, and read back.
+"""The layouts of emitters' spans: the attributes of messages, objects, exceptions, annotations and calls.
 
-Rewards have a module of their own.
+Rewards have their own module.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MESSAGE_BODY = Keys.MESSAGE_BODY
 
 
 def message_attributes(message: str, attributes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the attributes of a message, with the user's own beside it.
+    """Return the attributes of a message, with the user's own attributes.
 
     Raises:
         TypeError: `message` is not a string.
@@ -36,7 +36,7 @@ def message_attributes(message: str, attributes: Mapping[str, Any] | None = None
 
 @public
 def get_message_value(span: Span | SpanCoreFields) -> str | None:
-    """Read the text of a message span, None for other spans.
+    """Return the text of a message span, or None for other spans.
 
     >>> get_message_value(SpanCoreFields("agentlightning.message", attributes={"agentlightning.message.body": "hi"}))
     'hi'
@@ -48,10 +48,10 @@ def get_message_value(span: Span | SpanCoreFields) -> str | None:
 
 
 def object_attributes(value: object, attributes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the attributes of a value: a primitive or bytes as text, anything else as JSON.
+    """Return the attributes of a value: primitives and bytes as text, other objects as JSON.
 
     Raises:
-        RuntimeError: the value cannot be written as JSON.
+        RuntimeError: the value cannot be encoded as JSON.
     """
     sane = sanitize_attributes(attributes) if attributes else {}
     kind = type(value)
@@ -64,7 +64,7 @@ def object_attributes(value: object, attributes: Mapping[str, Any] | None = None
 
 
 def _strict_json(value: object) -> str:
-    # See to_json for why msgspec is imported late.
+    # `to_json` has the reason for the late import.
     import msgspec
 
     try:
@@ -77,7 +77,7 @@ def _strict_json(value: object) -> str:
 
 
 def _plain_number(value: object) -> object:
-    # NumPy's floats, which json and users take for plain ones.
+    # NumPy's numbers, which users expect to be written like plain ones.
     if isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, numbers.Real):
@@ -96,13 +96,13 @@ _LITERALS: dict[str, Callable[[str], object]] = {
 
 @public
 def get_object_value(span: Span | SpanCoreFields) -> Any:
-    """Read the value of an object span back (JSON as mappings and lists), None for other spans.
+    """Return the value of an object span (JSON as mappings and lists), or None for other spans.
 
     >>> from lightning_trio import emit_object
     >>> get_object_value(emit_object(b"raw", propagate=False))
     b'raw'
     """
-    # See to_json for why msgspec is imported late.
+    # `to_json` has the reason for the late import.
     import msgspec
 
     encoded = span.attributes.get(Keys.OBJECT_JSON)
@@ -110,21 +110,21 @@ def get_object_value(span: Span | SpanCoreFields) -> Any:
         try:
             return msgspec.json.decode(encoded)
         except (msgspec.DecodeError, TypeError) as exc:
-            raise RuntimeError(f"{Keys.OBJECT_JSON} of the span {span.name!r} is no JSON: {exc}") from exc
+            raise RuntimeError(f"{Keys.OBJECT_JSON} of the span {span.name!r} is not JSON: {exc}") from exc
     literal = span.attributes.get(Keys.OBJECT_LITERAL)
     if literal is None:
         return None
     kind = span.attributes.get(Keys.OBJECT_TYPE, "str")
     if kind not in _LITERALS:
-        raise RuntimeError(f"{Keys.OBJECT_TYPE} is {kind!r}; literals are of the types {sorted(_LITERALS)}")
+        raise RuntimeError(f"{Keys.OBJECT_TYPE} is {kind!r}; the types of literals are {sorted(_LITERALS)}")
     return _LITERALS[kind](literal)
 
 
 def exception_attributes(exception: BaseException, attributes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the attributes of an exception, with its traceback, by OpenTelemetry's names.
+    """Return the attributes of an exception and its traceback, under OpenTelemetry's names.
 
     Raises:
-        TypeError: `exception` is not one.
+        TypeError: `exception` is not an exception.
     """
     if not isinstance(exception, BaseException):
         raise TypeError(f"emit_exception takes an exception, not {type(exception).__name__}")
@@ -141,7 +141,7 @@ def exception_attributes(exception: BaseException, attributes: Mapping[str, Any]
 
 
 def annotation_attributes(annotation: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an annotation, flattened.
+    """Return the attributes of an annotation, flattened.
 
     Raises:
         TypeError: `annotation` is not a mapping.
@@ -155,12 +155,12 @@ def annotation_attributes(annotation: Mapping[str, Any]) -> dict[str, Any]:
 def input_attributes(
     signature: inspect.Signature, args: tuple[object, ...], kwargs: dict[str, object]
 ) -> dict[str, Any]:
-    """Return the arguments of a call as an operation's input, by the names of the function's parameters."""
+    """Return the attributes of an operation's input: the arguments of a call, under the names of its parameters."""
     prefix = Keys.OPERATION_INPUT
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError:
-        # The call itself will raise; the span shows what it was given.
+        # The call itself will raise; the span shows its arguments.
         return flatten_value(prefix, {"args": list(args), "kwargs": kwargs})
     bound.apply_defaults()
     inputs: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Rewards: what counts as one, how it lies on a span, and how to read it back."""
+"""Rewards: valid values, their layout on spans, and functions that read them."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ class RewardDimension:
 
 
 def is_number(value: object) -> bool:
-    """Tell whether `value` can be a reward: any real number, NumPy's and decimals included."""
+    """Whether `value` can be a reward: any real number, including decimals and NumPy's."""
     return value.__class__ is float or isinstance(value, _NUMBERS)
 
 
 def as_reward(value: object) -> float:
-    """Give `value` as a finite float.
+    """Return `value` as a finite float.
 
     Raises:
-        TypeError: it is no real number.
+        TypeError: it is not a real number.
         InvalidReward: it is NaN or infinite.
     """
     if type(value) is float and math.isfinite(value):
-        # What nearly all are; what follows takes three calls.
+        # Nearly all rewards; the checks below take three calls.
         return value
     if not is_number(value):
         raise TypeError(f"Reward must be a number, not {value!r} of type {type(value).__name__}")
     reward = _finite(value)
     if reward is None:
-        # Python refuses to write out the longest integers.
+        # Python refuses to convert the longest integers to text.
         shown = "too large for a float" if isinstance(value, numbers.Rational) else str(value)
         raise InvalidReward.not_finite(shown)
     return reward
@@ -60,7 +60,7 @@ def _finite(value: Any) -> float | None:
     try:
         number = float(value)
     except (OverflowError, ValueError):
-        # An integer beyond all floats, a signalling NaN of decimal's.
+        # An integer that is too large for a float, or a signalling NaN of `decimal`.
         return None
     return number if math.isfinite(number) else None
 
@@ -68,7 +68,7 @@ def _finite(value: Any) -> float | None:
 def reward_attributes(
     reward: object, primary_key: str | None = None, attributes: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the attributes of a reward, the primary dimension first, with the user's own before them.
+    """Return the attributes of a reward, the primary dimension first, after the user's own attributes.
 
     Raises:
         TypeError, InvalidReward: see `as_reward`.
@@ -81,7 +81,7 @@ def reward_attributes(
         return {semconv.PRIMARY_REWARD_NAME: semconv.PRIMARY_REWARD, semconv.PRIMARY_REWARD_VALUE: reward}
     if not isinstance(reward, Mapping):
         if primary_key is not None:
-            raise ValueError(f"primary_key={primary_key!r} goes with a reward of several dimensions")
+            raise ValueError(f"primary_key={primary_key!r} is for a reward of several dimensions")
         return {
             semconv.PRIMARY_REWARD_NAME: semconv.PRIMARY_REWARD,
             semconv.PRIMARY_REWARD_VALUE: as_reward(reward),
@@ -93,11 +93,13 @@ def reward_attributes(
             f"a reward of several dimensions needs primary_key=…, the one that counts; one of {list(reward)}"
         )
     if primary_key not in reward:
-        raise ValueError(f"primary_key={primary_key!r} is no dimension of the reward; there are {list(reward)}")
+        raise ValueError(
+            f"primary_key={primary_key!r} is not a dimension of the reward; the dimensions are {list(reward)}"
+        )
     laid_out: dict[str, Any] = {}
     for index, name in enumerate([primary_key, *(name for name in reward if name != primary_key)]):
         if not is_number(reward[name]):
-            raise ValueError(f"the reward's dimension {name!r} is {reward[name]!r}, which is no number")
+            raise ValueError(f"the reward's dimension {name!r} is {reward[name]!r}, which is not a number")
         laid_out[f"{_REWARD}.{index}.name"] = name
         laid_out[f"{_REWARD}.{index}.value"] = as_reward(reward[name])
     return laid_out
@@ -105,7 +107,7 @@ def reward_attributes(
 
 @public
 def get_rewards_from_span(span: Span | SpanCoreFields) -> list[RewardDimension]:
-    """Read all dimensions of a reward span, the primary one first; empty for other spans."""
+    """Return all dimensions of a reward span, the primary one first; an empty list for other spans."""
     dimensions = filter_and_unflatten_attributes(span.attributes, _REWARD)
     if not isinstance(dimensions, list):
         return []
@@ -118,10 +120,10 @@ def get_rewards_from_span(span: Span | SpanCoreFields) -> list[RewardDimension]:
 
 @public
 def get_reward_value(span: Span | SpanCoreFields) -> float | None:
-    """Read the primary reward of a span, None if it carries none, or one that is NaN or infinite.
+    """Return the primary reward of a span, or None if it has no finite reward.
 
-    Reads our own layout, AgentOps' (``agentops.task.output`` or ``agentops.entity.output`` holding
-    ``{"type": "reward", "value": …}``) and that of Agent-lightning 0.2 (an attribute ``reward``).
+    The function reads the layouts of this package, of AgentOps (``agentops.task.output`` or ``agentops.entity.output``
+    with ``{"type": "reward", "value": …}``) and of Agent-lightning 0.2 (an attribute ``reward``).
 
     >>> from lightning_trio import emit_reward
     >>> get_reward_value(emit_reward({"style": 0.2, "correct": 1}, primary_key="correct", propagate=False))
@@ -151,19 +153,19 @@ def _agentops_reward(attributes: Attributes) -> object:
 
 @public
 def is_reward_span(span: Span | SpanCoreFields) -> bool:
-    """Tell whether a span carries a reward."""
+    """Whether a span has a reward."""
     return get_reward_value(span) is not None
 
 
 @public
 def find_reward_spans(spans: Iterable[_SpanLike]) -> list[_SpanLike]:
-    """Keep the spans that carry a reward."""
+    """Return the spans that have a reward."""
     return [span for span in spans if is_reward_span(span)]
 
 
 @public
 def find_final_reward(spans: Sequence[Span | SpanCoreFields]) -> float | None:
-    """Give the value of the last reward span in list order, None if there is none.
+    """Return the value of the last reward span in list order, or None without reward spans.
 
     >>> from lightning_trio import emit_reward
     >>> find_final_reward([emit_reward(0.5, propagate=False), emit_reward(1, propagate=False)])

@@ -1,4 +1,4 @@
-"""The span record: one recorded step of an attempt, as stores keep it and algorithms read it."""
+"""The span record: one recorded step of an attempt."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ StatusCode: TypeAlias = Literal["UNSET", "OK", "ERROR"]
 @quick_init
 @attrs.frozen
 class TraceStatus:
-    """How a step went; `description` says more where the code is ``"ERROR"``."""
+    """The status of a step; if the code is ``"ERROR"``, `description` has details."""
 
     status_code: StatusCode
     description: str | None = None
@@ -50,7 +50,7 @@ class SpanContext:
 @public
 @attrs.frozen
 class Event:
-    """Something that happened at one moment within a span; `timestamp` in Unix seconds."""
+    """An event at one moment within a span; `timestamp` is in Unix seconds."""
 
     name: str
     attributes: Attributes = attrs.field(factory=dict[str, Any])
@@ -60,7 +60,7 @@ class Event:
 @public
 @attrs.frozen
 class Link:
-    """A span of another trace that this one has to do with."""
+    """A reference to a related span, often of another trace."""
 
     context: SpanContext
     attributes: Attributes = attrs.field(factory=dict[str, Any])
@@ -69,7 +69,7 @@ class Link:
 @public
 @attrs.frozen
 class OtelResource:
-    """What produced a span, in OpenTelemetry's sense; not one of an agent's resources."""
+    """The producer of a span, in OpenTelemetry's sense; not one of an agent's resources."""
 
     attributes: Attributes = attrs.field(factory=dict[str, Any])
     schema_url: str = ""
@@ -82,7 +82,7 @@ NO_RESOURCE = OtelResource()
 @quick_init
 @attrs.frozen
 class SpanCoreFields:
-    """A span before it belongs to an attempt: what emitters return."""
+    """A span before it belongs to an attempt; emitters return it."""
 
     name: str
     status: TraceStatus = OK_STATUS
@@ -97,8 +97,8 @@ class SpanCoreFields:
 class Span:
     """One recorded step of an attempt.
 
-    Ids are hexadecimal strings (32 digits for the trace, 16 for spans), times Unix seconds. `sequence_id`
-    orders an attempt's spans by start, from 1. `kind` is OpenTelemetry's: ``"INTERNAL"``, ``"CLIENT"``, ….
+    Ids are hexadecimal strings (32 digits for the trace, 16 for spans), times are Unix seconds. `sequence_id` numbers
+    an attempt's spans by start time, from 1. `kind` is OpenTelemetry's: ``"INTERNAL"``, ``"CLIENT"``, ….
     """
 
     rollout_id: str
@@ -119,7 +119,7 @@ class Span:
 
     @property
     def context(self) -> SpanContext:
-        """The span's own ids."""
+        """The span's ids."""
         return SpanContext(self.trace_id, self.span_id)
 
     @property
@@ -144,7 +144,7 @@ class Span:
         resource: OtelResource | None = None,
         status: TraceStatus | None = None,
     ) -> Span:
-        """Make a span by hand; what is not given is random, empty, or OK."""
+        """Make a span from attributes; ids left out are random, and other fields left out are empty or OK."""
         return cls(
             rollout_id or "",
             attempt_id or "",
@@ -162,7 +162,7 @@ class Span:
 
     @classmethod
     def from_core_fields(cls, core: SpanCoreFields, *, rollout_id: str, attempt_id: str, sequence_id: int) -> Span:
-        """Give `core` to an attempt; a missing start is now, a missing end the start."""
+        """Make a span of an attempt from `core`; the default of the start is now, that of the end is the start."""
         start = time.time() if core.start_time is None else core.start_time
         return cls(
             rollout_id,
@@ -218,7 +218,7 @@ def _context(context: OtelSpanContext) -> SpanContext:
 
 
 def with_number(span: Span, sequence_id: int) -> Span:
-    """Give a span with another number."""
+    """Return a span with another sequence number."""
     # Five times as quick as `attrs.evolve`.
     return Span(
         span.rollout_id,

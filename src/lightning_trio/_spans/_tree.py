@@ -1,4 +1,4 @@
-"""A trace as a tree of text, for people to read."""
+"""A trace as a tree of text."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _TOKENS = (semconv.GEN_AI_USAGE_INPUT_TOKENS, semconv.GEN_AI_USAGE_OUTPUT_TOKENS
 
 @public
 def format_trace(spans: Sequence[Span], *, width: int = 110) -> str:
-    """Draw an attempt's spans as a tree: name, duration, status if it is an error, and what the span is about.
+    """Return an attempt's spans as a tree of text: name, duration, an error status, and the main content of each span.
 
     Args:
-        spans: of one attempt, as a `CompletedRollout` or a store gives them.
-        width: the longest line, in characters; longer ones are cut.
+        spans: the spans of one attempt, as a `CompletedRollout` or a store returns them.
+        width: the length, in characters, that longer lines are cut to.
 
     >>> from lightning_trio import Runner
     >>> import trio
@@ -81,15 +81,15 @@ def _line(span: Span) -> str:
 
 
 def _answer(messages: object) -> str:
-    """Return what a model said and which tools it called, without the JSON around it; anything else as it is."""
-    # See to_json for why what needs msgspec is imported late.
+    """Return the text and the tool calls of a model's messages; other values as their text."""
+    # It needs msgspec; `to_json` has the reason for the late import.
     from .._chat_format import TextPart, decode_span_messages
 
     try:
         parts = [part for message in decode_span_messages(messages) for part in message.parts]
         shown = [part.content if isinstance(part, TextPart) else _call(part) for part in parts]
     except (ValueError, TypeError, RecursionError):
-        # Another form, or decoded values that JSON does not have.
+        # Another format, or values that are not JSON.
         return str(messages)
     return "  ".join(part for part in shown if part)
 

@@ -1,4 +1,4 @@
-"""Trees of spans made whole: whatever libraries and agents named as parents, all spans stand below the root."""
+"""The repair of span trees: all spans end up below the root, whatever parents libraries and agents have set."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ._span import Span
 
 
 def hang_below_root(spans: Sequence[Span], root_id: str) -> list[Span]:
-    """Return the spans, those hung below the root that do not stand below it: their parent is missing, or a cycle.
+    """Return the spans, with those moved below the root whose parent is missing or part of a cycle.
 
-    The parent that such a span named stays as an attribute.
+    The former parent of such a span becomes an attribute.
 
     >>> root = Span.from_attributes(attributes={}, span_id="r")
     >>> lost = Span.from_attributes(attributes={}, span_id="l", parent_id="nowhere")
@@ -33,7 +33,7 @@ def _reparent(span: Span, root_id: str) -> Span:
 
 
 def _find_loose(parents: Mapping[str, str | None], root_id: str) -> set[str]:
-    """Return what to hang below the root so that all stand below it: a span for each missing parent and each cycle."""
+    """Return the ids of the spans to move below the root: one for each missing parent and each cycle."""
     loose: set[str] = set()
     placed = {root_id}
     for current in parents:
@@ -45,7 +45,7 @@ def _find_loose(parents: Mapping[str, str | None], root_id: str) -> set[str]:
                 loose.add(current)
                 break
             if parent_id in path:
-                # A cycle: the first of its spans to be met comes out on top.
+                # A cycle: the first span found in it moves to the top.
                 loose.add(parent_id)
                 break
             current = parent_id

@@ -1,4 +1,4 @@
-"""What calls of models took: tokens and cost, read off spans."""
+"""Usage of models, tokens and cost, read from spans."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ._span import Span
 @public
 @attrs.frozen
 class Usage:
-    """What calls of models took, summed up: tokens, and what they cost where spans say so.
+    """The usage of models, summed up: tokens, and cost if the spans have it.
 
     Source: the attributes ``gen_ai.usage.input_tokens``, ``gen_ai.usage.output_tokens`` and ``gen_ai.usage.cost`` of
-    an attempt's spans; `cost` is in whatever currency these are.
+    an attempt's spans; `cost` is in the currency of these attributes.
 
     >>> Usage(10, 2) + Usage(5, 1, 0.5)
     Usage(input_tokens=15, output_tokens=3, cost=0.5)
@@ -39,11 +39,11 @@ NO_USAGE = Usage()
 _KEYS = frozenset({semconv.GEN_AI_USAGE_INPUT_TOKENS, semconv.GEN_AI_USAGE_OUTPUT_TOKENS, semconv.GEN_AI_USAGE_COST})
 
 _TOTALS = frozenset({semconv.INVOKE_AGENT, "create_agent", "execute_tool"})
-"""Operations whose spans repeat what the calls below them took."""
+"""Operations whose spans repeat the usage of the calls below them."""
 
 
 def sum_usage(spans: Iterable[Span]) -> Usage:
-    """Sum up the tokens and costs of spans of model calls.
+    """Return the sum of the tokens and costs of model calls.
 
     >>> call = Span.from_attributes(
     ...     attributes={"gen_ai.usage.input_tokens": 7, "gen_ai.usage.output_tokens": 2}
@@ -64,5 +64,5 @@ def sum_usage(spans: Iterable[Span]) -> Usage:
 
 
 def _number(value: Any) -> float:
-    # Attributes come from anybody's library, or from an agent.
+    # Attributes are set by libraries and agents, so the value can be anything.
     return value if isinstance(value, int | float) and value == value and abs(value) != float("inf") else 0

@@ -1,4 +1,4 @@
-"""Adapters: spans become data to learn from."""
+"""Adapters: from spans to training data."""
 
 from ._adapter import Adapter as Adapter
 from ._adapter import check_adapter as check_adapter

@@ -1,4 +1,4 @@
-"""What an adapter is, and what is not one."""
+"""The protocol of adapters, and its validation."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ T_co = TypeVar("T_co", covariant=True)
 @public
 @runtime_checkable
 class Adapter(Protocol[T_co]):
-    """Turn the spans of an attempt into data to learn from, such as messages or pairs of prompt and reward.
+    """An adapter turns the spans of an attempt into training data, such as messages or pairs of prompt and reward.
 
-    Any object with such a method is an adapter; there is nothing to derive from. It is a pure function of the spans:
-    the same spans give the same data, whether they come from a run that is going on or from a store.
+    Any object with this method is an adapter; no base class is needed. The method is a pure function of the spans: the
+    same spans give the same data, whether they come from a running `fit` or from a store.
 
     >>> from lightning_trio import Runner, algo, get_message_value
     >>> import trio
@@ -40,23 +40,19 @@ class Adapter(Protocol[T_co]):
         """Return the data of one attempt.
 
         Args:
-            spans: of the attempt, in order of their start, as a `CompletedRollout` or a store has them.
+            spans: the attempt's spans by start time, as a `CompletedRollout` or a store returns them.
         """
         ...
 
 
 def check_adapter(adapter: object) -> Adapter[Any]:
-    """Return the adapter.
+    """Return `adapter` if it is one.
 
     Raises:
-        ComponentError: it is not one; the message shows what to write.
+        ComponentError: it is not an adapter; the message shows what to write.
     """
-    if isinstance(adapter, type):
-        hint = f"did you mean {adapter.__name__}()?"
-    elif not isinstance(adapter, Adapter) or not callable(adapter.adapt):
-        hint = "an adapter has a method: def adapt(self, spans): …"
-    elif inspect.iscoroutinefunction(adapter.adapt):
-        hint = "its method is async, and an adapter only computes; write: def adapt(self, spans): …"
-    else:
-        return adapter
-    raise ComponentError(f"adapter takes an Adapter, not {adapter!r}; {hint}")
+    if isinstance(adapter, type) or not isinstance(adapter, Adapter) or not callable(adapter.adapt):
+        raise ComponentError.adapter(adapter)
+    if inspect.iscoroutinefunction(adapter.adapt):
+        raise ComponentError.async_adapter(adapter)
+    return adapter

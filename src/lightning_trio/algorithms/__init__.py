@@ -1,4 +1,4 @@
-"""Algorithms: what decides which rollouts to run, and learns from them."""
+"""Algorithms, which choose the rollouts to run and learn from them."""
 
 from ._algorithm import Algorithm as Algorithm
 from ._algorithm import FastAlgorithm as FastAlgorithm

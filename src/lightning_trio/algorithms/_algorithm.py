@@ -1,4 +1,4 @@
-"""The base of algorithms, and the decorator that makes one of a function."""
+"""The base of algorithms, and the decorator that makes one from a function."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .._trainer import Trainer
 
 
-# Not an attribute: one algorithm may run in several fits at once, each with a session of its own.
+# Not an attribute, because one algorithm may run in several fits at once, each with its own session.
 _session: ContextVar[Session | None] = ContextVar("lightning_trio_session", default=None)
 
 P = ParamSpec("P")
@@ -27,9 +27,9 @@ R = TypeVar("R")
 
 @public
 class Algorithm:
-    """Derive from this and write `run`; a runner calls it once per `fit`.
+    """The base of algorithms: override `run`, which a runner calls once per `fit`.
 
-    `run` may be async, in Trio, or plain, in a worker thread. Inside it, `session` is the hold on the run.
+    `run` may be async and runs in Trio, or plain and runs in a worker thread. Inside it, `session` is the current run.
 
     >>> class OneRound(Algorithm):
     ...     async def run(self, train_dataset=None, val_dataset=None):
@@ -37,39 +37,41 @@ class Algorithm:
     ...             self.session.note(reward=done.final_reward)
     """
 
-    # A `Trainer`: the annotations of a class are read where it runs, and there is no trainer below it.
+    # A `Trainer`. Annotations of a public class are evaluated here, and the trainer is in a module above.
     _trainer: Any = None
     _adapter: Adapter[Any] | None = None
 
     async def run(self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None) -> None:
-        """Decide what to run and learn from it."""
+        """Run rollouts and learn from them."""
         raise NotImplementedError(
             f"{type(self).__name__} has no `run`; write: async def run(self, train_dataset=None, …)"
         )
 
     def is_async(self) -> bool:
-        """Tell whether `run` is async."""
+        """Whether `run` is async."""
         return inspect.iscoroutinefunction(self.run)
 
     @property
     def name(self) -> str:
-        """What the algorithm is called in the record of a run."""
+        """The algorithm's name in the record of a run."""
         return type(self).__name__
 
     @property
     def session(self) -> Session:
-        """The run that is going on.
+        """The session of the current run.
 
         Raises:
-            ValueError: none is.
+            ValueError: there is no current run.
         """
         session = _session.get()
         if session is None:
-            raise ValueError(f"{type(self).__name__} has no session: it is there while `fit` runs the algorithm")
+            raise ValueError(
+                f"{type(self).__name__} has no session; use it inside run(), which Runner.fit and Trainer.fit call"
+            )
         return session
 
     def enter_session(self, session: Session) -> Token[Session | None]:
-        """Give the calling context its run; for runners."""
+        """Make `session` current in the calling context; for runners."""
         return _session.set(session)
 
     def leave_session(self, token: Token[Session | None]) -> None:
@@ -77,19 +79,19 @@ class Algorithm:
         _session.reset(token)
 
     def get_store(self) -> LightningStore:
-        """Give the store, bound to the run: what is enqueued here belongs to it."""
+        """Return the store, bound to the run: rollouts enqueued through it belong to the run."""
         return self.session.store
 
     def get_initial_resources(self) -> NamedResources:
-        """Give the resources the run began with."""
+        """Return the resources that the run started with."""
         return self.session.initial_resources
 
     def set_trainer(self, trainer: Trainer) -> None:
-        """Note the trainer; for trainers."""
+        """Store the trainer; for trainers."""
         self._trainer = trainer
 
     def get_trainer(self) -> Trainer:
-        """Give the trainer.
+        """Return the trainer.
 
         Raises:
             ValueError: the algorithm runs without one.
@@ -100,12 +102,12 @@ class Algorithm:
         return trainer
 
     def set_adapter(self, adapter: Adapter[Any] | None) -> None:
-        """Give the algorithm an adapter, which turns spans into data to learn from.
+        """Store an adapter, which turns spans into training data.
 
-        It is for runs whose runner has none; a runner's own wins.
+        Runs use it if their runner has no adapter of its own.
 
         Raises:
-            ComponentError: `adapter` is not one.
+            ComponentError: `adapter` is not an adapter.
         """
         self._adapter = None if adapter is None else check_adapter(adapter)
 
@@ -127,12 +129,12 @@ class Algorithm:
 
 @public
 class FastAlgorithm(Algorithm):
-    """Mark an algorithm as quick enough for `Trainer.dev`."""
+    """The base of algorithms that are quick enough for `Trainer.dev`."""
 
 
 @public
 class FunctionalAlgorithm(Algorithm, Generic[P, R]):
-    """An algorithm made of a function; calling it calls the function."""
+    """An algorithm made from a function; calling it calls the function."""
 
     def __init__(self, fn: Callable[P, R]) -> None:
         self._fn = fn
@@ -147,12 +149,12 @@ class FunctionalAlgorithm(Algorithm, Generic[P, R]):
         return str(getattr(self._fn, "__name__", type(self._fn).__name__))
 
     def is_async(self) -> bool:
-        """Tell whether the function is async."""
+        """Whether the function is async."""
         return inspect.iscoroutinefunction(self._fn)
 
     # Sync or async like the function, which is what `is_async` says.
     def run(self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None) -> Any:
-        """Call the function with what it asks for by name."""
+        """Call the function with the arguments that its parameters name."""
         parameters = inspect.signature(self._fn).parameters
         arguments: dict[str, Callable[[], Any]] = {
             "session": lambda: self.session,
@@ -164,7 +166,7 @@ class FunctionalAlgorithm(Algorithm, Generic[P, R]):
         }
         for name, dataset in (("train_dataset", train_dataset), ("val_dataset", val_dataset)):
             if dataset is not None and name not in parameters:
-                raise TypeError(f"the algorithm {self._fn.__name__} got a {name} and has no parameter of that name")
+                raise TypeError(f"the algorithm {self._fn.__name__} got a {name} but has no parameter of that name")
         for name, parameter in parameters.items():
             if (
                 name not in arguments
@@ -176,7 +178,7 @@ class FunctionalAlgorithm(Algorithm, Generic[P, R]):
                 )
             ):
                 raise TypeError(
-                    f"the algorithm {self._fn.__name__} asks for {name!r}; there are {', '.join(arguments)}"
+                    f"the algorithm {self._fn.__name__} asks for {name!r}; it can ask for {', '.join(arguments)}"
                 )
         adapter = parameters.get("adapter")
         if adapter is not None and adapter.default is not inspect.Parameter.empty and self._find_adapter() is None:
@@ -187,10 +189,11 @@ class FunctionalAlgorithm(Algorithm, Generic[P, R]):
 
 @public
 def algo(fn: Callable[P, R]) -> FunctionalAlgorithm[P, R]:
-    """Make an algorithm of a sync or async function.
+    """Make an algorithm from a sync or async function.
 
-    It is called with those it has parameters for: ``session``, ``store``, ``adapter``, ``initial_resources``,
-    ``train_dataset``, ``val_dataset``. An ``adapter`` with a default keeps it where the runner has none.
+    The function gets those of these arguments that it has parameters for: ``session``, ``store``, ``adapter``,
+    ``initial_resources``, ``train_dataset``, ``val_dataset``. An ``adapter`` parameter with a default keeps it if the
+    runner has no adapter.
 
     >>> @algo
     ... async def once(session, train_dataset):

@@ -1,4 +1,4 @@
-"""The baseline: run everything as it is and learn nothing."""
+"""The baseline algorithm, which runs every task and learns nothing."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ._algorithm import FastAlgorithm
 
 @public
 class Baseline(FastAlgorithm):
-    """Run every train task once, then every validation task once; what `fit` does without an algorithm.
+    """Runs every training task once, then every validation task once; the default of `fit`.
 
     Args:
-        n_epochs: how often to go through both.
+        n_epochs: how many times to run both datasets.
         train_split, polling_interval, max_queue_length, span_verbosity: accepted for Agent-lightning 0.3 and ignored
-            with a warning: nothing is polled, and spans are in the store.
+            with a warning, because nothing is polled and spans are in the store.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class Baseline(FastAlgorithm):
         }
         if given := [name for name, value in ignored.items() if value is not None]:
             warnings.warn(
-                f"Baseline ignores {', '.join(given)}: it is told when rollouts end, and agl.format_trace shows their "
-                "spans",
+                f"Baseline ignores {', '.join(given)}: the store wakes it when rollouts end, and agl.format_trace "
+                "shows their spans",
                 DeprecationWarning,
                 stacklevel=2,
             )

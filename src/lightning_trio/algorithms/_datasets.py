@@ -19,7 +19,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @public
 class Dataset(Protocol[T_co]):
-    """What `fit` goes through: tasks by index, such as a list, or anything with ``len()`` and ``[index]``.
+    """A dataset for `fit`: tasks by index, such as a list, or any object with ``len()`` and ``[index]``.
 
     >>> squares: Dataset[int] = [number * number for number in range(3)]
     >>> squares[len(squares) - 1]
@@ -27,32 +27,32 @@ class Dataset(Protocol[T_co]):
     """
 
     def __len__(self) -> int:
-        """Say how many tasks there are."""
+        """Return the number of tasks."""
         ...
 
     def __getitem__(self, index: int, /) -> T_co:
-        """Give the task at `index`, from 0."""
+        """Return the task at `index`, counted from 0."""
         ...
 
 
 @attrs.frozen
 class Datasets:
-    """What one `fit` goes through."""
+    """The datasets of one `fit`."""
 
     train: Sequence[Any] | None
     val: Sequence[Any] | None
 
     @classmethod
     def of(cls, train: Dataset[Any] | None, val: Dataset[Any] | None) -> Datasets:
-        """Take datasets as they are given.
+        """Return the datasets as the sequences that algorithms expect.
 
-        Algorithms say `Sequence`, the familiar word, and use no more than a `Dataset` has.
+        Algorithms are annotated with the familiar `Sequence` and use no more of it than a `Dataset` has.
         """
         return cls(cast("Sequence[Any] | None", train), cast("Sequence[Any] | None", val))
 
     @property
     def modes(self) -> Sequence[RolloutMode]:
-        """The modes there are tasks for."""
+        """The modes that have tasks."""
         modes: list[RolloutMode] = []
         if self.train is not None:
             modes.append("train")
@@ -61,10 +61,10 @@ class Datasets:
         return modes
 
     def fingerprints(self, *, digest: bool) -> Mapping[str, DatasetFingerprint]:
-        """Give what tells these datasets from others, by mode; with `digest` every task is read and encoded.
+        """Return a fingerprint of each dataset, by mode; with `digest` every task is read and encoded.
 
         Raises:
-            NotStorable: a task is of a kind that no store keeps beyond the process; the message has its index.
+            NotStorable: a task cannot be stored; the message has its index.
         """
         tasks = {"train": self.train, "val": self.val}
         return {
@@ -75,14 +75,14 @@ class Datasets:
 
     @property
     def size(self) -> int:
-        """How many tasks there are."""
+        """The number of tasks in all datasets."""
         return sum(len(tasks) for tasks in (self.train, self.val) if tasks is not None)
 
 
 def _digest(name: str, dataset: Dataset[Any]) -> str:
-    """Read every task once, so that one that cannot be stored is refused before any has run."""
+    """Return a digest of every task; one that cannot be stored is found here, before any task has run."""
     whole = hashlib.sha256()
-    # By index: 0.3's datasets have __len__ and __getitem__ only.
+    # By index, because datasets of Agent-lightning 0.3 have only `__len__` and `__getitem__`.
     for index in range(len(dataset)):
         whole.update(canonical(dataset[index], f"{name}[{index}]"))
         whole.update(b"\n")
@@ -90,7 +90,7 @@ def _digest(name: str, dataset: Dataset[Any]) -> str:
 
 
 def encoded_task(task: object) -> bytes:
-    """Write a task in a way that is the same for equal tasks, today and tomorrow, or only here if it is no data."""
+    """Return an encoding that is equal for equal tasks; if a task cannot be stored, in this process only."""
     try:
         return canonical(task, "task")
     except NotStorable:
@@ -98,9 +98,9 @@ def encoded_task(task: object) -> bytes:
 
 
 def describe_resources(resources: NamedResources) -> bytes:
-    """Write resources in a way that tells different ones apart, today and tomorrow.
+    """Return an encoding that is equal for equal resources and for no others, in every process.
 
-    Where a model is served and the key for it are left out: a model that has moved is the same model.
+    It leaves out the endpoint of a model and its API key: a model that has moved is the same model.
     """
     same = {
         name: attrs.evolve(resource, endpoint="", api_key=None) if isinstance(resource, LLM) else resource
@@ -110,10 +110,10 @@ def describe_resources(resources: NamedResources) -> bytes:
 
 
 def check_dataset(name: str, dataset: object) -> None:
-    """Refuse what cannot be gone through by index, and what is empty.
+    """Validate that a dataset can be read by index and is not empty.
 
     Raises:
-        DatasetError: showing what to write instead.
+        DatasetError: the message shows what to write instead.
     """
     if dataset is None:
         return

@@ -1,4 +1,4 @@
-"""The session: an algorithm's hold on one run."""
+"""The session: one run, as its algorithm sees it."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _WINDOW_AT_LEAST = 1024
 
 @public
 class Session:
-    """Ask for rollouts with candidate resources, read what came of them, publish better resources.
+    """One run, as its algorithm sees it: run rollouts with candidate resources, read results, publish better resources.
 
     Attributes:
         run_id: the run.
         store: the store, bound to the run.
-        initial_resources: the resources the run began with.
-        adapter: what the runner turns spans into data with, None if it was given none.
+        initial_resources: the resources that the run started with.
+        adapter: the runner's adapter, which turns spans into training data; None if it has none.
 
     >>> from lightning_trio import Runner, algo
     >>> import trio
@@ -80,7 +80,7 @@ class Session:
         self._rounds: Counter[str] = Counter()
         self._published: set[str] = set()
         self.begun: trio.Event = trio.Event()
-        """Whether what is in the queue may be run: not before an algorithm that has saved its state has loaded it."""
+        """Set once queued rollouts may run: in a run with a saved state, after the algorithm has loaded it."""
         if run.state is None:
             self.begun.set()
 
@@ -96,22 +96,22 @@ class Session:
 
     @property
     def best(self) -> ResourcesUpdate | None:
-        """The best resources so far: those declared last, else the initial ones."""
+        """The best resources so far: those declared last, or the initial ones."""
         return self._best
 
     @property
     def history(self) -> Sequence[Mapping[str, Any]]:
-        """What was noted so far."""
+        """The notes so far."""
         return tuple(self._history)
 
     async def publish(self, resources: NamedResources) -> ResourcesUpdate:
         """Store a snapshot to run rollouts with.
 
-        A resumed run that publishes the same again gets the id it had, and with it the rollouts that are done.
+        A resumed run that publishes the same resources again gets the same id, and with it the finished rollouts.
 
         Raises:
-            ResourceError: a value is no resource.
-            AgentSignatureError: the run's agent cannot be supplied from it.
+            ResourceError: a value is not a resource.
+            AgentSignatureError: the run's agent has a parameter that the snapshot cannot supply.
         """
         checked = check_resources(resources, "publish()")
         digest = hashlib.sha256(self.run_id.encode() + describe_resources(checked))
@@ -122,15 +122,14 @@ class Session:
         return await self.store.update_resources(resources_id, checked)
 
     async def save_state(self, state: Any) -> None:
-        """Keep `state` with the run, so that a resumed run's `load_state` gives it back.
+        """Store `state` with the run, so that `load_state` returns it in a resumed run.
 
-        History, the best resources and what was run so far belong to it: after `load_state` all are as they were here.
-        An algorithm needs this only if it cannot decide everything again as it did the first time, for instance
-        because it asks a model for candidates. One that can is simply run again, and the rollouts that are done are
-        found done.
+        The history, the best resources and the number of rounds so far belong to the state: `load_state` restores them
+        as well. An algorithm needs this only if it cannot repeat its decisions, for instance because it asks a model
+        for candidates. Any other algorithm simply runs again, and its finished rollouts are not run a second time.
 
         Args:
-            state: anything a store can keep, such as a mapping of strings to numbers.
+            state: a value that a store can keep, such as a mapping of strings to numbers.
         """
         await self.record(
             state=state,
@@ -140,10 +139,10 @@ class Session:
         )
 
     async def load_state(self) -> Any:
-        """Give what `save_state` kept last and go on from there; None in a run that has saved nothing.
+        """Return the state that `save_state` stored last and continue from there; None in a run without one.
 
-        Rollouts that were asked for since and have not finished are cancelled, for the algorithm may now decide
-        otherwise; those that have finished are found done if it asks for them again.
+        Unfinished rollouts of later rounds are cancelled, because the algorithm may decide otherwise this time.
+        Finished ones are not run a second time if it asks for them again.
         """
         record = self._record
         if record.state is None:
@@ -160,25 +159,25 @@ class Session:
         unfinished = await self.store.query_rollouts(status_in=UNFINISHED_ROLLOUT, run_id_in=[self.run_id])
         later = [each.rollout_id for each in unfinished if each.key is not None and self._is_later(each.key)]
         for rollout_id in later:
-            # Removed as well, so that the key is free. One that has just ended stays.
+            # Removed as well, to free the key. A rollout that has just ended stays.
             with suppress(StaleAttempt):
                 await self.store.update([RolloutChange(rollout_id, status="cancelled"), RolloutRemoval(rollout_id)])
         if later:
-            logger.info("%s: %d rollouts of a round that was cut off are cancelled", self.run_id, len(later))
+            logger.info("%s: cancelled %d rollouts of an interrupted round", self.run_id, len(later))
 
     def _is_later(self, key: str) -> bool:
-        """Tell whether a rollout was asked for after the state was saved."""
+        """Whether a rollout was enqueued after the state was saved."""
         mode, resources_id, number, *_ = key.split("/")
         return int(number) >= self._rounds[f"{mode}/{resources_id}"]
 
     async def record(self, **changes: Any) -> Run:
-        """Change fields of the run's record in the store; for runners."""
+        """Write changed fields of the run's record to the store; for runners."""
         self._record = attrs.evolve(self._record, **changes)
         await self.store.put([self._record])
         return self._record
 
     def declare_best(self, snapshot: ResourcesUpdate) -> None:
-        """Make `snapshot` the outcome of the run so far."""
+        """Make `snapshot` the best resources of the run so far."""
         self._best = snapshot
 
     def note(self, **values: Any) -> None:
@@ -193,15 +192,15 @@ class Session:
         resources: ResourcesUpdate | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> list[CompletedRollout]:
-        """Run every task once and give what came of each, in the order of the tasks.
+        """Run every task once and return the completed rollouts, in the order of the tasks.
 
-        A rollout that never ran (see `max_rollouts`) is ``"cancelled"``, its attempt has the `sequence_id` 0.
+        A rollout that never ran (see `max_rollouts`) is ``"cancelled"``, and its attempt has the `sequence_id` 0.
 
         Args:
             tasks: the inputs.
             mode: ``"train"``, ``"val"`` or ``"test"``.
-            resources: the snapshot to run with, as `publish` gave it; None for the best so far.
-            metadata: noted on every rollout.
+            resources: the snapshot to run with, from `publish`; None for the best so far.
+            metadata: stored with every rollout.
         """
         order: dict[str, int] = {}
         completed: list[CompletedRollout] = []
@@ -219,7 +218,7 @@ class Session:
         mode: RolloutMode | None = None,
         resources: ResourcesUpdate | None = None,
     ) -> None:
-        """Run every task once like `run`, without reading what came of it; memory stays flat."""
+        """Run every task once like `run`, without reading results; memory use is constant."""
         async with aclosing(self._finished(tasks, mode, resources, None)) as batches:
             async for _ in batches:
                 pass
@@ -231,7 +230,7 @@ class Session:
         resources: ResourcesUpdate | None,
         metadata: Mapping[str, Any] | None,
     ) -> AsyncGenerator[tuple[list[str], list[str]], None]:
-        """Enqueue as earlier ones end; give, step by step, the ids newly enqueued and those newly ended."""
+        """Enqueue tasks as earlier ones end; yield the ids enqueued and those finished in each step."""
         if resources is not None and not isinstance(resources, ResourcesUpdate):
             raise UsageError.not_a_snapshot(resources)
         self.begun.set()
@@ -252,13 +251,13 @@ class Session:
         yield [], _without(unfinished, await self.store.wait_finished(unfinished))
 
     def _next_keys(self, mode: RolloutMode | None, resources_id: str | None) -> Callable[[int, Any], str]:
-        """Name the rollouts of one round: what they run with, which round of these it is, and the task."""
+        """Return a function that makes the keys of one round: mode, snapshot, number of the round, index, task."""
         what = f"{mode or '-'}/{resources_id or '-'}"
         prefix = f"{what}/{self._rounds[what]}"
         self._rounds[what] += 1
         if not self.store.persistent:
             return lambda index, task: f"{prefix}/{index}"
-        # With the task itself in it, a round that is not decided as it was gets new rollouts, not another's results.
+        # With a checksum of the task: a round that differs from the interrupted one gets new rollouts, not old results.
         return lambda index, task: f"{prefix}/{index}/{zlib.crc32(encoded_task(task)):08x}"
 
     async def _completed(self, rollout_ids: Collection[str]) -> list[CompletedRollout]:
@@ -270,7 +269,7 @@ class Session:
         return [_as_completed(rollout, spans) for rollout in rollouts]
 
     async def wait_all(self) -> None:
-        """Wait until everything enqueued in this run has ended."""
+        """Wait until all rollouts of this run have ended."""
         while True:
             counts = (await self.store.summarize()).counts
             if all(status in TERMINAL_ROLLOUT for status in counts):
@@ -294,6 +293,6 @@ def _as_completed(rollout: Rollout, spans: Mapping[tuple[str, str], Sequence[Spa
 
 
 def _chunks(tasks: Sequence[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
-    # By index and not by slice: 0.3's datasets have __len__ and __getitem__ for integers.
+    # Not by slice, because datasets of Agent-lightning 0.3 have only `__len__` and `__getitem__` for integers.
     for start in range(0, len(tasks), size):
         yield start, [tasks[index] for index in range(start, min(start + size, len(tasks)))]
