@@ -759,12 +759,12 @@ def set_output(op: agl.Operation) -> None:
 @pytest.mark.parametrize("note", [set_input, set_output])
 def test_input_and_output_outside_the_block_are_refused(note: Callable[[agl.Operation], None]) -> None:
     op = agl.operation(propagate=False)
-    with pytest.raises(RuntimeError, match="takes input and output inside its block"):
+    with pytest.raises(RuntimeError, match="are set inside its block"):
         note(op)
     with op:
         note(op)
 
-    with pytest.raises(RuntimeError, match="takes input and output inside its block"):
+    with pytest.raises(RuntimeError, match="are set inside its block"):
         note(op)
 
 
@@ -772,7 +772,7 @@ def test_an_operation_is_entered_once() -> None:
     with agl.operation(propagate=False) as op:
         pass
 
-    with pytest.raises(RuntimeError, match="entered before; make a new one"):
+    with pytest.raises(RuntimeError, match="already entered; make a new one"):
         op.__enter__()
 
 

@@ -114,8 +114,8 @@ BROAD_EXCEPTS = {
     "store/_sqlite/_store.py SqliteLightningStore._prepare": "rolls back, and raises again",
     "testing/_check_store.py _run": "adds the name of the check, and raises again",
     "tracing/_export.py ExportQueue._export": "an exporter may be a user's; what it loses is counted",
-    "tracing/_otel.py RouteSpans.on_end": _STAYS_IN_A_LIBRARY,
-    "tracing/_otel.py RouteSpans.on_start": _STAYS_IN_A_LIBRARY,
+    "tracing/_otel.py SpanRouter.on_end": _STAYS_IN_A_LIBRARY,
+    "tracing/_otel.py SpanRouter.on_start": _STAYS_IN_A_LIBRARY,
 }
 """Where `Exception` or `BaseException` is caught, whether or not it is raised again, and why."""
 

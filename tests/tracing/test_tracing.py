@@ -809,7 +809,7 @@ async def test_an_exporter_that_fails_again_and_again_is_logged_once(
     [record] = [record for record in caplog.records if record.name == "lightning_trio.tracing"]
     assert record.exc_info is not None
     assert record.getMessage() == (
-        "Refusing failed; 2 spans are lost to it. Further failures are only counted, in tracer.statistics()"
+        "Refusing failed; 2 spans were not exported. Further failures are only counted, in tracer.statistics()"
     )
     assert tracer.statistics().exporters["Refusing"].failed == 6
 
@@ -898,5 +898,5 @@ def test_what_is_no_exporter_is_refused(tracer: agl.Tracer) -> None:
 
 
 def test_a_queue_for_no_spans_is_refused(tracer: agl.Tracer) -> None:
-    with pytest.raises(ValueError, match="max_queued_spans=0: give at least 1"):
+    with pytest.raises(ValueError, match="max_queued_spans=0 is too small; write a number of at least 1"):
         tracer.add_exporter(InMemorySpanExporter(), max_queued_spans=0)
