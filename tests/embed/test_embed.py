@@ -393,7 +393,7 @@ def test_an_agent_that_does_not_stop_is_not_waited_for_for_ever(
 
     in_asyncio(main)
 
-    assert "a rollout that was cancelled still runs after 0.05 s" in caplog.text
+    assert "a cancelled rollout still runs after 0.05 s" in caplog.text
 
 
 # Opening and closing.
