@@ -22,7 +22,7 @@ from .._resources import NamedResources
 from .._runner import Runner
 from ..algorithms import Dataset
 from ._host import CANCEL_SECONDS, Job, TrioHost, check_runner
-from ._streaming import Answer, OutsideStream, raise_failure, read_task
+from ._outside_stream import Answer, OutsideStream, raise_failure, read_task
 
 logger = logging.getLogger("lightning_trio.embed")
 

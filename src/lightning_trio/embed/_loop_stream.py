@@ -15,7 +15,7 @@ from .._repr import one_line
 from .._resources import NamedResources
 from .._runner import Runner, Tasks
 from ._loop import LoopCall, LoopHost, settle
-from ._streaming import Answer, OutsideStream, raise_failure, read_task
+from ._outside_stream import Answer, OutsideStream, raise_failure, read_task
 
 
 class LoopStream:
