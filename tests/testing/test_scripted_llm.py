@@ -133,7 +133,7 @@ async def test_a_callable_that_returns_no_reply_is_named() -> None:
     async with opened(wrong) as (_, client):
         response = await client.post(PATH, json=BODY)
 
-    assert "answer to request 1 is 42 (int); give a str, a Reply" in response.json()["error"]["message"]
+    assert "answer to request 1 is 42 (int); write a str, a Reply" in response.json()["error"]["message"]
 
 
 async def test_nothing_is_logged_when_all_goes_well(
@@ -721,9 +721,9 @@ async def _async_rule(body: Mapping[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("script", "says"),
     [
-        (42, "script is a int; give a str"),
-        (["fine", None], r"script\[1\] is None \(NoneType\); give a str"),
-        (_async_rule, "is async; give a plain `def`"),
+        (42, "script is a int; write a str"),
+        (["fine", None], r"script\[1\] is None \(NoneType\); write a str"),
+        (_async_rule, "is async; write a plain `def`"),
     ],
 )
 async def test_a_wrong_script_is_refused(script: Any, says: str) -> None:
@@ -746,7 +746,7 @@ async def test_a_wrong_latency_is_refused(seconds: float) -> None:
 @pytest.mark.parametrize("status", [200, 302, 600])
 def test_a_status_that_is_no_error_is_refused(status: int) -> None:
     """`ErrorStatus` takes error statuses only."""
-    with pytest.raises(ValueError, match=f"status={status} is no HTTP error"):
+    with pytest.raises(ValueError, match=f"status={status} is not an HTTP error"):
         ErrorStatus(status)
 
 

@@ -1,4 +1,4 @@
-"""The rules of a store, one small check each, by what they are about."""
+"""The rules of a store, one small check each, one module per subject."""
 
 from ._persistence import check_reopened as check_reopened
 from ._steps import Check as Check
