@@ -51,7 +51,7 @@ async def _release(places: trio.Semaphore) -> None:
 
 
 async def _round(count: int, laps: Laps) -> None:
-    """Take `count` rollouts through every layer, one layer after the other."""
+    """Run `count` rollouts through every layer, one layer after the other."""
     store = agl.InMemoryLightningStore()
     config = agl.RolloutConfig(timeout_seconds=TIMEOUT_SECONDS)
     with laps.lap("Trio: a slot, spawn and end of the task"):
@@ -76,7 +76,7 @@ async def _round(count: int, laps: Laps) -> None:
 
 
 def _record_all(claimed: Sequence[agl.AttemptedRollout], laps: Laps) -> list[AttemptOutcome]:
-    """Take claimed rollouts through the layers that need no `await`."""
+    """Run claimed rollouts through the layers that need no `await`."""
     tracer = agl.Tracer()
     with laps.lap("recorder: trace and root ids"):
         recorders = [AttemptRecorder(tracer, rollout, {}, "agent", None) for rollout in claimed]

@@ -189,7 +189,7 @@ async def measure_warm_calls(count: int, rounds: int) -> tuple[float, float]:
 
 
 async def measure_respawn(rounds: int) -> tuple[float, float]:
-    """Return the seconds of a step whose worker process was killed, and of a bare one's first answer."""
+    """Return the seconds of a step after a kill of its worker process, and of a bare worker process's first answer."""
     import trio_parallel  # optional: the extra `process`
 
     ours: list[float] = []

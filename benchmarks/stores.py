@@ -140,7 +140,7 @@ def _span(rollout: agl.AttemptedRollout) -> agl.Span:
 
 
 def measure_spans(quick: bool) -> list[Measurement]:
-    """Take the median of several files."""
+    """Measure the median over several files."""
     each, rounds = (10, 3) if quick else (200, 5)
     rates: list[float] = []
     for _ in range(rounds):
