@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lightning_trio.testing")
 
 
-async def _is_there_after(seconds: float, receive: Receive) -> bool:
+async def _stays_connected(seconds: float, receive: Receive) -> bool:
     """Wait and return whether the client is still connected; return False as soon as it disconnects.
 
     Only waiting is watched, never sending: a cancelled `send` would leave Hypercorn's connection between two requests.
     """
-    is_there = False
+    is_connected = False
     async with trio.open_nursery() as nursery:
 
         async def watch() -> None:
@@ -40,9 +40,9 @@ async def _is_there_after(seconds: float, receive: Receive) -> bool:
 
         nursery.start_soon(watch)
         await trio.sleep(seconds)
-        is_there = True
+        is_connected = True
         nursery.cancel_scope.cancel()
-    return is_there
+    return is_connected
 
 
 async def _send_beginning(answer: Answer, receive: Receive, send: Send) -> bool:
@@ -51,7 +51,7 @@ async def _send_beginning(answer: Answer, receive: Receive, send: Send) -> bool:
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     for piece in answer.pieces[:-1]:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
-        if answer.piece_interval and not await _is_there_after(answer.piece_interval, receive):
+        if answer.piece_interval and not await _stays_connected(answer.piece_interval, receive):
             return False
     return True
 
@@ -81,7 +81,7 @@ class ChatCompletions:
         recorded = self._playback.record(msgspec.json.decode(raw), dict(http_request.headers))
         reply = self._playback.reply_to(recorded)
         latency = latency_of(reply, self._default_latency)
-        if latency and not await _is_there_after(latency, http_request.receive):
+        if latency and not await _stays_connected(latency, http_request.receive):
             return None
         answer = answer_to(Writer(request, recorded.number, self._model, int(time.time())), reply)
         if not await _send_beginning(answer, http_request.receive, send):
