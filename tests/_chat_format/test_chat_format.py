@@ -1,4 +1,4 @@
-"""Chat formats: what is read from the wire and from spans, and what is written to them."""
+"""Chat formats: reading and writing requests, replies and the messages of spans."""
 
 from __future__ import annotations
 
