@@ -6,7 +6,7 @@ By default the model is a small one on this machine, with no key and no network 
     python examples/label_reviews.py
     python examples/label_reviews.py --base-url https://api.openai.com/v1 --model gpt-4.1-mini
 
-Everything is kept in runs/label_reviews.db. Stop it in the middle, with Ctrl-C or by pulling the plug, and continue
+Everything is kept in runs/label_reviews.db. Stop it with Ctrl-C or by pulling the plug, and continue with
 
     python examples/label_reviews.py --resume
 """
