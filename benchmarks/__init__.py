@@ -1,1 +1,1 @@
-"""What rollouts cost, each figure beside a floor measured in the same run: ``python -m benchmarks``."""
+"""The cost of rollouts, each figure beside a floor measured in the same run: ``python -m benchmarks``."""

@@ -53,14 +53,14 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure what rollouts cost, each figure beside a floor taken in the same run.",
+        description="Measure the cost of rollouts, each figure beside a floor measured in the same run.",
     )
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that everything runs")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to check that everything runs")
     parser.add_argument(
         "--only", nargs="*", metavar="NAME", choices=SUBJECTS, default=list(SUBJECTS), help=" ".join(SUBJECTS)
     )
-    parser.add_argument("--breakdown", action="store_true", help="also say where the time of a no-op rollout goes")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to FILE")
+    parser.add_argument("--breakdown", action="store_true", help="also show where the time of a no-op rollout goes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all measurements to FILE")
     parser.add_argument(
         "--plot", type=_plot_path, metavar="FILE", help="also plot concurrency against throughput (.png, .svg)"
     )
@@ -75,7 +75,7 @@ def _plot_path(text: str) -> Path:
 
 
 def environment() -> dict[str, Any]:
-    """Say what the figures were measured on."""
+    """Return the versions and the machine that the figures were measured on."""
     return {
         "lightning_trio": lightning_trio.__version__,
         "python": platform.python_version(),
@@ -86,7 +86,7 @@ def environment() -> dict[str, Any]:
 
 
 def _load() -> float | None:
-    """How many programs wanted a processor during the last minute, None where the system does not say."""
+    """Return the load average of the last minute, None if the system has none."""
     try:
         return round(os.getloadavg()[0], 2)
     except (AttributeError, OSError):
@@ -94,10 +94,10 @@ def _load() -> float | None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run what was asked for; figures that fall short do not make it fail."""
+    """Run the requested benchmarks; a missed target is not a failure."""
     arguments = parse_arguments(argv)
     if arguments.plot is not None:
-        # A missing library should not come out only after minutes of measuring.
+        # A missing library is reported before minutes of measuring, not after.
         plot.load_pyplot()
     machine = environment()
     console = Console(width=None if sys.stdout.isatty() else 180)

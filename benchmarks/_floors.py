@@ -1,4 +1,4 @@
-"""The floors: the least that plain Trio and plain OpenTelemetry would take for the same work."""
+"""The floors: the same work in plain Trio and plain OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ._memory import resident_bytes
 
 
 def sdk_tracer() -> trace.Tracer:
-    """Give a tracer of a private OpenTelemetry SDK that records every span and keeps none."""
+    """Return a tracer of a private OpenTelemetry SDK that records every span and keeps none."""
     provider = TracerProvider(sampler=ALWAYS_ON, shutdown_on_exit=False)
-    # Without a processor the SDK hands out spans that record nothing.
+    # Without a processor the SDK makes spans that record nothing.
     provider.add_span_processor(SpanProcessor())
     return provider.get_tracer("benchmarks")
 
 
 async def run_limited(count: int, limit: int, fn: Callable[[trio.Semaphore], Awaitable[None]]) -> None:
-    """Run `count` tasks, at most `limit` at a time; `fn` gives the place back that was taken before its spawn."""
+    """Run `count` tasks, at most `limit` at a time; `fn` releases the place that was acquired before its spawn."""
     places = trio.Semaphore(limit)
     async with trio.open_nursery() as nursery:
         for _ in range(count):
@@ -39,7 +39,7 @@ async def task_with_two_spans(count: int, limit: int, timeout_seconds: float) ->
     tracer = sdk_tracer()
 
     async def task(places: trio.Semaphore) -> None:
-        # Nothing in it waits, as nothing in the no-op agent does; what counts is what the scope costs.
+        # Like the no-op agent, the block never waits; only the cost of the scope matters.
         with trio.CancelScope(deadline=trio.current_time() + timeout_seconds):  # noqa: ASYNC100
             root = tracer.start_span(
                 "invoke_agent agent",
@@ -69,7 +69,7 @@ async def sleepers(count: int, limit: int, seconds: float) -> None:
 
 
 async def bytes_per_waiting_task(count: int) -> float:
-    """Give the memory of one bare task that waits inside a cancel scope with a deadline."""
+    """Return the memory of one bare task that waits inside a cancel scope with a deadline."""
     waiting = 0
     peak = 0
     release = trio.Event()
@@ -91,7 +91,7 @@ async def bytes_per_waiting_task(count: int) -> float:
 
 
 async def hand_over(count: int) -> list[float]:
-    """Give the seconds of sending an item to a loop that spawns a task for it, until that task is done."""
+    """Return the seconds from sending an item to a loop that spawns a task for it until that task is done."""
     send, receive = trio.open_memory_channel[trio.Event](0)
     seconds: list[float] = []
 

@@ -1,4 +1,4 @@
-"""A figure, the floor it stands beside, and the target it is held against."""
+"""Figures, the floors beside them, and their targets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Target:
     of: Literal["figure", "ratio"] = "figure"
 
     def describe(self, unit: str) -> str:
-        """Say the target in words for a table."""
+        """Return the target as text for a table."""
         return f"≤ {self.limit:.2f}×" if self.of == "ratio" else f"≤ {format_figure(self.limit)} {unit}"
 
 
@@ -29,11 +29,12 @@ class Measurement:
     """One row of the table. Smaller figures are better; without a target it is for information.
 
     Args:
-        name: what was measured.
-        figure: what it came to, in `unit`.
-        floor: what the bare alternative came to in the same run, in the same unit.
-        target: what the issue asks for.
-        note: sizes, spread and what the floor is.
+        name: the subject of the measurement.
+        figure: the result, in `unit`.
+        unit: the unit of figure and floor.
+        floor: the result of the bare alternative in the same run.
+        target: the upper limit of the figure or ratio.
+        note: sizes, spread and a description of the floor.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Measurement:
 
     @property
     def ratio(self) -> float | None:
-        """How often the floor goes into the figure, None without a floor."""
+        """The figure divided by the floor, None without a floor."""
         return self.figure / self.floor if self.floor else None
 
     @property
@@ -57,7 +58,7 @@ class Measurement:
         return "ok" if held is not None and held <= self.target.limit else "short"
 
     def as_json(self) -> dict[str, Any]:
-        """Give everything as plain values."""
+        """Return everything as plain values."""
         return {**attrs.asdict(self), "ratio": self.ratio, "verdict": self.verdict}
 
 
@@ -70,7 +71,7 @@ class Layer:
 
 
 def format_figure(value: float) -> str:
-    """Write a number with three significant digits or all digits before the point.
+    """Return a number as text with three significant digits or all digits before the point.
 
     >>> [format_figure(value) for value in (0.01234, 1.2, 56.78, 12345.6, 0)]
     ['0.0123', '1.20', '56.8', '12,346', '0']
@@ -86,7 +87,7 @@ _COLOURS = {"ok": "green", "short": "bold red", "info": "dim"}
 
 
 def measurement_table(measurements: Sequence[Measurement]) -> Table:
-    """Lay measurements out as the one table of a run."""
+    """Return the table of a run's measurements."""
     table = Table("benchmark", box=box.MARKDOWN)
     for heading in ("figure", "floor", "ratio", "target"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -106,7 +107,7 @@ def measurement_table(measurements: Sequence[Measurement]) -> Table:
 
 
 def layer_table(layers: Sequence[Layer]) -> Table:
-    """Lay out where one rollout's time goes, with the sum."""
+    """Return the table of the layers of one rollout's time, with their sum."""
     whole = sum(layer.microseconds for layer in layers)
     table = Table("layer of one no-op rollout", box=box.MARKDOWN, show_footer=True)
     table.columns[0].footer = "whole"

@@ -17,7 +17,7 @@ _STATM = Path("/proc/self/statm")
 
 
 def resident_bytes() -> int:
-    """Give how much of this process is in memory now."""
+    """Return the resident memory of this process."""
     if _STATM.exists():
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     # Optional: only systems without /proc need it.

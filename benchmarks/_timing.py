@@ -1,4 +1,4 @@
-"""Timing several things fairly: in turn, in one run, each after a garbage collection."""
+"""Fair timing of several functions: in turn, in one run, each call after a garbage collection."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ import attrs
 
 @attrs.frozen
 class Times:
-    """Seconds of the repeats of one thing: of wall time, and of this process's own work where it was taken."""
+    """Seconds of the repeats of one function: of wall time, and of processor time if it was measured."""
 
     seconds: Sequence[float]
     processor_seconds: Sequence[float] = ()
 
     @property
     def median(self) -> float:
-        """The repeat in the middle."""
+        """The median wall time."""
         return statistics.median(self.seconds)
 
     @property
     def processor_median(self) -> float:
-        """The work of the repeat in the middle, which other programs lengthen less."""
+        """The median processor time, which other programs lengthen less."""
         return statistics.median(self.processor_seconds)
 
     @property
     def least(self) -> float:
-        """The quickest repeat, the one least disturbed by other programs."""
+        """The shortest wall time, the one least disturbed by other programs."""
         return min(self.seconds)
 
     def percentile(self, percent: int) -> float:
-        """The time that `percent` of the repeats do not exceed."""
+        """Return the time that `percent` of the repeats do not exceed."""
         return sorted(self.seconds)[max(0, -(-len(self.seconds) * percent // 100) - 1)]
 
 
 def time_once(fn: Callable[..., object], *args: Any) -> float:
-    """Call `fn` after a garbage collection and give the seconds it took."""
+    """Call `fn` after a garbage collection and return the seconds it took."""
     gc.collect()
     started = perf_counter()
     fn(*args)
@@ -47,7 +47,7 @@ def time_once(fn: Callable[..., object], *args: Any) -> float:
 
 
 def interleave(rounds: int, *fns: Callable[[], object]) -> list[Times]:
-    """Call each of `fns` once a round, so that a busy machine slows all of them, and give the times of each."""
+    """Call each of `fns` once per round, so that a busy machine slows all of them, and return the times of each."""
     wall: list[list[float]] = [[] for _ in fns]
     work: list[list[float]] = [[] for _ in fns]
     for _ in range(rounds):

@@ -1,7 +1,7 @@
-"""Where every microsecond of a no-op rollout goes.
+"""The microseconds of a no-op rollout, layer by layer.
 
-Each layer is run by itself, a batch at a time with the garbage collector off; what is left of a whole `Runner.fit`
-without collector is the engine's own loops, and what the collector adds is its own line. All is processor time, which
+Each layer is run by itself, a batch at a time with the garbage collector off. The rest of a whole `Runner.fit` without
+collector is the engine's own loops; the time that the collector adds is a separate line. All is processor time, which
 other programs disturb least.
 """
 
@@ -51,7 +51,7 @@ async def _release(places: trio.Semaphore) -> None:
 
 
 async def _round(count: int, laps: Laps) -> None:
-    """Take `count` rollouts through every layer, one layer after the other."""
+    """Run `count` rollouts through every layer, one layer after the other."""
     store = agl.InMemoryLightningStore()
     config = agl.RolloutConfig(timeout_seconds=TIMEOUT_SECONDS)
     with laps.lap("Trio: a slot, spawn and end of the task"):
@@ -71,12 +71,12 @@ async def _round(count: int, laps: Laps) -> None:
     with laps.lap("store: commit"):
         for start in range(0, count, _BATCH):
             await store.finish(outcomes[start : start + _BATCH])
-    with laps.lap("store: look whether the rollouts have finished"):
+    with laps.lap("store: check whether the rollouts have finished"):
         await store.wait_finished(ids)
 
 
 def _record_all(claimed: Sequence[agl.AttemptedRollout], laps: Laps) -> list[AttemptOutcome]:
-    """Take claimed rollouts through the layers that need no `await`."""
+    """Run claimed rollouts through the layers that need no `await`."""
     tracer = agl.Tracer()
     with laps.lap("recorder: trace and root ids"):
         recorders = [AttemptRecorder(tracer, rollout, {}, "agent", None) for rollout in claimed]
@@ -122,7 +122,7 @@ def _run_without_collector(count: int) -> None:
 
 
 def measure_layers(quick: bool) -> list[Layer]:
-    """Give the layers, dearest first, then the rest; their sum is the cost of a whole no-op rollout."""
+    """Return the layers, most expensive first, then the rest; their sum is the cost of a whole no-op rollout."""
     count, rounds, whole_count, whole_rounds = (500, 3, 2_000, 3) if quick else (2_000, 15, 20_000, 5)
     laps = Laps()
     run_noop(whole_count // 10)

@@ -1,8 +1,7 @@
-"""What a rollout costs more from outside Trio.
+"""The additional cost of a rollout from outside Trio.
 
-Measured: `step` of an agent that does nothing, awaited on an asyncio loop or called in a blocking thread, through a
-Trio thread; the figure is what it takes longer than the same `runner.step` inside Trio, the floor. Then 500 steps at
-once.
+Measured: `step` of a no-op agent, awaited on an asyncio loop or called in a blocking thread, through a Trio thread;
+the figure is the difference to the same `runner.step` inside Trio, the floor. Then 500 steps at once.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ async def agent(task: int) -> float:
 
 
 async def steps_inside(count: int) -> list[float]:
-    """Give the seconds of each of `count` steps inside Trio."""
+    """Return the seconds of each of `count` steps inside Trio."""
     seconds: list[float] = []
     async with agl.Runner(agent) as runner:
         for number in range(count):
@@ -38,7 +37,7 @@ async def steps_inside(count: int) -> list[float]:
 
 
 async def steps_from_asyncio(count: int) -> list[float]:
-    """Give the seconds of each of `count` steps awaited on an asyncio loop."""
+    """Return the seconds of each of `count` steps awaited on an asyncio loop."""
     seconds: list[float] = []
     async with embed.open_asyncio(agl.Runner(agent)) as r:
         for number in range(count):
@@ -49,7 +48,7 @@ async def steps_from_asyncio(count: int) -> list[float]:
 
 
 def steps_blocking(count: int) -> list[float]:
-    """Give the seconds of each of `count` blocking steps."""
+    """Return the seconds of each of `count` blocking steps."""
     seconds: list[float] = []
     with embed.open_blocking(agl.Runner(agent)) as r:
         for number in range(count):
@@ -60,7 +59,7 @@ def steps_blocking(count: int) -> list[float]:
 
 
 async def burst_inside() -> float:
-    """Give the seconds that `AT_ONCE` steps at once take inside Trio."""
+    """Return the seconds that `AT_ONCE` steps at once take inside Trio."""
     async with agl.Runner(agent, max_concurrency=AT_ONCE) as runner:
         started = perf_counter()
         async with trio.open_nursery() as nursery:
@@ -70,7 +69,7 @@ async def burst_inside() -> float:
 
 
 async def burst_from_asyncio() -> float:
-    """Give the seconds that `AT_ONCE` steps at once take, awaited on an asyncio loop."""
+    """Return the seconds that `AT_ONCE` steps at once take, awaited on an asyncio loop."""
     async with embed.open_asyncio(agl.Runner(agent, max_concurrency=AT_ONCE)) as r:
         started = perf_counter()
         done = await asyncio.gather(*(r.step(number) for number in range(AT_ONCE)))

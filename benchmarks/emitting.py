@@ -1,4 +1,4 @@
-"""What one call of an emitter costs inside a rollout.
+"""The cost of one call of an emitter inside a rollout.
 
 Measured: microseconds a call, in a native agent. Floor: starting and ending one span of the OpenTelemetry SDK with two
 attributes below a current one. For information: there is no target.
@@ -46,7 +46,7 @@ def _sdk_span(tracer: trace.Tracer) -> Callable[[], None]:
 
 
 async def seconds_per_call(calls: Mapping[str, Callable[[], None]], count: int, rounds: int) -> dict[str, Times]:
-    """Call each of `calls` `count` times in each of `rounds` rollouts and give the seconds of one call."""
+    """Call each of `calls` `count` times in each of `rounds` rollouts and return the seconds of one call."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
 
     async def agent(task: int) -> None:

@@ -1,8 +1,8 @@
-"""What importing and installing lightning_trio brings along.
+"""The cost of importing and installing lightning_trio.
 
 Measured: seconds inside a new interpreter of ``import lightning_trio``, which loads nothing yet, and of the names that
-a program with one agent and a runner uses, against ``import trio`` alone; modules these names load from distributions
-that are no core dependency; and how many distributions the core dependencies install.
+a program with one agent and a runner uses, against ``import trio`` alone; modules that these names load from
+distributions that are not core dependencies; and the number of distributions that the core dependencies install.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def run_afresh(code: str) -> tuple[float, set[str]]:
 
 
 def core_distributions() -> set[str]:
-    """Give what a plain installation consists of: the project and all that its requirements need here."""
-    # Optional: it comes with pytest and with matplotlib, and the core does not need it.
+    """Return the distributions of a plain installation: the project and all its requirements on this platform."""
+    # Optional: it comes with pytest and matplotlib, and the core does not need it.
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
@@ -61,7 +61,7 @@ def core_distributions() -> set[str]:
 
 
 def foreign_modules(loaded: set[str], core: set[str]) -> set[str]:
-    """Name the loaded top-level packages that belong to distributions outside `core`."""
+    """Return the names of loaded top-level packages that belong to distributions outside `core`."""
     owners = metadata.packages_distributions()
     return {
         name
@@ -92,7 +92,7 @@ def _measure_distributions(loaded: set[str]) -> list[Measurement]:
     try:
         core = core_distributions()
     except metadata.PackageNotFoundError:
-        # Run from the sources without an installation: there is nothing to count.
+        # Run from the sources without an installation, which has nothing to count.
         return []
     foreign = foreign_modules(loaded, core)
     lazy = sorted({"httpx", "jinja2", "msgspec", "rich", "opentelemetry.sdk"} - loaded)

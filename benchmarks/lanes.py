@@ -1,8 +1,8 @@
-"""What it costs to run an agent somewhere else than in Trio: on an asyncio loop, in a thread, in a process.
+"""The cost of running an agent outside Trio: on an asyncio loop, in a thread, in a worker process.
 
-Measured: wall time of many asyncio agents that sleep, and how long Trio's own loop stands still meanwhile; what a
-no-op agent costs more there than natively; how close blocking agents come to the time they block; what a warm worker
-process adds, and how soon there is another worker after one was killed.
+Measured: wall time of many sleeping asyncio agents, and the longest stall of Trio's own loop meanwhile; the additional
+cost of a no-op agent there; the time of blocking agents compared with the time they block; the time that a warm worker
+process adds, and the time until a killed one is replaced.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def blocker(task: int) -> None:
 
 @agl.rollout(runs_in="process")
 def process_noop(task: object) -> None:
-    """Do nothing in a worker process, or burn its processor until it is killed."""
+    """Do nothing in a worker process, or keep it busy until it is killed."""
     while task:
         pass
 
@@ -65,7 +65,7 @@ def run_all(agent: Any, count: int, concurrency: int) -> None:
 
 
 def gather_in_side_thread(count: int) -> None:
-    """Sleep as often in plain asyncio, in a side thread of a Trio program."""
+    """Sleep as many times in plain asyncio, in a side thread of a Trio program."""
 
     async def gather() -> None:
         await asyncio.gather(*(asyncio.sleep(SLEEP_SECONDS) for _ in range(count)))
@@ -77,7 +77,7 @@ def gather_in_side_thread(count: int) -> None:
 
 
 async def worst_stall(fn: Callable[[], Awaitable[object]]) -> float:
-    """Give the longest time in seconds that Trio's loop stood still while `fn` ran."""
+    """Return the longest stall of Trio's loop in seconds while `fn` ran."""
     worst = 0.0
     interval = 0.002
 
@@ -158,7 +158,7 @@ def measure_threads(quick: bool) -> list[Measurement]:
 
 
 async def time_each(count: int, fn: Callable[[], Awaitable[object]]) -> float:
-    """Give the median seconds of `count` calls, one after the other."""
+    """Return the median seconds of `count` calls, one after the other."""
     times: list[float] = []
     for _ in range(count):
         begin = time.perf_counter()
@@ -168,7 +168,7 @@ async def time_each(count: int, fn: Callable[[], Awaitable[object]]) -> float:
 
 
 async def measure_warm_calls(count: int, rounds: int) -> tuple[float, float]:
-    """Give the seconds that a warm worker adds to a step, and those of a bare call of a worker."""
+    """Return the seconds that a warm worker process adds to a step, and those of a bare call of one."""
     import trio_parallel  # type: ignore[import-untyped]  # optional: the extra `process`
 
     added: list[float] = []
@@ -189,7 +189,7 @@ async def measure_warm_calls(count: int, rounds: int) -> tuple[float, float]:
 
 
 async def measure_respawn(rounds: int) -> tuple[float, float]:
-    """Give the seconds to the end of a step after its worker was killed, and to a bare worker's first answer."""
+    """Return the seconds of a step after a kill of its worker process, and of a bare worker process's first answer."""
     import trio_parallel  # optional: the extra `process`
 
     ours: list[float] = []

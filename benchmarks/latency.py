@@ -1,7 +1,8 @@
-"""How long one rollout takes from the queue of an idle runner.
+"""The latency of one rollout in the queue of an idle runner.
 
-Measured: enqueueing one rollout into the store that `Runner.serve` works off, until `wait_for_rollouts` gives it back,
-one after another. Floor: sending an item over a Trio channel to a loop that spawns a task for it, until it is done.
+Measured: the time from enqueueing a rollout into the store of an idle `Runner.serve` until `wait_for_rollouts` returns
+it, one rollout after another. Floor: the time from sending an item over a Trio channel to a loop that spawns a task
+for it until the task is done.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ async def agent(task: int) -> float:
 
 
 async def enqueue_to_done(count: int) -> list[float]:
-    """Give the seconds of each of `count` rollouts."""
+    """Return the seconds of each of `count` rollouts."""
     store = agl.InMemoryLightningStore()
     seconds: list[float] = []
     async with agl.Runner(agent, store=store) as runner, trio.open_nursery() as nursery:
@@ -39,7 +40,7 @@ async def enqueue_to_done(count: int) -> list[float]:
 
 
 def measure(quick: bool) -> list[Measurement]:
-    """Report the median and the 99th percentile."""
+    """Measure the median and the 99th percentile."""
     count = 200 if quick else 2_000
     trio.run(enqueue_to_done, 50)
     ours = Times(trio.run(enqueue_to_done, count))

@@ -1,8 +1,8 @@
-"""What rollouts take in memory, in processes of their own.
+"""The memory of rollouts, measured in separate processes.
 
 Measured: resident memory of a rollout in flight (all of them wait in their agent at once; queue entry, attempt, spans
 and task included), against a bare Trio task that waits inside a cancel scope with a deadline. And the growth of a
-process through a long stream into a store that keeps a stated number of finished rollouts, after it has filled.
+process during a long stream into a store that keeps a fixed number of finished rollouts, once it is full.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STREAM_MARKS = (0.2, 0.6, 1.0)
 
 
 def bytes_per_rollout_in_flight(count: int) -> float:
-    """Start `count` rollouts that wait until all of them do, and give the memory of one."""
+    """Start `count` rollouts that wait until all of them do, and return the memory of one."""
     config = agl.RolloutConfig(timeout_seconds=600)
     in_flight = 0
     peak = 0
@@ -70,7 +70,7 @@ async def _stream(count: int, retain: int) -> list[int]:
 
 
 def resident_while_streaming(count: int, retain: int) -> list[int]:
-    """Stream `count` rollouts and give the memory of the process at each of `STREAM_MARKS`."""
+    """Stream `count` rollouts and return the memory of the process at each of `STREAM_MARKS`."""
     return trio.run(_stream, count, retain)
 
 
@@ -92,7 +92,7 @@ def measure_in_flight(quick: bool) -> list[Measurement]:
 
 
 def measure_stream(quick: bool) -> list[Measurement]:
-    """Report the growth from the first mark to the last."""
+    """Measure the growth from the first mark to the last."""
     count, retain = (10_000, 1_000) if quick else (200_000, 10_000)
     resident = in_fresh_process(resident_while_streaming, count, retain)
     shares = ", ".join(f"{share:.0%}".replace("%", " %") for share in STREAM_MARKS)

@@ -1,4 +1,4 @@
-"""What a rollout costs when the agent does nothing.
+"""The cost of a rollout whose agent does nothing.
 
 Measured: an async agent that returns 1.0, through `Runner.fit` on a store in memory, with root and reward span, a
 deadline and the committed result. Floor: a bare Trio task with a deadline that makes the same two spans with the
@@ -22,7 +22,7 @@ TIMEOUT_SECONDS = 60.0
 
 
 async def agent(task: int) -> float:
-    """Do nothing and be rewarded for it."""
+    """Do nothing and return a reward."""
     return 1.0
 
 

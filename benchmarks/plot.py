@@ -28,12 +28,12 @@ class Point:
 
     @property
     def ideal(self) -> float:
-        """What would come if nothing but the sleep took time."""
+        """The throughput if only the sleep took time."""
         return self.concurrency / SLEEP_SECONDS
 
     @property
     def efficiency(self) -> float:
-        """The share of the ideal that is reached."""
+        """The achieved share of the ideal."""
         return self.throughput / self.ideal
 
 
@@ -55,7 +55,7 @@ def load_pyplot() -> Any:
     """Import matplotlib for drawing into files.
 
     Raises:
-        SystemExit: it is not installed; the message says how to get it.
+        SystemExit: it is not installed; the message shows how to install it.
     """
     try:
         import matplotlib as mpl

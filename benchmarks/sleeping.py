@@ -1,4 +1,4 @@
-"""How close concurrent rollouts come to the time they sleep.
+"""The wall time of concurrent rollouts compared with the time they sleep.
 
 Measured: wall time of rollouts that sleep 0.1 s and emit three spans. Floor: bare Trio tasks that sleep as long
 under the same limit. Ideal: rollouts ÷ concurrency × 0.1 s; the target is 1/0.85 of it.
@@ -21,7 +21,7 @@ EFFICIENCY = 0.85
 
 
 async def agent(task: int) -> float:
-    """Sleep and emit three spans; the reward returned is a fourth."""
+    """Sleep and emit three spans; the returned reward is a fourth."""
     agl.emit_message("asleep")
     await trio.sleep(SLEEP_SECONDS)
     agl.emit_annotation({"task": task})

@@ -1,11 +1,11 @@
-"""What keeping everything in a SQLite file costs.
+"""The cost of keeping everything in a SQLite file.
 
 - No-op rollouts through `Runner.fit` on a `SqliteLightningStore` with ``synchronous="full"``, concurrency 1,000, beside
-  the same on the store in memory. Floor: bare `sqlite3`, one row a rollout and one an attempt with the text of two
-  spans, a commit each hundred rollouts.
+  the same on the store in memory. Floor: bare `sqlite3`, one row per rollout and one per attempt with the text of two
+  spans, a commit every hundred rollouts.
 - Single spans from 128 tasks, each waiting for its span's commit.
 - Claims of batches by 8 processes on one file, each rollout exactly once.
-- Growth: rollouts in one file, the cost of the last 10,000 beside that of the first, and memory.
+- Growth: rollouts in one file, the cost of the last 10,000 beside that of the first 10,000, and memory.
 
 For the growth to a million rollouts run ``python -m benchmarks.stores 1000000``.
 """
@@ -36,7 +36,7 @@ SPANNING_TASKS = 128
 CLAIMING_PROCESSES = 8
 CLAIMED_AT_ONCE = 64
 STRETCH = 10_000
-"""How many rollouts a stretch of growth has."""
+"""The number of rollouts in one stretch of growth."""
 
 
 def run_noop(count: int, open_store: Callable[[], agl.LightningStore]) -> None:
@@ -48,13 +48,13 @@ def run_noop(count: int, open_store: Callable[[], agl.LightningStore]) -> None:
 
 
 def run_noop_in_file(count: int) -> None:
-    """Run them on a file that is new."""
+    """Run them on a new file."""
     with tempfile.TemporaryDirectory() as folder:
         run_noop(count, partial(agl.SqliteLightningStore, f"{folder}/run.db"))
 
 
 def run_bare_sqlite(count: int) -> None:
-    """Insert as many rows of about the same size, with a commit each hundred rollouts."""
+    """Insert as many rows of about the same size, with a commit every hundred rollouts."""
     spans = '[[1,"' + "a" * 32 + '","' + "b" * 16 + '",null,"invoke_agent","OK",{"a":1},1.5,2.5]' * 2 + "]"
     with tempfile.TemporaryDirectory() as folder:
         connection = sqlite3.connect(f"{folder}/bare.db", isolation_level=None)
@@ -102,7 +102,7 @@ def measure_rollouts(quick: bool) -> list[Measurement]:
             "µs",
             bare.median / count * 1e6,
             Target(1e6 / 8_000),
-            f"{note}; floor: bare sqlite3, two rows, a commit each hundred",
+            f"{note}; floor: bare sqlite3, two rows, a commit every hundred",
         ),
     ]
 
@@ -140,7 +140,7 @@ def _span(rollout: agl.AttemptedRollout) -> agl.Span:
 
 
 def measure_spans(quick: bool) -> list[Measurement]:
-    """Take the median of several files."""
+    """Measure the median over several files."""
     each, rounds = (10, 3) if quick else (200, 5)
     rates: list[float] = []
     for _ in range(rounds):
@@ -162,7 +162,7 @@ def measure_spans(quick: bool) -> list[Measurement]:
 
 
 class _Claims(NamedTuple):
-    """What one process claimed, and between which times."""
+    """The claims of one process, and the times of the first and the last."""
 
     rollout_ids: list[str]
     began: float
@@ -170,7 +170,7 @@ class _Claims(NamedTuple):
 
 
 def claim_all(path: str, name: str, ready: Queue[None], go: Event, done: Queue[_Claims]) -> None:
-    """Claim until nothing is left; run in a process of its own."""
+    """Claim until nothing is left; runs in a separate process."""
 
     async def main() -> _Claims:
         claimed: list[str] = []
@@ -192,7 +192,7 @@ async def _fill(path: str, count: int) -> None:
 
 
 def measure_claims(quick: bool) -> list[Measurement]:
-    """Let processes begin together, and take the time from the first claim to the last."""
+    """Start several processes together and measure the time from the first claim to the last."""
     count = 4_000 if quick else 40_000
     context = multiprocessing.get_context("spawn")
     ready: Queue[None] = context.Queue()
@@ -239,7 +239,7 @@ class _Growth(NamedTuple):
 
 
 def grow(count: int) -> _Growth:
-    """Run `count` rollouts in one fit and note how each stretch went."""
+    """Run `count` rollouts in one fit and record the time and memory of each stretch."""
     ended: list[float] = []
     memory: list[int] = []
     done = 0
@@ -263,7 +263,7 @@ def grow(count: int) -> _Growth:
 
 
 def measure_growth(quick: bool, count: int | None = None) -> list[Measurement]:
-    """Compare the last tenth of the stretches with the first, in a process of its own."""
+    """Compare the last tenth of the stretches with the first stretch, in a separate process."""
     count = count or (2 * STRETCH if quick else 10 * STRETCH)
     growth = in_fresh_process(grow, count)
     tail = max(1, len(growth.stretches) // 10)
@@ -290,7 +290,7 @@ def measure_growth(quick: bool, count: int | None = None) -> list[Measurement]:
 
 
 def measure(quick: bool) -> list[Measurement]:
-    """Measure all of it."""
+    """Measure everything."""
     return [*measure_rollouts(quick), *measure_spans(quick), *measure_claims(quick), *measure_growth(quick)]
 
 

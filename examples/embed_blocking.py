@@ -1,4 +1,4 @@
-"""A plain script, without async anywhere, that runs rollouts one by one and many at a time.
+"""A synchronous script that runs one rollout, then many at a time.
 
 python examples/embed_blocking.py
 python examples/embed_blocking.py --seconds 1 --limit 50
@@ -21,11 +21,11 @@ BAD = {"not", "never", "bad", "broke", "worst", "poor", "refund", "disappointed"
 
 
 def main(seconds: float, limit: int | None) -> None:
-    """Label reviews, first one, then all."""
+    """Label one review, then all."""
 
     @agl.rollout
     def label_review(task: dict[str, str]) -> float:
-        # Blocks a thread, as a model's blocking client would.
+        # Blocks a thread, like a model's blocking client.
         time.sleep(seconds)
         label = "negative" if BAD & set(task["text"].lower().strip(".!").split()) else "positive"
         agl.emit_message(label)

@@ -29,20 +29,20 @@ GOOD = {"wonderful", "good", "great", "happy", "love", "perfect"}
 
 
 class Review(BaseModel):
-    """What is to be labelled."""
+    """The text to label."""
 
     text: str
 
 
 class Label(BaseModel):
-    """The answer, and the rollout to look up how it came about."""
+    """The answer, and the id of the rollout whose trace explains it."""
 
     label: str
     rollout_id: str
 
 
 def make_runner(seconds: float) -> agl.Runner:
-    """Make a runner of an agent that thinks for some seconds, where yours would ask a model."""
+    """Make a runner of an agent that sleeps for some seconds, where yours would ask a model."""
 
     @agl.rollout
     async def label_review(text: str) -> float:
@@ -73,7 +73,7 @@ def make_app(runner: agl.Runner) -> FastAPI:
         except ValueError as error:
             raise HTTPException(422, str(error)) from error
         except (asyncio.CancelledError, agl.RunnerClosed):
-            # The client has gone, or uvicorn's grace period is over: the rollout is recorded as cancelled.
+            # The client has disconnected, or uvicorn's grace period is over: the rollout is recorded as cancelled.
             raise HTTPException(503, "cancelled") from None
         return Label(label="positive" if done.final_reward else "negative", rollout_id=done.rollout.rollout_id)
 
@@ -85,29 +85,29 @@ def make_app(runner: agl.Runner) -> FastAPI:
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Await the work, and cancel it when the client goes away: uvicorn says so, but lets the handler run on."""
+    """Await the work, and cancel it when the client disconnects: uvicorn reports it, but does not stop the handler."""
 
-    async def wait_gone() -> None:
+    async def wait_disconnected() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    working, gone = asyncio.create_task(work), asyncio.create_task(wait_gone())
+    working, disconnected = asyncio.create_task(work), asyncio.create_task(wait_disconnected())
     try:
-        await asyncio.wait([working, gone], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([working, disconnected], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        gone.cancel()
+        disconnected.cancel()
         if not working.done():
             working.cancel()
-            # This ends when the rollout is recorded.
+            # Returns when the rollout is recorded.
             await asyncio.wait([working])
     return working.result()
 
 
 def main() -> None:
-    """Serve until Ctrl-C or SIGTERM; requests that still run then have a second to end."""
+    """Serve until Ctrl-C or SIGTERM, after which running requests have a second to end."""
     parser = argparse.ArgumentParser(description="Label reviews over HTTP, a rollout for each request.")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--seconds", type=float, default=0.1, help="how long the agent thinks (default 0.1)")
+    parser.add_argument("--seconds", type=float, default=0.1, help="how long the agent sleeps (default 0.1)")
     arguments = parser.parse_args()
     app = make_app(make_runner(arguments.seconds))
     uvicorn.run(app, port=arguments.port, timeout_graceful_shutdown=1, access_log=False)

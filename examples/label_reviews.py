@@ -1,12 +1,12 @@
-"""Label product reviews with a language model under several prompts, and see which prompt earns most.
+"""Label product reviews with a language model under several prompts, and find the prompt with the highest mean reward.
 
 By default the model is a small one on this machine, with no key and no network (the extra ``local``); --base-url and
---model, or OPENAI_BASE_URL, OPENAI_MODEL and OPENAI_API_KEY, take any OpenAI-compatible server instead.
+--model, or OPENAI_BASE_URL, OPENAI_MODEL and OPENAI_API_KEY, select any OpenAI-compatible server instead.
 
     python examples/label_reviews.py
     python examples/label_reviews.py --base-url https://api.openai.com/v1 --model gpt-4.1-mini
 
-Everything is kept in runs/label_reviews.db. Stop it in the middle, with Ctrl-C or by pulling the plug, and go on with
+Everything is kept in runs/label_reviews.db. Stop it with Ctrl-C or by pulling the plug, and continue with
 
     python examples/label_reviews.py --resume
 """
@@ -64,17 +64,17 @@ def read_reviews(split: str) -> list[Review]:
 
 
 def as_label(answer: str) -> str:
-    """Take the first word of an answer, in lower case and without punctuation."""
+    """Return the first word of an answer, in lower case and without punctuation."""
     words = answer.split()
     return words[0].strip(".,:;!\"'*").lower() if words else ""
 
 
 def make_agent(client: openai.AsyncOpenAI) -> agl.LitAgent[Review]:
-    """Make the agent; all its rollouts share one client and its connections."""
+    """Make the agent, whose rollouts share one client and its connections."""
 
     @agl.rollout(config=agl.RolloutConfig(timeout_seconds=120, max_attempts=2, retry_condition=["timeout"]))
     async def label_review(task: Review, prompt_template: agl.PromptTemplate, llm: agl.LLM) -> float:
-        """Ask for the label; 1.0 if it is exactly right."""
+        """Ask for the label and return 1.0 if it is exactly right, else 0.0."""
         answer = await client.chat.completions.create(
             model=llm.model,
             messages=[{"role": "user", "content": prompt_template.format(review=task["text"])}],
@@ -90,7 +90,7 @@ def make_agent(client: openai.AsyncOpenAI) -> agl.LitAgent[Review]:
 
 @asynccontextmanager
 async def open_llm(arguments: argparse.Namespace) -> AsyncGenerator[agl.LLM]:
-    """Give the model to ask: a server's, or the one on this machine."""
+    """Open the model: a server's, or the one on this machine."""
     if arguments.base_url:
         yield agl.LLM(endpoint=arguments.base_url, model=arguments.model, api_key_env="OPENAI_API_KEY")
     else:
@@ -100,7 +100,7 @@ async def open_llm(arguments: argparse.Namespace) -> AsyncGenerator[agl.LLM]:
 
 
 async def main(arguments: argparse.Namespace) -> None:
-    """Run every prompt over the reviews and show what it earned."""
+    """Run every prompt over the reviews and print its rewards."""
     train, val = read_reviews("train")[: arguments.limit], read_reviews("val")[: arguments.limit]
     print(f"{len(train)} reviews to choose a prompt on, {len(val)} held out")
     async with (
@@ -130,7 +130,7 @@ async def main(arguments: argparse.Namespace) -> None:
 
 
 async def show(name: str, result: agl.FitResult, store: agl.LightningStore) -> None:
-    """Print what a prompt earned, why rollouts failed if some did, and one trace."""
+    """Print a prompt's mean rewards, the first error if rollouts failed, and one trace."""
     rate = sum(result.counts.values()) / result.duration
     rewards = {split: "none" if mean is None else f"{mean:.2f}" for split, mean in result.mean_reward.items()}
     print(
@@ -149,7 +149,7 @@ async def show(name: str, result: agl.FitResult, store: agl.LightningStore) -> N
 
 
 def positive(text: str) -> int:
-    """Read a number from 1."""
+    """Return a positive number from the command line."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")
@@ -161,10 +161,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Label product reviews under several prompts.")
     parser.add_argument("--base-url", default=os.environ.get("OPENAI_BASE_URL"), help="an OpenAI-compatible server")
     parser.add_argument("--model", default=os.environ.get("OPENAI_MODEL", "gpt-4.1-mini"))
-    parser.add_argument("--concurrency", type=positive, default=8, help="how many at a time (default 8)")
+    parser.add_argument("--concurrency", type=positive, default=8, help="rollouts at a time (default 8)")
     parser.add_argument("--store", type=Path, default=Path("runs/label_reviews.db"), help="where the runs are kept")
-    parser.add_argument("--resume", action="store_true", help="go on with runs that were cut off")
-    parser.add_argument("--limit", type=positive, default=None, help="use only so many reviews of each split")
+    parser.add_argument("--resume", action="store_true", help="resume interrupted runs")
+    parser.add_argument("--limit", type=positive, default=None, help="the most reviews to use of each split")
     return parser.parse_args(argv)
 
 

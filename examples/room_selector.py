@@ -1,11 +1,11 @@
 """Choose meeting rooms with tool calls against a real calendar: the agent of the "Writing Agents" tutorial.
 
 The calendar is an SQLite database that this program makes: rooms with seats, equipment and step-free access, and
-bookings. Each task asks for a room at a time; exactly one room is best (free, fits, has what is needed, and of those
-the smallest), and only that one is worth a reward of 1.0.
+bookings. Each task asks for a room at a given time; exactly one room is best (the smallest that is free, has enough
+seats and everything that is needed), and only that one is worth a reward of 1.0.
 
-Without a server, the model is SIMULATED: a script that calls the tool like a model would and then follows the
-prompt to the letter, so that a better prompt earns more. With --base-url (or OPENAI_BASE_URL) a real model answers.
+Without a server, the model is SIMULATED: a script that calls the tool as a model would and then follows the prompt to
+the letter, so that a better prompt gets a higher reward. With --base-url (or OPENAI_BASE_URL) a real model answers.
 
     python examples/room_selector.py
     python examples/room_selector.py --base-url https://api.openai.com/v1 --model gpt-4.1-mini
@@ -77,13 +77,13 @@ def make_calendar(path: Path, rng: random.Random) -> None:
 
 
 def minutes(time: str) -> int:
-    """Turn ``"14:30"`` into minutes since midnight."""
+    """Return ``"14:30"`` as minutes since midnight."""
     hours, _, rest = time.partition(":")
     return int(hours) * 60 + int(rest)
 
 
 def rooms_and_availability(calendar: str, date: str, time: str, duration_minutes: int) -> list[dict[str, Any]]:
-    """List all rooms and whether each is free for that long."""
+    """Return all rooms and whether each is free for the whole time."""
     start = minutes(time)
     db = sqlite3.connect(calendar)
     try:
@@ -157,12 +157,12 @@ TOOL: Any = {
 
 @agl.operation
 def get_rooms_and_availability(calendar: str, date: str, time: str, duration_minutes: int) -> str:
-    """Answer the model's tool call; `operation` records it as a step."""
+    """Return the answer to the model's tool call; `operation` records it as a step."""
     return json.dumps(rooms_and_availability(calendar, date, time, duration_minutes))
 
 
 def as_request(task: RoomTask) -> str:
-    """Put a task into words."""
+    """Return a task as text."""
     needs = ", ".join(task["needs"]) or "nothing special"
     access = "step-free access" if task["step_free"] else "no step-free access needed"
     return (
@@ -173,9 +173,9 @@ def as_request(task: RoomTask) -> str:
 
 @agl.rollout(config=agl.RolloutConfig(timeout_seconds=120))
 def room_selector(task: RoomTask, prompt_template: agl.PromptTemplate, llm: agl.LLM) -> float:
-    """Let the model call the tool until it names a room; 1.0 for the best one.
+    """Ask the model, answering its tool calls, until it names a room; return 1.0 for the best one.
 
-    A plain function with the blocking client: it runs in a worker thread of its own.
+    A plain function with a blocking client, which runs in a worker thread of its own.
     """
     messages: list[Any] = [{"role": "user", "content": prompt_template.format(request=as_request(task))}]
     with openai.OpenAI(base_url=llm.endpoint, api_key=llm.api_key or "none", max_retries=2) as client:
@@ -201,7 +201,7 @@ REQUEST = re.compile(r"On (\S+) at (\S+) for (\d+) minutes, (\d+) people, needs:
 
 
 def simulated_model(body: Mapping[str, Any]) -> Reply:
-    """Call the tool, then do what the prompt says and nothing it does not say."""
+    """Call the tool, then follow the prompt to the letter."""
     prompt = body["messages"][0]["content"]
     found = REQUEST.search(prompt)
     if found is None:
@@ -226,7 +226,7 @@ def simulated_model(body: Mapping[str, Any]) -> Reply:
 
 
 async def main(arguments: argparse.Namespace) -> None:
-    """Run every prompt over the same tasks and show what it earned."""
+    """Run every prompt over the same tasks and print its rewards."""
     rng = random.Random(arguments.seed)
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -263,7 +263,7 @@ async def main(arguments: argparse.Namespace) -> None:
 
 
 def positive(text: str) -> int:
-    """Read a number from 1."""
+    """Return a positive number from the command line."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")
@@ -275,9 +275,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Choose meeting rooms with tool calls against an SQLite calendar.")
     parser.add_argument("--base-url", default=os.environ.get("OPENAI_BASE_URL"), help="an OpenAI-compatible server")
     parser.add_argument("--model", default=os.environ.get("OPENAI_MODEL", "gpt-4.1-mini"))
-    parser.add_argument("--tasks", type=positive, default=40, help="how many requests (default 40)")
-    parser.add_argument("--concurrency", type=positive, default=16, help="how many at a time (default 16)")
-    parser.add_argument("--seed", type=int, default=7, help="what the calendar and the tasks are made from")
+    parser.add_argument("--tasks", type=positive, default=40, help="the number of requests (default 40)")
+    parser.add_argument("--concurrency", type=positive, default=16, help="rollouts at a time (default 16)")
+    parser.add_argument("--seed", type=int, default=7, help="the seed of the calendar and the tasks (default 7)")
     return parser.parse_args(argv)
 
 

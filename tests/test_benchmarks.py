@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("benchmarks_on_path")
 
 @pytest.fixture
 def benchmarks_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let tests import `benchmarks`, which is no part of the installed package."""
+    """Make `benchmarks` importable, because it is not part of the installed package."""
     monkeypatch.syspath_prepend(Path(__file__).parents[1])
 
 

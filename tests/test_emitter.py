@@ -1,4 +1,4 @@
-"""Emitters: what each records, in a rollout and outside of one, and the readers of what they wrote."""
+"""Emitters: the spans that each records, in a rollout and outside of one, and the readers of these spans."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EMITTERS: dict[str, Callable[[], object]] = {
 
 
 async def run(agent: Callable[..., Any], **options: Any) -> agl.CompletedRollout:
-    """Run an agent once; a failure is data here."""
+    """Run an agent once and return its rollout, even if it failed."""
     async with agl.Runner(agent, **options) as runner, runner.stream(["task"]) as results:
         return await anext(results)
 
@@ -39,7 +39,7 @@ def below_root(done: agl.CompletedRollout) -> list[agl.Span]:
     return list(done.spans[1:])
 
 
-# What each emitter records.
+# The spans of each emitter.
 
 
 async def test_emit_reward_records_an_annotation_with_status_ok() -> None:
@@ -290,7 +290,7 @@ def test_messages_and_exceptions_without_propagation_need_no_rollout() -> None:
     agl.emit_exception(ValueError("bad"), propagate=False)
 
 
-# Where an agent may emit from.
+# The contexts from which an agent may emit.
 
 
 def all_emitters() -> None:
@@ -469,7 +469,7 @@ def operations(done: agl.CompletedRollout) -> list[agl.Span]:
 
 
 async def test_an_operation_at_module_level_records_arguments_defaults_and_result() -> None:
-    """Agent-lightning 0.3 needed an active tracer when the decorator ran, and kept that one for ever."""
+    """Agent-lightning 0.3 needed an active tracer when the decorator ran, and always used that one."""
 
     async def agent(task: str) -> None:
         assert add(1, 2, 3, 4, five=5) == 15
@@ -759,12 +759,12 @@ def set_output(op: agl.Operation) -> None:
 @pytest.mark.parametrize("note", [set_input, set_output])
 def test_input_and_output_outside_the_block_are_refused(note: Callable[[agl.Operation], None]) -> None:
     op = agl.operation(propagate=False)
-    with pytest.raises(RuntimeError, match="takes input and output inside its block"):
+    with pytest.raises(RuntimeError, match="are set inside its block"):
         note(op)
     with op:
         note(op)
 
-    with pytest.raises(RuntimeError, match="takes input and output inside its block"):
+    with pytest.raises(RuntimeError, match="are set inside its block"):
         note(op)
 
 
@@ -772,7 +772,7 @@ def test_an_operation_is_entered_once() -> None:
     with agl.operation(propagate=False) as op:
         pass
 
-    with pytest.raises(RuntimeError, match="entered before; make a new one"):
+    with pytest.raises(RuntimeError, match="already entered; make a new one"):
         op.__enter__()
 
 

@@ -91,7 +91,7 @@ BROAD_EXCEPTS = {
     "embed/_host.py TrioHost._run": _TO_ANOTHER_THREAD,
     "embed/_loop_stream.py LoopStream.__aenter__": _CLOSES,
     "embed/_loop_stream.py LoopStream._read": _TO_ANOTHER_THREAD,
-    "embed/_streaming.py read_task": _TO_ANOTHER_THREAD,
+    "embed/_outside_stream.py read_task": _TO_ANOTHER_THREAD,
     "lanes/_asyncio/_bridge.py AsyncioBridge._run": "the end of a thread: what killed its loop fails the calls in it",
     "lanes/_asyncio/_call.py AsyncioCall._run": _BECOMES_AN_OUTCOME,
     "lanes/_process/_pickling.py _find_culprit": "pickling runs users' code; a part that fails is the one looked for",
@@ -114,8 +114,8 @@ BROAD_EXCEPTS = {
     "store/_sqlite/_store.py SqliteLightningStore._prepare": "rolls back, and raises again",
     "testing/_check_store.py _run": "adds the name of the check, and raises again",
     "tracing/_export.py ExportQueue._export": "an exporter may be a user's; what it loses is counted",
-    "tracing/_otel.py RouteSpans.on_end": _STAYS_IN_A_LIBRARY,
-    "tracing/_otel.py RouteSpans.on_start": _STAYS_IN_A_LIBRARY,
+    "tracing/_otel.py SpanRouter.on_end": _STAYS_IN_A_LIBRARY,
+    "tracing/_otel.py SpanRouter.on_start": _STAYS_IN_A_LIBRARY,
 }
 """Where `Exception` or `BaseException` is caught, whether or not it is raised again, and why."""
 

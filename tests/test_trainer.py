@@ -1,4 +1,4 @@
-"""`Trainer`: Agent-lightning 0.3's synchronous face."""
+"""`Trainer`: Agent-lightning 0.3's synchronous interface."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def plain_double(task: float) -> float:
 
 
 class Store(InMemoryLightningStore):
-    """A store of one's own, importable by its path."""
+    """A custom store, importable by its path."""
 
 
 class Slow(Algorithm):
-    """An algorithm that is no `FastAlgorithm`."""
+    """An algorithm that is not a `FastAlgorithm`."""
 
     async def run(self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None) -> None:
         self.session.note(trainer=self.get_trainer())
@@ -150,7 +150,7 @@ def test_hooks_are_one_or_several(several: bool) -> None:
 
 
 def test_fit_works_inside_a_running_asyncio_loop() -> None:
-    """As in a notebook, whose cells run inside one; the loop goes on afterwards."""
+    """A notebook's cells run inside an event loop, which continues afterwards."""
 
     async def cell() -> agl.FitResult:
         result = Trainer().fit(plain_double, [1, 2])

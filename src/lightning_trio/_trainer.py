@@ -1,4 +1,4 @@
-"""The trainer: Agent-lightning 0.3's synchronous face over a runner."""
+"""The trainer: Agent-lightning 0.3's synchronous interface to a runner."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from .tracing import Tracer
 
 @public
 class Trainer:
-    """Put an algorithm, a store and a tracer together and run an agent with them, from plain code.
+    """Combine an algorithm, a store and a tracer and run an agent with them, from synchronous code.
 
-    Components may be given as an instance, a class, a factory without arguments, an import path
+    A component may be an instance, a class, a factory without arguments, an import path
     (``"package.module.Name"``), or a mapping with the path under ``"type"`` and keyword arguments.
 
     Args:
-        algorithm: what decides which rollouts to run; `Baseline` by default.
-        n_runners: how many rollouts to run at a time (a `Runner`'s `max_concurrency`).
-        max_rollouts: how many rollouts to start at most; the rest count as cancelled.
-        max_failures: how many rollouts may fail, or which share of them; see `Runner`.
-        grace_seconds: how long attempts may run on after a first Ctrl-C or SIGTERM; see `Runner`.
-        max_processes: how many worker processes an agent with ``runs_in="process"`` gets; see `Runner`.
-        initial_resources: what the agent is given, by name.
-        adapter: what the algorithm turns spans into data with.
-        tracer: what records the attempts.
+        algorithm: decides which rollouts to run; `Baseline` by default.
+        n_runners: the number of rollouts to run at a time (a `Runner`'s `max_concurrency`).
+        max_rollouts: the number of rollouts to start at most; the rest count as cancelled.
+        max_failures: the number, or the share, of rollouts that may fail; see `Runner`.
+        grace_seconds: how long attempts may continue after a first Ctrl-C or SIGTERM; see `Runner`.
+        max_processes: the number of worker processes for an agent with ``runs_in="process"``; see `Runner`.
+        initial_resources: the agent's resources, by name.
+        adapter: turns spans into the algorithm's data.
+        tracer: records the attempts.
         hooks: one hook or several.
-        store: where rollouts and spans are kept; by default in ``runs/{run_name}.db``, or in memory where the runs
-            have no name.
-        run_name: what to call the runs of `fit`, to tell them apart in a store.
+        store: keeps rollouts and spans; by default in ``runs/{run_name}.db``, or in memory if there is no
+            `run_name`.
+        run_name: the name of the runs of `fit`, which tells them apart in a store.
         strategy, port, daemon, dev: accepted for Agent-lightning 0.3 and ignored with a warning: everything runs in
             this process, and `dev` is a method.
         n_workers, max_tasks, triplet_exporter: older names of `n_runners`, `max_rollouts` and `adapter`, accepted
             with a warning.
-        llm_proxy, runner: refused with an error that shows what to write instead.
+        llm_proxy, runner: raise an error that shows what to write instead.
 
     >>> async def double(task: int) -> float:
     ...     return task * 2.0
@@ -81,7 +81,7 @@ class Trainer:
         llm_proxy: object = None,
         runner: object = None,
     ) -> None:
-        _refuse(llm_proxy, runner)
+        _check_unsupported(llm_proxy, runner)
         _warn_ignored(strategy=strategy, port=port, daemon=daemon, dev=dev or None)
         n_runners = _renamed("n_workers", n_workers, "n_runners", n_runners)
         max_rollouts = _renamed("max_tasks", max_tasks, "max_rollouts", max_rollouts)
@@ -122,19 +122,19 @@ class Trainer:
         resume: bool | str = False,
         force_resume: bool = False,
     ) -> FitResult:
-        """Run the algorithm over the datasets and give what it came to.
+        """Run the algorithm over the datasets and return its result.
 
         Works in a plain program and inside a running asyncio loop, such as a notebook's, which waits meanwhile.
 
         Args:
-            agent: what `@rollout` made, a `LitAgent`, or a plain function.
+            agent: an agent made by `@rollout`, a `LitAgent`, or a plain function.
             train_dataset: tasks, as a list or anything with ``len()`` and ``[index]``.
-            val_dataset: the same, held out.
-            resume: go on with an unfinished run of the store, see `Runner.fit`.
-            force_resume: even with one of another agent or dataset.
+            val_dataset: held-out tasks, likewise.
+            resume: continue an unfinished run of the store, see `Runner.fit`.
+            force_resume: continue it even if it has another agent or dataset.
 
         Raises:
-            NestedTrioRun: Trio runs already; the message shows what to await instead.
+            NestedTrioRun: Trio runs in this thread already; the message shows what to await instead.
             Exception: see `Runner.fit`.
         """
         resumption = {"resume": resume, "force_resume": force_resume}
@@ -147,10 +147,10 @@ class Trainer:
         *,
         val_dataset: Dataset[Any] | None = None,
     ) -> FitResult:
-        """Try an agent out: like `fit`, with a `FastAlgorithm` only.
+        """Run the algorithm like `fit`, for trying out an agent: it must be a `FastAlgorithm`.
 
         Raises:
-            TypeError: the algorithm is none.
+            TypeError: the algorithm is not a `FastAlgorithm`.
         """
         algorithm = Baseline() if self.algorithm is None else self.algorithm
         if not isinstance(algorithm, FastAlgorithm):
@@ -192,7 +192,7 @@ class Trainer:
         return trio.run(functools.partial(runner.fit, train_dataset, val_dataset, **resumption))
 
 
-def _refuse(llm_proxy: object, runner: object) -> None:
+def _check_unsupported(llm_proxy: object, runner: object) -> None:
     if llm_proxy is not None:
         raise UsageError.no_llm_proxy()
     if runner is not None:
@@ -203,7 +203,7 @@ def _warn_ignored(**options: object) -> None:
     given = [name for name, value in options.items() if value is not None]
     if not given:
         return
-    instead = "; to try an agent out call trainer.dev(agent, …)" if "dev" in given else ""
+    instead = "; to try out an agent call trainer.dev(agent, …)" if "dev" in given else ""
     warnings.warn(
         f"Trainer ignores {', '.join(given)}: rollouts run in this process, n_runners of them at a time{instead}",
         DeprecationWarning,

@@ -1,4 +1,4 @@
-"""Emitters: what an agent calls to record rewards, messages, objects, exceptions and operations.
+"""Emitters: functions that an agent calls to record rewards, messages, objects, exceptions and operations.
 
 They act on the rollout of the calling context: a native task, its child tasks and nested nurseries, a worker
 thread. With ``propagate=False`` they build the span and record it nowhere, which works anywhere.
@@ -74,13 +74,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-# Not frozen: `emit_message` and its like make one each time, and setting a frozen attribute takes 0.2 µs.
+# Not frozen: every call of an `emit_…` function makes one, and setting an attribute of a frozen class takes 0.2 µs.
 @public
 @attrs.define(eq=False)
 class Emitter:
-    """Emit into one rollout, whatever context the call comes from.
+    """Record into one rollout, whatever the calling context.
 
-    An agent gets it as a parameter named ``emitter``. The methods are the functions of this module.
+    An agent receives it as a parameter named ``emitter``. Its methods are the functions of this module.
     """
 
     _recorder: AttemptRecorder
@@ -92,12 +92,12 @@ class Emitter:
 
     @property
     def rollout(self) -> AttemptedRollout:
-        """The rollout this emits into."""
+        """The rollout that this records into."""
         return self._recorder.rollout
 
     @property
     def resources(self) -> NamedResources:
-        """The resources of that rollout, in a mapping of the caller's own."""
+        """The resources of that rollout, in a new mapping."""
         return dict(self._recorder.resources)
 
     def emit_reward(
@@ -115,7 +115,7 @@ class Emitter:
         return self._record(semconv.AGL_ANNOTATION, annotation_attributes(annotation))
 
     def emit_message(self, message: str, attributes: Mapping[str, Any] | None = None) -> None:
-        """Record a line of text, see `lightning_trio.emit_message`."""
+        """Record a message, see `lightning_trio.emit_message`."""
         self._recorder.record(semconv.AGL_MESSAGE, message_attributes(message, attributes), UNSET_STATUS)
 
     def emit_object(self, object: object, attributes: Mapping[str, Any] | None = None) -> SpanCoreFields:
@@ -128,24 +128,24 @@ class Emitter:
 
     def _record(self, name: str, attributes: dict[str, Any]) -> SpanCoreFields:
         span = self._recorder.record(name, attributes, OK_STATUS)
-        # A copy: what is handed out must not change what is recorded.
+        # A copy, so that the caller cannot change what is recorded.
         return SpanCoreFields(name, OK_STATUS, dict(attributes), span.start_time, span.end_time)
 
 
-class _Nowhere:
-    """Stand in for a recorder with ``propagate=False``: build the span and keep it nowhere."""
+class _NullRecorder:
+    """The recorder with ``propagate=False``: it builds a span and does not record it."""
 
     def record(self, name: str, attributes: dict[str, Any], status: TraceStatus) -> SpanCoreFields:
         return SpanCoreFields(name, status, attributes)
 
 
-_UNRECORDED = Emitter(cast("AttemptRecorder", _Nowhere()))
+_UNRECORDED = Emitter(cast("AttemptRecorder", _NullRecorder()))
 
 
-class _OfContext:
-    """Stand in for a recorder that our own variable does not hold: look for it when there is something to record.
+class _ContextRecorder:
+    """The recorder if our own variable has none: it looks for the attempt only when a span is recorded.
 
-    A mistake in what is emitted is so named before a missing rollout is.
+    That way a mistake in the arguments is reported before a missing rollout.
     """
 
     def __init__(self, what: str) -> None:
@@ -158,7 +158,7 @@ class _OfContext:
 def _emitter(what: str, propagate: bool) -> Emitter:
     if not propagate:
         return _UNRECORDED
-    return Emitter(CURRENT.get() or cast("AttemptRecorder", _OfContext(what)))
+    return Emitter(CURRENT.get() or cast("AttemptRecorder", _ContextRecorder(what)))
 
 
 @public
@@ -169,16 +169,16 @@ def emit_reward(
     attributes: Mapping[str, Any] | None = None,
     propagate: bool = True,
 ) -> SpanCoreFields:
-    """Judge what the rollout did; the last reward emitted is its final reward.
+    """Record a reward; the last one recorded is the rollout's final reward.
 
     Args:
         reward: a finite number, or several named ones (dimensions).
         primary_key: of several dimensions, the one that counts as the reward.
-        attributes: anything to note beside it; nested values are flattened.
+        attributes: further attributes of the span; nested values are flattened.
         propagate: False builds the span without recording it.
 
     Raises:
-        TypeError: the reward is no number.
+        TypeError: the reward is not a number.
         ValueError: it is NaN or infinite, or `primary_key` is missing or unknown.
         NoActiveRollout: outside of any rollout, unless ``propagate=False``.
 
@@ -206,10 +206,10 @@ def emit_annotation(annotation: Mapping[str, Any], propagate: bool = True) -> Sp
 
 @public
 def emit_message(message: str, attributes: Mapping[str, Any] | None = None, propagate: bool = True) -> None:
-    """Record a line of text, as one would log it.
+    """Record a message, such as a line of a log.
 
     Raises:
-        TypeError: `message` is no string.
+        TypeError: `message` is not a string.
         NoActiveRollout: outside of any rollout, unless ``propagate=False``.
 
     >>> from lightning_trio import Runner
@@ -246,7 +246,7 @@ def emit_exception(
     """Record an exception that the agent caught, with its traceback.
 
     Raises:
-        TypeError: `exception` is none.
+        TypeError: `exception` is not an exception.
         NoActiveRollout: outside of any rollout, unless ``propagate=False``.
 
     >>> try:
@@ -293,7 +293,7 @@ class Operation:
         return f"<Operation {self._name or 'without a name'}: {state}>"
 
     def __call__(self, fn: Callable[P, T]) -> Callable[P, T]:
-        """Wrap a sync or async function; the span holds its arguments and its result."""
+        """Return a sync or async function wrapped in the operation; its span has the arguments and the result."""
         signature = inspect.signature(fn)
         name = self._name or getattr(fn, "__name__", type(fn).__name__)
 
@@ -324,7 +324,7 @@ class Operation:
 
     def __enter__(self) -> Operation:
         if self._own is not None:
-            raise RuntimeError("this operation has been entered before; make a new one: with operation(…) as op:")
+            raise RuntimeError("this operation was already entered; make a new one, write: with operation(…) as op:")
         self._own = dict(self._attributes)
         if self._name is not None:
             self._own[Keys.OPERATION_NAME] = self._name
@@ -347,23 +347,25 @@ class Operation:
         self._span = SpanCoreFields(span.name, status, span.attributes, span.start_time, span.end_time)
 
     def set_input(self, *args: object, **kwargs: object) -> None:
-        """Note the step's input; positional values under ``args.0`` and so on."""
+        """Record the step's input, positional values as ``args.0`` and so on."""
         for index, value in enumerate(args):
             self._note(f"{Keys.OPERATION_INPUT}.args.{index}", value)
         for name, value in kwargs.items():
             self._note(f"{Keys.OPERATION_INPUT}.{name}", value)
 
     def set_output(self, output: object) -> None:
-        """Note the step's result."""
+        """Record the step's result."""
         self._note(Keys.OPERATION_OUTPUT, output)
 
     def _note(self, key: str, value: object) -> None:
         if self._own is None or self._span is not None:
-            raise RuntimeError("an operation takes input and output inside its block: with operation(…) as op:")
+            raise RuntimeError(
+                "the input and output of an operation are set inside its block; write: with operation(…) as op:"
+            )
         self._own.update(flatten_value(key, value))
 
     def span(self) -> SpanCoreFields:
-        """Give the finished span.
+        """Return the finished span.
 
         Raises:
             RuntimeError: the block has not ended.
@@ -374,7 +376,7 @@ class Operation:
 
 
 def _error_status(exc: BaseException) -> TraceStatus:
-    # A cancelled nursery inside the step gives a group of cancellations.
+    # A cancelled nursery inside the step raises a group of cancellations.
     failed = exc.split(trio.Cancelled)[1] if isinstance(exc, BaseExceptionGroup) else exc
     if failed is None or isinstance(failed, trio.Cancelled):
         return TraceStatus("ERROR", "Cancelled")
@@ -405,8 +407,8 @@ def operation(
     Args:
         fn: the function, when used bare.
         propagate: False builds the span, readable with ``op.span()``, without recording it.
-        name: what the step is called; the decorator's default is the function's name.
-        attributes: anything to note on the span.
+        name: the name of the step; the decorator's default is the function's name.
+        attributes: further attributes of the span.
 
     Raises:
         ValueError: a string was passed as `fn`.
@@ -442,7 +444,7 @@ def reward(
     primary_key: str | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Emit what a sync or async function returns as a reward, then return it.
+    """Record what a sync or async function returns as a reward, then return it.
 
     Args:
         fn: the function, when used bare.

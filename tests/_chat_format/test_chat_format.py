@@ -1,4 +1,4 @@
-"""Chat formats: what is read from the wire and from spans, and what is written to them."""
+"""Chat formats: reading and writing requests, replies and the messages of spans."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_tools_that_are_no_functions_are_read_too() -> None:
     ("body", "says"),
     [
         (b"{", r"The body of the request is not valid JSON: "),
-        (b'{"messages": []}', r"The request is no chat completion request: .* length >= 1 - at `\$\.messages`"),
+        (b'{"messages": []}', r"The request is not a chat completion request: .* length >= 1 - at `\$\.messages`"),
     ],
 )
 def test_a_malformed_request_is_an_error_that_says_where(body: bytes, says: str) -> None:
@@ -196,5 +196,5 @@ def test_arguments_of_a_call_are_read_from_json_and_as_they_are(arguments: objec
     ids=["text", "mapping", "number", "none", "no parts", "text for a part", "deep"],
 )
 def test_an_attribute_of_another_form_is_an_error(attribute: object) -> None:
-    with pytest.raises(ValueError, match="no messages of a model call"):
+    with pytest.raises(ValueError, match="not messages of a model call"):
         decode_span_messages(attribute)

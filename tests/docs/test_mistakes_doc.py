@@ -182,12 +182,12 @@ MISTAKES: dict[str, dict[str, Callable[[], object]]] = {
         '`runs_in="process"` on a function inside another one': run_in_process,
     },
     "emitters.md": {
-        "an emit outside of a rollout": lambda: agl.emit_reward(1),
-        "an emit after the rollout has ended": emit_late,
-        "an emit in a thread whose deadline has passed": emit_abandoned,
+        "a call outside of a rollout": lambda: agl.emit_reward(1),
+        "a call after the rollout has ended": emit_late,
+        "a call in a thread whose deadline has passed": emit_abandoned,
         "several dimensions without `primary_key`": lambda: agl.emit_reward({"a": 1, "b": 2}),
-        "a reward that is no number": lambda: agl.emit_reward("x"),  # type: ignore[arg-type]
-        "an object that JSON does not know": lambda: agl.emit_object(object()),
+        "a reward that is not a number": lambda: agl.emit_reward("x"),  # type: ignore[arg-type]
+        "an object that cannot be written as JSON": lambda: agl.emit_object(object()),
         '`operation("search")`': lambda: agl.operation("search"),  # type: ignore[call-overload]
     },
 }

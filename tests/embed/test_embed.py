@@ -35,7 +35,7 @@ async def forever(task: object) -> None:
 
 
 class Gate:
-    """An agent that says when it has started and then waits until it is stopped."""
+    """An agent that signals its start and then waits until it is stopped."""
 
     def __init__(self) -> None:
         self.started = threading.Event()
@@ -220,7 +220,7 @@ def test_a_rollout_in_a_hosts_span_is_its_own_trace_with_a_link_to_it() -> None:
 
 
 def test_an_agent_that_asks_which_library_runs_finds_trio() -> None:
-    """AnyIO keeps the answer in a context variable, and the caller's says asyncio."""
+    """AnyIO keeps the name of the event loop in a context variable, and the caller's is asyncio."""
 
     async def agent(task: int) -> float:
         await anyio.lowlevel.checkpoint()
@@ -393,7 +393,7 @@ def test_an_agent_that_does_not_stop_is_not_waited_for_for_ever(
 
     in_asyncio(main)
 
-    assert "a rollout that was cancelled still runs after 0.05 s" in caplog.text
+    assert "a cancelled rollout still runs after 0.05 s" in caplog.text
 
 
 # Opening and closing.
@@ -452,7 +452,7 @@ def test_a_cancelled_service_closes_its_runner() -> None:
 
 
 class BrokenStore(agl.InMemoryLightningStore):
-    """A store that fails when it is opened or when it is to commit."""
+    """A store that fails when it is opened or when it commits."""
 
     def __init__(self, fails_at: str) -> None:
         super().__init__()
@@ -554,7 +554,7 @@ def test_opening_and_closing_again_and_again_leaves_no_descriptors_behind() -> N
         return len(list(Path("/proc/self/fd").iterdir()))
 
     async def main() -> int:
-        # What earlier tests have left to the collector closes descriptors, too.
+        # Collecting the garbage of earlier tests closes descriptors, too.
         gc.collect()
         before = count()
         for _ in range(20):

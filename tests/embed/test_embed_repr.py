@@ -1,4 +1,4 @@
-"""What a debugger shows of runners in other programs."""
+"""The representation in a debugger of runners in other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples of embedding, as real servers on a loopback port and as scripts."""
+"""The examples of embedding, run as real servers on a loopback port and as scripts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SERVERS = ["embed_fastapi", "embed_starlette_trio"]
 
 
 class Answer(NamedTuple):
-    """A status and what the JSON body says."""
+    """A status and the JSON body."""
 
     status: int
     body: Any
@@ -35,12 +35,12 @@ class Answer(NamedTuple):
 
 @pytest.fixture(autouse=True)
 def examples_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let tests import the examples."""
+    """Make the examples importable."""
     monkeypatch.syspath_prepend(EXAMPLES)
 
 
 def load(name: str) -> ModuleType:
-    """Import an example, or skip where what it needs is not installed."""
+    """Import an example, or skip the test if its requirements are not installed."""
     pytest.importorskip("starlette", reason="needs starlette: pip install 'lightning-trio[test]'")
     if name == "embed_fastapi":
         pytest.importorskip("fastapi", reason="needs fastapi: pip install fastapi uvicorn")
@@ -100,12 +100,12 @@ async def wait_for(port: int, condition: Callable[[dict[str, int]], bool]) -> di
     return now
 
 
-# Servers in this process, so that their store can be looked into.
+# Servers in this process, so that their stores can be read.
 
 
 @asynccontextmanager
 async def served(name: str, runner: agl.Runner, app: Any = None) -> AsyncGenerator[int]:
-    """Serve an example with this runner; give the port."""
+    """Serve an example with this runner and yield the port."""
     example = load(name)
     port = free_port()
     if name == "embed_fastapi":
@@ -226,7 +226,7 @@ async def test_a_shutdown_in_the_middle_leaves_every_rollout_recorded(name: str)
 
 
 def instrument(runner: agl.Runner, provider: Any) -> Any:
-    """The example with OpenTelemetry's instrumentation of FastAPI."""
+    """Make the example with OpenTelemetry's instrumentation of FastAPI."""
     instrumentation = pytest.importorskip(
         "opentelemetry.instrumentation.fastapi", reason="needs opentelemetry-instrumentation-fastapi"
     )
@@ -236,7 +236,7 @@ def instrument(runner: agl.Runner, provider: Any) -> Any:
 
 
 def trace_natively(runner: agl.Runner, provider: Any) -> Any:
-    """A service whose spans are FastAPI's own, which newer versions make."""
+    """Make a service whose spans are FastAPI's own, which newer versions make."""
     import fastapi
 
     if "telemetry" not in inspect.signature(fastapi.FastAPI).parameters:
@@ -289,11 +289,11 @@ async def test_each_rollout_is_its_own_trace_with_a_link_to_its_requests_span(ma
     assert links <= hosts
 
 
-# Servers and scripts as programs of their own, to be stopped in the middle.
+# Servers and scripts as separate programs that are stopped in the middle.
 
 
 class Program(NamedTuple):
-    """How an example ended after a signal."""
+    """The exit of an example after a signal."""
 
     code: int
     err: str
@@ -301,7 +301,7 @@ class Program(NamedTuple):
 
 @pytest.fixture
 def programs() -> Iterator[list[subprocess.Popen[str]]]:
-    """Programs that are killed at the end of the test, should they still run."""
+    """Programs that are killed at the end of the test if they still run."""
     running: list[subprocess.Popen[str]] = []
     yield running
     for program in running:
@@ -350,7 +350,7 @@ async def test_a_server_stopped_in_the_middle_of_100_requests_ends_clean(
     for stream in streams:
         await stream.aclose()
     assert "Traceback" not in ended.err, ended.err
-    # uvicorn ends by the signal it was sent, when everything is closed.
+    # Once everything is closed, uvicorn exits by the signal that it received.
     assert ended.code in (0, -with_signal), ended.err
 
 
@@ -383,7 +383,7 @@ def test_the_blocking_script_labels_all_reviews() -> None:
 async def test_the_blocking_script_is_left_by_ctrl_c(programs: list[subprocess.Popen[str]]) -> None:
     program = start(programs, "embed_blocking", "--seconds", "2")
     assert program.stdout is not None
-    # The first line says that the first step is done and the stream begins.
+    # The first line is printed after the first step, when the stream begins.
     await trio.to_thread.run_sync(program.stdout.readline)
     await trio.sleep(0.5)
 

@@ -1,4 +1,4 @@
-"""The examples: what they print for each prompt, and what they say when nothing can be learnt."""
+"""The examples: their output for each prompt, and their message when no rollout is rewarded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agents of a "Writing Agents" tutorial run after changing the import alone: ``import lightning_trio as agl``."""
+"""The agents of a "Writing Agents" tutorial run after changing only the import: ``import lightning_trio as agl``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lightning_trio.testing import Reply, Script, ScriptedLLM, ToolCall, open_sc
 
 @contextmanager
 def llm_in_thread(script: Script) -> Iterator[ScriptedLLM]:
-    """Run a scripted LLM in a thread, for the blocking `Trainer.fit` to talk to."""
+    """Run a scripted LLM in a thread, for the blocking `Trainer.fit`."""
     opened: list[ScriptedLLM] = []
     ready = threading.Event()
     stop: list[Callable[[], None]] = []
@@ -49,7 +49,7 @@ def _openai_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def spans_of(trainer: agl.Trainer) -> list[agl.Span]:
-    """Give all spans of the trainer's only rollout."""
+    """Return all spans of the trainer's only rollout."""
 
     async def read() -> list[agl.Span]:
         [rollout] = await trainer.store.query_rollouts()

@@ -1,4 +1,4 @@
-"""A model on this machine: it answers, it stops with its block, and it holds up neither the loop nor Ctrl-C."""
+"""A model on this machine: it answers, stops with its block, and blocks neither the event loop nor Ctrl-C."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ needs_sigint = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT"
 
 @pytest.fixture(scope="module")
 def llm() -> Iterator[LLM]:
-    """Share a model among the tests that only ask it; the async fixtures of pytest-trio live for one test."""
+    """Share a model among the tests that only query it; the async fixtures of pytest-trio live for one test."""
     opened: list[LLM] = []
     ready, asked = threading.Event(), trio.Event()
     tokens: list[trio.lowlevel.TrioToken] = []
@@ -136,7 +136,7 @@ async def test_two_can_be_open_at_once_and_each_ends_with_its_block(llm: LLM) ->
 
 @needs_model
 async def test_an_error_in_the_block_leaves_it_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
-    """Neither wrapped in a group nor joined by llama.cpp's own output."""
+    """The error is not in a group, and llama.cpp prints nothing beside it."""
     with pytest.raises(LookupError, match="mine"):
         async with open_local_llm(parallel=1, context_tokens=64):
             raise LookupError("mine")
@@ -146,7 +146,7 @@ async def test_an_error_in_the_block_leaves_it_as_it_is(capfd: pytest.CaptureFix
 
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> list[trio.Process]:
-    """The child processes that the test has started."""
+    """Return the child processes that the test has started."""
     opened: list[trio.Process] = []
     open_process = trio.lowlevel.open_process
 
@@ -184,7 +184,7 @@ async def test_other_tasks_run_while_it_loads() -> None:
         async with open_local_llm(parallel=1, context_tokens=64):
             nursery.cancel_scope.cancel()
 
-    # Loading takes more than 0.3 s; a loop held up by it would turn once or twice.
+    # Loading takes more than 0.3 s; a loop blocked by it would turn once or twice.
     assert turns >= 10
 
 
@@ -226,7 +226,7 @@ async def test_a_killed_program_takes_its_model_along() -> None:
             pass
         program.send(signal.SIGKILL)
 
-        # Nobody listens there any more.
+        # The server no longer listens there.
         with trio.fail_after(60), pytest.raises(OSError, match="connect"):
             while True:
                 async with connected(llm):

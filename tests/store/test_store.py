@@ -25,7 +25,7 @@ from lightning_trio import (
 )
 from lightning_trio.store import AttemptChange, ForwardingStore, Query, RolloutChange, RolloutRemoval, RunStore
 from lightning_trio.testing import check_store, store_checks
-from lightning_trio.testing._store_checks._opening import check_reopened
+from lightning_trio.testing._store_checks._persistence import check_reopened
 from lightning_trio.testing._store_checks._steps import Check
 
 OpenStore = Callable[[], AbstractAsyncContextManager[LightningStore]]

@@ -45,7 +45,7 @@ def test_gives_failures_as_data(runner: AgentTester) -> None:
 def test_an_agent_that_leaves_something_running_fails_its_test(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Others that happen to be installed take seconds to import.
+    # Other plugins that happen to be installed take seconds to import.
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makepyfile(
         """

@@ -1,4 +1,4 @@
-"""The scripted LLM, asked over real sockets by httpx and by the official ``openai`` SDK."""
+"""The scripted LLM, with httpx and the official ``openai`` SDK as clients over real sockets."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ sdk_stream = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning"
 
 @asynccontextmanager
 async def opened(script: Script, *, latency: float = 0.0) -> AsyncGenerator[tuple[ScriptedLLM, httpx.AsyncClient]]:
-    """Open a scripted LLM and an httpx client of it."""
+    """Open a scripted LLM and an httpx client for it."""
     async with (
         open_scripted_llm(script, latency=latency) as llm_server,
         httpx.AsyncClient(base_url=llm_server.base_url, timeout=30, trust_env=False) as client,
@@ -66,7 +66,7 @@ async def stream_events(client: httpx.AsyncClient, body: Mapping[str, Any]) -> l
 
 
 async def test_a_single_string_answers_every_request() -> None:
-    """One reply as the script is given to all requests."""
+    """A script of one reply answers all requests with it."""
     async with opened("A103") as (_, client):
         answers = [(await client.post(PATH, json=BODY)).json() for _ in range(2)]
 
@@ -90,7 +90,7 @@ async def test_a_callable_answers_from_the_request() -> None:
 
 
 async def test_an_exhausted_script_says_so() -> None:
-    """When the script has run out, the error names how long it was and which request came."""
+    """When the script has run out, the error names its length and the request."""
     async with opened(["only"]) as (_, client):
         await client.post(PATH, json=BODY)
         response = await client.post(PATH, json=BODY)
@@ -102,7 +102,7 @@ async def test_an_exhausted_script_says_so() -> None:
 
 
 async def test_an_exhausted_script_is_not_retried_by_the_sdk() -> None:
-    """The SDK, told not to retry, reports the exhausted script at once."""
+    """The SDK does not retry after an exhausted script, but reports it immediately."""
     async with open_scripted_llm([]) as llm_server, sdk(llm_server, max_retries=5) as client:
         with pytest.raises(openai.InternalServerError, match="ran out after 0 replies"):
             await client.chat.completions.create(model="m", messages=ASK)
@@ -125,7 +125,7 @@ async def test_a_script_that_raises_is_named_and_logged(caplog: pytest.LogCaptur
 
 
 async def test_a_callable_that_returns_no_reply_is_named() -> None:
-    """A callable's result of another type is an error that says what to return."""
+    """A callable's result of another type is an error that names the valid types."""
 
     def wrong(body: Mapping[str, Any]) -> Any:
         return 42
@@ -133,7 +133,7 @@ async def test_a_callable_that_returns_no_reply_is_named() -> None:
     async with opened(wrong) as (_, client):
         response = await client.post(PATH, json=BODY)
 
-    assert "answer to request 1 is 42 (int); give a str, a Reply" in response.json()["error"]["message"]
+    assert "answer to request 1 is 42 (int); write a str, a Reply" in response.json()["error"]["message"]
 
 
 async def test_nothing_is_logged_when_all_goes_well(
@@ -184,7 +184,7 @@ async def test_usage_counts_words_in_all_text_parts() -> None:
 
 
 async def test_a_reply_may_set_usage_and_finish_reason() -> None:
-    """What a reply says about tokens and its end replaces the defaults."""
+    """A reply's usage and finish reason replace the defaults."""
     async with opened(Reply("cut sh", finish_reason="length", usage=Usage(100, 20))) as (_, client):
         answer = (await client.post(PATH, json=BODY)).json()
 
@@ -318,7 +318,7 @@ async def test_the_trio_sdk_joins_streamed_tool_calls() -> None:
 
 
 async def test_arguments_may_be_invalid_json() -> None:
-    """Arguments given as text are sent as they are."""
+    """Arguments given as text are sent unchanged."""
     async with opened(Reply(tool_calls=[ToolCall("f", '{"day": ')])) as (_, client):
         answer = (await client.post(PATH, json=BODY)).json()
 
@@ -326,7 +326,7 @@ async def test_arguments_may_be_invalid_json() -> None:
 
 
 async def test_a_rate_limit_has_status_header_and_body() -> None:
-    """`RateLimited` is status 429 with ``Retry-After`` and OpenAI's error shape."""
+    """`RateLimited` is status 429 with ``Retry-After`` and OpenAI's error format."""
     async with opened(RateLimited(retry_after=2.5)) as (_, client):
         response = await client.post(PATH, json=BODY)
 
@@ -342,7 +342,7 @@ async def test_a_rate_limit_has_status_header_and_body() -> None:
 
 
 async def test_the_sdk_retries_after_a_rate_limit() -> None:
-    """The SDK waits as long as ``Retry-After`` says and asks again."""
+    """The SDK waits for the seconds in ``Retry-After`` and retries."""
     script: Script = [RateLimited(retry_after=0.05), "A103"]
     async with open_scripted_llm(script) as llm_server, sdk(llm_server, max_retries=1) as client:
         answer = await client.chat.completions.create(model="m", messages=ASK)
@@ -383,14 +383,14 @@ async def test_an_error_status_decides_whether_the_sdk_retries(should_retry: boo
 
 
 async def test_a_cut_whole_answer_is_a_transport_error() -> None:
-    """A whole answer is cut in the middle, and the client is told that it is incomplete."""
+    """A whole answer is cut in the middle, and the client raises because it is incomplete."""
     async with opened(CutConnection()) as (_, client):
         with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
             await client.post(PATH, json=BODY)
 
 
 async def test_the_sdk_retries_a_cut_answer() -> None:
-    """The SDK takes a cut connection for a connection error and asks again."""
+    """The SDK treats a cut connection as a connection error and retries."""
     script: Script = [CutConnection(), "A103"]
     async with open_scripted_llm(script) as llm_server, sdk(llm_server, max_retries=1) as client:
         answer = await client.chat.completions.create(model="m", messages=ASK)
@@ -416,7 +416,7 @@ async def test_a_stream_is_cut_after_its_chunks(after_chunks: int) -> None:
 
 
 async def test_the_trio_sdk_sees_a_cut_stream() -> None:
-    """A stream that is cut ends `AsyncOpenAI`'s iteration with an error, not quietly."""
+    """A stream that is cut ends `AsyncOpenAI`'s iteration with an error, not silently."""
     async with (
         open_scripted_llm(CutConnection(2)) as llm_server,
         sdk(llm_server) as client,
@@ -449,7 +449,7 @@ async def test_bad_json_in_a_stream_cannot_be_decoded() -> None:
 
 @pytest.mark.parametrize("script", [Reply("late", latency=0.1), ErrorStatus(latency=0.1), Reply("late")])
 async def test_latency_delays_the_answer(script: Script) -> None:
-    """An answer waits its own latency, or the server's."""
+    """An answer waits for its own latency, or for the server's."""
     async with opened(script, latency=0.1) as (_, client):
         start = trio.current_time()
         await client.post(PATH, json=BODY)
@@ -458,7 +458,7 @@ async def test_latency_delays_the_answer(script: Script) -> None:
 
 
 async def test_a_replys_latency_goes_before_the_servers() -> None:
-    """A reply that says 0 seconds does not wait the server's latency."""
+    """A reply with a latency of 0 seconds does not wait for the server's latency."""
     async with opened(Reply("now", latency=0), latency=60) as (_, client):
         with trio.fail_after(5):
             response = await client.post(PATH, json=BODY)
@@ -559,7 +559,7 @@ async def test_statistics_count_what_was_sent() -> None:
 
 @pytest.mark.parametrize("script", [Reply("late", latency=60), Reply("a b c", chunk_interval=60)])
 async def test_a_client_that_leaves_is_no_longer_in_flight(script: Reply) -> None:
-    """A request whose client goes away while it waits is given up, and not counted as served."""
+    """A request whose client disconnects while it waits is abandoned, and not counted as served."""
     async with opened(script) as (llm_server, client):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(client.post, PATH, json=STREAM))
@@ -639,7 +639,7 @@ async def test_cancellation_closes_the_server() -> None:
 
 
 async def test_an_error_in_the_block_stays_as_it_is() -> None:
-    """An exception leaves the block in no group, with its cause."""
+    """An exception leaves the block without a group, with its cause."""
     cause = KeyError("cause")
 
     with pytest.raises(ValueError, match="mine") as caught:
@@ -669,7 +669,7 @@ async def test_the_model_is_listed() -> None:
 
 
 async def test_another_path_is_refused() -> None:
-    """A path the server does not have gets 404 and OpenAI's error shape, whatever the size of its body."""
+    """A path the server does not have gets 404 and OpenAI's error format, whatever the size of its body."""
     async with opened("ok") as (_, client):
         response = await client.post("/embeddings", content=b"x" * 2_000_000)
         after = await client.get("/models")
@@ -680,7 +680,7 @@ async def test_another_path_is_refused() -> None:
 
 
 async def test_another_method_is_refused() -> None:
-    """A method the path does not have gets 405 and OpenAI's error shape."""
+    """A method the path does not have gets 405 and OpenAI's error format."""
     async with opened("ok") as (_, client):
         response = await client.get(PATH)
 
@@ -703,7 +703,7 @@ async def test_another_method_is_refused() -> None:
     ],
 )
 async def test_a_malformed_request_is_refused(content: bytes, says: str) -> None:
-    """A malformed request gets 400, which says what is wrong, and uses up no reply."""
+    """A malformed request gets status 400 with what is wrong, and uses up no reply."""
     async with opened(["kept"]) as (llm_server, client):
         response = await client.post(PATH, content=content)
         after = await client.post(PATH, json=BODY)
@@ -721,13 +721,13 @@ async def _async_rule(body: Mapping[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("script", "says"),
     [
-        (42, "script is a int; give a str"),
-        (["fine", None], r"script\[1\] is None \(NoneType\); give a str"),
-        (_async_rule, "is async; give a plain `def`"),
+        (42, "script is a int; write a str"),
+        (["fine", None], r"script\[1\] is None \(NoneType\); write a str"),
+        (_async_rule, "is async; write a plain `def`"),
     ],
 )
 async def test_a_wrong_script_is_refused(script: Any, says: str) -> None:
-    """A script of another type is refused when the server is opened."""
+    """A script of another type is an error when the server is opened."""
     with pytest.raises(TypeError, match=says):
         async with open_scripted_llm(script):
             pass
@@ -735,7 +735,7 @@ async def test_a_wrong_script_is_refused(script: Any, says: str) -> None:
 
 @pytest.mark.parametrize("seconds", [-1, float("inf"), float("nan")])
 async def test_a_wrong_latency_is_refused(seconds: float) -> None:
-    """Latencies that are negative or not finite are refused, of the server and of a reply."""
+    """A latency of the server or of a reply that is negative or not finite is an error."""
     with pytest.raises(ValueError, match="latency="):
         Reply("x", latency=seconds)
     with pytest.raises(ValueError, match="latency="):
@@ -746,7 +746,7 @@ async def test_a_wrong_latency_is_refused(seconds: float) -> None:
 @pytest.mark.parametrize("status", [200, 302, 600])
 def test_a_status_that_is_no_error_is_refused(status: int) -> None:
     """`ErrorStatus` takes error statuses only."""
-    with pytest.raises(ValueError, match=f"status={status} is no HTTP error"):
+    with pytest.raises(ValueError, match=f"status={status} is not an HTTP error"):
         ErrorStatus(status)
 
 
@@ -757,7 +757,7 @@ def test_a_negative_number_of_chunks_is_refused() -> None:
 
 
 def test_a_missing_extra_is_named() -> None:
-    """Without Starlette the module still imports, and opening the server says what to install."""
+    """Without Starlette the module still imports, and the error of opening a server names what to install."""
     program = """
 import sys
 sys.modules["starlette"] = None

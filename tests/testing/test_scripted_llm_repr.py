@@ -1,4 +1,4 @@
-"""What a debugger shows of a scripted LLM."""
+"""The representation of a scripted LLM in a debugger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rollout the calling code belongs to: in tasks and threads, after the end, and with carried contexts."""
+"""The rollout of the calling code: in tasks and threads, after the end, and with carried contexts."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ async def test_the_executor_of_the_loop_itself_carries_the_rollout_on_its_own() 
 
 
 async def test_a_task_started_in_a_nursery_outside_the_rollout_keeps_the_callers_rollout() -> None:
-    """Trio's tasks inherit the context of whoever starts them, wherever the nursery stands."""
+    """Trio's tasks inherit the context of the task that starts them, whichever nursery they are in."""
     async with trio.open_nursery() as outside:
 
         async def agent(task: str) -> None:

@@ -1,4 +1,4 @@
-"""A vendor is one object in the registry: a second one, made up here, is traced as the first is."""
+"""A vendor is one object in the registry: a second, fictitious one is traced like the first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_trio.tracing.instrumentation import OPENAI, Instrumentation, _reg
 
 
 class TeaModel:
-    """An SDK, and the instrumentation of it."""
+    """An SDK and its instrumentation."""
 
     sdk = "tea_model"
 

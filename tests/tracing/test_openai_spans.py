@@ -26,8 +26,8 @@ from starlette.routing import Route
 
 from lightning_trio.tracing.instrumentation import OPENAI
 
-# Read or not, a stream of the SDK leaves its inner async generators to the garbage collector, also when it is
-# closed: openai._streaming, httpx2 and httpcore2 do not close what they iterate over. Trio warns about it.
+# Read or not, a stream of the SDK leaves its inner async generators to the garbage collector, even when it is closed:
+# openai._streaming, httpx2 and httpcore2 do not close the generators they iterate over. Trio warns about it.
 leaves_generators = pytest.mark.filterwarnings(
     "ignore:Async generator '(openai|httpx2|httpcore2|httpx|httpcore)\\.:ResourceWarning"
 )
@@ -516,7 +516,7 @@ def names():
 
 
 def run_python(program: str) -> str:
-    """Run a program, which must succeed without warnings; return what it logged."""
+    """Run a program, which must succeed without warnings, and return its log."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PRELUDE + program], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""What a debugger shows of tracers."""
+"""The representation of tracers in a debugger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tracing: spans that libraries make through OpenTelemetry come in, finished attempts go out to exporters."""
+"""Tracing: libraries' spans are recorded through OpenTelemetry, finished attempts are exported."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def tracer() -> agl.Tracer:
 
 @pytest.fixture
 def library(tracer: agl.Tracer) -> otel_trace.Tracer:
-    """An instrumented library's way to make spans."""
+    """A tracer as an instrumented library uses it."""
     return tracer.provider.get_tracer("lib")
 
 
 async def run(agent: Callable[..., Any], tracer: agl.Tracer, **options: Any) -> agl.CompletedRollout:
-    """Run an agent once; a failure is data here."""
+    """Run an agent once and return its rollout, even if it failed."""
     async with agl.Runner(agent, tracer=tracer, **options) as runner, runner.stream(["task"]) as results:
         return await anext(results)
 
 
 def tree(spans: Sequence[agl.Span]) -> dict[str, str | None]:
-    """Name each span (a message by its text, an operation by its name) and its parent."""
+    """Return the name of each span (a message's text, an operation's name) and of its parent."""
     labels = {span.span_id: label(span) for span in spans}
     return {label(span): None if span.parent_id is None else labels[span.parent_id] for span in spans}
 
@@ -55,7 +55,7 @@ def label(span: agl.Span) -> str:
 
 
 def check_whole(done: agl.CompletedRollout) -> None:
-    """One trace, one root, every parent inside, places in order of start."""
+    """Assert one trace, one root, every parent inside, and sequence ids in order of start."""
     ids = {span.span_id for span in done.spans}
     assert len(ids) == len(done.spans)
     assert len({span.trace_id for span in done.spans}) == 1
@@ -488,7 +488,7 @@ async def test_tracers_that_join_the_same_provider_record_their_own_runners_only
 
 
 async def test_a_provider_that_many_tracers_join_gets_one_processor() -> None:
-    """A tracer for each request of a service must leave nothing behind in the service's provider."""
+    """A tracer per request of a service must leave nothing behind in the service's provider."""
     provider = TracerProvider(shutdown_on_exit=False)
     added: list[object] = []
     provider.add_span_processor = added.append  # type: ignore[method-assign]
@@ -543,7 +543,7 @@ def test_what_is_no_sdk_provider_cannot_be_joined() -> None:
 
 @pytest.mark.parametrize("joined", [True, False])
 async def test_agents_that_seed_random_alike_do_not_mix(joined: bool) -> None:
-    """OpenTelemetry draws ids from `random`; equal seeds gave one rollout's span to another."""
+    """OpenTelemetry draws ids from `random`; with equal seeds one rollout's span was recorded in another."""
     tracer = agl.Tracer(TracerProvider(shutdown_on_exit=False)) if joined else agl.Tracer()
     library = tracer.provider.get_tracer("lib")
     both_open = trio.Event()
@@ -678,7 +678,7 @@ async def exported(
 
 
 def as_record(done: agl.CompletedRollout, span: ReadableSpan) -> agl.Span:
-    """Read an exported span back."""
+    """Return an exported span as a record."""
     assert span.attributes is not None
     place = span.attributes["agentlightning.span_sequence_id"]
     assert isinstance(place, int)
@@ -689,7 +689,7 @@ def as_record(done: agl.CompletedRollout, span: ReadableSpan) -> agl.Span:
 
 
 def comparable(span: agl.Span) -> agl.Span:
-    """Leave out attributes, resource and times, which go through nanoseconds."""
+    """Return a span without attributes, resource and times, which are converted to nanoseconds."""
     return attrs.evolve(
         span,
         attributes={},
@@ -809,7 +809,7 @@ async def test_an_exporter_that_fails_again_and_again_is_logged_once(
     [record] = [record for record in caplog.records if record.name == "lightning_trio.tracing"]
     assert record.exc_info is not None
     assert record.getMessage() == (
-        "Refusing failed; 2 spans are lost to it. Further failures are only counted, in tracer.statistics()"
+        "Refusing failed; 2 spans were not exported. Further failures are only counted, in tracer.statistics()"
     )
     assert tracer.statistics().exporters["Refusing"].failed == 6
 
@@ -898,5 +898,5 @@ def test_what_is_no_exporter_is_refused(tracer: agl.Tracer) -> None:
 
 
 def test_a_queue_for_no_spans_is_refused(tracer: agl.Tracer) -> None:
-    with pytest.raises(ValueError, match="max_queued_spans=0: give at least 1"):
+    with pytest.raises(ValueError, match="max_queued_spans=0 is too small; write a number of at least 1"):
         tracer.add_exporter(InMemorySpanExporter(), max_queued_spans=0)

@@ -1,4 +1,4 @@
-"""Messages, tools and replies of chat models on the wire, as records: OpenAI's format, and that of GenAI spans."""
+"""Messages, tools and replies of chat models as records: OpenAI's wire format, and the format of GenAI spans."""
 
 from ._errors import ErrorBody as ErrorBody
 from ._errors import ErrorDetail as ErrorDetail

@@ -13,7 +13,7 @@ _CODES: Final = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
 
 
 class ErrorDetail(msgspec.Struct, frozen=True):
-    """What went wrong; `type` is the kind of mistake, `code` a finer name that some kinds have."""
+    """The error itself; `type` is its kind, `code` a more specific name that some kinds have."""
 
     message: str
     type: str
@@ -22,7 +22,7 @@ class ErrorDetail(msgspec.Struct, frozen=True):
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """The body of a refused request."""
+    """The body of the response to a failed request."""
 
     error: ErrorDetail
 

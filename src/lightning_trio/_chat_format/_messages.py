@@ -1,7 +1,7 @@
 """Messages and tools of OpenAI's Chat Completions, as clients send them.
 
-Format: https://platform.openai.com/docs/api-reference/chat/create. Only what this package reads is declared. Fields
-are optional where other servers take requests without them, and fields that are not declared are skipped.
+Format: https://platform.openai.com/docs/api-reference/chat/create. Only the fields that this package reads are
+declared, others are skipped. Fields are optional if other servers accept requests without them.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import msgspec
 
 
 class ContentPart(msgspec.Struct, frozen=True):
-    """One typed part of a message's content; of an image or a sound, only the type is kept."""
+    """One typed part of a message's content; only the type of an image or a sound is kept."""
 
     type: str = "text"
     text: str | None = None
 
 
 class FunctionCall(msgspec.Struct, frozen=True):
-    """Which function a model calls; `arguments` is JSON text as the model wrote it, valid or not."""
+    """A model's call of a function; `arguments` is JSON text as the model wrote it, valid or not."""
 
     name: str
     arguments: str
@@ -38,14 +38,14 @@ class ToolCall(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """One message of a conversation, from whichever side."""
+    """One message of a conversation, of any role."""
 
     role: str | None = None
     content: str | list[ContentPart] | None = None
     tool_calls: list[ToolCall] | None = None
-    """What an assistant's message calls."""
+    """The tools that an assistant's message calls."""
     tool_call_id: str | None = None
-    """The call that a tool's message answers."""
+    """The call whose result a tool's message has."""
 
     def texts(self) -> list[str]:
         """Return the texts of the content.

@@ -1,7 +1,7 @@
 """Whole replies of OpenAI's Chat Completions.
 
-Format: https://platform.openai.com/docs/api-reference/chat/object. Fields stand in the order in which OpenAI sends
-them; `UNSET` leaves a field out, where None sends ``null``.
+Format: https://platform.openai.com/docs/api-reference/chat/object. Fields are in the order in which OpenAI sends
+them; `UNSET` omits a field, None sends ``null``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filte
 
 
 class TokenCounts(msgspec.Struct, frozen=True):
-    """The tokens that a request and its reply took, by OpenAI's names."""
+    """The numbers of tokens of a request and its reply, by OpenAI's names."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -25,7 +25,7 @@ class TokenCounts(msgspec.Struct, frozen=True):
 
 
 class AssistantMessage(msgspec.Struct, frozen=True):
-    """The message that a model adds to the conversation; `content` is None where it only calls tools."""
+    """The message that a model adds to the conversation; `content` is None if it only calls tools."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None = None
@@ -34,7 +34,7 @@ class AssistantMessage(msgspec.Struct, frozen=True):
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the messages that a request asked for."""
+    """One of the messages that a request asked for, with the reason why it ends."""
 
     index: int
     message: AssistantMessage

@@ -1,7 +1,7 @@
 """Requests of OpenAI's Chat Completions: ``POST /v1/chat/completions``.
 
-Format: https://platform.openai.com/docs/api-reference/chat/create. Only what this package reads is declared; the
-sampling parameters are not, and are skipped.
+Format: https://platform.openai.com/docs/api-reference/chat/create. Only the fields that this package reads are
+declared; others, such as the sampling parameters, are skipped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ._messages import Message, Tool
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
-    """What a request asks of a stream."""
+    """The options of a streamed reply."""
 
     include_usage: bool | None = None
 
@@ -29,7 +29,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     stream_options: StreamOptions | None = None
 
     def includes_usage(self) -> bool:
-        """Whether a stream is to end with the tokens it took."""
+        """Whether a stream is to end with its token counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
@@ -37,10 +37,10 @@ _decoder = msgspec.json.Decoder(ChatRequest)
 
 
 def decode_request(body: bytes) -> ChatRequest:
-    """Return the request that is the body of a chat completion's ``POST``.
+    """Return the request in the body of a chat completion's ``POST``.
 
     Raises:
-        ValueError: the body is not JSON, or is JSON of another form; the message names the field.
+        ValueError: the body is not JSON, or does not have the form of a request; the message names the field.
 
     >>> decode_request(b'{"messages": [{"role": "user", "content": "Hello"}]}').messages[0].texts()
     ['Hello']
@@ -48,6 +48,6 @@ def decode_request(body: bytes) -> ChatRequest:
     try:
         return _decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise ValueError(f"The request is no chat completion request: {error}") from error
+        raise ValueError(f"The request is not a chat completion request: {error}") from error
     except ValueError as error:
         raise ValueError(f"The body of the request is not valid JSON: {error}") from error

@@ -1,7 +1,7 @@
-"""Messages as spans of model calls carry them: the JSON of ``gen_ai.input.messages`` and ``gen_ai.output.messages``.
+"""Messages in spans of model calls: the JSON of ``gen_ai.input.messages`` and ``gen_ai.output.messages``.
 
 Format: https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/. A message is a role and its parts: texts,
-calls of tools, and whatever else a library puts there.
+calls of tools, and other parts that a library adds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 
 class TextPart(msgspec.Struct, frozen=True):
-    """A part that is not a call: of type ``"text"``, ``"reasoning"`` or another; `content` is empty if it has none."""
+    """A part of any type but ``"tool_call"``, such as ``"text"`` or ``"reasoning"``; `content` may be empty."""
 
     content: str
     type: str = "text"
@@ -40,10 +40,10 @@ class SpanMessage(msgspec.Struct, frozen=True):
 
 
 def decode_span_messages(attribute: object) -> list[SpanMessage]:
-    """Return the messages that an attribute holds, as JSON text or already decoded.
+    """Return the messages in an attribute, which is JSON text or already decoded.
 
     Raises:
-        ValueError: the attribute has another form; libraries differ, and agents write attributes too.
+        ValueError: the attribute has another form, because libraries differ and agents set attributes too.
 
     >>> decode_span_messages('[{"role": "assistant", "parts": [{"type": "text", "content": "Hello"}]}]')
     [SpanMessage(role='assistant', parts=[TextPart(content='Hello', type='text')])]
@@ -52,7 +52,7 @@ def decode_span_messages(attribute: object) -> list[SpanMessage]:
         messages: Any = json.loads(attribute) if isinstance(attribute, str) else attribute
         return [_message(message) for message in messages]
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as exc:
-        raise ValueError(f"these are no messages of a model call: {exc}") from exc
+        raise ValueError(f"these are not messages of a model call: {exc}") from exc
 
 
 def _message(message: Mapping[str, Any]) -> SpanMessage:
@@ -72,7 +72,7 @@ def _part(part: Mapping[str, Any]) -> Part:
 
 
 def encode_span_messages(messages: Sequence[object]) -> str:
-    """Return the JSON text of messages that have the form of the conventions, whatever classes they are made of.
+    """Return the JSON text of messages that have the form of the conventions, whatever their classes.
 
     >>> encode_span_messages([SpanMessage("user", [TextPart("Hello")])])
     '[{"role":"user","parts":[{"content":"Hello","type":"text"}]}]'
@@ -80,5 +80,5 @@ def encode_span_messages(messages: Sequence[object]) -> str:
     try:
         return msgspec.json.encode(messages, enc_hook=str).decode()
     except UnicodeEncodeError:
-        # Half a surrogate pair, as models cut emojis in two; JSON can hold it escaped, UTF-8 cannot.
+        # Half a surrogate pair, from a model that cut an emoji in two: JSON can express it escaped, UTF-8 cannot.
         return json.dumps(msgspec.to_builtins(messages, enc_hook=str))

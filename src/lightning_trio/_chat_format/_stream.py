@@ -15,14 +15,14 @@ from ._replies import FinishReason, TokenCounts
 
 
 class FunctionDelta(msgspec.Struct, frozen=True, kw_only=True):
-    """What a chunk adds to a call of a function: first its name, then piece by piece the JSON of its arguments."""
+    """A chunk's addition to a call of a function: first its name, then piece by piece the JSON of its arguments."""
 
     name: str | UnsetType = UNSET
     arguments: str = ""
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
-    """What a chunk adds to the tool call number `index`; only the first of a call has its `id` and `type`."""
+    """A chunk's addition to the tool call number `index`; only the first chunk of a call has its `id` and `type`."""
 
     index: int
     id: str | UnsetType = UNSET
@@ -31,7 +31,7 @@ class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
-    """What a chunk adds to the assistant's message."""
+    """A chunk's addition to the assistant's message."""
 
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | None | UnsetType = UNSET
@@ -40,7 +40,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """What a chunk adds to one of the messages; the last of a message has the reason why it ends."""
+    """A chunk's addition to one of the messages; the last one of a message has the reason why it ends."""
 
     index: int
     delta: Delta
@@ -51,7 +51,7 @@ class ChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
 class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
     """The data of one event of a streamed reply.
 
-    `usage` is sent only where the request asks for it: None in every chunk but the last, which has no choices.
+    `usage` is sent only if the request asks for it: None in every chunk but the last, which has no choices.
     """
 
     id: str
@@ -72,4 +72,4 @@ def encode_event(data: bytes) -> bytes:
 
 
 LAST_EVENT: Final = encode_event(b"[DONE]")
-"""What ends a stream."""
+"""The event that ends a stream."""

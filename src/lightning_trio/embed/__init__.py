@@ -1,4 +1,4 @@
-"""Runners inside programs that are no Trio programs: asyncio services, plain scripts, notebooks.
+"""Runners inside programs that do not run in Trio: asyncio services, plain scripts, notebooks.
 
 A Trio service needs none of this: ``async with runner: await runner.step(task)``.
 """

@@ -30,11 +30,11 @@ def open_asyncio(runner: Runner) -> AsyncioRunner:
     """Open a runner in an asyncio program, as ``async with embed.open_asyncio(runner) as r: await r.step(task)``.
 
     The runner lives in one Trio thread from the start of the block to its end. Leaving the block, also by an error or
-    a cancellation, cancels what runs, waits until that is recorded, closes the runner and ends the thread; calls that
-    still wait raise `RunnerClosed`.
+    a cancellation, cancels running rollouts, waits until they are recorded, closes the runner and ends the thread;
+    calls that still wait raise `RunnerClosed`.
 
     Args:
-        runner: what to open. The block raises what it could not be opened for, or what it failed with.
+        runner: the runner to open. The block raises its error if it cannot be opened or fails later.
 
     >>> import asyncio
     >>> async def double(task: int) -> float:
@@ -50,7 +50,7 @@ def open_asyncio(runner: Runner) -> AsyncioRunner:
 
 @public_in("lightning_trio.embed")
 class AsyncioRunner:
-    """A runner's calls, to be awaited on the event loop that opened it; made by `open_asyncio`."""
+    """A runner whose calls are awaited on the event loop that opened it; made by `open_asyncio`."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -65,7 +65,7 @@ class AsyncioRunner:
             raise UsageError.open_already(_ENTERING)
         if trio.lowlevel.in_trio_run():
             raise UsageError.asyncio_only()
-        # asyncio takes 20 ms to import, and Trio's programs do without it.
+        # asyncio takes 20 ms to import, and Trio programs do not need it.
         from ._loop import LoopHost
 
         host = LoopHost(self._runner)
@@ -88,23 +88,23 @@ class AsyncioRunner:
     async def step(
         self, task: Any, *, resources: NamedResources | None = None, mode: RolloutMode | None = None
     ) -> CompletedRollout:
-        """Run one task and give what came of it, as `Runner.step` does.
+        """Run one task and return its completed rollout, as `Runner.step` does.
 
-        The agent sees the caller's context variables; its trace is its own and links to the span the caller is in.
+        The agent sees the caller's context variables; its trace is separate and links to the caller's current span.
 
         Args:
             task: the input.
-            resources: what to run with instead of the runner's own.
+            resources: the resources to use instead of the runner's own.
             mode: ``"train"``, ``"val"`` or ``"test"``.
 
         Raises:
-            Exception: what the agent raised in its last attempt, after it is recorded (an `AgentError` for what would
-                end the loop, such as SystemExit).
-            RunnerClosed: outside the block, or when it is left meanwhile.
+            Exception: what the agent raised in its last attempt, once it is recorded (an `AgentError` for an exception
+                that would end the loop, such as SystemExit).
+            RunnerClosed: outside the block, or if the block ends meanwhile.
             UsageError: called on another event loop.
 
-        When the caller is cancelled, the rollout is stopped and recorded as cancelled before the cancellation goes on;
-        an agent that takes more than 5 s to stop is not waited for.
+        If the caller is cancelled, the rollout is stopped and recorded as cancelled before the cancellation
+        propagates; an agent that takes more than 5 s to stop is abandoned.
         """
         host = self._opened("await r.step(task)")
         return await host.start(partial(self._runner.step, task, resources=resources, mode=mode)).wait()
@@ -114,13 +114,13 @@ class AsyncioRunner:
     ) -> LoopStream:
         """Run the tasks of a sync or async iterable, as ``async with r.stream(tasks) as results:``.
 
-        ``async for done in results:`` gives each `CompletedRollout` as it finishes; failures come as data, too.
-        The tasks are read on the caller's event loop, no further ahead than `max_concurrency` rollouts that run or
-        wait to be read. Leaving the block cancels what runs.
+        ``async for done in results:`` yields each `CompletedRollout` as it finishes; failures are data, too. The
+        tasks are read on the caller's event loop, no further ahead than `max_concurrency` rollouts that run or wait to
+        be read. Leaving the block cancels running rollouts.
 
         Args:
             tasks: the inputs; may be endless.
-            resources: what to run with instead of the runner's own.
+            resources: the resources to use instead of the runner's own.
             mode: ``"train"``, ``"val"`` or ``"test"``.
         """
         host = self._opened("async with r.stream(tasks) as results: …")
@@ -136,14 +136,14 @@ class AsyncioRunner:
         resume: bool | str = False,
         force_resume: bool = False,
     ) -> FitResult:
-        """Run the algorithm over the datasets and give what it came to, as `Runner.fit` does.
+        """Run the algorithm over the datasets and return its result, as `Runner.fit` does.
 
-        When the caller is cancelled, finished rollouts are kept and those that run go back to the queue.
+        If the caller is cancelled, finished rollouts are kept and running ones are put back in the queue.
         """
         host = self._opened("await r.fit(train_dataset)")
         fit = partial(self._runner.fit, train_dataset, val_dataset, resume=resume, force_resume=force_resume)
         return await host.start(fit).wait()
 
     def statistics(self) -> RunnerStatistics:
-        """Count what runs, waits and is done."""
+        """Return the counts of rollouts that run, wait and are done."""
         return self._runner.statistics()

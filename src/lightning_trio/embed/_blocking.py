@@ -22,7 +22,7 @@ from .._resources import NamedResources
 from .._runner import Runner
 from ..algorithms import Dataset
 from ._host import CANCEL_SECONDS, Job, TrioHost, check_runner
-from ._streaming import Answer, OutsideStream, raise_failure, read_task
+from ._outside_stream import Answer, OutsideStream, raise_failure, read_task
 
 logger = logging.getLogger("lightning_trio.embed")
 
@@ -36,11 +36,11 @@ def open_blocking(runner: Runner) -> BlockingRunner:
     """Open a runner in blocking code, as ``with embed.open_blocking(runner) as r: r.step(task)``.
 
     The runner lives in one Trio thread from the start of the block to its end, and several threads may use it at
-    once. It works in a notebook, too, whose event loop waits during each call. Leaving the block cancels what runs,
-    waits until that is recorded, closes the runner and ends the thread.
+    once. It works in a notebook, too, whose event loop waits during each call. Leaving the block cancels running
+    rollouts, waits until they are recorded, closes the runner and ends the thread.
 
     Args:
-        runner: what to open. The block raises what it could not be opened for, or what it failed with.
+        runner: the runner to open. The block raises its error if it cannot be opened or fails later.
 
     >>> async def double(task: int) -> float:
     ...     return task * 2.0
@@ -53,7 +53,7 @@ def open_blocking(runner: Runner) -> BlockingRunner:
 
 @public_in("lightning_trio.embed")
 class BlockingRunner:
-    """A runner's calls, blocking the calling thread; made by `open_blocking`."""
+    """A runner whose calls block the calling thread; made by `open_blocking`."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -99,19 +99,19 @@ class BlockingRunner:
     def step(
         self, task: Any, *, resources: NamedResources | None = None, mode: RolloutMode | None = None
     ) -> CompletedRollout:
-        """Run one task and give what came of it, as `Runner.step` does.
+        """Run one task and return its completed rollout, as `Runner.step` does.
 
         Args:
             task: the input.
-            resources: what to run with instead of the runner's own.
+            resources: the resources to use instead of the runner's own.
             mode: ``"train"``, ``"val"`` or ``"test"``.
 
         Raises:
-            Exception: what the agent raised in its last attempt, after it is recorded (an `AgentError` for what would
-                end the program, such as SystemExit).
-            RunnerClosed: outside the block, or when it is left meanwhile.
+            Exception: what the agent raised in its last attempt, once it is recorded (an `AgentError` for an exception
+                that would end the program, such as SystemExit).
+            RunnerClosed: outside the block, or if the block ends meanwhile.
             NestedTrioRun: Trio runs in this thread.
-            KeyboardInterrupt: on Ctrl-C, once the rollout is recorded as cancelled; on a second one at once.
+            KeyboardInterrupt: on Ctrl-C, once the rollout is recorded as cancelled; on a second one immediately.
         """
         host = self._opened("r.step(task)")
         return _wait(host, partial(self._runner.step, task, resources=resources, mode=mode))
@@ -121,13 +121,13 @@ class BlockingRunner:
     ) -> Generator[CompletedRollout]:
         """Run the tasks of an iterable, as ``for done in r.stream(tasks):``.
 
-        Gives each `CompletedRollout` as it finishes; failures come as data, too. The tasks are read in the thread that
+        Yields each `CompletedRollout` as it finishes; failures are data, too. The tasks are read in the thread that
         reads the results, no further ahead than `max_concurrency` rollouts that run or wait to be read. Leaving the
-        loop early, or closing what this returns, cancels what runs.
+        loop early, or closing the generator, cancels running rollouts.
 
         Args:
             tasks: the inputs; may be endless.
-            resources: what to run with instead of the runner's own.
+            resources: the resources to use instead of the runner's own.
             mode: ``"train"``, ``"val"`` or ``"test"``.
         """
         host = self._opened("for done in r.stream(tasks): …")
@@ -143,16 +143,16 @@ class BlockingRunner:
         resume: bool | str = False,
         force_resume: bool = False,
     ) -> FitResult:
-        """Run the algorithm over the datasets and give what it came to, as `Runner.fit` does.
+        """Run the algorithm over the datasets and return its result, as `Runner.fit` does.
 
-        On Ctrl-C finished rollouts are kept and those that run go back to the queue.
+        On Ctrl-C finished rollouts are kept and running ones are put back in the queue.
         """
         host = self._opened("r.fit(train_dataset)")
         fit = partial(self._runner.fit, train_dataset, val_dataset, resume=resume, force_resume=force_resume)
         return _wait(host, fit)
 
     def statistics(self) -> RunnerStatistics:
-        """Count what runs, waits and is done."""
+        """Return the counts of rollouts that run, wait and are done."""
         return self._runner.statistics()
 
 
@@ -175,45 +175,45 @@ def _wait(host: TrioHost, fn: Callable[[], Awaitable[T]]) -> T:
 
 
 class _Caller:
-    """A thread that waits for jobs, and does meanwhile what it is asked to."""
+    """A thread that waits for jobs, and meanwhile makes the calls that other threads request."""
 
     def __init__(self, host: TrioHost) -> None:
         self._host = host
-        self._asked: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
 
-    def ask(self, fn: Callable[[], object]) -> None:
-        """Have the thread call `fn` when it waits next; to be called from any thread."""
-        self._asked.put(fn)
+    def call_soon(self, fn: Callable[[], object]) -> None:
+        """Make the thread call `fn` when it waits next; may be called from any thread."""
+        self._calls.put(fn)
 
     def start(self, fn: Callable[[], Awaitable[T]]) -> Job[T]:
-        return self._host.submit(Job(fn, lambda: self.ask(_wake)))
+        return self._host.submit(Job(fn, lambda: self.call_soon(_wake)))
 
     def wait(self, job: Job[T]) -> T:
-        """Give what came of the job; a Ctrl-C cancels it and goes on once that is recorded."""
+        """Wait for the job and return its result; a Ctrl-C cancels it and propagates once it has ended."""
         try:
             while job.result is None:
-                self._asked.get()()
+                self._calls.get()()
         except BaseException:
             self.cancel(job)
             raise
         return job.result.unwrap()
 
     def cancel(self, job: Job[Any]) -> None:
-        """Cancel the job and wait until it has ended, but not for ever."""
+        """Cancel the job and wait until it has ended, for at most `CANCEL_SECONDS`."""
         self._host.cancel(job)
         if trio.lowlevel.in_trio_run():
-            # The garbage collector closes a forgotten stream in any thread, perhaps in the one to be waited for.
+            # The garbage collector closes a forgotten stream in any thread, perhaps in the one that runs the job.
             return
         deadline = time.monotonic() + CANCEL_SECONDS
         while job.result is None and (left := deadline - time.monotonic()) > 0:
             with suppress(queue.Empty):
-                self._asked.get(timeout=left)
+                self._calls.get(timeout=left)
         if job.result is None:
-            logger.warning("a rollout that was cancelled still runs after %g s; not waiting for it", CANCEL_SECONDS)
+            logger.warning("a cancelled rollout still runs after %g s; not waiting for it any longer", CANCEL_SECONDS)
 
 
 def _wake() -> None:
-    """Do nothing: being called is what the waiting thread needs to look at its job again."""
+    """Do nothing: the call makes the waiting thread check its job again."""
 
 
 def _read_stream(
@@ -222,7 +222,7 @@ def _read_stream(
     caller = _Caller(host)
 
     def ask(answer: Answer) -> None:
-        caller.ask(lambda: answer(read_task(tasks)))
+        caller.call_soon(lambda: answer(read_task(tasks)))
 
     stream = OutsideStream(runner, ask, resources, mode)
     serving = caller.start(stream.serve)

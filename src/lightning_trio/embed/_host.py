@@ -1,7 +1,7 @@
 """The host: a thread that runs Trio, with an open runner in it.
 
-Callers outside send it jobs. A job is a task of the host's nursery, with the caller's context and a cancel scope of its
-own; its result goes back the way the caller is woken.
+Other threads submit jobs to it. A job is a task of the host's nursery, with the caller's context and a cancel scope of
+its own; once it has ended, it wakes its caller, which reads the result.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from .._runner import Runner
 T = TypeVar("T")
 
 CANCEL_SECONDS = 5.0
-"""How long a cancelled caller waits until what it started is recorded as cancelled."""
+"""How long a cancelled caller waits for its rollouts to be recorded as cancelled."""
 
 
 class Job(Generic[T]):
-    """One call from outside. `result` is there once `wake` has been called, from Trio's thread."""
+    """One call from another thread. `result` is set before `wake` is called, in Trio's thread."""
 
     def __init__(self, fn: Callable[[], Awaitable[T]], wake: Callable[[], object]) -> None:
         self.result: outcome.Outcome[T] | None = None
@@ -35,9 +35,10 @@ class Job(Generic[T]):
         self._wake = wake
 
     async def run(self) -> None:
-        """Run in Trio, to the end, whatever the end is."""
-        # Captured, a cancellation by the host too: the task ends here, and who waits is in another thread. Outside the
-        # scope: an error that meets the caller's cancellation leaves the scope alone, and inside is in a group with it.
+        """Run in Trio to the end and keep the result, errors included."""
+        # A cancellation by the host is captured, too: the task ends here, and its caller waits in another thread.
+        # Captured outside the scope, an error that meets the caller's cancellation is alone; inside, it would be in a
+        # group with the cancellation.
         self.end(await outcome.acapture(self._run))
 
     async def _run(self) -> T:
@@ -46,13 +47,13 @@ class Job(Generic[T]):
         raise RolloutCancelled.by_caller()
 
     def end(self, result: outcome.Outcome[T]) -> None:
-        """Give the result to the caller."""
-        self.result = outcome.Error(_seen_outside(result.error)) if isinstance(result, outcome.Error) else result
+        """Set the result and wake the caller."""
+        self.result = outcome.Error(_as_call_error(result.error)) if isinstance(result, outcome.Error) else result
         self._wake()
 
 
-def _seen_outside(error: BaseException) -> Exception:
-    """Turn what would end the caller's loop or thread, such as an agent's SystemExit, into an error of one call."""
+def _as_call_error(error: BaseException) -> Exception:
+    """Return an error of one call for one that would end the caller's loop or thread, such as a SystemExit."""
     if isinstance(error, Exception):
         return error
     stop = error.split(trio.Cancelled)[0] if isinstance(error, BaseExceptionGroup) else error
@@ -64,17 +65,17 @@ def _seen_outside(error: BaseException) -> Exception:
 
 
 class TrioHost:
-    """A Trio thread with an open runner, from here on until `close`.
+    """A Trio thread with an open runner, from construction until `close`.
 
     Args:
-        runner: what to open in it.
+        runner: the runner to open.
         opened: called in the thread when the runner is open.
-        ended: called in the thread as the last thing it does; `error` is there then.
+        ended: called in the thread at its very end, when `error` is set.
     """
 
     def __init__(self, runner: Runner, opened: Callable[[], object], ended: Callable[[], object]) -> None:
         self.error: BaseException | None = None
-        """What the runner could not be opened or kept open for."""
+        """The error with which opening or running the runner failed."""
         self._runner = runner
         self._opened = opened
         self._ended = ended
@@ -83,34 +84,34 @@ class TrioHost:
         self._accepting = False
         self._token: trio.lowlevel.TrioToken | None = None
         started = threading.Event()
-        # A daemon: a process that is made to exit in the middle must not wait for it.
+        # A daemon thread, so that a process that exits meanwhile does not wait for it.
         self._thread = threading.Thread(target=self._run, args=(started,), name="lightning_trio-host", daemon=True)
         self._thread.start()
-        # Until Trio has made its pipes, a millisecond; from then on it can be spoken to.
+        # A millisecond, until Trio has made its pipes and accepts calls from other threads.
         started.wait()
 
     # From other threads.
 
     def submit(self, job: Job[T]) -> Job[T]:
-        """Start the job in the caller's context; one that comes too late ends as `RunnerClosed`."""
+        """Start the job in the caller's context; after the host has closed, the job fails with `RunnerClosed`."""
         try:
             if self._token is None:
                 raise trio.RunFinishedError
             self._token.run_sync_soon(self._start, job, contextvars.copy_context())
         except trio.RunFinishedError:
-            self._refuse(job)
+            self._reject(job)
         return job
 
     def cancel(self, job: Job[Any]) -> None:
-        """Cancel the job, wherever it is; it ends once its rollouts are recorded."""
+        """Cancel the job at any stage; it ends once its rollouts are recorded."""
         self._call_soon(job.scope.cancel)
 
     def close(self) -> None:
-        """Cancel what runs and have the thread end, once everything is committed and the runner is closed."""
+        """Cancel all jobs; the thread ends once everything is committed and the runner is closed."""
         self._call_soon(self._close)
 
     def join(self) -> None:
-        """Wait for the thread, which has called `ended`: microseconds."""
+        """Wait for the thread after it has called `ended`, which takes microseconds."""
         self._thread.join()
 
     def _call_soon(self, fn: Callable[[], object]) -> None:
@@ -145,24 +146,24 @@ class TrioHost:
         if self._accepting and self._nursery is not None:
             context.run(self._nursery.start_soon, job.run)
         else:
-            self._refuse(job)
+            self._reject(job)
 
-    def _refuse(self, job: Job[Any]) -> None:
+    def _reject(self, job: Job[Any]) -> None:
         closed = RunnerClosed.too_late()
         closed.__cause__ = self.error
         job.end(outcome.Error(closed))
 
     def _close(self) -> None:
-        # While the runner is being opened, its opening is given up; later its jobs are, and it closes as ever.
+        # While the runner opens, its opening is cancelled; later only its jobs are, and it closes as usual.
         scope = self._whole if self._nursery is None else self._nursery.cancel_scope
         scope.cancel()
 
 
 def check_runner(runner: object, call: str) -> Runner:
-    """Refuse what is no runner.
+    """Return `runner` if it is a `Runner`.
 
     Raises:
-        UsageError: showing how to make one.
+        UsageError: it is not; the message shows how to make one.
     """
     if not isinstance(runner, Runner):
         raise UsageError.not_a_runner(call, runner)

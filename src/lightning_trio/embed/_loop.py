@@ -1,4 +1,4 @@
-"""The asyncio side of a host: waiting on an event loop for what Trio's thread does."""
+"""The asyncio side of a host: an event loop that waits for jobs in Trio's thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class LoopHost:
-    """A host and the event loop that it was opened on. To be made and used on that loop."""
+    """A host and the event loop that it was opened on. It must be made and used on that loop."""
 
     def __init__(self, runner: Runner) -> None:
         self._loop = asyncio.get_running_loop()
@@ -31,12 +31,12 @@ class LoopHost:
         )
 
     def post(self, fn: Callable[..., object], *args: Any) -> None:
-        """Call `fn` on the loop, from any thread; on a loop that is closed nobody waits any more."""
+        """Call `fn` on the loop, from any thread; do nothing if the loop is closed, because it has no waiting tasks."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(fn, *args)
 
     async def wait_opened(self) -> None:
-        """Wait until the runner is open; raise what it could not be opened for."""
+        """Wait until the runner is open; raise its error if it cannot be opened."""
         try:
             await asyncio.shield(self._opened)
         except asyncio.CancelledError:
@@ -46,7 +46,7 @@ class LoopHost:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Cancel what runs, wait for its commits and for the thread; raise what the runner failed with."""
+        """Cancel running rollouts, wait for their commits and for the thread; raise the runner's error if it failed."""
         self._host.close()
         try:
             await asyncio.shield(self._ended)
@@ -54,17 +54,17 @@ class LoopHost:
             if await settle(self._ended):
                 self._host.join()
             else:
-                logger.warning("the runner is not closed after %g s; not waiting any longer", CANCEL_SECONDS)
+                logger.warning("the runner is still open after %g s; not waiting for it any longer", CANCEL_SECONDS)
             raise
         self._host.join()
         if self._host.error is not None:
             raise self._host.error
 
     def check_loop(self) -> None:
-        """Refuse calls from elsewhere.
+        """Raise if this is not the loop that the host was opened on.
 
         Raises:
-            UsageError: saying what to use there.
+            UsageError: with what to use instead.
         """
         try:
             here = asyncio.get_running_loop()
@@ -88,7 +88,7 @@ class LoopCall(Generic[T]):
         self.job: Job[T] = host.submit(Job(fn, lambda: owner.post(_resolve, self._done)))
 
     async def wait(self) -> T:
-        """Give what came of it; cancelling the caller cancels the job and waits until that is recorded."""
+        """Wait for the job and return its result; a cancelled caller cancels the job and waits until it has ended."""
         try:
             await asyncio.shield(self._done)
         except asyncio.CancelledError:
@@ -98,18 +98,18 @@ class LoopCall(Generic[T]):
         return self.job.result.unwrap()
 
     async def cancel(self) -> None:
-        """Cancel the job and wait until it has ended, for which its rollouts must be recorded."""
+        """Cancel the job and wait until its rollouts are recorded, for at most `CANCEL_SECONDS`."""
         self._host.cancel(self.job)
         if not await settle(self._done):
-            logger.warning("a rollout that was cancelled still runs after %g s; not waiting for it", CANCEL_SECONDS)
+            logger.warning("a cancelled rollout still runs after %g s; not waiting for it any longer", CANCEL_SECONDS)
 
 
 async def settle(future: asyncio.Future[Any]) -> bool:
-    """Wait for the future through all cancellations, but not for ever; tell whether it is done."""
+    """Wait for the future in spite of cancellations, for at most `CANCEL_SECONDS`; return whether it is done."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + CANCEL_SECONDS
     while not future.done() and (left := deadline - loop.time()) > 0:
-        # AnyIO's scopes cancel again and again until their task has ended.
+        # AnyIO's scopes cancel repeatedly until their task has ended.
         with suppress(asyncio.CancelledError):
             await asyncio.wait([future], timeout=left)
     return future.done()

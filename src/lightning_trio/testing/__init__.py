@@ -1,7 +1,7 @@
-"""The test kit: a scripted LLM server, and suites that check one's own implementations.
+"""The test kit: a scripted LLM server, and a suite of checks for custom stores.
 
-The pytest fixture ``runner`` comes with the plugin `lightning_trio.testing.pytest_plugin`, which pytest finds by
-itself.
+The pytest fixture ``runner`` comes with the plugin `lightning_trio.testing.pytest_plugin`, which pytest loads
+automatically.
 """
 
 from ._check_store import check_store as check_store

@@ -1,4 +1,4 @@
-"""The contract of a store as a suite that can be run on any."""
+"""The contract of a store as a suite of checks that any store can be run through."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..store import LightningStore
 from ._store_checks import CHECKS, Check, check_reopened
 
 _DEADLINE_SECONDS = 30.0
-"""How long one check may take: a wait that nobody ends must not hang the suite."""
+"""How long one check may take: a store that never ends a wait must not hang the suite."""
 
 
 @public_in("lightning_trio.testing")
 def store_checks() -> tuple[Check, ...]:
-    """Give the checks that `check_store` runs, one a rule, to run them as tests of their own.
+    """Return the checks that `check_store` runs, one per rule, for running them as separate tests.
 
-    Each is an async function that takes an open, empty store, named after its rule::
+    Each is an async function, named after its rule, that takes an open, empty store::
 
         @pytest.mark.parametrize("check", store_checks(), ids=lambda check: check.__name__)
         async def test_my_store(check: Callable[[LightningStore], Awaitable[None]]) -> None:
@@ -36,20 +36,20 @@ async def check_store(
     *,
     reopen: Callable[[LightningStore], AbstractAsyncContextManager[LightningStore]] | None = None,
 ) -> None:
-    """Check that a store keeps the contract of `LightningStore`.
+    """Check that a store fulfils the contract of `LightningStore`.
 
     Runs about 150 small checks, one after the other, and stops at the first broken rule. Takes a few seconds for
-    a store in memory, none with `trio.testing.MockClock`.
+    a store in memory, and no time with `trio.testing.MockClock`.
 
     Args:
-        open_store: called once for each check; gives an open, empty store. A store class that needs no arguments
-            will do.
-        reopen: for a store that outlives the process. Is given a store of `open_store`, and gives another one on the
-            same file or server, which must have what an earlier one was told before it was closed.
+        open_store: called once for each check; returns a context manager with an open, empty store. The class of a
+            store that needs no arguments is such a function.
+        reopen: for a store that outlives the process. Takes a store of `open_store` and returns another one on the
+            same file or server, which must have everything that the first one had committed when it was closed.
 
     Raises:
-        AssertionError: the store breaks a rule; the message says which, and a note names the check.
-        Exception: whatever else the store raises, with the same note.
+        AssertionError: the store breaks a rule; the message names the rule, and a note the check.
+        Exception: any other error of the store, with the same note.
 
     >>> from lightning_trio import InMemoryLightningStore
     >>> trio.run(check_store, InMemoryLightningStore)

@@ -1,6 +1,6 @@
-"""The pytest plugin: a fixture ``runner`` to test one's own agents with.
+"""The pytest plugin: a fixture ``runner`` for testing agents.
 
-pytest finds it by itself where the package is installed.
+pytest loads it automatically if the package is installed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _TIMEOUT_SECONDS = 30.0
 
 
 class AgentTester:
-    """Run agents in tests; what the fixture ``runner`` gives.
+    """Run agents in tests; the value of the fixture ``runner``.
 
-    A rollout without a deadline of its own gets one of 30 s, so that an agent that hangs fails its test. At the end
-    of the test, spans that came after their attempt had ended fail it: something the agent started goes on.
+    A rollout without a deadline of its own gets one of 30 s, so that an agent that hangs fails its test. A test fails
+    at its end if spans came after their attempt had ended, because something that the agent started still runs.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class AgentTester:
         """Make a runner, to be used as ``async with runner(agent, resources=…) as r:``.
 
         Args:
-            agent: what to run.
+            agent: the agent to run.
             options: as for `Runner`.
         """
         options.setdefault("config", RolloutConfig(timeout_seconds=_TIMEOUT_SECONDS))
@@ -48,10 +48,10 @@ class AgentTester:
         mode: RolloutMode | None = None,
         **options: Any,
     ) -> list[CompletedRollout]:
-        """Run every task in a Trio program of its own and give what came of each, in order; for plain tests.
+        """Run the tasks with `trio.run` and return their completed rollouts, in order; for synchronous tests.
 
         Args:
-            agent: what to run.
+            agent: the agent to run.
             tasks: the inputs.
             mode: ``"train"``, ``"val"`` or ``"test"``.
             options: as for `Runner`.
@@ -77,8 +77,8 @@ class AgentTester:
         late = sum(made.tracer.statistics().late_spans for made in self._runners)
         if late:
             pytest.fail(
-                f"{late} spans came after their attempt had ended: the agent leaves something running; end it in a "
-                "nursery before the agent returns"
+                f"{late} spans came after their attempt had ended: something that the agent started still runs; start "
+                "it in a nursery that ends before the agent returns"
             )
 
 

@@ -1,4 +1,4 @@
-"""Which rollout the calling code belongs to."""
+"""The rollout that the calling code belongs to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ T = TypeVar("T")
 
 
 def current_recorder(what: str) -> AttemptRecorder:
-    """Return the attempt of the calling context, or raise the error that says that `what` needs one."""
+    """Return the recorder of the calling context's attempt.
+
+    Raises:
+        NoActiveRollout: outside of any rollout; the message names `what`, the call that needs one.
+    """
     recorder = find_recorder()
     if recorder is None:
         raise NoActiveRollout.outside(what)
@@ -28,7 +32,7 @@ def current_recorder(what: str) -> AttemptRecorder:
 
 @public
 def current_rollout() -> AttemptedRollout:
-    """Give the rollout that the calling code runs for, with its attempt.
+    """Return the rollout that the calling code runs for, with its attempt.
 
     Raises:
         NoActiveRollout: outside of any rollout.
@@ -45,7 +49,7 @@ def current_rollout() -> AttemptedRollout:
 
 @public
 def current_resources() -> NamedResources:
-    """Give the resources of the rollout that the calling code runs for, in a mapping of the caller's own.
+    """Return a new mapping with the resources of the rollout that the calling code runs for.
 
     Raises:
         NoActiveRollout: outside of any rollout.
@@ -64,14 +68,14 @@ def current_resources() -> NamedResources:
 
 @public
 def carry_context(fn: Callable[P, T]) -> Callable[P, T]:
-    """Bind `fn` to the calling rollout, for threads that an agent starts by itself.
+    """Return `fn` bound to the calling rollout, for threads that an agent starts itself.
 
-    Threads of `trio.to_thread` and `asyncio.to_thread` carry the rollout on their own; a bare
+    Threads of `trio.to_thread` and `asyncio.to_thread` carry the rollout automatically; a bare
     `threading.Thread`, a `ThreadPoolExecutor` and ``run_in_executor`` with one do not. The result may be called
     many times and from several threads at once.
 
     Raises:
-        TypeError: `fn` is no function, for instance the result of a call.
+        TypeError: `fn` is not a function, for instance the result of a call.
 
     >>> from concurrent.futures import ThreadPoolExecutor
     >>> with ThreadPoolExecutor() as pool:
@@ -86,7 +90,7 @@ def carry_context(fn: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(fn)
     def in_context(*args: P.args, **kwargs: P.kwargs) -> T:
-        # A context can be entered by one thread at a time, hence the copy for each call.
+        # Only one thread at a time can enter a context, hence the copy for each call.
         return context.copy().run(fn, *args, **kwargs)
 
     return in_context

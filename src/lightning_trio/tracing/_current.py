@@ -1,4 +1,4 @@
-"""Where the attempt of the running code is kept, and how it is found."""
+"""The context variable with the attempt of the running code, and the search for it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def leave_attempt(context: AttemptContext) -> None:
 
 
 def find_recorder(context: Context | None = None) -> AttemptRecorder | None:
-    """Return the attempt in our own variable, else in OpenTelemetry's `context` (None: the current one)."""
+    """Return the recorder in our own variable, else the one in OpenTelemetry's `context` (None: the current one)."""
     recorder = CURRENT.get()
     if recorder is None:
         carried = otel_context.get_value(RECORDER_KEY, context)

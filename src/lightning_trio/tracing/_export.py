@@ -1,4 +1,4 @@
-"""Export off the hot path: finished attempts wait in a bounded queue, a task feeds them to the exporter."""
+"""Export off the hot path: finished attempts wait in a bounded queue, from which a task feeds the exporter."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ _FLUSH_SECONDS = 5.0
 @public
 @attrs.frozen
 class ExporterStatistics:
-    """What became of the spans meant for one exporter: numbers of spans."""
+    """What happened to the spans meant for one exporter, as numbers of spans."""
 
     exported: int
     queued: int
-    """Waiting, or with the exporter at the moment."""
+    """Waiting, or being exported at the moment."""
     dropped: int
-    """Not exported because the queue was full or the runner closed before they could go out."""
+    """Not exported because the queue was full or the runner closed before their turn."""
     failed: int
-    """Refused by the exporter."""
+    """Rejected by the exporter."""
 
 
 @attrs.define(eq=False)
 class ExportQueue:
-    """Feed one exporter. Its blocking calls run one at a time in a worker thread."""
+    """The queue of one exporter, whose blocking calls run one at a time in a worker thread."""
 
     exporter: SpanExporter
     max_queued_spans: int
     _attempts: deque[Sequence[Span]] = attrs.field(factory=deque[Sequence[Span]], init=False)
     _queued: int = attrs.field(default=0, init=False)
-    """Spans not yet counted as anything else; those being exported are among them."""
+    """Spans not yet counted as anything else, including those being exported."""
     _exported: int = attrs.field(default=0, init=False)
     _dropped: int = attrs.field(default=0, init=False)
     _failed: int = attrs.field(default=0, init=False)
@@ -56,7 +56,7 @@ class ExportQueue:
     _filled: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def put(self, spans: Sequence[Span]) -> None:
-        """Queue an attempt's spans, all or none of them."""
+        """Add an attempt's spans, all or none of them."""
         if self._queued + len(spans) > self.max_queued_spans:
             if not self._dropped:
                 logger.warning(
@@ -72,7 +72,7 @@ class ExportQueue:
         self._filled.set()
 
     async def run(self, scope: trio.CancelScope) -> None:
-        """Export until `scope` gets a deadline, then what is left; several runners that share a tracer take turns."""
+        """Export until `scope` gets a deadline, then what is left; runners that share a tracer take turns."""
         self._runs += 1
         limiter = trio.CapacityLimiter(1)
         with scope:
@@ -92,7 +92,7 @@ class ExportQueue:
         await self._filled.wait()
 
     def wake(self) -> None:
-        """Let `run` look at its scope."""
+        """Wake `run` so that it checks its scope."""
         self._filled.set()
 
     async def _export_next(self, limiter: trio.CapacityLimiter) -> None:
@@ -107,7 +107,7 @@ class ExportQueue:
         finally:
             self._queued -= len(batch)
             if succeeded is None:
-                # Given up at the deadline, whatever comes of it.
+                # Abandoned at the deadline, whether or not the exporter still succeeds.
                 self._dropped += len(batch)
             elif succeeded:
                 self._exported += len(batch)
@@ -115,7 +115,7 @@ class ExportQueue:
                 self._failed += len(batch)
 
     def _export(self, batch: list[Span]) -> bool:
-        # Worker thread. The SDK is imported with the first exporter, which needs it anyway.
+        # Runs in a worker thread. The exporter has imported the SDK already.
         from opentelemetry.sdk.trace.export import SpanExportResult
 
         from ._otel import to_readable
@@ -126,7 +126,7 @@ class ExportQueue:
             if not self._has_raised:
                 self._has_raised = True
                 logger.exception(
-                    "%s failed; %d spans are lost to it. Further failures are only counted, in tracer.statistics()",
+                    "%s failed; %d spans were not exported. Further failures are only counted, in tracer.statistics()",
                     type(self.exporter).__name__,
                     len(batch),
                 )
@@ -138,13 +138,13 @@ class ExportQueue:
         self._attempts.clear()
 
     def statistics(self) -> ExporterStatistics:
-        """Count the spans."""
+        """Return the counts so far."""
         return ExporterStatistics(self._exported, self._queued, self._dropped, self._failed)
 
 
 @attrs.define(eq=False)
-class Exporting:
-    """The exports that one open runner keeps going."""
+class ExportTasks:
+    """The tasks of one open runner that feed the exporters."""
 
     _nursery: trio.Nursery
     _scopes: list[tuple[ExportQueue, trio.CancelScope]] = attrs.field(
@@ -152,13 +152,13 @@ class Exporting:
     )
 
     def start(self, queue: ExportQueue) -> None:
-        """Feed one exporter from now on, also while the runner is being cancelled."""
+        """Start feeding one exporter; its task is shielded from the runner's cancellation."""
         scope = trio.CancelScope(shield=True)
         self._scopes.append((queue, scope))
         self._nursery.start_soon(queue.run, scope)
 
     def close(self) -> None:
-        """Export what is queued, for at most five seconds."""
+        """Stop after exporting what is queued, which may take at most five seconds."""
         for queue, scope in self._scopes:
             scope.deadline = trio.current_time() + _FLUSH_SECONDS
             queue.wake()

@@ -30,7 +30,7 @@ class OpenSpan:
     events: list[Event] = attrs.field(factory=list[Event])
 
     def end(self, status: TraceStatus) -> Span:
-        """Close the span. After its attempt it is counted as late and kept nowhere."""
+        """End the span; one that ends after its attempt is counted as late and not recorded."""
         recorder = self.recorder
         recorder.activity += 1
         span = recorder.make_span(

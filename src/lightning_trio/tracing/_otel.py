@@ -1,6 +1,6 @@
-"""The edges to OpenTelemetry: spans that libraries make come in here, records go out as `ReadableSpan`.
+"""The boundary with OpenTelemetry: libraries' spans enter as records, records leave as `ReadableSpan`.
 
-This module imports the OpenTelemetry SDK (90 ms), so `Tracer` imports it when it first needs a provider.
+This module imports the OpenTelemetry SDK (90 ms), so `Tracer` imports it only when it first needs a provider.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ _RESOURCE = SdkResource({"service.name": "lightning_trio", "service.version": __
 _SCOPE = InstrumentationScope("lightning_trio", __version__)
 
 
-class RouteSpans(SpanProcessor):
-    """Give each span a library makes through one provider to the attempt whose context it was started in.
+class SpanRouter(SpanProcessor):
+    """Route each span that a library makes through one provider to the attempt in whose context it starts.
 
-    A provider has one of these, however many tracers join it: processors cannot be taken off again.
+    A provider has one router, however many tracers join it, because a span processor cannot be removed.
 
-    An error in a span processor would be raised into the agent's code; these hooks log theirs instead.
+    An error in a span processor would be raised in the agent's code; these hooks log errors instead.
     """
 
     def __init__(self, provider: TracerProvider) -> None:
         self.resource: OtelResource = OtelResource(dict(provider.resource.attributes), provider.resource.schema_url)
-        """What all spans of the provider have in common; one object, by which they are known again."""
-        # By both ids: libraries draw theirs from `random`, which agents may seed alike, and then span ids repeat.
+        """The resource of all spans of the provider; `Tracer` recognises them by the identity of this object."""
+        # By both ids: libraries draw theirs from `random`; agents that seed it alike repeat span ids.
         self._owners: dict[tuple[int, int], AttemptRecorder] = {}
 
     def on_start(self, span: SdkSpan, parent_context: Context | None = None) -> None:
-        """Note which attempt the span belongs to."""
+        """Record which attempt the span belongs to."""
         try:
             recorder = find_recorder(parent_context)
-            if recorder is None or recorder.tracer.route is not self or span.context is None:
+            if recorder is None or recorder.tracer.router is not self or span.context is None:
                 return
             recorder.start_library_span(span)
             if not recorder.closed:
@@ -63,7 +63,7 @@ class RouteSpans(SpanProcessor):
             logger.exception("a span of another library could not be routed; it is not recorded")
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Hand the finished span over."""
+        """Add the finished span to its attempt."""
         try:
             ids = span.context
             recorder = None if ids is None else self._owners.pop((ids.trace_id, ids.span_id), None)
@@ -73,29 +73,29 @@ class RouteSpans(SpanProcessor):
             logger.exception("a span of another library could not be read; it is not recorded")
 
     def forget(self, span_ids: Sequence[int]) -> None:
-        """Drop spans that were open when their attempt ended; their end comes too late."""
+        """Remove spans that were open when their attempt ended, because they end too late to be recorded."""
         if span_ids:
             for ids, recorder in list(self._owners.items()):
                 if recorder.closed:
                     self._owners.pop(ids, None)
 
 
-_routes: WeakKeyDictionary[TracerProvider, RouteSpans] = WeakKeyDictionary()
-_routes_lock = threading.Lock()
+_routers: WeakKeyDictionary[TracerProvider, SpanRouter] = WeakKeyDictionary()
+_routers_lock = threading.Lock()
 
 
-def route_of(provider: TracerProvider) -> RouteSpans:
-    """Give the provider's one processor of ours, added on first use."""
-    with _routes_lock:
-        route = _routes.get(provider)
-        if route is None:
-            route = _routes[provider] = RouteSpans(provider)
-            provider.add_span_processor(route)
-        return route
+def router_of(provider: TracerProvider) -> SpanRouter:
+    """Return the provider's one router, added on first use."""
+    with _routers_lock:
+        router = _routers.get(provider)
+        if router is None:
+            router = _routers[provider] = SpanRouter(provider)
+            provider.add_span_processor(router)
+        return router
 
 
 def private_provider() -> TracerProvider:
-    """Make a provider that records everything; OpenTelemetry's default of 128 attributes drops the oldest."""
+    """Make a provider that records everything; OpenTelemetry's default limit of 128 attributes drops the oldest."""
     limits = SpanLimits(max_span_attributes=8192, max_events=4096, max_links=1024)
     return TracerProvider(
         sampler=ALWAYS_ON, resource=_RESOURCE, span_limits=limits, id_generator=_OwnIds(), shutdown_on_exit=False
@@ -103,7 +103,7 @@ def private_provider() -> TracerProvider:
 
 
 class _OwnIds(IdGenerator):
-    """Ids that an agent which calls `random.seed` does not repeat, unlike those of OpenTelemetry's generator."""
+    """Ids that do not repeat when an agent calls `random.seed`, unlike those of OpenTelemetry's generator."""
 
     def generate_span_id(self) -> int:
         return random_bits(64) or 1
@@ -113,7 +113,7 @@ class _OwnIds(IdGenerator):
 
 
 def to_readable(span: Span) -> ReadableSpan:
-    """Convert a record to what exporters take; the ids of rollout and attempt go along as attributes."""
+    """Return a record as exporters expect it, with the ids of rollout and attempt as attributes."""
     attributes = {
         **span.attributes,
         Ids.ROLLOUT_ID: span.rollout_id,

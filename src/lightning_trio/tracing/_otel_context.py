@@ -1,4 +1,4 @@
-"""What OpenTelemetry's context holds of an attempt, for instrumented libraries and for threads that carry it."""
+"""The attempt in OpenTelemetry's context, for instrumented libraries and for threads that carry that context."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from .._spans import Link
 from .._spans import SpanContext as SpanIds
 
 RECORDER_KEY = otel_context.create_key("lightning_trio-attempt")
-"""Where the context holds the attempt, for threads that carry that context and not ours."""
+"""The key of the attempt, for threads that carry OpenTelemetry's context and not ours."""
 
-# The key under which OpenTelemetry keeps the current span has no public name; this is how to learn it.
+# OpenTelemetry has no public name for the key of the current span; it is read from a context that has only that.
 [SPAN_KEY] = set_span_in_context(INVALID_SPAN, Context())
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
 class Trace(Protocol):
-    """What a span of ours knows of its attempt here: the recorder, which has the trace's id."""
+    """What a `NativeSpan` needs of its recorder: the trace's id."""
 
     trace_id: str
 
 
 class NativeSpan(NonRecordingSpan):
-    """Stand for one of our spans in the context, so that instrumented libraries parent to it.
+    """One of our spans in OpenTelemetry's context, so that instrumented libraries make it their parent.
 
-    It works out its ids only when asked.
+    Its `SpanContext` is computed on demand.
     """
 
     def __init__(self, recorder: Trace, span_id: str) -> None:
-        # The base class wants a SpanContext at once; most attempts never need theirs (2 µs).
+        # The base class takes a SpanContext (2 µs to make), which most attempts never need.
         self.recorder = recorder
         self.span_id = span_id
 
@@ -53,7 +53,7 @@ class NativeSpan(NonRecordingSpan):
 
 
 def host_link() -> Link | None:
-    """Return a link to the span current in the caller, None where there is none."""
+    """Return a link to the caller's current span, None without one."""
     span = get_current_span()
     if span is INVALID_SPAN or not (context := span.get_span_context()).is_valid:
         return None

@@ -1,4 +1,4 @@
-"""The record of one attempt while it runs: its trace id, its spans, and which of them are still open.
+"""The recorder of one running attempt: its trace id, its spans, and which of them are still open.
 
 Our own spans are plain records (about 2 µs each, where a span of the OpenTelemetry SDK takes 10).
 """
@@ -33,11 +33,11 @@ _sequence_id = operator.attrgetter("sequence_id")
 
 
 class SpanSink(Protocol):
-    """What a recorder asks of the tracer it records for."""
+    """What a recorder needs of the tracer it records for."""
 
     @property
-    def route(self) -> object | None:
-        """The processor that brings in the spans of libraries, None before there is one."""
+    def router(self) -> object | None:
+        """The processor that routes the spans of libraries, None before a provider was needed."""
         ...
 
     @property
@@ -50,19 +50,19 @@ class SpanSink(Protocol):
         ...
 
     def forget_library_spans(self, span_ids: Sequence[int]) -> None:
-        """Stop waiting for the end of spans whose attempt has ended."""
+        """Remove the open spans of an attempt that has ended."""
         ...
 
     def convert(self, span: ReadableSpan, *, rollout_id: str, attempt_id: str, sequence_id: int) -> Span:
-        """Make a record of a library's span."""
+        """Return a library's span as a record."""
         ...
 
 
 class AttemptRecorder:
     """Collect the spans of one attempt; may be called from any thread.
 
-    Appending to a list and taking from a counter are atomic in CPython, so no lock is needed. `close` first
-    forbids, then collects: a thread that emits meanwhile is told, whether its span still got in or not.
+    Appending to a list and advancing a counter are atomic in CPython, so no lock is needed. `close` first sets
+    `closed`, then collects: a thread that emits meanwhile gets an error, whether or not its span was recorded.
     """
 
     __slots__ = (
@@ -94,7 +94,7 @@ class AttemptRecorder:
         agent_name: str,
         host_link: Link | None,
     ) -> None:
-        # Written out, for it runs once an attempt and attrs' factories would take twice as long.
+        # Written out because it runs once per attempt, and attrs' factories would take twice as long.
         self.tracer: SpanSink = tracer
         self.rollout: AttemptedRollout = rollout
         self.resources: NamedResources = resources
@@ -107,23 +107,28 @@ class AttemptRecorder:
         self.spans: list[Span] = []
         self.open_spans: dict[str, OpenSpan] = {}
         self.library_spans: dict[int, tuple[int, ReadableSpan]] = {}
-        """Library spans still open: span id → (sequence id, the live span)."""
+        """Open spans of libraries: span id → (sequence id, the live span)."""
         self.has_foreign_spans: bool = False
         self.activity: int = 0
-        """Counts starts and ends of spans, so that a watcher can tell silence."""
+        """The number of span starts and ends, by which a watchdog detects silence."""
         self.remote_activity: Callable[[], int] | None = None
-        """Counts what is recorded for this attempt in another process."""
+        """Returns the same number for what a worker process records for this attempt."""
         self.closed: bool = False
         self.abandoned: bool = False
         self._sequence = itertools.count(2)
 
     def context(self) -> Context:
-        """Give the current OpenTelemetry context with this attempt and its root span in it."""
-        # What two calls of set_value would do, with one copy instead of two.
+        """Return the current OpenTelemetry context with this attempt and its root span added."""
+        # Equivalent to two calls of set_value, with one copy instead of two.
         return Context({**otel_context.get_current(), RECORDER_KEY: self, SPAN_KEY: NativeSpan(self, self.root_id)})
 
     def check_open(self) -> None:
-        """Refuse what comes after the end of the attempt."""
+        """Raise, and count a late span, if the attempt has ended.
+
+        Raises:
+            AttemptAbandoned: in a thread whose attempt was abandoned.
+            NoActiveRollout: elsewhere.
+        """
         if not self.closed:
             return
         self.tracer.count_late_span()
@@ -133,11 +138,11 @@ class AttemptRecorder:
         raise NoActiveRollout.ended(rollout_id, attempt_id)
 
     def next_sequence_id(self) -> int:
-        """Take the next place in the order of spans, and note that the attempt is alive."""
+        """Return the next sequence id, and count it as activity."""
         self.activity += 1
         return next(self._sequence)
 
-    def make_span(  # noqa: PLR0913  # the fields of a span; positional, for it runs once a span
+    def make_span(  # noqa: PLR0913  # the fields of a span; positional because it runs once per span
         self,
         sequence_id: int,
         span_id: str,
@@ -173,7 +178,7 @@ class AttemptRecorder:
             self.check_open()
         now = time.time()
         self.activity += 1
-        # As make_span does: its call would take a tenth of the time of this.
+        # make_span written out: calling it would add a tenth to the time of this.
         span = Span(
             self.rollout.rollout_id,
             self.rollout.attempt.attempt_id,
@@ -189,19 +194,19 @@ class AttemptRecorder:
         )
         self.spans.append(span)
         if self.closed:
-            # Closed between the check and the append, by another thread: nobody will read this span.
+            # Another thread has closed the attempt since the first check: this span is never read.
             self.check_open()
         return span
 
     def start_span(self, name: str, attributes: dict[str, Any]) -> OpenSpan:
-        """Start a span below the current one; the caller ends it."""
+        """Start a child of the current span; the caller ends it."""
         self.check_open()
         span = OpenSpan(self, self.next_sequence_id(), new_span_id(), self._parent_id(), name, time.time(), attributes)
         self.open_spans[span.span_id] = span
         return span
 
     def _parent_id(self) -> str:
-        # As get_current_span does, without its check against an abstract base class (1 µs).
+        # Like get_current_span, without its check against an abstract base class (1 µs).
         current: Any = otel_context.get_current().get(SPAN_KEY, INVALID_SPAN)
         if current.__class__ is NativeSpan:
             native: NativeSpan = current
@@ -213,7 +218,7 @@ class AttemptRecorder:
         return f"{context.span_id:016x}"
 
     def start_library_span(self, span: ReadableSpan) -> None:
-        """Note that a library has started a span in this attempt."""
+        """Record that a library has started a span in this attempt."""
         context = span.context
         if context is None:
             return
@@ -224,14 +229,14 @@ class AttemptRecorder:
         self.library_spans[context.span_id] = (self.next_sequence_id(), span)
 
     def end_library_span(self, span: ReadableSpan) -> None:
-        """Take in a library's finished span."""
+        """Add a library's finished span."""
         context = span.context
         started = None if context is None else self.library_spans.pop(context.span_id, None)
         if started is not None:
             self.spans.append(self._own(self._from_library(span, started[0])))
 
     def adopt(self, returned: Sequence[Span]) -> None:
-        """Take in spans that the agent returned, except those that are known already."""
+        """Add the spans that the agent returned, except those that are recorded already."""
         self.has_foreign_spans = True
         known = {span.span_id for span in self.spans}
         known.add(self.root_id)
@@ -247,29 +252,29 @@ class AttemptRecorder:
                 self.spans.append(self._own(owned))
 
     def count_activity(self) -> int:
-        """Give a number that grows while the attempt records something, wherever it runs."""
+        """Return a number that grows while the attempt records something, in whichever process it runs."""
         return self.activity + (0 if self.remote_activity is None else self.remote_activity())
 
     def continue_trace(self, trace_id: str, root_id: str, sequence_id: int) -> None:
-        """Record on behalf of a recorder in another process, which keeps the root span."""
+        """Continue the trace of a recorder in another process, which keeps the root span."""
         self.trace_id = trace_id
         self.root_id = root_id
         self._sequence = itertools.count(sequence_id)
 
-    def take_in(self, spans: Sequence[Span], sequence_id: int) -> None:
-        """Take in what another process recorded for this attempt; `sequence_id` is the next free one."""
+    def add_remote_spans(self, spans: Sequence[Span], sequence_id: int) -> None:
+        """Add what a worker process recorded for this attempt; `sequence_id` is the next free one."""
         self.has_foreign_spans = True
         self.spans.extend(spans)
         self._sequence = itertools.count(sequence_id)
 
     def in_trace(self, span: Span) -> Span:
-        """Put a span that was made without a trace into this one, below the root."""
+        """Return a span that was made without a trace as a child of this trace's root."""
         return attrs.evolve(span, trace_id=self.trace_id, parent_id=self.root_id)
 
     def close(self, status: AttemptStatus, description: str | None) -> list[Span]:
-        """End the attempt's trace and give all its spans, ordered by start.
+        """Close the attempt's trace and return all its spans, ordered by start.
 
-        Spans still open are closed with status ERROR and a description that says so.
+        Spans still open are ended with status ERROR and a description that says so.
         """
         self.closed = True
         if self.open_spans or self.library_spans:
@@ -282,7 +287,7 @@ class AttemptRecorder:
         return spans
 
     def end_open_spans(self, status: str) -> None:
-        """Refuse further spans and end those still open."""
+        """Close the trace to further spans and end those still open."""
         self.closed = True
         if self.open_spans or self.library_spans:
             self._end_open_spans(TraceStatus("ERROR", f"still open when the attempt ended ({status})"))
@@ -327,7 +332,7 @@ class AttemptRecorder:
         )
 
     def _own(self, span: Span) -> Span:
-        """Move a span into this trace; what it said before stays as an attribute."""
+        """Return a span moved into this trace; its original trace id is kept as an attribute."""
         if span.trace_id == self.trace_id:
             return span
         original = {semconv.LightningSpanAttributes.ORIGINAL_TRACE_ID: span.trace_id}

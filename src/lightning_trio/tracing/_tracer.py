@@ -1,4 +1,4 @@
-"""The tracer: what a runner's attempts are recorded with, and where their spans go besides the store."""
+"""The tracer: it records a runner's attempts and sends their spans to exporters besides the store."""
 
 from __future__ import annotations
 
@@ -15,23 +15,20 @@ from .._public import public
 from .._repr import counted, one_line
 from .._spans import Span
 from ._current import find_recorder
-from ._export import ExporterStatistics, Exporting, ExportQueue
+from ._export import ExporterStatistics, ExportQueue, ExportTasks
 from .instrumentation import open_instrumentations
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
 
-    from ._otel import RouteSpans
+    from ._otel import SpanRouter
 
 
 @public
 @attrs.frozen
 class TracerStatistics:
-    """What became of spans outside the store.
-
-    `late_spans` came after their attempt had ended and were given to nobody.
-    """
+    """Numbers of late spans, which came after their attempt had ended, and of each exporter's spans."""
 
     late_spans: int
     exporters: Mapping[str, ExporterStatistics]
@@ -39,7 +36,7 @@ class TracerStatistics:
 
 @public
 class Tracer:
-    """Record attempts, take in spans that libraries make through OpenTelemetry, and export.
+    """Record attempts, collect the spans that libraries make through OpenTelemetry, and export both.
 
     Args:
         provider: a `TracerProvider` of the OpenTelemetry SDK to join, so that spans made through it inside a
@@ -54,14 +51,14 @@ class Tracer:
 
     def __init__(self, provider: TracerProvider | None = None, *, instrument_openai: bool = True) -> None:
         self._provider: TracerProvider | None = None
-        self._route: RouteSpans | None = None
+        self._router: SpanRouter | None = None
         self._joined = provider is not None
         self._queues: list[ExportQueue] = []
         self._whole: set[ExportQueue] = set()
         self._late_spans = 0
         self._late_lock = threading.Lock()
         self._instrument_openai = instrument_openai
-        self._exporting: list[Exporting] = []
+        self._export_tasks: list[ExportTasks] = []
         if provider is not None:
             if not hasattr(provider, "add_span_processor"):
                 raise UsageError.not_a_provider(provider)
@@ -75,9 +72,9 @@ class Tracer:
 
     def _use(self, provider: TracerProvider) -> None:
         # The SDK takes 90 ms to import, and agents without instrumented libraries never need it.
-        from ._otel import route_of
+        from ._otel import router_of
 
-        self._route = route_of(provider)
+        self._router = router_of(provider)
         self._provider = provider
 
     @property
@@ -100,39 +97,39 @@ class Tracer:
     ) -> None:
         """Send the spans of every finished attempt to an OpenTelemetry exporter.
 
-        Spans made through a provider that was joined are exported by that provider's own processors, so they are
-        left out here: where both send to one backend, it gets each span once and the trace whole.
+        Spans made through a provider that was joined are exported by that provider's own processors and left out
+        here: a backend that both export to gets each span once and the whole trace.
 
-        Exporting happens in a worker thread and never holds an attempt up: where the exporter is slower than
-        the agents, attempts that find the queue full are dropped and counted in `statistics`. On closing, the
-        runner exports what is queued for at most five seconds. Shutting the exporter down stays with you.
+        Exporting happens in a worker thread and never blocks an attempt: if the exporter is slower than the
+        agents, attempts that find the queue full are dropped and counted in `statistics`. On closing, the
+        runner exports what is queued for at most five seconds. Shutting the exporter down is left to the caller.
 
         Args:
             exporter: any `SpanExporter` of the OpenTelemetry SDK.
             max_queued_spans: how many spans may wait.
-            joined_spans: send those of the joined provider too, to a backend which that provider does not export to.
+            joined_spans: send the joined provider's spans too, to a backend that this provider does not export to.
         """
         if max_queued_spans < 1:
-            raise ValueError(f"max_queued_spans={max_queued_spans!r}: give at least 1")
+            raise ValueError(f"max_queued_spans={max_queued_spans!r} is too small; write a number of at least 1")
         if not callable(getattr(exporter, "export", None)):
             raise UsageError.not_an_exporter(exporter)
         queue = ExportQueue(exporter, max_queued_spans)
         if joined_spans:
             self._whole.add(queue)
         self._queues.append(queue)
-        for exporting in self._exporting:
-            exporting.start(queue)
+        for tasks in self._export_tasks:
+            tasks.start(queue)
 
     def get_last_trace(self) -> list[Span]:
-        """Give the spans the attempt of the calling context has recorded so far, in order of their start.
+        """Return the spans that the calling context's attempt has recorded so far, in order of their start.
 
-        Outside of rollouts the list is empty. Steps still open are not in it.
+        Outside of rollouts the list is empty. Open spans are not included.
         """
         recorder = find_recorder()
         return [] if recorder is None else sorted(recorder.spans, key=lambda span: span.sequence_id)
 
     def statistics(self) -> TracerStatistics:
-        """Count late spans, and exported and dropped ones by exporter (`#2` marks a second of its class)."""
+        """Return the number of late spans and the counts of each exporter (`#2` marks the second of a class)."""
         exporters: dict[str, ExporterStatistics] = {}
         for queue in self._queues:
             name = kind = type(queue.exporter).__name__
@@ -146,13 +143,13 @@ class Tracer:
     # The rest is for the runner and its attempts.
 
     @property
-    def route(self) -> RouteSpans | None:
-        """The processor that brings in the spans of libraries, None before a provider was needed."""
-        return self._route
+    def router(self) -> SpanRouter | None:
+        """The processor that routes the spans of libraries, None before a provider was needed."""
+        return self._router
 
     @property
     def instruments_openai(self) -> bool:
-        """Whether calls of the OpenAI SDK are recorded, where it is installed."""
+        """Whether calls of the OpenAI SDK are recorded if it is installed."""
         return self._instrument_openai
 
     def finish_attempt(self, spans: Sequence[Span]) -> None:
@@ -160,30 +157,30 @@ class Tracer:
         if not self._queues:
             return
         own = spans
-        if self._joined and self._route is not None:
-            resource = self._route.resource
+        if self._joined and self._router is not None:
+            resource = self._router.resource
             own = [span for span in spans if span.resource is not resource]
         for queue in self._queues:
             queue.put(spans if queue in self._whole else own)
 
     def count_late_span(self) -> None:
         """Count a span that came after its attempt had ended."""
-        # Late spans come from any thread, and seldom.
+        # Late spans come from any thread, and are rare.
         with self._late_lock:
             self._late_spans += 1
 
     def forget_library_spans(self, span_ids: Sequence[int]) -> None:
-        """Stop waiting for the end of spans whose attempt has ended."""
-        if self._route is not None:
-            self._route.forget(span_ids)
+        """Remove the open spans of an attempt that has ended."""
+        if self._router is not None:
+            self._router.forget(span_ids)
 
     def convert(self, span: ReadableSpan, *, rollout_id: str, attempt_id: str, sequence_id: int) -> Span:
-        """Make a record of a library's span."""
+        """Return a library's span as a record."""
         made = Span.from_opentelemetry(span, rollout_id=rollout_id, attempt_id=attempt_id, sequence_id=sequence_id)
-        return made if self._route is None else attrs.evolve(made, resource=self._route.resource)
+        return made if self._router is None else attrs.evolve(made, resource=self._router.resource)
 
     def open_instrumentations(self) -> AbstractContextManager[None]:
-        """Record calls of SDKs into the attempts they are made in, until the block ends; for any process."""
+        """Record SDK calls in the attempts that make them until the block ends; in any process."""
         return open_instrumentations(leave_out=() if self._instrument_openai else ("openai",))
 
     @asynccontextmanager
@@ -191,12 +188,12 @@ class Tracer:
         """Run the exporters and the instrumentations until the block ends."""
         with self.open_instrumentations():
             async with FlatNursery() as nursery:
-                exporting = Exporting(nursery)
+                tasks = ExportTasks(nursery)
                 for queue in self._queues:
-                    exporting.start(queue)
-                self._exporting.append(exporting)
+                    tasks.start(queue)
+                self._export_tasks.append(tasks)
                 try:
                     yield
                 finally:
-                    self._exporting.remove(exporting)
-                    exporting.close()
+                    self._export_tasks.remove(tasks)
+                    tasks.close()

@@ -112,7 +112,7 @@ class OpenProcessLane(OpenLane):
             raise
         if report.frames:
             spans = read_frames(report.frames, recorder.rollout.attempt.attempt_id)
-            recorder.take_in(spans, report.sequence_id)
+            recorder.add_remote_spans(spans, report.sequence_id)
         if report.error is not None:
             raise _to_local(report.error)
         return report.value
@@ -190,7 +190,7 @@ class OpenProcessLane(OpenLane):
             return
         spans: list[Span] = read_frames(data, recorder.rollout.attempt.attempt_id)
         if spans:
-            recorder.take_in(spans, max(span.sequence_id for span in spans) + 1)
+            recorder.add_remote_spans(spans, max(span.sequence_id for span in spans) + 1)
 
     def close(self) -> None:
         """End all workers; the nursery waits for them."""

@@ -49,7 +49,7 @@ async def start_makes_a_rollout_past_the_queue(store: LightningStore) -> None:
     expect_equal(started.resources_id, snapshot.resources_id, "it has the latest resources")
     expect_equal(started.config, config, "it has the default configuration")
     expect_equal(started.attempt.sequence_id, 1, "it has attempt 1")
-    expect_equal(await rollout_of(store, started), started, "the store has the rollout as start gave it")
+    expect_equal(await rollout_of(store, started), started, "the store has the rollout that start returned")
     expect_equal(await store.claim(1), [], "a started rollout is not in the queue")
 
 
@@ -66,17 +66,19 @@ async def every_attempt_gets_a_task_of_its_own(store: LightningStore) -> None:
     await finish(store, first, "failed", next=RETRY_NOW)
     [again] = await store.claim(1)
     expect_equal(again.rollout_id, first_id, "a retry is claimed")
-    expect_equal(again.input, {"steps": [{"left": 2}]}, "nor the next attempt of its own")
+    expect_equal(again.input, {"steps": [{"left": 2}]}, "nor the task of its own next attempt")
     [started] = await store.start([again.rollout_id])
-    expect_equal(started.input, again.input, "a further attempt gets it whole")
-    expect(started.input is not again.input, "and has it to itself")
+    expect_equal(started.input, again.input, "a further attempt gets the whole task")
+    expect(started.input is not again.input, "every attempt has its own copy of the task")
 
 
 async def start_keeps_the_order_of_new_and_known(store: LightningStore) -> None:
     known = await claim_one(store)
     started = await store.start([EnqueueRolloutRequest("a"), known.rollout_id, EnqueueRolloutRequest("b")])
 
-    expect_equal([rollout.input for rollout in started], ["a", "task", "b"], "start gives one for each, in order")
+    expect_equal(
+        [rollout.input for rollout in started], ["a", "task", "b"], "start returns one rollout for each, in order"
+    )
     numbers = [rollout.attempt.sequence_id for rollout in started]
     expect_equal(numbers, [1, 2, 1], "an id gets a further attempt, a request its first")
 
@@ -125,9 +127,9 @@ async def finish_commits_outcome_spans_and_status_together(store: LightningStore
     expect(attempt is not None and attempt.attempt_id == claimed.attempt.attempt_id, "the attempt is still the latest")
     assert attempt is not None
     seen = (attempt.status, attempt.end_time, attempt.final_reward, attempt.duration)
-    expect_equal(seen, ("succeeded", outcome.end_time, 0.5, 1.25), "the attempt is as its outcome says")
+    expect_equal(seen, ("succeeded", outcome.end_time, 0.5, 1.25), "the attempt has the values of its outcome")
     found = await store.query_spans(claimed.rollout_id, claimed.attempt.attempt_id)
-    expect_equal(list(found), spans, "the spans are kept as they came")
+    expect_equal(list(found), spans, "the spans are kept unchanged")
 
 
 async def finish_keeps_the_error(store: LightningStore) -> None:
@@ -181,7 +183,7 @@ async def each_outcome_gives_its_rollout_a_status(store: LightningStore) -> None
 
     expect_equal(seen, list(wanted.values()), "a rollout without retries ends as its attempt did")
     kept = [(await rollout_of(store, one)).status for one in claimed]
-    expect_equal(kept, seen, "finish gives the status that the store keeps")
+    expect_equal(kept, seen, "finish returns the status that the store keeps")
 
 
 async def a_retry_waits_for_its_delay(store: LightningStore) -> None:
@@ -233,7 +235,7 @@ async def started_past_the_queue_and_retried_by_its_reporter_is_not_queued(store
     [rollout_id] = await store.enqueue(requests("a", config=RETRY))
     await finish(store, await store.start_attempt(rollout_id), "failed", next=REPORTER_RETRIES)
 
-    expect_equal(await store.claim(1), [], "ReporterRetries does not queue, also where it was once in the queue")
+    expect_equal(await store.claim(1), [], "ReporterRetries does not queue, even if the rollout was once in the queue")
 
 
 async def a_retry_that_was_not_queued_can_be_by_its_status(store: LightningStore) -> None:

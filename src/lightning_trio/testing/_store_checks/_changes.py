@@ -1,4 +1,4 @@
-"""Changes: what may be changed, what is sticky, and that records handed out stay as they are."""
+"""Changes: which are allowed, which statuses are sticky, and that returned records never change."""
 
 from __future__ import annotations
 

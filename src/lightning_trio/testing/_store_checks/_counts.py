@@ -27,7 +27,7 @@ async def counts_are_by_run_and_whole(store: LightningStore) -> None:
     await store.enqueue(requests("d"))
 
     totals = [sum((await store.summarize(run_id)).counts.values()) for run_id in ("run-1", "run-2", "run-3", None)]
-    expect_equal(totals, [2, 1, 0, 4], "summarize counts a run's, or without a run_id all")
+    expect_equal(totals, [2, 1, 0, 4], "summarize counts the rollouts of a run, or without a run_id all")
 
 
 async def a_status_that_nothing_has_is_not_counted(store: LightningStore) -> None:
@@ -52,9 +52,9 @@ async def rewards_are_summed_up_by_mode(store: LightningStore) -> None:
     for run_id in ("run-1", None):
         summary = await store.summarize(run_id)
         wanted = {"train": (2, 1.5), "val": (1, 0.0), None: (1, 2.0)}
-        expect_equal(dict(summary.rewards), wanted, "rewards count where there are any, by mode")
+        expect_equal(dict(summary.rewards), wanted, "only rewarded rollouts count towards rewards, by mode")
     expect_equal(summary.mean_reward("train"), 0.75, "no reward is not a reward of 0")
-    expect_equal(summary.mean_reward("test"), None, "where nothing was rewarded, the mean is None")
+    expect_equal(summary.mean_reward("test"), None, "without any reward the mean is None")
 
 
 async def only_the_last_attempt_is_rewarded(store: LightningStore) -> None:

@@ -1,4 +1,4 @@
-"""The familiar calls, and what holds for every call."""
+"""The familiar calls, and a rule of every call: it is a checkpoint."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def rollouts_are_enqueued_and_dequeued(store: LightningStore) -> None:
     many = await store.enqueue_many_rollouts([EnqueueRolloutRequest("b"), EnqueueRolloutRequest("c")])
 
     seen = (one.input, one.mode, one.config, one.metadata, one.status)
-    expect_equal(seen, ("a", "train", config, {"n": 1}, "queuing"), "enqueue_rollout gives the rollout")
+    expect_equal(seen, ("a", "train", config, {"n": 1}, "queuing"), "enqueue_rollout returns the rollout")
     first = await store.dequeue_rollout("worker-1")
     expect_equal(None if first is None else first.rollout_id, one.rollout_id, "dequeue_rollout takes the oldest")
     rest = await store.dequeue_many_rollouts(limit=5, worker_id="worker-1")
@@ -61,7 +61,7 @@ async def wait_for_rollouts_gives_those_that_ended(store: LightningStore) -> Non
     done = await store.wait_for_rollouts([*reversed(ids), "ro-unknown"], 0)
     wanted = [(ids[2], "succeeded"), (ids[0], "failed")]
     seen = [(rollout.rollout_id, rollout.status) for rollout in done]
-    expect_equal(seen, wanted, "a timeout of 0 is a look; what ended comes in the order asked for")
+    expect_equal(seen, wanted, "a timeout of 0 does not wait; ended rollouts are returned in the order of the ids")
 
 
 async def wait_for_rollouts_waits(store: LightningStore) -> None:
@@ -69,7 +69,9 @@ async def wait_for_rollouts_waits(store: LightningStore) -> None:
     async with calling(partial(store.wait_for_rollouts, [claimed.rollout_id])) as wait:
         await finish(store, claimed)
 
-    expect_equal([ids_of(done) for done in wait.results], [[claimed.rollout_id]], "without timeout it waits to the end")
+    expect_equal(
+        [ids_of(done) for done in wait.results], [[claimed.rollout_id]], "without timeout it waits until all have ended"
+    )
 
 
 async def familiar_calls_refuse_unknown_ids(store: LightningStore) -> None:
@@ -103,9 +105,9 @@ async def spans_of_the_opentelemetry_sdk_are_kept(store: LightningStore) -> None
     added = await store.add_otel_span(claimed.rollout_id, claimed.attempt.attempt_id, readable)
 
     [span] = await store.query_spans(claimed.rollout_id)
-    expect_equal(added, span, "add_otel_span gives the span it stored")
+    expect_equal(added, span, "add_otel_span returns the span that it stored")
     seen = (span.name, span.trace_id, span.span_id, span.start_time, span.end_time, span.sequence_id)
-    expect_equal(seen, ("chat", f"{0xA:032x}", f"{0xB:016x}", 1.5, 2.0, 1), "it is converted, and numbered")
+    expect_equal(seen, ("chat", f"{0xA:032x}", f"{0xB:016x}", 1.5, 2.0, 1), "the span is converted and numbered")
     numbered = await store.add_otel_span(claimed.rollout_id, claimed.attempt.attempt_id, readable, 9)
     expect_equal(numbered, None, "a span that is known already is not stored")
 
@@ -132,7 +134,7 @@ async def every_call_is_a_checkpoint(store: LightningStore) -> None:
     for call in calls:
         with assert_checkpoints():
             await call()
-    expect_equal((await rollout_of(store, claimed)).status, "succeeded", "the calls did what they do")
+    expect_equal((await rollout_of(store, claimed)).status, "succeeded", "the calls had their effects")
 
 
 CHECKS: tuple[Check, ...] = (

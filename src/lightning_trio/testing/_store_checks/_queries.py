@@ -12,7 +12,7 @@ from ._steps import Check, claim_one, expect, expect_equal, finish, refused, req
 
 
 async def _five(store: LightningStore) -> list[str]:
-    """Rollouts 0 to 4: two train, two val, one without mode; 0 has succeeded, 1 has been claimed."""
+    """Make rollouts 0 to 4: two train, two val, one without mode; 0 has succeeded, 1 has been claimed."""
     modes: list[RolloutMode | None] = ["train", "train", "val", "val", None]
     ids = await store.enqueue([EnqueueRolloutRequest(number, mode) for number, mode in enumerate(modes)])
     claimed = await store.claim(2)
@@ -57,7 +57,7 @@ async def rollouts_come_with_their_latest_attempt(store: LightningStore) -> None
 
     found = await store.query_rollouts()
     attempted = [isinstance(rollout, AttemptedRollout) for rollout in found]
-    expect_equal(attempted, [True, True, False, False, False], "rollouts that have attempts come with the latest")
+    expect_equal(attempted, [True, True, False, False, False], "rollouts that have attempts come with their latest")
 
 
 async def rollouts_asked_for_by_id_come_once_and_in_order_of_creation(store: LightningStore) -> None:
@@ -96,7 +96,7 @@ async def rollouts_are_found_by_run(store: LightningStore) -> None:
     await store.enqueue(requests(2))
 
     expect_equal(_inputs(await store.query_rollouts(run_id_in=["run-1"])), [0], "rollouts are found by run")
-    expect_equal(_inputs(await store.query_rollouts(run_id_in=[None])), [2], "None is the run of those without")
+    expect_equal(_inputs(await store.query_rollouts(run_id_in=[None])), [2], "None stands for rollouts without a run")
 
 
 async def rollouts_are_sorted(store: LightningStore) -> None:
@@ -129,7 +129,7 @@ async def pages_say_how_many_there_are(store: LightningStore) -> None:
         page = await store.query_rollouts(limit=limit, offset=offset)
         expect_equal(_inputs(page), wanted, f"limit={limit}, offset={offset}")
         seen = (page.limit, page.offset, page.total)
-        expect_equal(seen, (limit, offset, 5), "a page says its limit and offset, and how many match in all")
+        expect_equal(seen, (limit, offset, 5), "a page has its limit and offset, and the number of all matches")
 
 
 async def bad_queries_are_refused(store: LightningStore) -> None:

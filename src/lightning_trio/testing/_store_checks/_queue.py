@@ -1,4 +1,4 @@
-"""Queue: what is enqueued is claimed once, oldest first, and those who wait for it are woken."""
+"""Queue: an enqueued rollout is claimed once, oldest first, and callers that wait for one are woken."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def enqueue_refuses_an_unknown_resources_id(store: LightningStore) -> None
 
 
 async def enqueue_of_nothing_gives_no_ids(store: LightningStore) -> None:
-    expect_equal(await store.enqueue([]), [], "an empty batch is welcome")
+    expect_equal(await store.enqueue([]), [], "an empty batch is accepted")
 
 
 async def cancelled_rollouts_are_recorded_and_never_claimed(store: LightningStore) -> None:
@@ -112,12 +112,12 @@ async def claim_starts_an_attempt(store: LightningStore) -> None:
     [rollout_id] = await store.enqueue(requests("a"))
     [claimed] = await store.claim(1, worker_id="worker-1")
 
-    expect_equal(claimed.rollout_id, rollout_id, "claim gives what was enqueued")
+    expect_equal(claimed.rollout_id, rollout_id, "claim returns the input that was enqueued")
     expect_equal(claimed.status, "preparing", "a claimed rollout is preparing")
     attempt = claimed.attempt
     expect_equal((attempt.sequence_id, attempt.status), (1, "preparing"), "claim starts attempt 1, preparing")
-    expect_equal(attempt.worker_id, "worker-1", "the attempt knows who claimed it")
-    expect_equal(await rollout_of(store, rollout_id), claimed, "claim gives the rollout as the store has it")
+    expect_equal(attempt.worker_id, "worker-1", "the attempt names the worker that claimed it")
+    expect_equal(await rollout_of(store, rollout_id), claimed, "claim returns the rollout that the store has")
 
 
 async def claim_takes_one_runs_rollouts(store: LightningStore) -> None:
@@ -171,7 +171,7 @@ async def a_cancelled_claim_loses_nothing(store: LightningStore) -> None:
         claimed += await store.claim(2)
     claimed += await store.claim(2)
 
-    expect_equal(ids_of(claimed), ids, "what a cancelled claim did not give is still in the queue")
+    expect_equal(ids_of(claimed), ids, "rollouts that a cancelled claim did not return are still in the queue")
 
 
 async def cancelled_in_the_queue_is_not_claimed(store: LightningStore) -> None:
@@ -193,7 +193,7 @@ async def started_past_the_queue_has_lost_its_place(store: LightningStore) -> No
     await finish(store, await store.start_attempt(first), "failed", next=RetryIn(NEVER))
 
     claimed = ids_of(await store.claim(2))
-    expect_equal(claimed, [second], "a retry waits for its delay, also of a rollout that was once in the queue")
+    expect_equal(claimed, [second], "a retry waits for its delay, even if its rollout was once in the queue")
 
 
 async def put_back_by_status_is_claimed_once(store: LightningStore) -> None:
@@ -210,7 +210,7 @@ async def a_queued_rollout_takes_another_queued_status(store: LightningStore) ->
     [rollout_id] = await store.enqueue(requests("a"))
     changed = await store.update_rollout(rollout_id, status="requeuing")
 
-    expect_equal(changed.status, "requeuing", "a status that is set is the status it has")
+    expect_equal(changed.status, "requeuing", "a rollout has the status that was set")
     expect_equal(ids_of(await store.claim(2)), [rollout_id], "it is still in the queue, once")
 
 
@@ -277,7 +277,7 @@ async def wait_claimable_can_be_cancelled(store: LightningStore) -> None:
 
     await store.enqueue(requests("a"))
     await store.wait_claimable()
-    expect_equal(len(await store.claim(2)), 1, "a cancelled wait takes nothing with it")
+    expect_equal(len(await store.claim(2)), 1, "a cancelled wait takes nothing from the queue")
 
 
 CHECKS: tuple[Check, ...] = (

@@ -22,7 +22,7 @@ async def a_snapshot_comes_back_as_it_was(store: LightningStore) -> None:
     expect_equal(added.version, 1, "a new snapshot has version 1")
     found = await store.get_resources_by_id(added.resources_id)
     expect_equal(found, added, "a snapshot is found by its id")
-    expect_equal(dict(added.resources), resources, "resources come back as they were, also of a class of one's own")
+    expect_equal(dict(added.resources), resources, "resources come back unchanged, including those of a user's class")
 
 
 async def the_latest_snapshot_is_the_one_stored_last(store: LightningStore) -> None:
@@ -44,7 +44,7 @@ async def an_update_is_the_next_version(store: LightningStore) -> None:
     expect_equal(second.create_time, first.create_time, "an update keeps create_time")
     expect_equal(dict(second.resources), {"other": Marker(2)}, "an update replaces the resources")
     expect_equal(dict(first.resources), {"marker": Marker(1)}, "a snapshot handed out never changes")
-    expect_equal(await store.get_resources_by_id(first.resources_id), second, "the id leads to the latest version")
+    expect_equal(await store.get_resources_by_id(first.resources_id), second, "the id finds the latest version")
 
 
 async def an_update_of_an_unknown_snapshot_creates_it(store: LightningStore) -> None:
@@ -57,7 +57,7 @@ async def an_update_of_an_unknown_snapshot_creates_it(store: LightningStore) -> 
 
 
 async def what_is_no_resource_is_refused(store: LightningStore) -> None:
-    with refused(ResourceError, "what is no resource is refused"):
+    with refused(ResourceError, "a value that is not a resource is refused"):
         await store.add_resources({"prompt": "Label {text}"})  # type: ignore[dict-item]
 
     expect_equal(await store.get_latest_resources(), None, "nothing is stored then")
@@ -86,7 +86,7 @@ async def snapshots_come_in_order_of_creation(store: LightningStore) -> None:
 async def a_worker_is_kept_and_replaced(store: LightningStore) -> None:
     worker = Worker("worker-1", "idle", {"cpu": 0.5}, 1.0, 2.0, 3.0, 4.0, "ro-1", "at-1")
     await store.put([worker])
-    expect_equal(await store.get_worker_by_id("worker-1"), worker, "a worker is kept as it is")
+    expect_equal(await store.get_worker_by_id("worker-1"), worker, "a worker is kept unchanged")
 
     replaced = attrs.evolve(worker, status="busy", heartbeat_stats=None)
     await store.put([replaced])
@@ -100,7 +100,7 @@ async def a_heartbeat_creates_a_worker(store: LightningStore) -> None:
     expect(worker.last_heartbeat_time is not None, "a heartbeat is noted")
     again = await store.update_worker("worker-1")
     expect_equal(again.heartbeat_stats, {"cpu": 0.5}, "what is not given stays")
-    expect_equal(await store.get_worker_by_id("worker-1"), again, "the store keeps what it gave")
+    expect_equal(await store.get_worker_by_id("worker-1"), again, "the store keeps the worker that it returned")
 
 
 async def a_claim_makes_its_worker_busy(store: LightningStore) -> None:
@@ -110,7 +110,7 @@ async def a_claim_makes_its_worker_busy(store: LightningStore) -> None:
     worker = await store.get_worker_by_id("worker-1")
     seen = None if worker is None else (worker.status, worker.current_rollout_id, worker.current_attempt_id)
     wanted = ("busy", claimed.rollout_id, claimed.attempt.attempt_id)
-    expect_equal(seen, wanted, "a worker that claims is noted as busy with what it claimed")
+    expect_equal(seen, wanted, "a worker that claims is recorded as busy with what it claimed")
 
 
 async def a_worker_whose_attempt_has_ended_is_not_busy_with_it(store: LightningStore) -> None:
@@ -141,7 +141,7 @@ async def an_attempts_worker_is_kept(store: LightningStore) -> None:
     again = await store.start_attempt(claimed.rollout_id, worker_id="worker-2")
 
     workers = [attempt.worker_id for attempt in await store.query_attempts(again.rollout_id)]
-    expect_equal(workers, [None, "worker-2"], "every attempt keeps who ran it")
+    expect_equal(workers, [None, "worker-2"], "every attempt keeps the id of its worker")
 
 
 CHECKS: tuple[Check, ...] = (

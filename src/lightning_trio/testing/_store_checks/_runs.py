@@ -1,4 +1,4 @@
-"""Runs: keys that make enqueuing repeatable, leases of workers, removal, and the record of a run."""
+"""Runs: keys that make enqueuing idempotent, leases of workers, removal, and the record of a run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from ._steps import (
 )
 
 LEASE = 8 * SOON
-"""Seconds of a lease that is to last: longer than a few calls take on a busy machine."""
+"""Seconds of a lease that must not expire: more than a few calls take on a busy machine."""
 
 
 def _keyed(*keys: str) -> list[EnqueueRolloutRequest]:
@@ -79,14 +79,18 @@ async def an_expired_lease_requeues(store: LightningStore) -> None:
     expiry = await store.expire()
     expect_equal(list(expiry.requeued), [], "nothing is requeued while the lease lasts")
     expect(
-        expiry.next_in is not None and 0 < expiry.next_in <= LEASE, "expire() says in how many seconds a lease runs out"
+        expiry.next_in is not None and 0 < expiry.next_in <= LEASE,
+        "expire() returns the seconds until a lease runs out",
     )
     await trio.sleep(LEASE + SOON)
     expiry = await store.expire()
     expect_equal(list(expiry.requeued), [claimed.rollout_id], "a rollout whose worker's lease ran out is requeued")
     [lost] = await attempts_of(store, claimed)
     expect_equal(lost.status, "unresponsive", "an attempt lost with its worker is unresponsive")
-    expect(lost.end_time is not None and lost.error is not None, "a lost attempt has an end and says why it ended")
+    expect(
+        lost.end_time is not None and lost.error is not None,
+        "a lost attempt has an end_time and an error with the reason",
+    )
     expect_equal((await rollout_of(store, claimed)).status, "requeuing", "its rollout is requeued")
     [again] = await store.claim(1, worker_id="worker-2")
     expect_equal(again.rollout_id, claimed.rollout_id, "a requeued rollout can be claimed by a survivor")
@@ -105,25 +109,25 @@ async def a_renewed_lease_lasts(store: LightningStore) -> None:
     expect_equal(await finish(store, claimed), "succeeded", "its report counts")
 
 
-async def a_worker_says_what_is_left_of_its_lease(store: LightningStore) -> None:
+async def a_worker_has_the_rest_of_its_lease(store: LightningStore) -> None:
     async def left() -> float | None:
         worker = await store.get_worker_by_id("worker-1")
         assert worker is not None
         return worker.lease_left_seconds
 
-    # By the store's own clock, whatever the worker takes the time for.
+    # The store counts by its own clock, not by the times in the worker's record.
     await store.put([Worker("worker-1", last_heartbeat_time=0.0, lease_seconds=60.0, lease_left_seconds=1000.0)])
     first = await left()
-    expect(first is not None and 0 < first <= 60.0, "lease_left_seconds says how long the lease still lasts")
+    expect(first is not None and 0 < first <= 60.0, "lease_left_seconds is the time until the lease runs out")
     await trio.sleep(SOON)
     second = await left()
-    expect(first is not None and second is not None and second < first, "what is left of a lease grows less")
+    expect(first is not None and second is not None and second < first, "lease_left_seconds decreases")
     await store.put([Worker("worker-1", lease_seconds=0.0)])
-    expect_equal(await left(), None, "of a lease that has run out nothing is left")
+    expect_equal(await left(), None, "lease_left_seconds is None once the lease has run out")
     await store.expire()
-    expect_equal(await left(), None, "nor when that was noted")
+    expect_equal(await left(), None, "lease_left_seconds is None after expire(), too")
     await store.put([Worker("worker-1")])
-    expect_equal(await left(), None, "nor without a lease")
+    expect_equal(await left(), None, "lease_left_seconds is None without a lease")
 
 
 async def no_lease_never_runs_out(store: LightningStore) -> None:
@@ -169,7 +173,7 @@ async def lost_attempts_leave_the_others_their_number(store: LightningStore) -> 
         await finish(store, second, "failed"), "requeuing", "a lost attempt does not count as the first of two"
     )
     [third] = await store.claim(1)
-    expect_equal(await finish(store, third, "failed"), "failed", "two attempts that failed are two")
+    expect_equal(await finish(store, third, "failed"), "failed", "two failed attempts count as two")
     expect_equal([a.sequence_id for a in await attempts_of(store, third)], [1, 2, 3], "all attempts are kept")
 
 
@@ -187,10 +191,10 @@ async def removed_rollouts_stay_counted(store: LightningStore) -> None:
         await store.finish([outcome_of(claimed, spans=[span_of(claimed)], final_reward=2.0, usage=Usage(3, 1, 0.5))])
     before = await store.summarize("run-1")
     await store.update([RolloutRemoval(gone)])
-    expect_equal(ids_of(await store.query_rollouts()), [kept], "a removed rollout is found no more")
+    expect_equal(ids_of(await store.query_rollouts()), [kept], "a removed rollout is no longer found")
     after = await store.summarize("run-1")
     expect_equal(attrs.evolve(after, removed=0), before, "counts, rewards and usage cover removed rollouts")
-    expect_equal((before.removed, after.removed), (0, 1), "summarize says how many were removed")
+    expect_equal((before.removed, after.removed), (0, 1), "summarize counts the removed rollouts")
     expect_equal(await store.wait_finished([gone]), [], "waiting for a removed rollout returns at once")
     [again] = await store.enqueue(_keyed("gone"), run_id="run-1")
     expect(again not in (kept, gone), "the key of a removed rollout is free")
@@ -212,9 +216,9 @@ async def old_rollouts_are_pruned(store: LightningStore) -> None:
         for claimed in (await store.claim(2, run_id=run_id))[:1]:
             await finish(store, claimed, spans=[span_of(claimed)])
     expect_equal(await store.prune(run_id="run-1", older_than_seconds=3600), 0, "younger rollouts are kept")
-    expect_equal(await store.prune(run_id="run-1"), 1, "prune() gives the number of rollouts it let go of")
+    expect_equal(await store.prune(run_id="run-1"), 1, "prune() returns the number of rollouts that it removed")
     await store.vacuum()
-    expect_equal(len(await store.query_rollouts(run_id_in=["run-1"])), 1, "what has not finished is kept")
+    expect_equal(len(await store.query_rollouts(run_id_in=["run-1"])), 1, "unfinished rollouts are kept")
     expect_equal(len(await store.query_rollouts(run_id_in=["run-2"])), 2, "other runs' rollouts are kept")
     expect_equal((await store.summarize("run-1")).counts.get("succeeded"), 1, "counts cover pruned rollouts")
 
@@ -243,27 +247,27 @@ async def runs_are_kept(store: LightningStore) -> None:
         history=[{"score": 0.5}],
     )
     await store.put([run, Run("run-2", "second", "other", start_time=2.0)])
-    expect_equal(await store.get_run_by_id("run-1"), run, "a run is given back as it was put")
+    expect_equal(await store.get_run_by_id("run-1"), run, "a run is returned as it was put")
     expect_equal(await store.get_run_by_id("run-3"), None, "an unknown run is None")
     finished = attrs.evolve(run, status="finished", end_time=3.0)
     await store.put([finished])
     expect_equal(await store.get_run_by_id("run-1"), finished, "putting a run again replaces it")
-    expect_equal([r.run_id for r in await store.query_runs()], ["run-1", "run-2"], "runs are found by their beginning")
+    expect_equal([r.run_id for r in await store.query_runs()], ["run-1", "run-2"], "runs come in order of their start")
     expect_equal([r.run_id for r in await store.query_runs(name="second")], ["run-2"], "and by name")
     expect_equal([r.run_id for r in await store.query_runs(agent="agent")], ["run-1"], "and by agent")
 
 
-async def a_run_is_taken_up_by_one_only(store: LightningStore) -> None:
+async def a_run_is_resumed_by_one_runner_only(store: LightningStore) -> None:
     begun = Run("run-1", worker_id="first")
     await store.put([begun])
     await store.put([attrs.evolve(begun, elapsed_seconds=1.0)])
     taken = attrs.evolve(begun, worker_id="second", takeovers=1)
     await store.put([taken])
-    with refused(StaleRun, "of two that take a run up at once the second is refused"):
+    with refused(StaleRun, "of two runners that resume a run at the same time the second is refused"):
         await store.put([attrs.evolve(begun, worker_id="third", takeovers=1)])
-    with refused(StaleRun, "what the one before still reports of a run is refused"):
+    with refused(StaleRun, "a late report of a run by its previous runner is refused"):
         await store.put([attrs.evolve(begun, elapsed_seconds=2.0)])
-    expect_equal(await store.get_run_by_id("run-1"), taken, "what is refused changes nothing")
+    expect_equal(await store.get_run_by_id("run-1"), taken, "a refused change changes nothing")
 
 
 CHECKS: tuple[Check, ...] = (
@@ -273,7 +277,7 @@ CHECKS: tuple[Check, ...] = (
     a_finished_rollout_keeps_its_key,
     an_expired_lease_requeues,
     a_renewed_lease_lasts,
-    a_worker_says_what_is_left_of_its_lease,
+    a_worker_has_the_rest_of_its_lease,
     no_lease_never_runs_out,
     an_idle_workers_lease_ends_quietly,
     rollouts_that_lose_every_worker_fail,
@@ -284,5 +288,5 @@ CHECKS: tuple[Check, ...] = (
     old_rollouts_are_pruned,
     usage_and_durations_add_up,
     runs_are_kept,
-    a_run_is_taken_up_by_one_only,
+    a_run_is_resumed_by_one_runner_only,
 )

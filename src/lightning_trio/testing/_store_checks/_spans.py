@@ -1,4 +1,4 @@
-"""Spans: numbered, kept once, and refused when they come late."""
+"""Spans: they are numbered, kept once, and refused if they come late."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ async def spans_are_kept_as_they_are(store: LightningStore) -> None:
     )
     added = await store.add_spans([span])
 
-    expect_equal(added, [span], "add_spans gives the spans that were stored")
+    expect_equal(added, [span], "add_spans returns the spans that were stored")
     expect_equal(list(await store.query_spans(claimed.rollout_id)), [span], "a span is kept as it is")
 
 
 async def texts_that_are_no_unicode_are_kept_as_they_are(store: LightningStore) -> None:
-    # What `os.fsdecode` makes of a name that is not UTF-8.
+    # As `os.fsdecode` decodes a name that is not UTF-8.
     text = "caf\udce9.txt"
     claimed = await claim_one(store)
     early, plain, late = (span_of(claimed, name, sequence_id=number) for number, name in enumerate([text, "b", "c"], 1))

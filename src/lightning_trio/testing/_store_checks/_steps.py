@@ -1,4 +1,4 @@
-"""The steps that checks are made of. They fail with the rule that is broken, with or without pytest."""
+"""The steps of the checks. They fail with the rule that is broken, with or without pytest."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ T = TypeVar("T")
 Check: TypeAlias = Callable[[LightningStore], Awaitable[None]]
 
 NEVER = 3600.0
-"""Seconds to delay what must not come while a check runs."""
+"""Seconds of a delay that must not end while a check runs."""
 
 SOON = 0.05
-"""Seconds in which a task that can go on surely has begun to."""
+"""Seconds after which a task that can proceed has surely done so."""
 
 RETRY = RolloutConfig(max_attempts=2, retry_condition=["failed", "timeout"])
 
 
 @attrs.frozen
 class Marker(Resource, resource_type="store_check_marker"):
-    """A resource of a kind of its own, as users define them."""
+    """A resource of a user-defined class."""
 
     value: int
 
 
-# Saying what is wrong.
+# Expectations.
 
 
 def expect(condition: object, rule: str) -> None:
-    """Fail with `rule` if it is broken."""
+    """Fail with `rule` unless `condition` holds."""
     if not condition:
         raise AssertionError(rule)
 
@@ -86,11 +86,11 @@ async def _contents(store: LightningStore) -> dict[str, list[Any]]:
     return {table: list(await store.find(Query(table))) for table in tables}
 
 
-# Making something happen.
+# Requests and reports.
 
 
 def requests(*inputs: Any, config: RolloutConfig | None = None) -> list[EnqueueRolloutRequest]:
-    """Ask for a rollout of each input."""
+    """Return a request for each input."""
     return [EnqueueRolloutRequest(value, config=config) for value in inputs]
 
 
@@ -108,14 +108,14 @@ async def claim_one(
 
 
 def outcome_of(attempted: AttemptedRollout, status: AttemptStatus = "succeeded", **fields: Any) -> AttemptOutcome:
-    """Report how an attempt ended."""
+    """Return an outcome of an attempt."""
     return AttemptOutcome(attempted.rollout_id, attempted.attempt.attempt_id, status, time.time(), **fields)
 
 
 async def finish(
     store: LightningStore, attempted: AttemptedRollout, status: AttemptStatus = "succeeded", **fields: Any
 ) -> str | None:
-    """Commit how one attempt ended and give its rollout's new status."""
+    """Commit the outcome of one attempt and return its rollout's new status."""
     [new] = await store.finish([outcome_of(attempted, status, **fields)])
     return new
 
@@ -128,7 +128,7 @@ def span_of(attempted: AttemptedRollout, name: str = "step", **fields: Any) -> S
     )
 
 
-# Looking.
+# Reads.
 
 
 async def rollout_of(store: LightningStore, rollout: Rollout | str) -> Rollout:
@@ -146,22 +146,22 @@ async def attempts_of(store: LightningStore, rollout: Rollout) -> Sequence[Attem
 
 
 def ids_of(rollouts: Sequence[Rollout]) -> list[str]:
-    """Give the ids of rollouts."""
+    """Return the ids of rollouts."""
     return [rollout.rollout_id for rollout in rollouts]
 
 
-# Waiting.
+# Waits.
 
 
 @attrs.define(eq=False)
 class Call(Generic[T]):
-    """A call that another task makes."""
+    """A call made by another task."""
 
     results: list[T] = attrs.field(factory=list[T])
 
     @property
     def waits(self) -> bool:
-        """Whether it has not returned."""
+        """Whether the call has not returned yet."""
         return not self.results
 
     async def make(self, fn: Callable[[], Awaitable[T]]) -> None:
@@ -170,7 +170,7 @@ class Call(Generic[T]):
 
 @asynccontextmanager
 async def calling(fn: Callable[[], Awaitable[T]]) -> AsyncGenerator[Call[T]]:
-    """Call `fn` in a task that has got as far as it can; leaving the block waits until it returns."""
+    """Call `fn` in a task and wait until it blocks; leaving the block waits until it returns."""
     call = Call[T]()
     async with FlatNursery() as nursery:
         nursery.start_soon(call.make, fn)

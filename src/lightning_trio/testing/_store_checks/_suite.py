@@ -7,7 +7,7 @@ from . import (
     _changes,
     _counts,
     _familiar,
-    _opening,  # pyright: ignore[reportPrivateUsage]  # the module, which it takes for a name of the package
+    _persistence,  # pyright: ignore[reportPrivateUsage]  # the module, which it takes for a name of the package
     _queries,
     _queue,
     _resources,
@@ -28,5 +28,5 @@ CHECKS: tuple[Check, ...] = (
     *_counts.CHECKS,
     *_familiar.CHECKS,
     *_runs.CHECKS,
-    *_opening.CHECKS,
+    *_persistence.CHECKS,
 )

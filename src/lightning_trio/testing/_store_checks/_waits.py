@@ -41,7 +41,7 @@ async def wait_finished_waits_for_all(store: LightningStore) -> None:
         expect(wait.waits, "without count, wait_finished waits for all")
         await finish(store, second, "failed")
 
-    expect_equal(wait.results, [[]], "wait_finished gives those that have not ended, here none")
+    expect_equal(wait.results, [[]], "wait_finished returns the ids that have not ended, here none")
 
 
 async def wait_finished_waits_for_count(store: LightningStore) -> None:
@@ -49,10 +49,10 @@ async def wait_finished_waits_for_count(store: LightningStore) -> None:
     claimed = await store.claim(4)
     await finish(store, claimed[3])
     async with calling(partial(store.wait_finished, ids, count=2)) as wait:
-        expect(wait.waits, "wait_finished waits until `count` have ended, those before it included")
+        expect(wait.waits, "wait_finished waits until `count` have ended, including those that ended before")
         await finish(store, claimed[1])
 
-    expect_equal(wait.results, [[ids[0], ids[2]]], "wait_finished gives those that have not ended, in order")
+    expect_equal(wait.results, [[ids[0], ids[2]]], "wait_finished returns the ids that have not ended, in order")
 
 
 async def wait_finished_with_count_0_is_a_look(store: LightningStore) -> None:
@@ -72,7 +72,7 @@ async def wait_finished_with_a_count_beyond_all_waits_for_all(store: LightningSt
 async def unknown_ids_count_as_finished(store: LightningStore) -> None:
     [known] = await store.enqueue(requests("a"))
 
-    expect_equal(await store.wait_finished(["ro-unknown"]), [], "nothing will ever come of an unknown id")
+    expect_equal(await store.wait_finished(["ro-unknown"]), [], "wait_finished does not wait for an unknown id")
     left = await store.wait_finished(["ro-unknown", known], count=1)
     expect_equal(left, [known], "an unknown id counts as finished")
 
@@ -106,10 +106,10 @@ async def wait_finished_wakes_all_who_wait(store: LightningStore) -> None:
     async with calling(wait_both) as both, calling(wait_one) as one:
         await store.finish([outcome_of(first)])
         await trio.sleep(SOON)
-        expect_equal((both.waits, one.waits), (True, False), "everybody waits for what they asked for")
+        expect_equal((both.waits, one.waits), (True, False), "every caller waits for the rollouts it named")
         await store.finish([outcome_of(second)])
 
-    expect_equal(both.results, [[]], "everybody who waits is woken")
+    expect_equal(both.results, [[]], "all waiting callers are woken")
 
 
 async def wait_finished_can_be_cancelled(store: LightningStore) -> None:
@@ -121,7 +121,7 @@ async def wait_finished_can_be_cancelled(store: LightningStore) -> None:
 
     async with calling(partial(store.wait_finished, ids)) as wait:
         await finish(store, claimed)
-    expect_equal(wait.results, [[]], "a cancelled wait leaves nothing behind that disturbs others")
+    expect_equal(wait.results, [[]], "a cancelled wait does not affect others")
 
 
 async def an_id_given_twice_is_waited_for_once(store: LightningStore) -> None:

@@ -1,4 +1,4 @@
-"""The ASGI application of the scripted LLM; it only waits and sends."""
+"""The ASGI application of the scripted LLM, which only waits and sends."""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lightning_trio.testing")
 
 
-async def _is_there_after(seconds: float, receive: Receive) -> bool:
-    """Wait, and tell whether the client is still there; False at once when it goes.
+async def _stays_connected(seconds: float, receive: Receive) -> bool:
+    """Wait and return whether the client is still connected; return False as soon as it disconnects.
 
-    Only waiting is watched, never sending: a cancelled `send` would leave Hypercorn's connection half-way
-    between two requests.
+    Only waiting is watched, never sending: a cancelled `send` would leave Hypercorn's connection between two requests.
     """
-    is_there = False
+    is_connected = False
     async with trio.open_nursery() as nursery:
 
         async def watch() -> None:
@@ -41,18 +40,18 @@ async def _is_there_after(seconds: float, receive: Receive) -> bool:
 
         nursery.start_soon(watch)
         await trio.sleep(seconds)
-        is_there = True
+        is_connected = True
         nursery.cancel_scope.cancel()
-    return is_there
+    return is_connected
 
 
 async def _send_beginning(answer: Answer, receive: Receive, send: Send) -> bool:
-    """Send an answer without the last piece of its body, and tell whether the client is still there."""
+    """Send an answer without the last piece of its body, and return whether the client is still connected."""
     headers = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     for piece in answer.pieces[:-1]:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
-        if answer.piece_interval and not await _is_there_after(answer.piece_interval, receive):
+        if answer.piece_interval and not await _stays_connected(answer.piece_interval, receive):
             return False
     return True
 
@@ -66,14 +65,14 @@ class ChatCompletions:
         self._default_latency = latency
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # The end is sent outside the block: a client that has its answer finds it counted.
+        # The end is sent outside the block, so that a request is counted before its client has the whole answer.
         with self._playback.in_flight():
             end = await self._answer(Request(scope, receive), send)
         if end is not None:
             await send(end)
 
     async def _answer(self, http_request: Request, send: Send) -> MutableMapping[str, Any] | None:
-        """Answer a request up to the last piece of the body, and return that; None if the client has gone."""
+        """Answer a request up to the last piece of the body and return that piece; None if the client disconnected."""
         try:
             raw = await http_request.body()
         except ClientDisconnect:
@@ -82,7 +81,7 @@ class ChatCompletions:
         recorded = self._playback.record(msgspec.json.decode(raw), dict(http_request.headers))
         reply = self._playback.reply_to(recorded)
         latency = latency_of(reply, self._default_latency)
-        if latency and not await _is_there_after(latency, http_request.receive):
+        if latency and not await _stays_connected(latency, http_request.receive):
             return None
         answer = answer_to(Writer(request, recorded.number, self._model, int(time.time())), reply)
         if not await _send_beginning(answer, http_request.receive, send):
@@ -91,12 +90,16 @@ class ChatCompletions:
         self._playback.count(
             served=int(is_served), faults=int(not is_served), streams=int(is_served and bool(request.stream))
         )
-        # Hypercorn closes the connection of an application that returns while there is more of the body.
+        # Hypercorn closes the connection if an application returns while there is more of the body.
         return {"type": "http.response.body", "body": answer.pieces[-1], "more_body": answer.is_cut}
 
 
 def _read_request(raw: bytes) -> ChatRequest:
-    """Return the request, or raise the status 400 that says what is wrong."""
+    """Return the request.
+
+    Raises:
+        HTTPException: status 400, with what is wrong.
+    """
     try:
         return decode_request(raw)
     except ValueError as error:
@@ -108,11 +111,11 @@ def _error_response(status: int, message: str, headers: Mapping[str, str] | None
     return Response(body, status, headers, media_type="application/json")
 
 
-async def _refused(http_request: Request, error: Exception) -> Response:
+async def _http_error(http_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = error.detail
     if error.status_code in (404, 405):
-        # Hypercorn takes in a few pieces of a body that nobody reads, then the connection stands still.
+        # Hypercorn buffers a few pieces of a body that the application does not read, then the connection stalls.
         await http_request.body()
         message = (
             f"The scripted LLM has no {http_request.method} {http_request.url.path}; "
@@ -139,5 +142,5 @@ def chat_app(playback: Playback, model: str, latency: float) -> Starlette:
             Route("/v1/chat/completions", ChatCompletions(playback, model, latency), methods=["POST"]),
             Route("/v1/models", models),
         ],
-        exception_handlers={HTTPException: _refused, Exception: _script_failed},
+        exception_handlers={HTTPException: _http_error, Exception: _script_failed},
     )

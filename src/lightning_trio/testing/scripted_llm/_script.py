@@ -1,4 +1,4 @@
-"""What a scripted LLM answers: replies, faults, and the record of what it was asked."""
+"""The script of a scripted LLM: replies, faults, and the record of the requests."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ..._spans import Usage
 
 def _seconds(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
     if value is not None and not 0 <= value < float("inf"):
-        raise ValueError(f"{attribute.name}={value!r}: give seconds, at least 0 and finite")
+        raise ValueError(f"{attribute.name}={value!r} is not a duration; write seconds, finite and at least 0")
 
 
 def _count(instance: object, attribute: attrs.Attribute[Any], value: int) -> None:
     if value < 0:
-        raise ValueError(f"{attribute.name}={value!r} is negative; give a number of chunks")
+        raise ValueError(f"{attribute.name}={value!r} is negative; write a number of chunks")
 
 
 def _error_status(instance: object, attribute: attrs.Attribute[Any], value: int) -> None:
     if not 400 <= value <= 599:
-        raise ValueError(f"{attribute.name}={value!r} is no HTTP error; give 400 to 599")
+        raise ValueError(f"{attribute.name}={value!r} is not an HTTP error; write 400 to 599")
 
 
 def _argument_text(arguments: Mapping[str, Any] | str) -> str:
@@ -50,8 +50,8 @@ class ToolCall:
 
     Args:
         name: the function to call; the server does not check that the request offered it.
-        arguments: a mapping, sent as its JSON text; or the text itself, to send what is no valid JSON.
-        id: the id the tool's answer must quote; by default ``call_{request number}_{index}``.
+        arguments: a mapping, sent as JSON text; or the text itself, which may be invalid JSON.
+        id: the id that the tool's answer must quote; by default ``call_{request number}_{index}``.
 
     Example::
 
@@ -66,17 +66,17 @@ class ToolCall:
 @public_in("lightning_trio.testing")
 @attrs.frozen
 class Reply:
-    """One successful answer of a scripted LLM, sent whole or as a stream, as the request asks.
+    """One successful answer of a scripted LLM, sent whole or streamed as requested.
 
     Args:
         content: the assistant's text. A stream sends it word by word.
-        tool_calls: the tools the agent is asked to call, in order.
-        latency: seconds before the first byte; None takes the server's ``latency``.
+        tool_calls: the tools that the agent is asked to call, in order.
+        latency: seconds before the first byte; None means the server's ``latency``.
         finish_reason: by default ``"tool_calls"`` if there are any, else ``"stop"``.
         usage: the tokens to report, as ``agl.Usage(100, 20)``; by default *simulated* by counting words
             separated by whitespace, in the texts of the request's messages and in the reply's content, tool
             names and arguments.
-        chunk_interval: seconds between two chunks of a stream; without effect on a whole answer.
+        chunk_interval: seconds between two chunks of a stream; ignored for a whole answer.
 
     Raises:
         ValueError: if ``latency`` or ``chunk_interval`` is negative or not finite.
@@ -97,12 +97,12 @@ class Reply:
 @public_in("lightning_trio.testing")
 @attrs.frozen
 class RateLimited:
-    """Refuse a request with status 429, as a provider does when its quota is used up.
+    """Answer a request with status 429, as a provider does when its quota is used up.
 
     Args:
-        retry_after: seconds for the ``Retry-After`` header, fractions allowed (clients read them, though
-            RFC 9110 section 10.2.3 has whole seconds); None sends no header.
-        latency: seconds before the answer; None takes the server's ``latency``.
+        retry_after: seconds for the ``Retry-After`` header, fractions allowed (clients accept them, though
+            RFC 9110 section 10.2.3 specifies whole seconds); None sends no header.
+        latency: seconds before the answer; None means the server's ``latency``.
 
     Raises:
         ValueError: if a time is negative or not finite.
@@ -119,16 +119,16 @@ class RateLimited:
 @public_in("lightning_trio.testing")
 @attrs.frozen
 class ErrorStatus:
-    """Refuse a request with any HTTP error and a body in OpenAI's error shape.
+    """Answer a request with any HTTP error and a body in OpenAI's error format.
 
     Args:
-        status: 400 to 599; the ``openai`` SDK retries 408, 409, 429 and 5xx, and gives up on the others.
+        status: 400 to 599; the ``openai`` SDK retries 408, 409, 429 and 5xx, and raises on the others.
         message: the error's text.
-        should_retry: sent as ``x-should-retry``, which overrides that rule of the SDK; None sends nothing.
-        latency: seconds before the answer; None takes the server's ``latency``.
+        should_retry: sent as ``x-should-retry``, which overrides that rule of the SDK; None sends no header.
+        latency: seconds before the answer; None means the server's ``latency``.
 
     Raises:
-        ValueError: if ``status`` is no error or ``latency`` is negative or not finite.
+        ValueError: if ``status`` is not an error or ``latency`` is negative or not finite.
 
     Example::
 
@@ -146,13 +146,13 @@ class ErrorStatus:
 class CutConnection:
     """Begin an answer and close the connection in the middle of it; the client sees a transport error.
 
-    A whole answer is cut half-way through its body. A stream is cut after a number of chunks.
+    A whole answer is cut halfway through its body. A stream is cut after a number of chunks.
 
     Args:
-        after_chunks: how many chunks of a stream get through. The first only names the role, each further
+        after_chunks: the number of chunks of a stream that are sent. The first only names the role, each further
             one carries a word.
         reply: the answer that is cut.
-        latency: seconds before the first byte; None takes the reply's ``latency``, then the server's.
+        latency: seconds before the first byte; None means the reply's ``latency``, then the server's.
 
     Raises:
         ValueError: if ``after_chunks`` is negative or ``latency`` is negative or not finite.
@@ -173,7 +173,7 @@ class BadJSON:
     """Answer with status 200 and a body, or a stream's chunk, that is not valid JSON.
 
     Args:
-        latency: seconds before the answer; None takes the server's ``latency``.
+        latency: seconds before the answer; None means the server's ``latency``.
 
     Raises:
         ValueError: if ``latency`` is negative or not finite.
@@ -187,19 +187,19 @@ Scripted: TypeAlias = str | Reply | Fault
 Script: TypeAlias = Scripted | Sequence[Scripted] | Callable[[Mapping[str, Any]], Scripted]
 
 _SCRIPTED = (str, Reply, RateLimited, ErrorStatus, CutConnection, BadJSON)
-_REMEDY = "give a str, a Reply, a RateLimited, an ErrorStatus, a CutConnection or a BadJSON"
+_REMEDY = "write a str, a Reply, a RateLimited, an ErrorStatus, a CutConnection or a BadJSON"
 
 
 @public_in("lightning_trio.testing")
 @attrs.frozen
 class RecordedRequest:
-    """One chat completion request, as the server got it.
+    """One chat completion request, as the server received it.
 
     Attributes:
         number: 1 for the first.
         body: the JSON of the request: ``body["messages"]``, ``body["model"]`` and so on.
-        headers: by lower-case name; left out of the ``repr``, as they hold the API key.
-        when: when its body had arrived, in seconds on Trio's clock (`trio.current_time`).
+        headers: by lower-case name; omitted from the ``repr``, because they contain the API key.
+        when: the time at which its body had arrived, in seconds on Trio's clock (`trio.current_time`).
     """
 
     number: int
@@ -211,14 +211,14 @@ class RecordedRequest:
 @public_in("lightning_trio.testing")
 @attrs.frozen
 class ScriptedLLMStatistics:
-    """What a scripted LLM has done so far.
+    """The counts of a scripted LLM so far.
 
     Attributes:
         served: replies sent to their end, whole or streamed.
-        faults: faults sent, with the errors of a script that has run out.
-        streams: how many of ``served`` were streams.
+        faults: faults sent, including the errors of a script that has run out.
+        streams: the streams among ``served``.
         in_flight: chat completion requests that are being answered now.
-        max_in_flight: the most there ever were at once.
+        max_in_flight: the maximum of ``in_flight`` so far.
     """
 
     served: int
@@ -243,7 +243,7 @@ def _in_order(replies: Sequence[Reply | Fault]) -> Callable[[RecordedRequest], R
         return ErrorStatus(
             500,
             f"The script ran out after {len(replies)} replies; this is request {request.number}, "
-            f"whose last message is {request.body['messages'][-1]!r}. Give open_scripted_llm more replies, "
+            f"whose last message is {request.body['messages'][-1]!r}. Pass open_scripted_llm more replies, "
             "or a callable that answers any number of requests.",
             should_retry=False,
         )
@@ -253,12 +253,16 @@ def _in_order(replies: Sequence[Reply | Fault]) -> Callable[[RecordedRequest], R
 
 def _by_rule(rule: Callable[[Mapping[str, Any]], object]) -> Callable[[RecordedRequest], Reply | Fault]:
     if inspect.iscoroutinefunction(rule):
-        raise TypeError(f"script={rule!r} is async; give a plain `def`, and Reply(latency=...) for waiting")
+        raise TypeError(f"script={rule!r} is async; write a plain `def`, and Reply(latency=...) for waiting")
     return lambda request: _checked(rule(request.body), f"the script's answer to request {request.number}")
 
 
 def _read_script(script: object) -> Callable[[RecordedRequest], Reply | Fault]:
-    """Return the function from requests to replies that a `Script` stands for, or raise TypeError."""
+    """Return a `Script` as a function from requests to replies.
+
+    Raises:
+        TypeError: it is not a script.
+    """
     if isinstance(script, _SCRIPTED):
         always = _checked(script, "script")
         return lambda request: always
@@ -272,7 +276,7 @@ def _read_script(script: object) -> Callable[[RecordedRequest], Reply | Fault]:
 
 @public_in("lightning_trio.testing")
 class Playback:
-    """A script being played: the requests that came, the replies they get, and the counts."""
+    """A script being played: the requests so far, their replies, and the counts."""
 
     def __init__(self, script: Script) -> None:
         self.reply_to: Callable[[RecordedRequest], Reply | Fault] = _read_script(script)
@@ -280,7 +284,7 @@ class Playback:
         self.statistics: ScriptedLLMStatistics = ScriptedLLMStatistics(0, 0, 0, 0, 0)
 
     def record(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> RecordedRequest:
-        """Add a request to those that came and return its record."""
+        """Add a request and return its record."""
         request = RecordedRequest(len(self.requests) + 1, body, headers, trio.current_time())
         self.requests.append(request)
         return request

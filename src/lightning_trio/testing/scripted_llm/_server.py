@@ -19,9 +19,9 @@ class ScriptedLLM:
     """A running scripted LLM; `open_scripted_llm` makes it.
 
     Attributes:
-        base_url: where it listens, ``http://127.0.0.1:{port}/v1``, as the ``openai`` SDK wants it.
+        base_url: its address, ``http://127.0.0.1:{port}/v1``, in the form that the ``openai`` SDK takes.
         model: the name that ``GET /v1/models`` lists. Requests may name any model; replies repeat the name.
-        requests: the chat completion requests so far, oldest first, malformed ones left out.
+        requests: the chat completion requests so far, oldest first, without malformed ones.
     """
 
     base_url: str
@@ -35,7 +35,7 @@ class ScriptedLLM:
         return f"<ScriptedLLM {self.model} at {self.base_url}: {numbers}>"
 
     def statistics(self) -> ScriptedLLMStatistics:
-        """Return the counts of this moment."""
+        """Return the current counts."""
         return self._playback.statistics
 
 
@@ -46,29 +46,29 @@ async def open_scripted_llm(
 ) -> AsyncGenerator[ScriptedLLM]:
     """Open an HTTP server with OpenAI's Chat Completions API that answers from a script.
 
-    Test an agent with the client it really uses, over real sockets, and decide every answer: what the model
-    says, which tools it calls, when it is slow, refuses, or breaks off. The server runs in the calling Trio
-    program, on a free port of the loopback interface, and answers clients in it, in threads and elsewhere.
+    Test an agent with its real client, over real sockets, and control every answer: the model's text, its tool
+    calls, delays, errors and broken connections. The server runs in the calling Trio program, on a free port of the
+    loopback interface, and answers clients in it, in threads and elsewhere.
 
     It has ``POST /v1/chat/completions``, whole and streamed (with ``stream_options.include_usage``), and
     ``GET /v1/models``; ``n`` and the sampling parameters are ignored, any API key is accepted. A malformed
-    request gets status 400, another path 404, both in OpenAI's error shape; neither uses up a reply.
+    request gets status 400, another path 404, both in OpenAI's error format; neither uses up a reply.
 
-    Leaving the block closes the server at once: requests in flight are cut off. An error in the block
-    leaves it as it is, in no exception group. One thing can hold the closing up: a client that has stopped
-    reading a reply too large for the socket's buffers (some 100 kB), until it closes its connection.
+    Leaving the block closes the server immediately: requests in flight are cut off. An error in the block propagates
+    unchanged, not in an exception group. Only a client that has stopped reading a reply too large for the socket's
+    buffers (about 100 kB) can delay closing, until it closes its connection.
 
     Args:
-        script: a sequence of replies, given out in the order in which requests arrive, and status 500 when
-            it has run out; or a callable from the JSON body of a request to its reply; or one reply for all
-            requests. A reply is a `Reply`, a ``str`` (short for ``Reply(content=...)``), or a fault:
-            `RateLimited`, `ErrorStatus`, `CutConnection`, `BadJSON`. What a callable raises becomes a status
-            500 that names it, and a traceback in the log ``lightning_trio.testing``.
+        script: a sequence of replies, sent in the order in which requests arrive, with status 500 after the last;
+            or a callable from the JSON body of a request to its reply; or one reply for all requests. A reply is a
+            `Reply`, a ``str`` (short for ``Reply(content=...)``), or a fault: `RateLimited`, `ErrorStatus`,
+            `CutConnection`, `BadJSON`. An exception of the callable becomes a status 500 that names it, and its
+            traceback is logged to ``lightning_trio.testing``.
         model: the name under which the model is listed.
-        latency: seconds before the first byte of each answer, on Trio's clock; a reply's own goes before.
+        latency: seconds before the first byte of each answer, on Trio's clock; a reply's own has precedence.
 
     Returns:
-        An asynchronous context manager that gives a `ScriptedLLM`.
+        An asynchronous context manager that yields a `ScriptedLLM`.
 
     Raises:
         ImportError: if Starlette or Hypercorn is missing; they come with ``lightning-trio[testing]``.
@@ -97,8 +97,8 @@ async def open_scripted_llm(
             f"open_scripted_llm needs Starlette ({error}); run: pip install 'lightning-trio[testing]'"
         ) from error
     if not 0 <= latency < float("inf"):
-        raise ValueError(f"latency={latency!r}: give seconds, at least 0 and finite")
+        raise ValueError(f"latency={latency!r} is not a duration; write seconds, finite and at least 0")
     playback = Playback(script)
-    # The application logs what a script raises itself.
+    # log=None because the application itself logs the errors of a script.
     async with open_server(chat_app(playback, model, latency), log=None) as url:
         yield ScriptedLLM(f"{url}/v1", model, playback.requests, playback)

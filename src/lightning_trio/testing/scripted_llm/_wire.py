@@ -1,4 +1,4 @@
-"""What the scripted LLM sends: from a request and a reply to an `Answer`, decided without I/O."""
+"""The bytes that the scripted LLM sends: from a request and a reply to an `Answer`, without I/O."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from ..._chat_format import (
 from ..._chat_format import ToolCall as WireToolCall
 from ._script import BadJSON, CutConnection, ErrorStatus, Fault, RateLimited, Reply, ToolCall
 
-_ARGUMENT_PIECE = 12  # characters; short, so that a client that does not join the pieces is found out
+_ARGUMENT_PIECE = 12  # characters; so few that a client that does not join the pieces fails
 
 encode_json = msgspec.json.Encoder().encode
 
 
 @attrs.frozen
 class Writer:
-    """Put the replies to one request into OpenAI's format.
+    """Encode the replies to one request in OpenAI's format.
 
     Args:
-        request: the request that is answered.
-        number: which one it is, for the ids.
+        request: the request to answer.
+        number: the request's number, for the ids.
         model: the model's name if the request has none.
-        created: when the answer was made, in whole seconds of Unix time.
+        created: the time of the answer, in whole seconds of Unix time.
     """
 
     request: ChatRequest
@@ -85,7 +85,7 @@ class Writer:
             yield msgspec.structs.replace(chunk, usage=self.usage(reply))
 
     def usage(self, reply: Reply) -> TokenCounts:
-        """Return the usage a reply reports: its own, or words counted as if they were tokens."""
+        """Return the usage that a reply reports: its own, or the number of words as tokens."""
         if reply.usage is not None:
             prompt, completion = reply.usage.input_tokens, reply.usage.output_tokens
         else:
@@ -95,7 +95,7 @@ class Writer:
         return TokenCounts(prompt, completion, prompt + completion)
 
     def _deltas(self, reply: Reply) -> Iterator[Delta]:
-        """Yield what each chunk but the last adds to the message."""
+        """Yield the addition of each chunk but the last to the message."""
         yield Delta(role="assistant", content=_no_content(reply), refusal=None)
         for word in re.findall(r"\s+|\S+\s*", reply.content):
             yield Delta(content=word)
@@ -115,7 +115,7 @@ def _delta_of(call: ToolCallDelta) -> Delta:
 
 
 def _no_content(reply: Reply) -> Literal[""] | None:
-    # OpenAI has null where there are tool calls and no text.
+    # OpenAI sends null if there are tool calls and no text.
     return None if reply.tool_calls and not reply.content else ""
 
 
@@ -129,7 +129,7 @@ def _count_words(texts: Sequence[str]) -> int:
 
 @attrs.frozen
 class Answer:
-    """What goes over the wire: the head, one or more pieces of the body, whether it breaks off after them."""
+    """A response: its head, one or more pieces of its body, and whether the connection is cut after them."""
 
     pieces: Sequence[bytes]
     status: int = 200
@@ -173,7 +173,7 @@ def _error_answer(status: int, message: str, headers: Mapping[str, str]) -> Answ
 
 
 def answer_to(writer: Writer, reply: Reply | Fault) -> Answer:
-    """Return what goes over the wire for a request and the reply the script has for it."""
+    """Return the response to a request for the reply that the script has for it."""
     match reply:
         case Reply():
             return _reply_answer(writer, reply)
@@ -190,7 +190,7 @@ def answer_to(writer: Writer, reply: Reply | Fault) -> Answer:
 
 
 def latency_of(reply: Reply | Fault, default: float) -> float:
-    """Return the seconds before the first byte: the reply's own, or the server's."""
+    """Return the seconds before the first byte: the reply's own, or the server's default."""
     if reply.latency is not None:
         return reply.latency
     return latency_of(reply.reply, default) if isinstance(reply, CutConnection) else default

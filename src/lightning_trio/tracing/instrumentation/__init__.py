@@ -1,4 +1,4 @@
-"""Libraries whose calls become spans: one file a vendor, behind a Protocol."""
+"""Instrumentations: the calls of vendors' SDKs as spans, one file per vendor behind a Protocol."""
 
 from ._attempt_provider import AttemptTracerProvider as AttemptTracerProvider
 from ._openai import OPENAI as OPENAI

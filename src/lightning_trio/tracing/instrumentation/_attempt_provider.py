@@ -1,7 +1,8 @@
 """A tracer provider for process-wide instrumentations: each span goes to the provider of its own attempt.
 
-Instrumentations patch a library once for the process, with one provider. Runners come and go and each has its
-own, so the one they get looks up the current attempt when a span starts. Outside of rollouts nothing is recorded.
+An instrumentation patches a library once per process, with one provider, but every runner has a provider of its
+own. The one passed to instrumentations looks up the current attempt when a span starts. Outside of rollouts nothing
+is recorded.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from weakref import WeakKeyDictionary
 from opentelemetry.context import Context
 from opentelemetry.trace import NoOpTracer, Span, Tracer, TracerProvider
 
-# What OpenTelemetry's own tracers are decorated with: libraries use `start_as_current_span` as a decorator, too.
+# OpenTelemetry's own tracers use it: libraries call `start_as_current_span` as a decorator, too.
 from opentelemetry.util._decorator import _agnosticcontextmanager  # pyright: ignore[reportPrivateUsage]
 
 from .._current import find_recorder
@@ -22,10 +23,10 @@ _NO_OP = NoOpTracer()
 
 
 class AttemptTracerProvider(TracerProvider):
-    """Give tracers that record into the attempt of the calling context."""
+    """A provider whose tracers record into the attempt of the calling context."""
 
     def get_tracer(self, instrumenting_module_name: str, *args: Any, **kwargs: Any) -> Tracer:
-        """Make a tracer; arguments as for any provider."""
+        """Make a tracer; the arguments are those of any provider."""
         return _AttemptTracer((instrumenting_module_name, *args), kwargs)
 
 

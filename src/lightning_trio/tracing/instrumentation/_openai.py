@@ -1,9 +1,9 @@
 """Calls of the OpenAI SDK as spans, by OpenTelemetry's own instrumentation of it.
 
-The instrumentation (``opentelemetry-instrumentation-genai-openai``) patches the SDK's classes, so there is
-one for the whole process; the first block that needs it switches it on, the last one off. It records prompts
-and completions only when an environment variable says so, or when it has a completion hook. We give it a
-hook that writes them on the span, since the environment belongs to the host.
+The instrumentation (``opentelemetry-instrumentation-genai-openai``) patches the SDK's classes, so there is one
+per process; the first block that needs it switches it on, the last one switches it off. It records prompts and
+completions only if an environment variable is set or it has a completion hook. The environment belongs to the host
+program, so we pass a hook that writes them on the span.
 """
 
 import importlib
@@ -24,7 +24,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 class _Instrumentor(Protocol):
-    """What we use of ``opentelemetry.instrumentation.genai.openai.OpenAIInstrumentor``."""
+    """The part of ``opentelemetry.instrumentation.genai.openai.OpenAIInstrumentor`` used here."""
 
     @property
     def is_instrumented_by_opentelemetry(self) -> bool: ...
@@ -35,10 +35,10 @@ class _Instrumentor(Protocol):
 
 
 class OpenAIInstrumentation:
-    """The process's one instrumentation of the SDK, and who needs it.
+    """The process's one instrumentation of the SDK, and the number of open blocks that need it.
 
-    `_lock` is never held while ``openai`` or the instrumentation is imported: the import hook runs inside
-    somebody's ``import openai``, that is under Python's own import lock, and takes `_lock` there.
+    `_lock` is never held while ``openai`` or the instrumentation is imported: the import hook runs inside an
+    ``import openai``, that is under Python's own import lock, and acquires `_lock` there.
     """
 
     sdk = _SDK
@@ -62,18 +62,18 @@ class OpenAIInstrumentation:
         Every chat completion, response and embedding requested in the process, through ``OpenAI`` or
         ``AsyncOpenAI``, becomes a span ``chat {model}`` or ``embeddings {model}`` with the model, its parameters,
         the token counts, the prompt and the answer. A failed or cancelled call ends its span with status ERROR
-        and an ``error.type``. A stream's span ends when the stream has been read or closed; its token counts are
-        there if the call asked for them (``stream_options={"include_usage": True}``).
+        and an ``error.type``. A stream's span ends when the stream has been read or closed; it has token counts
+        if the call asked for them (``stream_options={"include_usage": True}``).
 
-        Cheap where the SDK goes unused: neither it nor the instrumentation is imported before the program itself
-        imports ``openai``, be it in the middle of the block. It takes the extra ``openai``.
+        Cheap if the SDK is not used: neither it nor the instrumentation is imported before the program itself
+        imports ``openai``, possibly in the middle of the block. It needs the extra ``openai``.
 
         Blocks may overlap, in one thread or several. The SDK is patched once, for the provider of the block that
-        opened first, and restored when the last one closes; so hand in a provider that serves them all. If the
+        opened first, and restored when the last one closes; so pass a provider that serves them all. If the
         program has already instrumented the SDK, that is left as it is, and a warning is logged.
 
         Args:
-            provider: Starts the spans. A prompt is one attribute however long it is, images included, so a limit
+            provider: starts the spans. A prompt is one attribute however long it is, images included, so a limit
                 on the number of attributes does no harm and one on their length does.
 
         Attributes follow https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/.
@@ -99,13 +99,13 @@ class OpenAIInstrumentation:
             self._instrument()
 
     def _watch_imports(self) -> None:
-        # Whoever comes second waits: it may import `openai` as soon as its block is open.
+        # A second block waits for the hook, because it may import `openai` as soon as it is open.
         with self._hook_lock:
             if not self._has_hook:
                 import wrapt  # an optional dependency: comes with the instrumentation
 
                 wrapt.register_post_import_hook(self._instrument, _SDK)
-                self._has_hook = True  # for good: a hook cannot be taken back
+                self._has_hook = True  # forever: a hook cannot be removed
 
     def _close(self) -> None:
         with self._lock:
@@ -118,32 +118,32 @@ class OpenAIInstrumentation:
 
     def _instrument(self, _sdk: object = None) -> None:
         if self._blocks == 0:
-            return  # `openai` was first imported after the last block
+            return  # `openai` was imported after the last block closed
         try:
-            # `sys.modules` shows a module before it is complete; this waits for a thread still importing it.
+            # `sys.modules` has a module before it is complete; this waits for a thread that still imports it.
             importlib.import_module(_SDK)
             instrumentor: _Instrumentor = importlib.import_module(_INSTRUMENTATION).OpenAIInstrumentor()
             with self._lock:
                 if self._provider is not None and self._instrumentor is None:
                     self._instrumentor = _instrumented(instrumentor, self._provider)
         except (ImportError, AttributeError):
-            # The SDK and the instrumentation do not fit each other. Raising would fail the `import openai`
-            # of an agent that works.
+            # The versions of SDK and instrumentation do not match. Raising would fail the `import openai` of an
+            # agent that works.
             _log.warning("Calls of openai are not traced: its instrumentation failed to load.", exc_info=True)
 
 
 def _instrumented(instrumentor: _Instrumentor, provider: TracerProvider) -> _Instrumentor | None:
-    """Switch the instrumentation on; None if it is somebody else's or refuses the installed SDK."""
+    """Switch the instrumentation on; return None if the program has done so or it rejects the installed SDK."""
     if instrumentor.is_instrumented_by_opentelemetry:
         _log.warning(
             "Calls of openai are not traced by lightning_trio, because this program has already called "
-            "OpenAIInstrumentor().instrument(). Leave that call out to have them in the rollouts."
+            "OpenAIInstrumentor().instrument(). Remove that call to record them in the rollouts."
         )
         return None
     # Only where the SDK is used: it takes 4 ms to import.
     from opentelemetry.metrics import NoOpMeterProvider
 
-    # Spans are all we want: a meter provider left out would be the host's.
+    # Only spans are wanted; without a meter provider here, the host's would be used.
     instrumentor.instrument(
         tracer_provider=provider, meter_provider=NoOpMeterProvider(), completion_hook=_ContentOnSpan()
     )
@@ -153,8 +153,8 @@ def _instrumented(instrumentor: _Instrumentor, provider: TracerProvider) -> _Ins
 class _ContentOnSpan:
     """A ``opentelemetry.util.genai.completion_hook.CompletionHook`` that writes messages on the span.
 
-    Called before each span ends. The messages are dataclasses in the shape of the semantic conventions, so
-    encoding them is all there is to do; msgspec takes a quarter of the time of the instrumentation's encoder.
+    Called before each span ends. The messages are dataclasses in the shape of the semantic conventions and need only
+    be encoded; msgspec takes a quarter of the time of the instrumentation's encoder.
     """
 
     def on_completion(
@@ -169,7 +169,7 @@ class _ContentOnSpan:
     ) -> None:
         if span is None or not span.is_recording():
             return
-        # See to_json for why what needs msgspec is imported late.
+        # See `to_json` for why msgspec, which this imports, is imported late.
         from ..._chat_format import encode_span_messages
 
         contents = {

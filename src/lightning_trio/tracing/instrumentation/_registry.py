@@ -10,12 +10,12 @@ from ._openai import OPENAI
 from ._protocol import Instrumentation
 
 INSTRUMENTATIONS: tuple[Instrumentation, ...] = (OPENAI,)
-"""A new vendor is a file that implements `Instrumentation`, and its object here."""
+"""A new vendor is a file that implements `Instrumentation`, and its instance here."""
 
 
 @contextmanager
 def open_instrumentations(leave_out: Collection[str] = ()) -> Generator[None]:
-    """Record calls of all installed SDKs into the attempts they are made in, until the block ends.
+    """Record the calls of all installed SDKs in the attempts that make them, until the block ends.
 
     Args:
         leave_out: SDKs to leave alone, such as ``{"openai"}``.

@@ -1,4 +1,4 @@
-"""Serving an ASGI application on a free port of the loopback interface."""
+"""A server for an ASGI application on a free port of the loopback interface."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ ASGIApp: TypeAlias = Callable[
     ],
     Awaitable[None],
 ]
-"""An application by https://asgi.readthedocs.io, such as one of Starlette or FastAPI: scope, receive, send."""
+"""An application as specified by https://asgi.readthedocs.io, such as a Starlette or FastAPI application."""
 
 _LOG: Final = logging.getLogger("lightning_trio.server")
 
 
 @asynccontextmanager
 async def open_server(app: ASGIApp, *, log: logging.Logger | None = _LOG) -> AsyncGenerator[str]:
-    """Serve an application on a free loopback port, by Hypercorn, until the block ends.
+    """Serve an application with Hypercorn on a free loopback port until the block ends.
 
     The server runs in the calling Trio program and answers clients in it, in threads and elsewhere. The application's
     lifespan, if it has one, has started up when the block is entered.
 
-    Leaving the block closes the server at once: requests in flight and the lifespan are cancelled. An error in the
-    block leaves it as it is, in no exception group. One thing can hold the closing up: a client that has stopped
-    reading a reply too large for the socket's buffers, until it closes its connection.
+    Leaving the block closes the server immediately: requests in flight and the lifespan are cancelled. An error in
+    the block propagates unchanged, not in an exception group. Only a client that has stopped reading a reply too large
+    for the socket's buffers can delay closing, until it closes its connection.
 
     Args:
-        app: the application; what it raises fails its request with status 500 and is logged.
-        log: where to log that; None where the application does so itself.
+        app: the application; an error that it raises is logged, and its request gets status 500.
+        log: the logger for these errors; None if the application logs them itself.
 
     Yields:
         The server's address, ``http://127.0.0.1:{port}``.
@@ -61,7 +61,7 @@ async def open_server(app: ASGIApp, *, log: logging.Logger | None = _LOG) -> Asy
         raise ImportError(
             f"open_server needs Hypercorn ({error}); run: pip install 'lightning-trio[testing]'"
         ) from error
-    # Hypercorn's type of an application has holes, and spells ASGI's types otherwise than we and Starlette do.
+    # Hypercorn's type of an application is incomplete, and names ASGI's types differently from us and Starlette.
     serve = cast("Callable[..., Awaitable[None]]", hypercorn.trio.serve)  # pyright: ignore[reportUnknownMemberType]
     alone: BaseException | None = None
     try:
@@ -72,7 +72,7 @@ async def open_server(app: ASGIApp, *, log: logging.Logger | None = _LOG) -> Asy
             finally:
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        # The nursery wraps an error of the block in a group, and would hide it from the caller's `except ValueError`.
+        # The nursery wraps an error of the block in a group, which would hide it from the caller's `except ValueError`.
         alone, *others = group.exceptions
         if others:
             raise
@@ -83,10 +83,10 @@ async def open_server(app: ASGIApp, *, log: logging.Logger | None = _LOG) -> Asy
 
 def _configure(config: Config, log: logging.Logger | None) -> Config:
     config.bind = ["127.0.0.1:0"]
-    # The type has no loggers, which Hypercorn takes.
+    # Hypercorn accepts a logger, but its type does not.
     config.errorlog = cast("Any", log)
     config.accesslog = None
-    # A connection the server closes just as a client reuses it is an error its user did not ask for.
+    # Connections stay open: closing one just as a client reuses it would fail the client's request.
     config.keep_alive_timeout = math.inf
     config.keep_alive_max_requests = sys.maxsize
     # Thousands of clients may connect at once; the kernel lowers this to its own limit.

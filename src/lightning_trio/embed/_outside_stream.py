@@ -1,4 +1,4 @@
-"""The Trio half of a stream whose tasks and results are read outside."""
+"""The Trio side of a stream whose tasks and results are read in another thread."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Ask: TypeAlias = Callable[[Answer], object]
 
 
 class OutsideStream:
-    """A runner's stream, held open by one job and read by others.
+    """A runner's stream that one job keeps open and other jobs read.
 
     Args:
         runner: an open runner.
-        ask: called in Trio's thread when there is room for a task; it has the task read outside and the answer called,
-            from any thread.
-        resources: what to run with instead of the runner's own.
+        ask: called in Trio's thread when there is room for a task; it must have the task read in the other thread and
+            then call the answer, from any thread.
+        resources: the resources to use instead of the runner's own.
         mode: ``"train"``, ``"val"`` or ``"test"``.
     """
 
@@ -40,7 +40,7 @@ class OutsideStream:
         self._results: RolloutStream | None = None
 
     async def serve(self) -> None:
-        """Hold the stream open until cancelled; raises what the source raised."""
+        """Keep the stream open until cancelled; raise what reading the tasks raised."""
         try:
             stream = self._runner.stream(self._source, resources=self._resources, mode=self._mode)
             async with stream as self._results:
@@ -48,24 +48,24 @@ class OutsideStream:
                 try:
                     await trio.sleep_forever()
                 finally:
-                    # Left, the stream refuses to be read.
+                    # After this block the stream can no longer be read.
                     self._results = None
         finally:
             self._entered.set()
 
     async def wait_entered(self) -> None:
-        """Wait until results can be asked for, or never will be."""
+        """Wait until results can be read, or the stream has failed to open."""
         await self._entered.wait()
 
     async def read(self) -> CompletedRollout | None:
-        """Wait for the next result; None says that there is none, for an error perhaps, which `serve` raises."""
+        """Wait for the next result and return it; None at the end, or after an error, which `serve` raises."""
         await self._entered.wait()
         if self._results is None:
             return None
         try:
             return await anext(self._results, None)
         except trio.ClosedResourceError:
-            # Left while this waited.
+            # The stream was left during this wait.
             return None
 
 
@@ -99,7 +99,7 @@ class _Source:
 
 
 def read_task(tasks: Iterator[Any]) -> outcome.Outcome[Any]:
-    """Read the next task of a plain iterator; the end is an async iterator's end."""
+    """Read the next task of a plain iterator; its end becomes `StopAsyncIteration`."""
     try:
         return outcome.Value(next(tasks))
     except StopIteration:
@@ -109,9 +109,9 @@ def read_task(tasks: Iterator[Any]) -> outcome.Outcome[Any]:
 
 
 def raise_failure(serving: Job[None]) -> None:
-    """Raise what ended the job that served a stream, if it was neither its reader's leaving nor the runner's."""
+    """Raise the error that ended a stream's serving job, unless the stream was left or the runner closed."""
     if isinstance(serving.result, outcome.Error):
-        # In a group of one, where it met the reader's leaving.
+        # In a group of one if it met the cancellation by the reader.
         error = sole_exception(serving.result.error)
         if not isinstance(error, RolloutCancelled | RunnerClosed):
             raise error

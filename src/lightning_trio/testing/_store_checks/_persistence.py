@@ -1,4 +1,4 @@
-"""Opening again: what was committed is there when a store was closed, and in another store on the same place."""
+"""Persistence: a store that is opened again has all that was committed, as has another store on the same place."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def a_store_opened_again_has_everything(store: LightningStore) -> None:
 async def check_reopened(
     store: LightningStore, reopen: Callable[[LightningStore], AbstractAsyncContextManager[LightningStore]]
 ) -> None:
-    """Check that what one store keeps, a later one on the same place has."""
+    """Check that a later store on the same place has all that an earlier one kept."""
     async with reopen(store) as earlier:
         ids = await _fill(earlier)
         before = await _contents(earlier)

@@ -1,4 +1,4 @@
-"""Serving an ASGI application on loopback: asked over real sockets by httpx."""
+"""An ASGI application served on loopback, with httpx as its client over real sockets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def say(send: Callable[[Any], Any], body: bytes) -> None:
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Answer with the path; a plain ASGI application without a lifespan."""
+    """Answer with the path, as a plain ASGI application without a lifespan."""
     if scope["type"] != "http":
         raise NotImplementedError(scope["type"])
     await say(send, scope["path"].encode())
