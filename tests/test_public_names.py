@@ -23,6 +23,7 @@ from lightning_trio._records import exception_names
 from lightning_trio._serialization import decode, encode
 
 HOUSE = {
+    "lightning_trio.adapters": {"check_adapter"},
     "lightning_trio.algorithms": {"Datasets", "check_dataset", "describe_resources"},
     "lightning_trio.lanes": {
         "find_asyncio_sign",
@@ -47,6 +48,7 @@ HOUSE = {
 
 PACKAGES = (
     "lightning_trio",
+    "lightning_trio.adapters",
     "lightning_trio.algorithms",
     "lightning_trio.embed",
     "lightning_trio.lanes",

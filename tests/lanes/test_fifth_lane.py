@@ -295,7 +295,7 @@ async def test_cancelled_rollouts_go_back_to_the_queue(lane: FakeLane, agent: An
         await runner.store.enqueue_rollout(100.0)
         with trio.move_on_after(1):
             await runner.serve()
-        [rollout] = await runner.store.query_rollouts()
+    [rollout] = await runner.store.query_rollouts()
 
     assert rollout.status == "requeuing"
     assert lane.journal == ["open", "get ready", "run", "cancelled", "release", "close"]
@@ -310,7 +310,7 @@ def test_a_function_that_does_not_fit_is_refused_where_it_is_decorated(lane: Fak
 
 
 def test_a_lane_of_no_name_is_refused_with_all_names(lane: FakeLane) -> None:
-    with pytest.raises(UnsupportedLane, match="runs_in='fakes'; there are trio, thread, asyncio, process, fake"):
+    with pytest.raises(UnsupportedLane, match=r"runs_in='fakes'; there are trio, thread, .*, fake$"):
 
         @agl.rollout(runs_in="fakes")  # type: ignore[call-overload, untyped-decorator]
         def sleep(task: float) -> float:
@@ -337,8 +337,10 @@ def test_a_lane_is_registered_until_its_block_ends() -> None:
     with registered_lane(FakeLane()):
         pass
 
-    with pytest.raises(UnsupportedLane, match=r"there are trio, thread, asyncio, process$"):
+    with pytest.raises(UnsupportedLane, match=r"runs_in='fake'; there are trio, thread, ") as caught:
 
         @agl.rollout(runs_in="fake")  # type: ignore[call-overload, untyped-decorator]
         def sleep(task: float) -> float:
             return task
+
+    assert not str(caught.value).endswith("fake")

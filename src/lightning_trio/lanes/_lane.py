@@ -85,7 +85,10 @@ class OpenLane(Protocol):
         ...
 
     def release(self, call: Call) -> None:
-        """Let others have what `get_ready` took; called once for each call that it was called for."""
+        """Let others have what `get_ready` took.
+
+        Called once for each call that it was called for, also where it raised or was cancelled.
+        """
         return
 
     def locate(self, call: Call, loop_thread: int) -> RunningTask | None:
