@@ -81,7 +81,7 @@ def test_an_ended_rollout_stays_as_it_is_whatever_comes(position: RolloutPositio
         if status == "succeeded":
             assert change_rollout(ended, status) is None
         else:
-            with pytest.raises(StaleAttempt, match="ro-1 is succeeded and stays so; it cannot become"):
+            with pytest.raises(StaleAttempt, match="ro-1 is succeeded, which is final; it cannot become"):
                 change_rollout(ended, status)
     for attempt_status in ("running", "failed"):
         with pytest.raises(StaleAttempt, match="it can no longer become"):

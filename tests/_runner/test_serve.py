@@ -213,7 +213,7 @@ async def test_a_terminal_status_stays_whatever_is_reported() -> None:
         await store.wait_for_rollouts([rollout.rollout_id])
         nursery.cancel_scope.cancel()
 
-    with pytest.raises(agl.StaleAttempt, match="is succeeded and stays so"):
+    with pytest.raises(agl.StaleAttempt, match="is succeeded, which is final"):
         await store.update_rollout(rollout.rollout_id, status="running")
     with pytest.raises(agl.StaleAttempt):
         await store.update_attempt(rollout.rollout_id, "latest", status="failed")

@@ -85,7 +85,7 @@ def check_run(known: Run | None, new: Run) -> None:
     >>> check_run(begun, Run("run-1", worker_id="b"))
     Traceback (most recent call last):
         ...
-    lightning_trio.StaleRun: run-1 has been taken up by a; what b still reports of it is refused
+    lightning_trio.StaleRun: run-1 has been resumed by a; reports by b are rejected
 
     Raises:
         StaleRun: another `fit` has taken the run up; the message says which.
