@@ -538,7 +538,7 @@ def a_plain_agent(task: int) -> None: ...
         (a_plain_agent, "trio", "is a plain function and would block the event loop with runs_in='trio'; leave runs"),
         (a_plain_agent, "asyncio", "would block the event loop with runs_in='asyncio'"),
         (an_async_agent, "thread", "is async and runs_in='thread' takes plain functions; .*runs_in=\"asyncio\""),
-        (a_plain_agent, "threads", "has runs_in='threads'; there are trio, thread, asyncio, process"),
+        (a_plain_agent, "threads", "has runs_in='threads'; the lanes are trio, thread, asyncio, process"),
     ],
 )
 def test_a_lane_that_does_not_fit_is_refused_at_decoration(fn: Any, runs_in: Any, message: str) -> None:

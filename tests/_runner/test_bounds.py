@@ -218,7 +218,7 @@ async def test_a_rollout_that_waited_too_long_in_the_queue_is_not_run(autojump_c
     assert done.status == "failed"
     assert await statuses(runner) == ["timeout"]
     assert error.type == "AttemptTimedOut"
-    assert error.message.startswith("not run, for it waited 0.0")
+    assert error.message.startswith("not run because it waited 0.0")
     assert error.message.endswith(" s in the queue; queue_timeout_seconds is 0.01")
 
 
@@ -256,7 +256,7 @@ async def test_the_last_attempt_is_cut_to_what_is_left_of_the_rollouts_time(auto
         backoff_jitter=0,
     )
     async with Runner(sleep_and_fail, config=config) as runner:
-        with pytest.raises(agl.AttemptTimedOut, match="stopped, for its rollout had taken 20 s") as caught:
+        with pytest.raises(agl.AttemptTimedOut, match="stopped because its rollout had taken 20 s") as caught:
             await runner.step(100)
 
     assert (caught.value.seconds, caught.value.parameter) == (20, "total_timeout_seconds")

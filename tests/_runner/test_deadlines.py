@@ -259,7 +259,7 @@ async def test_a_silent_agent_is_stopped_as_unresponsive(autojump_clock: MockClo
     assert trio.current_time() == pytest.approx(5)
     assert attempt.status == "unresponsive"
     assert attempt.error is not None
-    assert attempt.error.message == "stopped, for it recorded nothing for 5 s"
+    assert attempt.error.message == "stopped because it recorded nothing for 5 s"
 
 
 async def test_an_agent_that_records_something_now_and_then_is_not_unresponsive(autojump_clock: MockClock) -> None:

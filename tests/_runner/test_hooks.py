@@ -217,8 +217,8 @@ class TakesMore(Hook):
     ("hook", "message"),
     [
         (Plain(), r"Plain\.on_rollout_end is not async; write: async def on_rollout_end\(self, \*, agent, runner, "),
-        (Positional(), r"Positional\.on_rollout_start does not take .*unexpected keyword argument 'rollout'"),
-        (TakesMore(), r"TakesMore\.on_trace_end does not take .*missing a required .*'spans'"),
+        (Positional(), r"Positional\.on_rollout_start does not accept .*unexpected keyword argument 'rollout'"),
+        (TakesMore(), r"TakesMore\.on_trace_end does not accept .*missing a required .*'spans'"),
         (3, "hooks takes a Hook, not 3"),
         (Hook, r"did you mean Hook\(\)\?"),
     ],

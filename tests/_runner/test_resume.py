@@ -136,7 +136,7 @@ async def test_a_run_is_resumed_by_its_id(autojump_clock: MockClock) -> None:
 
 
 async def test_an_unknown_run_is_refused() -> None:
-    with pytest.raises(ResumeError, match="resume='run-nowhere': the store has no such run; the latest it has: none"):
+    with pytest.raises(ResumeError, match="resume='run-nowhere': the store has no such run; its latest runs: none"):
         await runner_of(Agent(), InMemoryLightningStore()).fit(TASKS, resume="run-nowhere")
 
 
@@ -748,7 +748,7 @@ async def test_of_several_that_resume_a_run_at_once_one_goes_on(tmp_path: Path) 
                 await runner_of(Agent(), mine).fit(TASKS, resume="run-1")
                 outcomes.append("ran")
             except ResumeError as exc:
-                outcomes.append("refused" if "taken up" in str(exc) or "worked on" in str(exc) else str(exc))
+                outcomes.append("refused" if "just been resumed" in str(exc) or "worked on" in str(exc) else str(exc))
 
     async with trio.open_nursery() as nursery:
         for _ in range(3):

@@ -393,7 +393,7 @@ async def test_a_cancelled_error_of_the_agents_own_is_a_failure_that_says_so() -
         await other
 
     async with Runner(agent) as runner:
-        with pytest.raises(agl.AgentError, match=r"raised asyncio\.CancelledError, and nobody had cancelled"):
+        with pytest.raises(agl.AgentError, match=r"raised asyncio\.CancelledError although its rollout was not"):
             await runner.step(1)
 
         [rollout] = await runner.store.query_rollouts()

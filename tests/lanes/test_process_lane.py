@@ -277,8 +277,8 @@ async def test_what_an_agent_leaves_open_is_closed_and_what_it_leaves_running_re
     ("task", "message", "exit_code"),
     [
         ("os._exit", "it exited with code 7, as os._exit does", 7),
-        ("SIGSEGV", "it was ended by SIGSEGV", -signal.SIGSEGV),
-        ("SIGKILL", "it was ended by SIGKILL, which the system also sends when memory runs out", -signal.SIGKILL),
+        ("SIGSEGV", "it was killed by SIGSEGV", -signal.SIGSEGV),
+        ("SIGKILL", "it was killed by SIGKILL, which the system also sends when memory runs out", -signal.SIGKILL),
     ],
 )
 async def test_a_worker_that_dies_fails_its_attempt_with_what_is_known(task: str, message: str, exit_code: int) -> None:

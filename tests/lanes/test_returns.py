@@ -68,7 +68,7 @@ async def native(task: int) -> object:
 )
 async def test_a_coroutine_that_nobody_awaited_is_named(agent: Any) -> None:
     async with Runner(agent) as runner:
-        with pytest.raises(agl.InvalidReturn, match=r"returned a coroutine, .* write async def and await it"):
+        with pytest.raises(agl.InvalidReturn, match=r"returned a coroutine .* awaited; write async def and await it"):
             await runner.step(1)
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import trio
+from oversized_rollout import LIMIT, fit_with_one_that_records_too_much
 from postgres_server import PostgresServer, make_server, postgres, remove_server
 from programs import run_program
-from test_storable import LIMIT, fit_with_one_that_records_too_much
 
 import lightning_trio as agl
 from lightning_trio import (
@@ -178,7 +178,7 @@ async def test_a_write_whose_outcome_cannot_be_learned_says_so(
     losses.then = own_server.stop
     async with PostgresLightningStore(own_server.dsn, connections=1, patience_seconds=0.3) as store:
         losses.after = 1
-        with pytest.raises(StoreUnavailable, match="whether what was being written is committed is not known"):
+        with pytest.raises(StoreUnavailable, match="whether the last write was committed is unknown"):
             await store.enqueue([EnqueueRolloutRequest("task")])
 
 
@@ -190,7 +190,7 @@ async def test_one_who_is_cancelled_then_is_told_so_as_well(
     with trio.fail_after(30):
         async with PostgresLightningStore(own_server.dsn, connections=1, patience_seconds=3600) as store:
             losses.after = 1
-            with trio.CancelScope() as scope, pytest.raises(StoreUnavailable, match="is not known"):
+            with trio.CancelScope() as scope, pytest.raises(StoreUnavailable, match="is unknown"):
                 scope.deadline = trio.current_time() + 0.5
                 await store.enqueue([EnqueueRolloutRequest("task")])
 
@@ -277,7 +277,7 @@ async def test_waiting_goes_on_after_the_server_was_away(own_server: PostgresSer
 async def test_a_server_that_stays_away_is_an_error_that_says_what_to_do(own_server: PostgresServer) -> None:
     async with PostgresLightningStore(own_server.dsn, patience_seconds=0.3) as store:
         own_server.stop()
-        with pytest.raises(StoreUnavailable, match=r"has been away .* for 0\.3 s; .*resume=True.*patience_seconds"):
+        with pytest.raises(StoreUnavailable, match=r"unreachable .* for 0\.3 s; .*resume=True.*patience_seconds"):
             await store.enqueue([EnqueueRolloutRequest("task")])
         with pytest.raises(StoreUnavailable, match=r"for 0\.3 s"):
             await store.summarize()
@@ -394,7 +394,7 @@ async def test_tables_of_another_program_are_refused(dsn: str, postgres: Postgre
 
 
 async def test_a_server_that_is_not_there_is_an_error_that_asks_for_it() -> None:
-    with pytest.raises(StoreUnavailable, match=r"at 127\.0\.0\.1:1 cannot be reached .*does the server run"):
+    with pytest.raises(StoreUnavailable, match=r"at 127\.0\.0\.1:1 cannot be reached .*is the server running"):
         await PostgresLightningStore("postgresql://me@127.0.0.1:1/db").__aenter__()
 
 
@@ -414,7 +414,7 @@ def guest(postgres: PostgresServer) -> Iterator[str]:
 
 
 async def test_a_role_that_may_not_make_tables_is_told_what_it_needs(dsn: str, guest: str) -> None:
-    with pytest.raises(StoreUnavailable, match=r"cannot be made \(permission denied.*GRANT CREATE ON DATABASE"):
+    with pytest.raises(StoreUnavailable, match=r"cannot be created \(permission denied.*GRANT CREATE ON DATABASE"):
         await PostgresLightningStore(guest).__aenter__()
 
 

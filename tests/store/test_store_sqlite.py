@@ -627,7 +627,7 @@ async def test_a_missing_folder_is_named_with_the_command_that_makes_it(tmp_path
     message = await refusal(tmp_path / "no" / "run.db", StoreUnavailable)
 
     assert message == (
-        f"the folder {tmp_path / 'no'} of the store run.db does not exist; make it first: mkdir -p {tmp_path / 'no'}"
+        f"the folder {tmp_path / 'no'} of the store run.db does not exist; create it first: mkdir -p {tmp_path / 'no'}"
     )
 
 
@@ -723,7 +723,7 @@ async def test_a_text_file_is_left_as_it_is(path: Path) -> None:
     write(path, b"name,review\n" * 100)
     message = await refusal(path, StoreFormatError)
 
-    assert "is no SQLite file (it begins with b'name,review\\nname'); give the path of a store" in message
+    assert "is not a SQLite file (it begins with b'name,review\\nname'); give the path of a store" in message
     assert read(path) == b"name,review\n" * 100
 
 
@@ -833,7 +833,7 @@ def test_a_read_only_file_is_said_to_be(path: Path) -> None:
             folder.chmod(mode)
 
     assert re.search(
-        r"run.db or its folder is read-only \(.*\); give write access|cannot be read or written", done.stdout
+        r"run.db or its folder is read-only \(.*\); grant write access|cannot be read or written", done.stdout
     )
 
 
