@@ -1,7 +1,7 @@
-"""Workers: what takes claimed rollouts and returns outcomes.
+"""Workers take claimed rollouts and return outcomes.
 
-Here it is this process, with its lanes. Other processes and other machines, each with lanes of their own, come through
-the same seam.
+`LocalWorkers` are this process with its lanes. Other processes and machines, each with lanes of their own, can
+implement the same protocol.
 """
 
 from __future__ import annotations
@@ -31,10 +31,9 @@ logger = logging.getLogger("lightning_trio.runner")
 
 
 class ClaimedRollout(NamedTuple):
-    """A rollout with its new attempt, and what that is run with.
+    """A rollout with its new attempt, and the resources to run it with.
 
-    `host` is a link to the host program's span that it was started in, `spent` how many seconds ago the rollout's first
-    attempt began.
+    `host` is a link to the host program's current span, `spent` is the seconds since the rollout's first attempt began.
     """
 
     rollout: AttemptedRollout
@@ -44,7 +43,7 @@ class ClaimedRollout(NamedTuple):
 
 
 class Workers(Protocol):
-    """What runs attempts. Each has a slot from before its rollout is claimed until its outcome is committed."""
+    """Workers run attempts, each with a slot from before its rollout is claimed until its outcome is committed."""
 
     @property
     def slots(self) -> Slots:
@@ -54,27 +53,27 @@ class Workers(Protocol):
     def start(
         self, claimed: Sequence[ClaimedRollout], nursery: trio.Nursery, report: Callable[[EndedAttempt], None]
     ) -> None:
-        """Run attempts, and report each when it has ended.
+        """Start attempts, and report each when it has ended.
 
-        What of them is cancelled goes back into the queue.
+        The rollouts of cancelled attempts go back to the queue.
 
         Args:
-            claimed: what to run, as many as slots were taken for.
-            nursery: where the tasks that run them, or wait for them, belong; cancelling it ends them.
+            claimed: the attempts to run; a slot was taken for each.
+            nursery: the nursery of the tasks that run them or wait for them.
             report: called for each in Trio's thread.
         """
         ...
 
     async def run(self, claimed: ClaimedRollout) -> EndedAttempt:
-        """Run one attempt for a caller that waits for it, and return how it ended."""
+        """Run one attempt for a caller that waits for it, and return the ended attempt."""
         ...
 
     def committed(self, ended: EndedAttempt, status: AttemptStatus) -> None:
-        """Note that an attempt's outcome is committed: its slot is free, or will be when what was abandoned ends.
+        """Release the slot of an attempt whose outcome is committed, or, if its call is abandoned, when the call ends.
 
         Args:
             ended: the attempt.
-            status: what it counts as, ``"cancelled"`` where its outcome was refused.
+            status: its status in the statistics, ``"cancelled"`` if its outcome was refused.
         """
         ...
 
@@ -83,7 +82,7 @@ class LocalWorkers:
     """Run attempts in this process.
 
     Args:
-        parts: what they share.
+        parts: the parts that they share.
         bindings: the agent bound to resources.
         max_concurrency: how many may run at a time.
     """
@@ -94,13 +93,13 @@ class LocalWorkers:
         self._slots = Slots(max_concurrency)
         self._random = random.Random()
         self.live: dict[str, LiveAttempt] = {}
-        """The attempts that run, by id, the oldest first."""
+        """The running attempts by id, the oldest first."""
         self.attempts = 0
-        """How many have begun."""
+        """The number of attempts that have begun."""
         self.abandoned: set[str] = set()
-        """The rollouts of which something still runs though their attempts have ended."""
+        """The rollouts whose abandoned calls still run."""
         self.late_results = 0
-        """How many results came too late and were refused."""
+        """The number of results that were refused because they came too late."""
 
     @property
     def slots(self) -> Slots:
@@ -110,7 +109,7 @@ class LocalWorkers:
     def start(
         self, claimed: Sequence[ClaimedRollout], nursery: trio.Nursery, report: Callable[[EndedAttempt], None]
     ) -> None:
-        """Run attempts, each in a task of its own."""
+        """Start attempts, each in a task of its own."""
         for each in claimed:
             nursery.start_soon(self._run_and_report, each, report, name=each.rollout.rollout_id)
 
@@ -124,7 +123,7 @@ class LocalWorkers:
             raise ended.stop
 
     async def run(self, claimed: ClaimedRollout) -> EndedAttempt:
-        """Run an attempt here."""
+        """Run an attempt in the current task."""
         live = self._begin(claimed)
         attempt_id = claimed.rollout.attempt.attempt_id
         self.live[attempt_id] = live
@@ -157,7 +156,7 @@ class LocalWorkers:
         return live
 
     def _plan_retry(self, live: LiveAttempt, outcome: AttemptOutcome, spent: float) -> AttemptOutcome:
-        """Say what is to follow an attempt that came to nothing."""
+        """Return the outcome with what follows an unsuccessful attempt: a retry or the end."""
         config, attempt = live.rollout.config, live.rollout.attempt
         delay = retry_delay(attempt.sequence_id, config, self._random.random())
         spent += self._parts.clock.current_time() - live.started + delay
@@ -166,7 +165,7 @@ class LocalWorkers:
         return attrs.evolve(outcome, next=FINAL if final else RetryIn(delay))
 
     def committed(self, ended: EndedAttempt, status: AttemptStatus) -> None:
-        """Free the attempt's slot, or note that what was abandoned still holds it."""
+        """Release the attempt's slot, or log that its abandoned call still holds it."""
         if ended.abandoned is None:
             self._slots.give_back()
             return
@@ -187,7 +186,7 @@ class LocalWorkers:
         self._slots.give_back()
 
     def log_abandoned(self) -> None:
-        """Log the names of what outlives the runner."""
+        """Log the rollouts whose abandoned calls outlive the runner."""
         if self.abandoned:
             logger.warning(
                 "the runner is closed, and %d abandoned attempts still run (they do not keep the process alive): %s",

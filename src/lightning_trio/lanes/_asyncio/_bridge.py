@@ -100,15 +100,15 @@ class AsyncioBridge:
         task = None if self._loop.is_closed() else asyncio.current_task(self._loop)
         calls = [*self.calls, *self.abandoned]
         call = next((call for call in calls if task is not None and call.owns(task)), None)
-        who = "no agent's task" if call is None else f"the agent of {call}"
+        owner = "no agent's task" if call is None else f"the agent of {call}"
         frame = sys._current_frames().get(self.thread.ident or 0)  # pyright: ignore[reportPrivateUsage]  # documented
         if frame is None:
-            return who
+            return owner
         lines = traceback.extract_stack(frame)
         # The agent's own line says more than a line of the library it called.
         own = [line for line in lines if call is not None and line.filename == call.filename]
         line = (own or lines)[-1]
-        return f"{who}, in {line.name} at {line.filename}:{line.lineno}: {line.line}"
+        return f"{owner}, in {line.name} at {line.filename}:{line.lineno}: {line.line}"
 
     def _deliver(self) -> None:
         self._will_report = False
