@@ -19,7 +19,7 @@ async def one_of_many_records_too_much(task: int) -> float:
 
 
 async def fit_with_one_that_records_too_much(store: LightningStore) -> None:
-    """Run twenty at once, whose outcomes are committed together."""
+    """Run twenty rollouts at once, whose outcomes are committed together."""
     result = await Runner(one_of_many_records_too_much, store=store, max_concurrency=20).fit(list(range(20)))
 
     assert result.counts == {"cancelled": 0, "failed": 1, "succeeded": 19}

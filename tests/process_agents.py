@@ -18,7 +18,7 @@ import lightning_trio as agl
 
 @attrs.frozen
 class Factor(agl.Resource, resource_type="test-factor"):
-    """A resource of the tests' own."""
+    """A resource that only the tests use."""
 
     value: float
 
@@ -31,14 +31,14 @@ class Locked(agl.Resource, resource_type="test-locked"):
 
 
 class Unreadable(Exception):
-    """An exception that can be pickled and not be read again."""
+    """An exception that can be pickled, but not unpickled."""
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(f"{first} and {second}")
 
 
 class RateLimit(OSError):
-    """As the errors of SDKs: with a keyword-only argument, for which it cannot be read again."""
+    """An exception like those of SDKs: its keyword-only argument prevents unpickling."""
 
     def __init__(self, message: str, *, response: int) -> None:
         super().__init__(message)
@@ -46,22 +46,22 @@ class RateLimit(OSError):
 
 
 class Unsendable:
-    """What cannot be pickled."""
+    """An exception that cannot be pickled."""
 
     def __reduce__(self) -> str:
         raise TypeError("it stays where it is")
 
 
 class OwnFloat(Unsendable, float):
-    """A number of a class of one's own."""
+    """A number of a class of its own."""
 
 
 class OwnStr(Unsendable, str):
-    """A text of a class of one's own."""
+    """A string of a class of its own."""
 
 
 class OwnText(Exception):
-    """An exception with a message of a class of its own."""
+    """An exception whose message is of a class of its own."""
 
     def __str__(self) -> str:
         return OwnStr("what it says")
@@ -169,7 +169,7 @@ def dies(task: str) -> float:
 
 @agl.rollout(runs_in="process")
 def hangs(task: object) -> float:
-    """Burn the processor, holding the GIL, where it is told to."""
+    """Use the processor while holding the GIL, if the task asks for it."""
     agl.emit_message("begun")
     if isinstance(task, str):
         Path(task).write_text(str(os.getpid()), encoding="utf-8")
@@ -205,7 +205,7 @@ def _emit_late() -> None:
 
 @agl.rollout(runs_in="process")
 def traced(task: int) -> float:
-    """Make spans through OpenTelemetry's global API, as libraries do, and with it carried threads."""
+    """Make spans through OpenTelemetry's global API, as libraries do, also in threads that carry its context."""
     tracer = trace.get_tracer("a.library")
     with tracer.start_as_current_span("library", attributes={"task": task}):
         agl.emit_annotation({"task": task, "what": "in a library's span"})
@@ -233,7 +233,7 @@ under_another_name = agl.rollout(runs_in="process", name="other")(plain)
 
 
 class Counting(agl.LitAgent[int]):
-    """An agent with state, which each worker has its own of."""
+    """An agent with state, of which each worker process has a copy."""
 
     runs_in = "process"
 

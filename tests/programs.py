@@ -1,4 +1,4 @@
-"""Programs run as processes of their own, for tests of what may hang or end a process."""
+"""Programs that run as processes of their own, for tests that may hang or end a process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO
 import attrs
 
 HANGS_SECONDS = 60.0
-"""After which a program counts as one that hangs; a busy machine starts it and ends it in less."""
+"""The seconds after which a program counts as hanging; even a busy machine needs less to start and end it."""
 
 UNTIL_IT_MAY_END = """
 import os, threading
@@ -26,12 +26,12 @@ async def wait_until_it_may_end(sleep):
     while not may_end.is_set():
         await sleep(0.01)
 """
-"""For a program whose agents are to end when the test says so: see `Program.let_end`."""
+"""The head of a program whose agents end when the test calls `Program.let_end`."""
 
 
 @attrs.frozen
 class Ended:
-    """How a program ended: `code` as `subprocess` gives it, None if it had to be killed."""
+    """How a program ended: `code` as `subprocess` returns it, None if the program had to be killed."""
 
     code: int | None
     out: str
@@ -39,7 +39,7 @@ class Ended:
 
 
 class Program:
-    """A program that runs beside the test, which hears what it prints while it prints it."""
+    """A program that runs beside the test, which reads its output as it is printed."""
 
     def __init__(self, source: str) -> None:
         self.process = subprocess.Popen(
@@ -71,16 +71,16 @@ class Program:
 
     @property
     def out(self) -> str:
-        """What it has printed."""
+        """The output so far."""
         return "".join(self._printed["out"])
 
     @property
     def err(self) -> str:
-        """What it has printed to its standard error."""
+        """The standard error so far."""
         return "".join(self._printed["err"])
 
     def wait_for(self, text: str, times: int = 1) -> None:
-        """Wait until `text` has been in that many of its lines; AssertionError if it ends before, or hangs."""
+        """Wait until `text` was in that many of its lines; raise AssertionError if the program ends first, or hangs."""
         with self._more:
             self._more.wait_for(lambda: self._count(text) >= times or not self._open_pipes, HANGS_SECONDS)
             count = self._count(text)
@@ -90,24 +90,24 @@ class Program:
         return sum(text in line for lines in self._printed.values() for line in lines)
 
     def wait_ready(self) -> None:
-        """Wait until it has printed ``ready``, and forget what it has printed up to there."""
+        """Wait until it has printed ``ready``, and discard the output up to there."""
         self.wait_for("ready\n")
         with self._more:
             lines = self._printed["out"]
             del lines[: lines.index("ready\n") + 1]
 
     def send(self, signum: int) -> None:
-        """Send it a signal, if it still runs."""
+        """Send the program a signal, if it still runs."""
         self.process.send_signal(signum)
 
     def let_end(self) -> None:
-        """Let its agents end, which wait for a line from here, as `UNTIL_IT_MAY_END` has them do."""
+        """Send the line that its agents wait for, see `UNTIL_IT_MAY_END`."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 
     def ended(self, timeout: float = HANGS_SECONDS) -> Ended:
-        """Wait for its end and that of all who print where it does, at most `timeout` seconds."""
+        """Wait at most `timeout` seconds for its end, and for the end of all processes that share its output."""
         with self._more:
             self._more.wait_for(lambda: not self._open_pipes, timeout)
         try:
@@ -117,7 +117,7 @@ class Program:
         return Ended(code, self.out, self.err)
 
     def close(self) -> None:
-        """Kill it, if it still runs."""
+        """Kill the program, if it still runs."""
         self.process.kill()
         self.process.wait()
         for pipe, reader in zip((self.process.stdout, self.process.stderr), self._readers, strict=True):
@@ -130,7 +130,7 @@ class Program:
 
 @contextmanager
 def started(source: str) -> Iterator[Program]:
-    """Start a program, to be waited for within the block; one that still runs at its end is killed."""
+    """Start a program; if it still runs at the end of the block, kill it."""
     program = Program(textwrap.dedent(source))
     try:
         yield program

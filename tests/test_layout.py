@@ -82,7 +82,7 @@ BROAD_EXCEPTS = {
     "_runner/_fit.py Fit._record_last": "why the run is being cut off is on its way up; it is logged",
     "_runner/_fit.py Fit._work": "makes the run's last record, and raises again",
     "_runner/_hooks.py HookCalls._call": "hooks watch rollouts and do not fail them; it is logged",
-    "_runner/_lease.py _end_lease": "the runner is closing, and leases run out by themselves; it is logged",
+    "_runner/_lease.py _end_lease": "the runner is closing, and leases expire by themselves; it is logged",
     "_runner/_runner.py Runner.__aenter__": "a runner that has failed to open can be opened again; raised again",
     "_serialization/_values.py _encode_plain": "encoding and comparing run users' code; the slower way names the place",
     "_spans/_attributes.py to_json": "`str()` of any value; describing it must not stop the agent",

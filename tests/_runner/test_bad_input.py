@@ -1,4 +1,4 @@
-"""Every mistake of design's list gets an error at the earliest moment that names the value and the remedy."""
+"""Every expected mistake raises an error as early as possible, which names the value and the remedy."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ async def test_asyncio_in_an_agent_that_runs_in_trio(agent: Any) -> None:
     async with Runner(agent) as runner:
         with pytest.raises(agl.AsyncioAgentError, match=r'@agl\.rollout\(runs_in="asyncio"\)'):
             await runner.step(1)
-    # The coroutine that asyncio.create_task never took warns when it is collected: here, not in another test.
+    # The coroutine that asyncio.create_task did not accept warns when it is collected: here, not in another test.
     gc.collect()
 
 
@@ -278,7 +278,7 @@ def test_what_cannot_be_decorated() -> None:
 
 
 def test_nothing_is_started_by_a_mistake() -> None:
-    """The program goes on: the next run works."""
+    """The program continues, and the next run works."""
     with pytest.raises(agl.DatasetError):
         trio.run(Runner(one).fit, [])
 
@@ -303,7 +303,7 @@ async def test_a_parameter_that_only_validation_lacks_is_found_before_training()
 
 
 def test_a_stream_of_a_runner_that_is_not_open_shows_a_stream() -> None:
-    """`stream` is no coroutine, so there is nothing to await."""
+    """`stream` is not a coroutine function, so there is nothing to await."""
     with pytest.raises(agl.RunnerClosed) as caught:
         Runner(one).stream([1])
 

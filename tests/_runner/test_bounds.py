@@ -1,4 +1,4 @@
-"""Retries by exception, and the bounds of a rollout: its time in the queue, and that of all its attempts."""
+"""Retries by exception, and the time limits of a rollout: in the queue, and for all its attempts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lightning_trio._records import FINAL, RETRY_NOW, ErrorRecord, Next, excepti
 
 
 class Flaky(ConnectionError):
-    """An error worth another attempt."""
+    """An error that justifies another attempt."""
 
 
 async def statuses(runner: Runner) -> list[agl.AttemptStatus]:
@@ -287,7 +287,7 @@ async def test_a_total_alone_is_the_first_attempts_deadline(autojump_clock: Mock
 
 
 async def test_claimed_attempts_count_from_the_first_one() -> None:
-    """On the calendar's clock, which the store has; so the attempts may be few on a slow machine, but never many."""
+    """Measured by the store's real clock, so a slow machine may make few attempts, but none makes too many."""
     config = RolloutConfig(
         total_timeout_seconds=0.3,
         max_attempts=1000,

@@ -1,4 +1,4 @@
-"""Deadlines: what they stop, what they record, and that no slot and no neighbour is lost to one."""
+"""Deadlines: what they stop, what they record, and that they cost no slot and no other rollout."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ async def test_what_an_agent_returns_after_its_deadline_is_refused(agent: Any) -
     assert (done.status, done.attempt.status, done.final_reward) == ("failed", "timeout", None)
     assert done.error is not None
     assert done.error.message == "returned after its deadline of 0.05 s"
-    assert "What it returned was refused, for it came too late." in done.error.traceback
+    assert "Its return value was refused because it came too late." in done.error.traceback
     assert agl.get_message_value(done.spans[1]) == "so far"
     assert runner.statistics().late_results == 1
 
@@ -417,7 +417,7 @@ FAILING = [
 
 @pytest.mark.parametrize("agent", FAILING, ids=named)
 async def test_every_way_of_failing_gives_its_slot_back(agent: LitAgent[Any] | Callable[..., Any]) -> None:
-    """Three times as many failures as slots, then a step still finds a slot."""
+    """After three times as many failures as slots, a step still finds a slot."""
     ends_well = threading.Event()
 
     with trio.fail_after(20):

@@ -1,4 +1,4 @@
-"""`Runner.describe`, `Runner.running` and SIGUSR1: what a runner does, where its tasks and threads stand."""
+"""`Runner.describe`, `Runner.running` and SIGUSR1: running attempts, and the lines of their tasks and threads."""
 
 from __future__ import annotations
 
@@ -267,7 +267,7 @@ def test_the_signal_prints_all_open_runners_and_has_its_own_effect_when_they_are
 
 @contextmanager
 def own_handler(signum: int) -> Iterator[list[int]]:
-    """A host's handler that notes its calls."""
+    """A host's handler that records its calls."""
     called: list[int] = []
     before = signal.signal(signum, lambda number, _: called.append(number))
     try:

@@ -1,4 +1,4 @@
-"""`max_failures`: a run with too many failures ends early, says why, and counts every task."""
+"""`max_failures`: a run with too many failures ends early, gives the reason, and counts every task."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_a_run_ends_when_more_have_failed_than_may(
 
     result = await runner.fit(range(20))
 
-    # 5, 6, 7 and 8 fail; what ran beside the last of them is cancelled with the rest.
+    # 5, 6, 7 and 8 fail; rollouts that run beside the last of them are cancelled with the rest.
     assert result.counts == {"cancelled": 11, "failed": 4, "succeeded": 5}
     assert result.ended_early == "4 rollouts failed, more than max_failures=3 allows"
     assert f"{result.run_id} ends early: 4 rollouts failed, more than max_failures=3 allows" in caplog.text

@@ -1,4 +1,4 @@
-"""`Runner.fit`: a whole run, its result, and what is left of it when it is cut short."""
+"""`Runner.fit`: a whole run, its result, and what remains of an interrupted one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def sleeper(task: float) -> float:
 
 
 class Thing:
-    """Something a weak reference can point to."""
+    """An object that can be weakly referenced."""
 
 
 def test_runs_under_trio_run_and_closes_what_it_opened() -> None:
@@ -123,7 +123,7 @@ async def test_generator_exit_of_an_agent_fails_its_attempt_and_leaves_its_neigh
 
 
 def test_an_attempt_whose_coroutine_is_closed_lets_that_go_on() -> None:
-    """Trio and the garbage collector close coroutines while no task of theirs runs."""
+    """Trio and the garbage collector close coroutines while their tasks do not run."""
     with pytest.raises(GeneratorExit):
         ending_of(GeneratorExit(), None, cancelled=False)
 
@@ -177,7 +177,7 @@ async def test_runs_no_more_than_max_concurrency_at_a_time(autojump_clock: MockC
 
 
 async def test_a_slot_is_used_again_as_soon_as_it_is_free(autojump_clock: MockClock) -> None:
-    """One long rollout holds nobody up but its own slot."""
+    """A long rollout delays no other; it only holds its own slot."""
     await Runner(sleeper, max_concurrency=2).fit([10, *[1] * 10])
 
     assert trio.current_time() == pytest.approx(10)
@@ -258,7 +258,7 @@ async def test_a_cancelled_attempt_is_recorded_and_counts_towards_no_limit(autoj
 
 
 async def test_an_agent_that_fails_in_its_clean_up_when_cancelled_goes_back_as_well(autojump_clock: MockClock) -> None:
-    """It failed because it was cancelled: the run's cancellation decides, not how the agent took it."""
+    """The agent failed because it was cancelled: the run's cancellation decides, not the agent's response."""
     store = InMemoryLightningStore()
 
     async def agent(task: int) -> None:
@@ -359,7 +359,7 @@ async def test_the_agents_configuration_wins_over_the_runners() -> None:
 
 
 def test_two_fits_at_once_on_one_runner_both_end() -> None:
-    """Both finish, or the second is refused: the first to end must not take the other's engine away."""
+    """Both finish, or the second is refused: the first to end must not close the other's engine."""
     ended = run_program(
         """
         import trio, lightning_trio as agl

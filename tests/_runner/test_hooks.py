@@ -1,4 +1,4 @@
-"""Hooks: when they run, in which order, and that they can do no harm."""
+"""Hooks: when they run, in which order, and that they cannot fail a rollout."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class SlowEnd(Hook):
 async def test_a_fit_cancelled_in_a_closing_hook_does_not_run_a_succeeded_attempt_again(
     autojump_clock: MockClock,
 ) -> None:
-    """Either the attempt succeeded and so did its rollout, or it was cancelled and its rollout goes back."""
+    """Either attempt and rollout succeeded, or the attempt was cancelled and its rollout goes back to the queue."""
     store = agl.InMemoryLightningStore()
     with trio.move_on_after(1):
         await Runner(returns, store=store, hooks=[SlowEnd()]).fit([1])

@@ -1,4 +1,4 @@
-"""A thousand rollouts at once, in all lanes: no span in a wrong one, one trace an attempt, every parent inside it."""
+"""A thousand rollouts at once, in all lanes: no span in a wrong one, one trace per attempt, every parent inside it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def emit(task: int, what: str) -> None:
 
 
 class Work:
-    """What the agents of this module do; the marks on its spans tell whose each one is."""
+    """The work of this module's agents; marks on its spans show which task each belongs to."""
 
     def __init__(self) -> None:
         self.tracer = agl.Tracer()
@@ -101,7 +101,7 @@ class Work:
 
 
 def check(spans: Sequence[Span], task: int) -> None:
-    """Check one attempt's spans, which all carry the task's mark but for the root and the returned reward."""
+    """Check one attempt's spans: all but the root and the returned reward carry the task's mark."""
     by_id = {span.span_id: span for span in spans}
     [root] = [span for span in spans if span.parent_id is None]
     assert len(by_id) == len(spans)
@@ -139,7 +139,7 @@ THREADED = {"invoke_agent": 1, "agentlightning.annotation": 9, "agentlightning.o
 
 @pytest.mark.heavy
 async def test_through_fit_no_span_is_lost_or_in_a_wrong_rollout() -> None:
-    """Four runners, one for each lane, share one store, one Trio program and one tracer; a quarter each."""
+    """Four runners, one per lane, share a store, a Trio program and a tracer, each with a quarter of the rollouts."""
     pytest.importorskip("trio_parallel")
     work, store, quarter = Work(), agl.InMemoryLightningStore(), ROLLOUTS // 4
     expected = [NATIVE, THREADED, ASYNCHRONOUS, IN_PROCESS]

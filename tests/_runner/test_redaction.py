@@ -17,7 +17,7 @@ from lightning_trio._resources import _api_keys
 from lightning_trio._runner._redaction import redact
 
 KEY = 'sk-real"key\\-é0123456789\n'
-"""As read from a file with its last newline, with characters that reprs and JSON write in their own ways."""
+"""A key as read from a file, with a newline at its end and characters that reprs and JSON escape differently."""
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def test_a_key_that_an_agent_tells_is_nowhere(
             assert attempt.error is not None
             assert attempt.error.message == "Illegal header value b'Bearer [api key]\\n'"
             assert "[api key]" in attempt.error.traceback
-            # Its log as well, which closing it does away with.
+            # Its log as well, which is removed when the store is closed.
             texts.extend(read_all(tmp_path))
 
     texts: list[str] = []

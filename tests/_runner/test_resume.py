@@ -1,4 +1,4 @@
-"""A run that was cut off goes on: what finished is kept, what ran is run again, counts cover the whole."""
+"""Resumed runs: finished rollouts are kept, interrupted ones run again, counts cover the whole run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TASKS = list(range(10))
 
 
 class Agent:
-    """Counts its calls, and takes a second from the task `slow_from` on."""
+    """An agent that counts its calls, and takes a second from the task `slow_from` on."""
 
     def __init__(self, slow_from: int = 1000) -> None:
         self.slow_from = slow_from
@@ -56,7 +56,7 @@ class Agent:
 
 
 async def cut_off(store: agl.LightningStore, seconds: float = 1.0, **options: Any) -> Agent:
-    """Begin a run and cancel it when the first five of its tasks are done."""
+    """Start a run and cancel it when the first five of its tasks are done."""
     agent = Agent(slow_from=5)
     with trio.move_on_after(seconds):
         await Runner(agl.rollout(name="agent")(agent), store=store, max_concurrency=2, **options).fit(TASKS)
@@ -206,7 +206,7 @@ async def test_the_resources_of_a_resumed_run_keep_their_id_and_are_todays(
         rollouts = await store.query_rollouts()
         assert len({rollout.resources_id for rollout in rollouts}) == 1
         assert result.mean_reward["train"] == 0.5
-        assert "began with other resources" in caplog.text
+        assert "started with other resources" in caplog.text
 
 
 async def test_a_model_that_has_moved_is_no_other_resource(
@@ -230,7 +230,7 @@ async def test_a_model_that_has_moved_is_no_other_resource(
 
 
 class Rounds(Algorithm):
-    """Three rounds with candidates; can be decided again, so it saves nothing."""
+    """Three rounds with candidates that can be computed again, so that no state is saved."""
 
     async def run(self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None) -> None:
         assert train_dataset is not None
@@ -242,7 +242,7 @@ class Rounds(Algorithm):
 
 
 class Saving(Algorithm):
-    """As `Rounds`, with its state saved after each round."""
+    """`Rounds` with its state saved after each round."""
 
     def __init__(self) -> None:
         self.begun_with: list[Any] = []
@@ -280,7 +280,7 @@ async def test_an_algorithm_goes_on_where_it_stood(algorithm: type[Algorithm], a
         assert sorted(calls) == [(task, str(number)) for task in range(5) for number in range(3)]
         assert [entry["reward"] for entry in result.history] == [10.0, 15.0, 20.0]
         assert result.resources["prompt"] == PromptTemplate("2", engine="f-string")
-        # With a state, what was left of the round that was cut off is given up and asked for again.
+        # With a state, the unfinished rollouts of the interrupted round are cancelled and enqueued again.
         given_up = 2 if algorithm is Saving else 0
         assert result.counts == {"cancelled": given_up, "failed": 0, "succeeded": 15}
 
@@ -389,7 +389,7 @@ async def test_the_rollouts_of_a_runner_that_has_died_go_to_a_survivor(
         assert done.status == "succeeded"
         assert trio.current_time() == pytest.approx(LEASE_SECONDS, abs=1.0)
         assert [a.status for a in await store.query_attempts(claimed.rollout_id)] == ["unresponsive", "succeeded"]
-        assert "a runner has died or been cut off: 1 of its rollouts go back to the queue" in caplog.text
+        assert "a runner has died or lost contact: 1 of its rollouts go back to the queue" in caplog.text
 
 
 async def test_a_runner_that_lives_keeps_its_rollouts_however_long_they_take(autojump_clock: MockClock) -> None:
@@ -423,7 +423,7 @@ async def test_a_closed_runner_holds_no_lease(autojump_clock: MockClock) -> None
 
 
 class Failing(InMemoryLightningStore):
-    """Refuses to commit the first `times` outcomes."""
+    """A store that refuses to commit the first `times` outcomes."""
 
     def __init__(self, times: float) -> None:
         super().__init__()
@@ -444,7 +444,7 @@ async def test_a_runner_that_could_not_commit_holds_nothing_once_it_is_closed(au
 
         [worker] = await store.query_workers()
         assert (worker.lease_seconds, await unended(store)) == (None, [])
-        # It was no fault of the rollouts, so that even one loss would be too many.
+        # The rollouts are not at fault, so even one loss would be too many.
         result = await runner_of(Agent(), store, config=config).fit(range(5), resume=True)
         assert result.counts["succeeded"] == 5
 
@@ -458,7 +458,7 @@ async def test_a_lease_is_left_to_run_out_where_the_store_fails(
 
         [worker] = await store.query_workers()
         assert worker.lease_seconds == LEASE_SECONDS
-        assert "could not give its lease back (StoreUnavailable: the disk is away)" in caplog.text
+        assert "could not end its lease (StoreUnavailable: the disk is away)" in caplog.text
         store.times = 0
         await trio.sleep(LEASE_SECONDS)
         expiry = await store.expire()
@@ -482,7 +482,7 @@ def test_a_dead_process_of_this_machine_is_told_from_a_living_one() -> None:
 
 
 def test_a_worker_is_alive_as_long_as_the_store_says_that_its_lease_lasts() -> None:
-    # Whatever the time is here: it may be another there.
+    # Whatever the time is here, because the other machine's clock may differ.
     assert is_alive(attrs.evolve(worker_of(os.getpid()), last_heartbeat_time=0.0))
     assert not is_alive(attrs.evolve(worker_of(os.getpid()), lease_left_seconds=None, last_heartbeat_time=1e12))
 
@@ -517,7 +517,8 @@ def test_resuming_is_said_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "lightning_trio.runner"):
         trio.run(main, clock=MockClock(autojump_threshold=0))
 
-    assert "goes on: 5 rollouts are done, 5 begun are not" in caplog.text
+    assert "resuming run-" in caplog.text
+    assert ": 5 rollouts are done, 5 started ones are not" in caplog.text
 
 
 # Stores that outlive the process.
@@ -631,7 +632,7 @@ async def test_rounds_that_are_decided_differently_get_rollouts_of_their_own(tmp
     assert result.counts["succeeded"] == 4
 
 
-# What a reviewer of resuming tried.
+# Unusual ways to resume.
 
 
 async def test_a_published_model_that_has_moved_is_the_same_candidate(autojump_clock: MockClock) -> None:
@@ -668,7 +669,7 @@ async def test_a_published_model_that_has_moved_is_the_same_candidate(autojump_c
 
 @agl.algo
 async def wavering_rounds(session: agl.Session, train_dataset: Sequence[int]) -> None:
-    """Three rounds, each with a candidate that no other process would think of."""
+    """Three rounds, each with a candidate that differs from process to process."""
     state = await session.load_state() or {"next": 0}
     for number in range(state["next"], 3):
         text = f"{number} {os.urandom(8).hex()}"

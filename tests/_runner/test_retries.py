@@ -1,4 +1,4 @@
-"""Retries: which attempts are tried again, how long they wait, and what the store then holds."""
+"""Retries: which attempts are tried again, how long they wait, and what the store holds then."""
 
 from __future__ import annotations
 

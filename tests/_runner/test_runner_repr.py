@@ -1,4 +1,4 @@
-"""What a debugger shows of runners and streams."""
+"""The reprs of runners and streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Runner.serve`: working off a queue that others fill."""
+"""`Runner.serve`: running the rollouts of a queue that others fill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Runner.step`: one task, one result, and what a caller sees of failure, deadline and cancellation."""
+"""`Runner.step`: one task, one result, and what its caller sees on failure, at a deadline and on cancellation."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ async def test_a_rollout_cancelled_through_the_store_is_not_overwritten_by_its_r
 
 
 def test_a_step_that_outlives_its_runner_ends() -> None:
-    """Whether it is refused, cancelled or finished: it must not wait for ever for a commit nobody makes."""
+    """Refused, cancelled or finished, it must not wait for ever for a commit that does not come."""
     ended = run_program(
         """
         import trio, lightning_trio as agl

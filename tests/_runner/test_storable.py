@@ -1,4 +1,4 @@
-"""What an agent records and a store cannot keep fails that agent's attempt, and nobody else's."""
+"""Records that a store cannot keep fail their own attempt and no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Runner.stream`: results as they finish, back-pressure on the source, and what leaving early does."""
+"""`Runner.stream`: results as they finish, back-pressure on the source, and leaving early."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def sleeper(task: float) -> float:
 
 
 class Source:
-    """Numbers without end that know how many were read."""
+    """An endless source of numbers that counts those read."""
 
     def __init__(self) -> None:
         self.read = 0
@@ -98,7 +98,7 @@ async def test_the_source_is_not_read_further_ahead_than_max_concurrency(autojum
 
 
 async def test_a_slow_reader_holds_rollouts_back_and_not_slots(autojump_clock: MockClock) -> None:
-    """What waits to be read runs no more, so other work of the runner goes on."""
+    """Results that wait to be read hold no slot, so other work of the runner continues."""
     async with Runner(double, max_concurrency=2) as runner, runner.stream(Source()):
         await trio.sleep(1)
         statistics = runner.statistics()
@@ -124,7 +124,7 @@ async def test_leaving_the_block_cancels_what_runs_and_gives_its_slots_back(auto
 
 @pytest.mark.parametrize("size", [1, 10, 1000])
 async def test_leaving_after_the_first_result_raises_nothing(size: int) -> None:
-    """Others end in the same moment, and nobody is there to take their results."""
+    """Other rollouts end at the same moment, and their results have no reader."""
     async with Runner(double, max_concurrency=64) as runner:
         for _ in range(20):
             async with runner.stream(range(size)) as results:

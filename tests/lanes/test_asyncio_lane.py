@@ -1,4 +1,4 @@
-"""The asyncio lane: agents written for asyncio, on one loop in a side thread."""
+"""The asyncio lane: agents written for asyncio, on one loop in a thread of its own."""
 
 from __future__ import annotations
 
@@ -358,7 +358,7 @@ async def test_a_task_that_ignores_its_cancellation_holds_the_attempt_up_for_a_m
                 await trio.sleep(0.01)
 
     assert done.final_reward == 1.0
-    assert any("do not end though they are cancelled: mule" in message for message in caplog.messages)
+    assert any("do not end although they are cancelled: mule" in message for message in caplog.messages)
     assert "has ended, and this code still runs" in str(heard[0])
 
 
@@ -381,7 +381,7 @@ async def test_a_task_in_a_context_of_its_own_serves_many_rollouts(caplog: pytes
     assert not caplog.messages
 
 
-# Ends that asyncio knows and Trio does not.
+# Exceptions that asyncio treats differently from Trio.
 
 
 async def test_a_cancelled_error_of_the_agents_own_is_a_failure_that_says_so() -> None:
@@ -401,7 +401,7 @@ async def test_a_cancelled_error_of_the_agents_own_is_a_failure_that_says_so() -
 
 
 async def test_an_agent_that_cancels_every_task_it_finds_fails_and_the_runner_goes_on() -> None:
-    """As clean-up code written for a loop of one's own does."""
+    """Clean-up code written for an agent's own loop does this."""
 
     @agl.rollout(runs_in="asyncio")
     async def agent(task: int) -> float:
@@ -470,7 +470,7 @@ async def test_a_loop_that_dies_fails_its_calls_and_is_replaced(caplog: pytest.L
     @agl.rollout(runs_in="asyncio")
     async def agent(task: int) -> float:
         if task == 1:
-            # An error in the loop itself, as a closed selector or a patched loop gives.
+            # An error in the loop itself, such as from a closed selector or a patched loop.
             asyncio.get_running_loop()._process_events = None  # type: ignore[attr-defined]
             await asyncio.sleep(60)
         await asyncio.sleep(0.01)
@@ -482,7 +482,7 @@ async def test_a_loop_that_dies_fails_its_calls_and_is_replaced(caplog: pytest.L
                 await runner.step(1)
             assert (await runner.step(2)).final_reward == 1.0
 
-    assert "the asyncio loop of the agents died" in caplog.text
+    assert "the agents' asyncio loop died" in caplog.text
     assert not side_threads()
 
 
@@ -491,7 +491,7 @@ async def test_a_loop_that_dies_fails_its_calls_and_is_replaced(caplog: pytest.L
 
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
-    """Something to block on; opened at the end of the test at the latest."""
+    """An event to block on, set at the end of the test at the latest."""
     event = threading.Event()
     yield event
     event.set()
@@ -697,7 +697,7 @@ async def test_an_agent_that_swallows_its_cancellation_is_given_up(
 
 
 async def test_a_blocked_call_of_to_thread_holds_up_neither_others_nor_the_end(gate: threading.Event) -> None:
-    """The executor of asyncio itself has as few as six threads and waits for each of them."""
+    """The executor of asyncio itself has as few as six threads, and the interpreter waits for each of them."""
 
     @agl.rollout(runs_in="asyncio")
     async def agent(task: int) -> float:
@@ -723,7 +723,7 @@ async def test_a_class_may_choose_the_lane() -> None:
 
 
 async def test_a_host_may_already_run_another_asyncio_loop_elsewhere() -> None:
-    """The side loop is set for its own thread only."""
+    """The lane's loop is set in its own thread only."""
     await Runner(half).fit([1])
 
     with pytest.raises(RuntimeError):

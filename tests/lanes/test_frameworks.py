@@ -20,7 +20,7 @@ CITIES = ["Oslo", "Kyoto", "Lima", "Perth", "Quito"]
 
 
 def answer(request: Mapping[str, Any]) -> Reply:
-    """Play a model: ask for the weather of the city the user names, then tell what the tool said."""
+    """Play a model: ask for the weather of the city that the user names, then return the tool's answer."""
     last = request["messages"][-1]
     if last["role"] == "tool":
         return Reply(f"It is {last['content']}.")
@@ -44,7 +44,7 @@ async def langgraph_agent(task: str, llm: agl.LLM) -> float:
         """Get the weather of a city."""
         return weather_in(city)
 
-    # A client of its own, for the one that langchain-openai shares would outlive the loop it belongs to.
+    # A client of its own, because the one that langchain-openai shares would outlive its loop.
     async with openai.DefaultAsyncHttpxClient() as client:
         chat = ChatOpenAI(model=llm.model, base_url=llm.endpoint, api_key="any", http_async_client=client)
         model = chat.bind_tools([get_weather])

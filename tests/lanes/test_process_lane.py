@@ -1,4 +1,4 @@
-"""The process lane: agents in worker processes that can be killed, and what comes back from them."""
+"""The process lane: agents in worker processes that can be killed, and their results."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def failed_spans(runner: Runner) -> list[agl.Span]:
     return list(await runner.store.query_spans(rollout.rollout_id))
 
 
-# What comes back.
+# Results.
 
 
 async def test_gives_the_reward() -> None:
@@ -153,7 +153,7 @@ async def test_calls_of_the_openai_sdk_are_recorded() -> None:
     assert "hello" in span.attributes["gen_ai.output.messages"]
 
 
-# What goes wrong in the agent.
+# Errors of the agent.
 
 
 async def test_an_exception_comes_with_the_spans_before_it_and_the_workers_traceback() -> None:
@@ -270,7 +270,7 @@ async def test_what_an_agent_leaves_open_is_closed_and_what_it_leaves_running_re
         assert "still open when the attempt ended" in (left.status.description or "")
 
 
-# A worker that dies.
+# Worker processes that die.
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ async def test_a_worker_that_dies_while_it_is_idle_is_replaced() -> None:
     async with Runner(agents.pid, max_processes=1) as runner:
         pid = agl.get_object_value((await runner.step(1)).spans[1])["pid"]
         os.kill(pid, signal.SIGKILL)
-        # Until its end can be seen, which is left to be seen; ChildProcessError, if the lane already has.
+        # Until the process has ended, without reaping it; ChildProcessError if the lane has reaped it already.
         with contextlib.suppress(ChildProcessError):
             await trio.to_thread.run_sync(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         done = await runner.step(2)
@@ -398,7 +398,7 @@ async def test_an_attempt_killed_at_its_deadline_is_tried_again_in_a_new_worker(
         assert len(await runner.store.query_attempts(rollout.rollout_id)) == 2
 
 
-# What cannot be sent.
+# Values that cannot be sent.
 
 
 def test_a_closure_is_refused_before_the_first_rollout() -> None:
@@ -466,7 +466,7 @@ def test_an_agent_of_an_interactive_session_is_refused() -> None:
     )
 
     assert ended.code == 1
-    assert "the main program is no file" in ended.err
+    assert "the main program is not a file" in ended.err
 
 
 def test_an_agent_of_a_script_from_stdin_is_refused() -> None:
@@ -475,7 +475,7 @@ def test_an_agent_of_a_script_from_stdin_is_refused() -> None:
     ended = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, timeout=30, check=False)
 
     assert ended.returncode == 1
-    assert "the main program is no file" in ended.stderr
+    assert "the main program is not a file" in ended.stderr
 
 
 async def test_a_worker_that_does_not_come_to_its_start_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -565,7 +565,7 @@ def test_a_worker_ends_with_its_parent_whatever_ended_that(signum: int, tmp_path
         program.send(signum)
         program.process.wait(timeout=60)
 
-        # Within the block, whose end waits for all that hold the program's pipes.
+        # Inside the block, whose end waits for all processes that hold the program's pipes.
         deadline = time.monotonic() + 60
         while is_alive(pid):
             if time.monotonic() > deadline:
@@ -584,7 +584,7 @@ def wait_for_pid(mark: Path) -> int:
 
 
 def test_a_ctrl_c_in_a_terminal_leaves_no_traceback_of_a_worker() -> None:
-    """It reaches all processes of the group; a worker that is starting must not answer it either."""
+    """Ctrl-C reaches all processes of the group; a worker process that is starting must ignore it as well."""
     with started(
         f"""
         import sys, trio, lightning_trio as agl
@@ -605,7 +605,7 @@ def test_a_ctrl_c_in_a_terminal_leaves_no_traceback_of_a_worker() -> None:
         """
     ) as program:
         program.wait_ready()
-        # Workers are being started then.
+        # Worker processes are starting at that moment.
         time.sleep(0.15)
         os.killpg(program.process.pid, signal.SIGINT)
         ended = program.ended()

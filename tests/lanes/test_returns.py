@@ -29,7 +29,7 @@ async def returning(value: object) -> agl.CompletedRollout:
 
 
 def made_by_a_library(names: list[str]) -> list[ReadableSpan]:
-    """Make nested spans with a provider of their own; the outermost comes last, as it ends last."""
+    """Make nested spans with a provider of their own; the outermost is last because it ends last."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -46,7 +46,7 @@ def made_by_a_library(names: list[str]) -> list[ReadableSpan]:
 
 
 class Real(float):
-    """Some library's number."""
+    """A number of some library."""
 
 
 async def forgotten(task: int) -> float:

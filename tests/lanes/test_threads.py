@@ -1,4 +1,4 @@
-"""The thread lane: plain functions, the loops they start themselves, and threads that are given up."""
+"""The thread lane: plain functions, the loops they start themselves, and abandoned threads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lightning_trio import RolloutConfig, Runner
 
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
-    """Something for threads to block on; opened at the end of the test at the latest."""
+    """An event for threads to block on, set at the end of the test at the latest."""
     event = threading.Event()
     yield event
     event.set()
@@ -33,7 +33,7 @@ def limit(seconds: float = 0.1) -> RolloutConfig:
 
 
 async def wait_until(condition: object, seconds: float = 5.0) -> None:
-    """Wait for what a thread does, which no event of Trio's tells."""
+    """Wait for an effect of a thread, for which there is no Trio event."""
     assert callable(condition)
     with trio.fail_after(seconds):
         while not condition():
@@ -54,7 +54,7 @@ async def test_a_plain_function_runs_in_a_worker_thread() -> None:
 
 
 async def test_plain_functions_run_at_the_same_time_up_to_max_concurrency() -> None:
-    """More than the 40 that Trio's own limiter would allow."""
+    """Trio's own limiter would allow 40."""
     barrier = threading.Barrier(60, timeout=20)
 
     def agent(task: int) -> None:
@@ -199,7 +199,7 @@ async def test_a_bare_thread_without_its_context_is_told_how_to_carry_it() -> No
 
 
 async def test_an_opentelemetry_context_carried_by_hand_reaches_the_rollout() -> None:
-    """As OpenTelemetry's threading instrumentation carries it: its own context, and no other variable."""
+    """OpenTelemetry's threading instrumentation carries its own context, and no other variable."""
 
     def emit(context: Context) -> None:
         token = otel_context.attach(context)

@@ -1,4 +1,4 @@
-"""The runner: turns tasks into attempts."""
+"""The runner, which turns tasks into attempts."""
 
 from ._failure_limit import check_max_failures as check_max_failures
 from ._hooks import Hook as Hook

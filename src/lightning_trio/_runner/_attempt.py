@@ -1,4 +1,4 @@
-"""One attempt: its context, its root span, the agent in its lane, and the one place where failure becomes data."""
+"""One attempt: its context, its root span, the agent's call, and the one place where failure becomes data."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ _END_HOOKS_SECONDS = 2.0
 """How long the closing hooks of a cancelled attempt may take."""
 
 _LOOKS = 10
-"""How often an attempt is looked at within its `unresponsive_seconds`."""
+"""How often an attempt's activity is checked within its `unresponsive_seconds`."""
 
 
 class AttemptHooks(Protocol):
     """The hooks around an attempt, in the order of its life."""
 
     async def begin(self, rollout: AttemptedRollout) -> None:
-        """Call those for the start."""
+        """Call the hooks for the start."""
         ...
 
     async def end_trace(self, rollout: AttemptedRollout) -> None:
-        """Call those that come after the agent, inside the trace."""
+        """Call the hooks that run after the agent, inside the trace."""
         ...
 
     async def end(self, rollout: AttemptedRollout, spans: Sequence[Span]) -> None:
-        """Call those that see the whole trace."""
+        """Call the hooks that receive the whole trace."""
         ...
 
 
 @attrs.frozen
 class AttemptParts:
-    """What all attempts of a runner share."""
+    """The parts that all attempts of a runner share."""
 
     agent_name: str
     tracer: Tracer
@@ -55,7 +55,7 @@ class AttemptParts:
 
 
 async def run_attempt(live: LiveAttempt, parts: AttemptParts) -> EndedAttempt:
-    """Run one attempt to its end, whatever the end is, in a context that knows of it; raises nothing."""
+    """Run one attempt to its end, however it ends, in a context that belongs to it; raises nothing."""
     recorder, hooks = live.recorder, parts.hooks
     ending = await _reach_ending(live, parts)
     duration = live.duration
@@ -93,10 +93,10 @@ def _outcome(
 
 
 async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
-    """Run the agent; the boundary that nothing of it passes stands here, outside the deadline's scope.
+    """Run the agent and return how it ended; exceptions are caught here, outside the deadline's scope.
 
-    A child that fails while the deadline cancels it leaves the scope as its error alone, and inside it comes as a group
-    with `trio.Cancelled` in it, which ``except Exception`` would miss.
+    If a child fails while the deadline cancels it, its error leaves the scope alone; inside the scope it is in a group
+    with `trio.Cancelled`, which ``except Exception`` would miss.
     """
     clock = parts.clock
     has_worker = False
@@ -110,15 +110,15 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
             await live.lane.get_ready(live.call)
             live.started = clock.current_time()
         if live.limit == math.inf and live.recorder.rollout.config.unresponsive_seconds is None:
-            # A scope with nothing to stand on costs 3 µs.
+            # A scope without a deadline would cost 3 µs.
             await trio.lowlevel.checkpoint_if_cancelled()
             value = await _call(live)
         else:
             with trio.CancelScope(deadline=live.started + live.limit) as live.scope:
-                # An agent that never yields would not hear that everything has been cancelled before it began.
+                # An agent that never yields would not notice a cancellation from before it began.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 value = await _call(live)
-                # By the clock: to the scope nothing has happened if the agent never heard of its cancellation.
+                # By the clock: the scope has caught nothing if the cancellation never reached the agent.
                 live.duration = clock.current_time() - live.started
                 live.returned_late = live.silent or live.duration >= live.limit
             if live.scope.cancelled_caught or live.returned_late:
@@ -144,7 +144,7 @@ def _time_is_up(live: LiveAttempt) -> Ending:
 
 
 def _call(live: LiveAttempt) -> Awaitable[Any]:
-    """Return the call of the agent, to be awaited."""
+    """Return the awaitable call of the agent."""
     limit = live.recorder.rollout.config.unresponsive_seconds
     return _call_in_lane(live) if limit is None else _call_watched(live, limit)
 
@@ -157,7 +157,7 @@ def _call_in_lane(live: LiveAttempt) -> Awaitable[Any]:
 
 
 async def _call_watched(live: LiveAttempt, limit: float) -> Any:
-    # Captured, because the nursery would put the agent's error into a group with the watcher's cancellation.
+    # Captured, because the nursery would group the agent's error with the watcher's cancellation.
     result: outcome.Outcome[Any] | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -174,7 +174,7 @@ async def _call_watched(live: LiveAttempt, limit: float) -> Any:
 async def _watch(live: LiveAttempt, limit: float) -> None:
     """Stop the attempt when it has recorded nothing for `limit` seconds, to a tenth of it."""
     seen, silent = live.recorder.count_activity(), 0
-    # An event for every span would cost each of them more than this look now and then.
+    # Cheaper than an event that every span sets.
     while silent < _LOOKS:
         await trio.sleep(limit / _LOOKS)
         now = live.recorder.count_activity()
@@ -185,7 +185,7 @@ async def _watch(live: LiveAttempt, limit: float) -> None:
 
 
 async def _close(live: LiveAttempt, ending: Ending, hooks: Awaitable[None]) -> Ending:
-    """Call closing hooks; those of a cancelled attempt get a little time of their own."""
+    """Call closing hooks; for a cancelled attempt, shield them for up to two seconds."""
     stopped = isinstance(ending, Cancelled)
     with trio.CancelScope(shield=stopped) as scope:
         scope.deadline = trio.current_time() + _END_HOOKS_SECONDS if stopped else math.inf

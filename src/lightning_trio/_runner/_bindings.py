@@ -1,4 +1,4 @@
-"""The agent bound to resources: its arguments are decided once for each mode and snapshot."""
+"""The agent bound to resources: its arguments are determined once for each mode and snapshot."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..lanes import BoundAgent
 from ..store import LightningStore
 
 _MOST = 1024
-"""How many bindings are kept."""
+"""How many bindings are cached."""
 
 
 class Bindings:
-    """What a runner's agent gets from which resources.
+    """The bindings of a runner's agent, cached by mode and resources.
 
     Args:
         agent: the agent.
-        own: the runner's own resources, for rollouts that name no snapshot.
+        own: the runner's own resources, for rollouts without a snapshot.
         store: where the snapshots are.
     """
 
@@ -45,10 +45,10 @@ class Bindings:
         return bound
 
     def try_to_bind(self, mode: RolloutMode | None, resources: NamedResources) -> BoundAgent | LightningTrioError:
-        """Return the agent with its arguments, or the error that says why there are none."""
+        """Return the agent with its arguments, or the error of binding it."""
         key = (mode, id(resources))
         known = self._bound.get(key)
-        # The mapping is kept beside its answer, so that its id cannot pass to another one.
+        # The mapping is kept beside its binding, so that its id cannot be reused by another mapping.
         if known is not None and known[0] is resources:
             return known[1]
         try:
@@ -61,10 +61,10 @@ class Bindings:
         return bound
 
     async def snapshots(self, rollouts: Iterable[AttemptedRollout]) -> dict[str | None, NamedResources]:
-        """Return the resources of rollouts that have been claimed, by the snapshot's id."""
+        """Return the resources of claimed rollouts, by the snapshot's id."""
         ids = {rollout.resources_id for rollout in rollouts}
         snapshots: dict[str | None, NamedResources] = {}
-        # A claimed rollout must not be lost to a cancellation before its task exists.
+        # A cancellation must not lose a claimed rollout before its task has started.
         with trio.CancelScope(shield=True):
             for resources_id in ids:
                 update = None if resources_id is None else await self._store.get_resources_by_id(resources_id)

@@ -1,6 +1,6 @@
-"""Commits: outcomes of many attempts go into the store together.
+"""Group commits: the outcomes of many attempts are written to the store together.
 
-Whatever has ended while the store was busy goes into the next commit.
+Attempts that end while the store is busy go into the next commit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ._storable import finish_storable
 logger = logging.getLogger("lightning_trio.runner")
 
 _LAST_COMMIT_SECONDS = 30.0
-"""How long committing may take once the runner is being closed or cancelled."""
+"""How long the last commits may take once the runner is closed or cancelled."""
 
 
 @attrs.define(eq=False)
@@ -33,11 +33,11 @@ class _Waiter:
 
 
 class Commits:
-    """Commit what attempts come to.
+    """Commit the outcomes of attempts.
 
     Args:
-        store: where outcomes go.
-        on_commit: called for each with the rollout's status then, None where the store refused it as too late.
+        store: where outcomes are written.
+        on_commit: called for each outcome with the rollout's status, None if the store refused the outcome as late.
     """
 
     def __init__(self, store: LightningStore, on_commit: Callable[[EndedAttempt, RolloutStatus | None], None]) -> None:
@@ -45,9 +45,9 @@ class Commits:
         self._on_commit = on_commit
         self._uncommitted: list[tuple[EndedAttempt, _Waiter | None]] = []
         self._arrival: trio.Event | None = None
-        """What the committing task waits for while there is nothing to commit."""
+        """The event that the committing task waits for while there is nothing to commit."""
         self._idle = trio.Event()
-        """Set when nothing is left to commit; made anew by whoever waits for that."""
+        """Set when nothing is left to commit; `wait_idle` replaces it."""
         self._committing = False
         self._expecting = 0
         self._closing = False
@@ -65,12 +65,12 @@ class Commits:
             self._arrival = None
 
     async def commit(self, ended: EndedAttempt) -> RolloutStatus | None:
-        """Commit an outcome and return the rollout's status then, None if it was refused.
+        """Commit an outcome and return the rollout's status, None if the outcome was refused.
 
-        The commit is waited for also when the caller is cancelled; then the cancellation goes on.
+        A cancelled caller waits for the commit as well, before the cancellation propagates.
 
         Raises:
-            RunnerClosed: the store has failed, and the error is raised where the runner was opened.
+            RunnerClosed: the store has failed; its error is raised where the runner was opened.
         """
         waiter = _Waiter()
         self._uncommitted.append((ended, waiter))
@@ -86,7 +86,7 @@ class Commits:
 
     @contextmanager
     def expecting(self) -> Generator[None]:
-        """Keep committing at least until the block ends, for outcomes that come from it."""
+        """Keep `run` committing until the block ends, whose attempts may still end."""
         self._expecting += 1
         try:
             yield
@@ -95,13 +95,13 @@ class Commits:
             self._wake()
 
     def close(self) -> None:
-        """Let `run` end once everything is committed."""
+        """Stop `run` once everything is committed."""
         self._closing = True
         self._wake()
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Commit outcomes until `close`, then what is left. To be run in a task of its own."""
+        """Commit outcomes until `close`, then the remaining ones; runs in a task of its own."""
         batch: list[tuple[EndedAttempt, _Waiter | None]] = []
         try:
             with trio.CancelScope(shield=True) as scope:
@@ -123,7 +123,7 @@ class Commits:
             self._release_waiters([*batch, *self._uncommitted])
 
     async def wait_idle(self) -> None:
-        """Wait until all attempts that have ended are committed, or cannot be."""
+        """Wait until all ended attempts are committed, or the store has failed."""
         while (self._uncommitted or self._committing) and not self._failed:
             if self._idle.is_set():
                 self._idle = trio.Event()
@@ -133,7 +133,7 @@ class Commits:
         try:
             statuses = await self._store.finish([ended.outcome for ended, _ in batch])
         except NotStorable:
-            # Nothing of the call is stored; the others must not suffer for the one whose payload it is.
+            # Nothing of the batch is stored; committed alone, only the outcome that cannot be stored fails.
             statuses = []
             for ended, _ in batch:
                 ended.outcome, status = await finish_storable(self._store, ended.outcome)
@@ -145,7 +145,7 @@ class Commits:
                 waiter.committed.set()
 
     def _release_waiters(self, lost: Sequence[tuple[EndedAttempt, _Waiter | None]]) -> None:
-        """Let the callers go whose commit will not come."""
+        """Wake the callers whose outcomes cannot be committed."""
         if not lost:
             return
         self._failed = True

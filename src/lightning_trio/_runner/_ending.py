@@ -1,6 +1,6 @@
 """How an attempt ended, as one value, and what follows from it.
 
-Nothing here waits or looks at a clock: `ending_of` sorts out what was raised, `settle` says what is recorded of it.
+Nothing here waits or reads a clock: `ending_of` classifies an exception, `settle` decides what is recorded.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from ..lanes import AbandonedCall
 
 @attrs.frozen
 class Returned:
-    """The agent returned in time, and what it returned is recorded."""
+    """The agent returned in time, and its return value is recorded."""
 
 
 @attrs.frozen(eq=False)
 class Raised:
-    """The agent raised `exception`, or it is why the agent could not be called or its return value was refused."""
+    """The agent raised `exception`, or could not be called, or returned a value that was refused."""
 
     exception: BaseException
 
 
 @attrs.frozen(eq=False)
 class TimedOut:
-    """The time was up.
+    """The attempt's time ran out.
 
     Args:
-        error: the error for its record.
+        error: the error to record.
         final: whether there is no time left for another attempt.
-        returned: whether the agent returned all the same: it never yielded, or it swallowed its cancellation.
+        returned: whether the agent returned late because it never yielded, or swallowed its cancellation.
     """
 
     error: AttemptTimedOut
@@ -56,8 +56,9 @@ class Cancelled:
     """The attempt was stopped from outside.
 
     Args:
-        stop: the cancellation or Ctrl-C, which must go on up once the outcome is safe; None if the agent took it.
-        exception: the agent's own error, if it answered with one.
+        stop: the cancellation or Ctrl-C, which must propagate once the outcome is committed; None if the agent
+            swallowed it.
+        exception: the agent's own error, if it raised one in response.
     """
 
     stop: BaseException | None
@@ -72,22 +73,22 @@ RETURNED: Final = Returned()
 def ending_of(
     exc: BaseException, owner: trio.lowlevel.Task | None, *, cancelled: bool, before: Ending = RETURNED
 ) -> Ending:
-    """Return the ending that an exception stands for: what must go on up is told apart from the attempt's own error.
+    """Return the ending for an exception, with what must propagate separated from the attempt's own error.
 
     Args:
-        exc: what came out of the attempt.
+        exc: the exception that left the attempt.
         owner: the task that runs the attempt.
         cancelled: whether everything around the attempt has been cancelled.
-        before: how the attempt had ended when this was raised, as it may have been by a hook.
+        before: how the attempt had ended when this was raised, if a hook raised it.
 
     Raises:
-        GeneratorExit: the attempt's own coroutine is being closed.
+        GeneratorExit: the attempt's coroutine is being closed.
     """
     if isinstance(exc, GeneratorExit):
         exc = _raised_generator_exit(exc, owner)
     stop, rest = split_stop(exc if cancelled else without_strays(exc))
     error = rest if rest is not None else _exception_of(before)
-    # An agent may answer its cancellation with an error of its own; it was stopped all the same.
+    # An agent may respond to its cancellation with an error of its own; it still counts as cancelled.
     if stop is not None or cancelled or error is None:
         return Cancelled(stop, error)
     return Raised(error)
@@ -98,17 +99,17 @@ def _exception_of(ending: Ending) -> BaseException | None:
 
 
 def _raised_generator_exit(exc: GeneratorExit, owner: trio.lowlevel.Task | None) -> AgentError:
-    # Trio, when it crashes, and the garbage collector close coroutines while their tasks do not run.
+    # A crashing Trio and the garbage collector close coroutines while their tasks do not run.
     if not (trio.lowlevel.in_trio_task() and trio.lowlevel.current_task() is owner):
         raise exc
-    # As it is it would be taken for such a close wherever `step` raises it.
+    # Raised as it is by `step`, it would be mistaken for such a close.
     error = AgentError.raised("GeneratorExit")
     error.__cause__ = exc
     return error
 
 
 class Verdict(NamedTuple):
-    """What is recorded of an ending."""
+    """The status and error that are recorded for an ending."""
 
     status: AttemptStatus
     exception: BaseException | None
@@ -118,12 +119,12 @@ SUCCEEDED: Final = Verdict("succeeded", None)
 
 
 def settle(ending: Ending, *, late: bool, abandoned: AbandonedCall | None) -> Verdict:
-    """Return the status of an attempt that ended so, and the exception for its error record, with notes.
+    """Return the status of an attempt, and the exception for its error record, with notes.
 
     Args:
         ending: how the attempt ended.
         late: whether its deadline had passed by then.
-        abandoned: what still runs of it.
+        abandoned: its abandoned call, if any.
     """
     match ending:
         case Returned():
@@ -141,7 +142,7 @@ def settle(ending: Ending, *, late: bool, abandoned: AbandonedCall | None) -> Ve
     if late and exception is _exception_of(ending):
         exception.add_note("The attempt's deadline had passed when this was raised.")
     if isinstance(ending, TimedOut | Silent) and ending.returned:
-        exception.add_note("What it returned was refused, for it came too late.")
+        exception.add_note("Its return value was refused because it came too late.")
     if abandoned is not None:
         exception.add_note(f"Its {abandoned.kind} could not be stopped and was abandoned.")
     return verdict

@@ -1,7 +1,6 @@
-"""The engine of an open runner: it claims rollouts, hands them to workers, and commits what they come to.
+"""The engine of an open runner: it claims rollouts, passes them to workers, and commits their outcomes.
 
-An attempt holds a slot from before it is claimed until its outcome is committed (an abandoned thread until it really
-ends).
+An attempt holds a slot from before it is claimed until its outcome is committed, an abandoned call until it ends.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ from ._report import describe
 from ._workers import ClaimedRollout, Workers
 
 _CLAIM_AT_ONCE = 256
-"""The most rollouts to claim in one go; the loop serves other tasks in between."""
+"""The most rollouts to claim at once; Trio's loop serves other tasks in between."""
 
 
 @attrs.frozen
 class EngineSettings:
-    """What an engine is told of its runner."""
+    """The settings of the runner that an engine needs."""
 
     agent_name: str
     default_config: RolloutConfig
@@ -74,18 +73,18 @@ class Engine:
         self._closing = False
         self._calls: set[trio.CancelScope] = set()
         self._on_failure: dict[str | None, Callable[[], None]] = {}
-        """What to call when a rollout has failed, by run."""
+        """Callbacks for failed rollouts, by run."""
         self._retrying = 0
         self._by_status: dict[AttemptStatus, int] = {}
 
-    # What it does.
+    # Statistics and inspection.
 
     def is_busy(self) -> bool:
-        """Whether attempts run."""
+        """Whether any attempts run."""
         return self._workers.counts().running > 0
 
     def statistics(self) -> RunnerStatistics:
-        """Return the counts of what runs, waits and is done."""
+        """Return the counts of running, waiting and finished attempts."""
         by_status, counts = self._by_status, self._workers.counts()
         return RunnerStatistics(
             running=counts.running,
@@ -101,11 +100,11 @@ class Engine:
         )
 
     def running(self, limit: int | None = None) -> list[RunningAttempt]:
-        """Return what runs, the oldest first; from any thread, and from a signal handler."""
+        """Return the running attempts, the oldest first; may be called from any thread and from a signal handler."""
         return self._workers.running(limit)
 
     def describe(self, limit: int) -> str:
-        """Return what runs, in lines for a terminal; as `running`."""
+        """Return the running attempts as text for a terminal; may be called wherever `running` may."""
         workers = self._workers
         return describe(
             self._settings.agent_name,
@@ -115,31 +114,31 @@ class Engine:
             workers.youngest_age(),
         )
 
-    # Working off a queue.
+    # Rollouts from the queue.
 
     @trio.lowlevel.enable_ki_protection
     async def work(self, run_id: str | None) -> None:
-        """Claim and run the queue's rollouts until cancelled; then wait for none, requeue what runs.
+        """Claim and run queued rollouts until cancelled; then requeue those that run.
 
         Raises:
             KeyboardInterrupt, Terminated: stopped by a signal, after the grace period; see `GracefulShutdown`.
         """
         host = host_link()
         with self._call(), self.shutdown.stoppable() as call:
-            # Flat, for a Ctrl-C that is raised in an agent's code is to leave it plain.
+            # Flat, so that a Ctrl-C that is raised in an agent's code leaves it in no group.
             async with FlatNursery() as nursery:
                 with call.claiming(nursery.cancel_scope):
                     await self._claim_all(run_id, host, nursery)
             await call.wait_others()
             if not call.stopping:
-                # Whoever waits for rollouts would do so for ever.
-                raise RuntimeError("working off the queue ended, though nothing had ended it; please report this")
+                # Callers that wait for rollouts would wait for ever.
+                raise RuntimeError("the queue's task ended without being cancelled; please report this")
 
     async def _claim_all(self, run_id: str | None, host: Link | None, nursery: trio.Nursery) -> None:
         slots = self._workers.slots
         while True:
             await self._store.wait_claimable(run_id=run_id)
-            # Without a checkpoint where there is a slot: the store claims while what was claimed before begins to run.
+            # No checkpoint if a slot is free: the store claims while the previous rollouts start.
             held = slots.take_nowait(_CLAIM_AT_ONCE) or await slots.take(_CLAIM_AT_ONCE)
             claimed: list[AttemptedRollout] = []
             try:
@@ -164,7 +163,7 @@ class Engine:
         """Return how many seconds ago the rollout's first attempt began."""
         if rollout.attempt.sequence_id == 1:
             return 0.0
-        # A claimed rollout must not be lost to a cancellation here.
+        # A cancellation must not lose a claimed rollout.
         attempts: list[Attempt] = []
         with trio.CancelScope(shield=True):
             attempts = list(await self._store.query_attempts(rollout.rollout_id))
@@ -174,7 +173,7 @@ class Engine:
 
     @trio.lowlevel.enable_ki_protection
     async def acquire_slot(self) -> None:
-        """Wait for a slot, which `run_new` gives back."""
+        """Wait for a slot, which `run_new` releases."""
         with self._call():
             await self._workers.slots.take()
 
@@ -221,7 +220,7 @@ class Engine:
             try:
                 rollout = await self._next_attempt(rollout, delay)
             except StaleAttempt:
-                # It was cancelled through the store while it waited.
+                # The rollout was cancelled through the store while it waited.
                 return ended.completed("cancelled")
 
     async def _next_attempt(self, rollout: AttemptedRollout, delay: float) -> AttemptedRollout:
@@ -242,10 +241,10 @@ class Engine:
             self._retrying -= 1
         return rollout
 
-    # What attempts came to.
+    # Outcomes.
 
     def _committed(self, ended: EndedAttempt, status: RolloutStatus | None) -> None:
-        # Refused: the rollout was ended by other hands, and what the attempt came to counts for nothing.
+        # A refused outcome counts as cancelled: the rollout was ended through the store or by another runner.
         attempt_status = ended.outcome.status if status is not None else "cancelled"
         self._by_status[attempt_status] = self._by_status.get(attempt_status, 0) + 1
         if status is not None:
@@ -267,7 +266,7 @@ class Engine:
 
     @contextmanager
     def _call(self) -> Generator[None]:
-        """Mark something that runs attempts, so that closing the runner ends it and waits for its commits."""
+        """Register the block, so that closing the runner cancels it and waits for its commits."""
         self.check_open()
         with trio.CancelScope() as scope, self.commits.expecting():
             self._calls.add(scope)
@@ -282,14 +281,14 @@ class Engine:
         """Raise if the runner is closed, or was closed meanwhile.
 
         Raises:
-            RunnerClosed: it is.
+            RunnerClosed: the runner is closed.
         """
         if self._closing:
             raise RunnerClosed.meanwhile("`async with runner:`")
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
-        """Commit outcomes until the block ends; then what still runs is cancelled, and all of it committed."""
+        """Commit outcomes until the block ends; then cancel running attempts and commit their outcomes."""
         async with FlatNursery() as nursery:
             nursery.start_soon(self.commits.run)
             try:

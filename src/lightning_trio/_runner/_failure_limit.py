@@ -1,4 +1,4 @@
-"""How many failures a run may have before it ends early."""
+"""The limit of a run's failures, beyond which it ends early."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from .._errors import UsageError
 
 
 def check_max_failures(value: object) -> None:
-    """Refuse what is neither a number of failures nor a share of the tasks.
+    """Validate a number of failures, or a share of the tasks.
 
     Raises:
-        UsageError: showing what to give.
+        UsageError: the message says what to give instead.
     """
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return
@@ -21,12 +21,12 @@ def check_max_failures(value: object) -> None:
 
 
 class FailureLimit:
-    """Count the failures of a run and tell when there are more than it may have.
+    """The failures of a run, and the event that there are too many.
 
     Args:
         max_failures: a number, or a share of the tasks.
-        tasks: how many tasks there are.
-        failed: how many rollouts have failed before.
+        tasks: the number of tasks.
+        failed: the number of rollouts that have failed already.
     """
 
     def __init__(self, max_failures: float, tasks: int, failed: int) -> None:
@@ -48,7 +48,7 @@ class FailureLimit:
         return f"{self._failed} rollouts failed, more than {what} allows"
 
     def count(self) -> None:
-        """Note that another rollout has failed."""
+        """Count another failed rollout."""
         self._failed += 1
         self._check()
 

@@ -28,17 +28,17 @@ logger = logging.getLogger("lightning_trio.runner")
 
 
 _RECORD_SECONDS = 1.0
-"""How often a run notes how long it has been worked on; a process that is killed takes this much with it."""
+"""How often a run's elapsed time is recorded; a killed process loses up to this much of it."""
 
 _LAST_RECORD_SECONDS = 2.0
-"""How long noting it may take when the run is cancelled."""
+"""How long the last record may take when the run is cancelled."""
 
 
 @attrs.frozen
 class FitSettings:
-    """What a runner's fits have in common.
+    """The settings that a runner's fits share.
 
-    `own` is the snapshot of the runner's own resources, None where it has none.
+    `own` is the snapshot of the runner's own resources, None if it has none.
     """
 
     options: RunnerOptions
@@ -50,14 +50,14 @@ class FitSettings:
 
 @attrs.frozen
 class Resumption:
-    """Whether to go on with a run that is in the store: any, one by its id, or even one that differs."""
+    """Whether to resume a stored run: any, one by its id, or even one that differs."""
 
     resume: bool | str = False
     force: bool = False
 
 
 class Fit:
-    """Run the algorithm, with its store bound to a run of its own, and work off what it asks for."""
+    """Run the algorithm, with its store bound to a run of its own, and the rollouts that it enqueues."""
 
     def __init__(self, engine: Engine, store: LightningStore, settings: FitSettings, datasets: Datasets) -> None:
         self._engine = engine
@@ -66,18 +66,18 @@ class Fit:
         self._datasets = datasets
 
     async def run(self, resumption: Resumption) -> FitResult:
-        """Run to the end and give what it came to."""
+        """Run to the end and return the result."""
         await self._check_resources()
         run = await self._begin(resumption)
         if run.status == "finished":
-            logger.info("%s has finished before; this is its result", run.run_id)
+            logger.info("%s has already finished; returning its result", run.run_id)
             return await self._result(run)
         return await self._work(run)
 
-    # Beginning.
+    # Starting.
 
     async def _begin(self, resumption: Resumption) -> Run:
-        """Make a run, or take one up again."""
+        """Return a new run, or one to resume."""
         settings = self._settings
         wanted = Run(
             new_run_id(),
@@ -96,7 +96,7 @@ class Fit:
         runs = await self._store.query_runs()
         found = choose_run(runs, wanted, resumption.resume, force=resumption.force)
         if found is None:
-            logger.info("there is no run to resume; %s begins", wanted.run_id)
+            logger.info("there is no run to resume; starting %s", wanted.run_id)
             await self._store.put([wanted])
             return wanted
         return found if found.status == "finished" else await self._take_over(found)
@@ -107,13 +107,15 @@ class Fit:
         mine = self._settings.worker_id
         if driver is not None and driver.worker_id != mine and is_alive(driver):
             raise ResumeError.driven(run.run_id, describe_worker(driver), driver.lease_seconds or 0.0)
-        # Of those on other machines nothing is known until their leases run out.
+        # Whether runners on other machines are alive is unknown until their leases expire.
         await end_leases(
             self._store, [worker for worker in workers if worker.worker_id != mine and is_of_dead_process(worker)]
         )
         counts = (await self._store.summarize(run.run_id)).counts
         done = sum(number for status, number in counts.items() if status in TERMINAL_ROLLOUT)
-        logger.info("%s goes on: %d rollouts are done, %d begun are not", run.run_id, done, sum(counts.values()) - done)
+        logger.info(
+            "resuming %s: %d rollouts are done, %d started ones are not", run.run_id, done, sum(counts.values()) - done
+        )
         taken = attrs.evolve(run, worker_id=mine, takeovers=run.takeovers + 1)
         try:
             await self._store.put([taken])
@@ -122,18 +124,19 @@ class Fit:
         return taken
 
     async def _initial_resources(self, run: Run) -> ResourcesUpdate | None:
-        """Give the snapshot the run begins with; a resumed run's has the id it had."""
+        """Return the snapshot that the run starts with; a resumed run's keeps its id."""
         own = self._settings.own
         if own is None or run.resources_id in (None, own.resources_id):
             return own
         before = await self._store.get_resources_by_id(run.resources_id)
         if before is not None and describe_resources(before.resources) != describe_resources(own.resources):
             logger.warning(
-                "%s began with other resources; what is done stays, what is left runs with today's", run.run_id
+                "%s started with other resources; finished rollouts are kept, the others run with the new ones",
+                run.run_id,
             )
         return await self._store.update_resources(run.resources_id, own.resources)
 
-    # Working.
+    # Running.
 
     async def _work(self, run: Run) -> FitResult:
         settings = self._settings
@@ -150,7 +153,7 @@ class Fit:
         try:
             with self._engine.shutdown.stoppable() as call:
                 async with FlatNursery() as nursery:
-                    # Whatever the algorithm waits for, the end of the grace period or a second signal ends it.
+                    # The end of the grace period, or a second signal, ends whatever the algorithm waits for.
                     call.stop_within(nursery.cancel_scope)
                     nursery.start_soon(_record_time, session, elapsed)
                     await self._run_limited(session, store, limit)
@@ -171,7 +174,7 @@ class Fit:
         return await self._result(run, best)
 
     async def _record_last(self, session: Session, elapsed: Callable[[], float], *, interrupted: bool) -> None:
-        """Record how far a run has come that is being cut off; a failure is logged, for the reason is on its way up."""
+        """Record the progress of an interrupted run; a failure is logged, because the interruption propagates."""
         try:
             await self._engine.commits.wait_idle()
             await session.record(elapsed_seconds=elapsed())
@@ -179,14 +182,14 @@ class Fit:
                 await self._log_interrupted(session.run_id)
         except Exception as exc:
             logger.warning(
-                "%s was cut off, and how far it had come could not be recorded (%s: %s); what was committed is kept",
+                "%s was interrupted, and its progress could not be recorded (%s: %s); committed rollouts are kept",
                 session.run_id,
                 type(exc).__name__,
                 exc,
             )
 
     async def _rollouts_left(self, run: Run) -> int | None:
-        """Give how many rollouts may still be started."""
+        """Return how many rollouts may still be started, None for no limit."""
         if self._settings.options.max_rollouts is None:
             return None
         counts = (await self._store.summarize(run.run_id)).counts
@@ -201,7 +204,7 @@ class Fit:
         return FailureLimit(max_failures, self._datasets.size, failed)
 
     async def _run_limited(self, session: Session, store: RunStore, limit: FailureLimit | None) -> None:
-        """Run the algorithm and work off what it asks for, both until there are too many failures."""
+        """Run the algorithm and its rollouts, both until there are too many failures."""
         learning = trio.CancelScope()
         async with FlatNursery() as nursery:
             if limit is None:
@@ -221,7 +224,7 @@ class Fit:
     async def _work_until(
         self, limit: FailureLimit, session: Session, store: RunStore, learning: trio.CancelScope
     ) -> None:
-        """Work off what the algorithm asks for until there are too many failures, then end what is left."""
+        """Run the algorithm's rollouts until there are too many failures, then cancel the remaining ones."""
         with self._engine.notifying_of_failures(store.run_id, limit.count):
             async with FlatNursery() as nursery:
                 nursery.start_soon(self._work_off, session)
@@ -230,12 +233,12 @@ class Fit:
         logger.warning("%s ends early: %s", store.run_id, limit.reason)
         await self._engine.commits.wait_idle()
         await store.refuse()
-        # Baseline comes to its end by itself, and so all tasks are counted; what others make of failures only is open.
+        # Baseline ends by itself, so that all tasks are counted; another algorithm might not end with failures alone.
         if not isinstance(self._settings.options.algorithm, Baseline):
             learning.cancel()
 
     async def _check_resources(self) -> None:
-        # Baseline runs both datasets with what there is; another algorithm may publish what the agent needs.
+        # Baseline runs both datasets with the resources at hand; another algorithm may publish what the agent needs.
         own = self._settings.own
         if own is not None or isinstance(self._settings.options.algorithm, Baseline):
             snapshot = own or await self._store.get_latest_resources()
@@ -291,7 +294,7 @@ class Fit:
         rollout = first[0] if first else None
         error = rollout.attempt.error if isinstance(rollout, AttemptedRollout) else None
         logger.warning(
-            "%d of %d rollouts of %s failed%s; store.query_rollouts(status_in=['failed']) gives them all",
+            "%d of %d rollouts of %s failed%s; store.query_rollouts(status_in=['failed']) returns them all",
             failed,
             sum(summary.counts.values()),
             run.run_id,
@@ -306,7 +309,7 @@ class Fit:
             done,
             run_id,
             sum(counts.values()) - done,
-            "; fit(…, resume=True) goes on from here" if self._store.persistent else "",
+            "; fit(…, resume=True) continues the run" if self._store.persistent else "",
         )
 
 

@@ -1,4 +1,4 @@
-"""Hooks: a user's own code at the start and the end of every attempt."""
+"""Hooks: user code at the start and the end of every attempt."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ logger = logging.getLogger("lightning_trio.hooks")
 
 @public
 class Hook:
-    """Derive from this and override what you need; all methods are called with keywords.
+    """The base of hooks: override the methods you need; all are called with keywords.
 
     Hooks run one after another in the order they were given, for each attempt: `on_rollout_start`,
     `on_trace_start`, the agent, `on_trace_end` (also when the agent raised or was stopped), `on_rollout_end`.
@@ -53,7 +53,7 @@ class Hook:
     async def on_trace_end(
         self, *, agent: LitAgent[Any], runner: Runner, tracer: Tracer, rollout: AttemptedRollout
     ) -> None:
-        """Inside the attempt's trace, after the agent; `tracer.get_last_trace` gives its spans so far."""
+        """Inside the attempt's trace, after the agent; `tracer.get_last_trace` returns its spans so far."""
 
     async def on_rollout_end(
         self, *, agent: LitAgent[Any], runner: Runner, rollout: AttemptedRollout, spans: Sequence[Span]
@@ -65,10 +65,10 @@ HookName = Literal["on_rollout_start", "on_trace_start", "on_trace_end", "on_rol
 
 
 def check_hooks(hooks: Hook | Sequence[Hook]) -> tuple[Hook, ...]:
-    """Refuse what is no hook, and hooks that could not be called.
+    """Return the hooks as a tuple, after validating that each can be called.
 
     Raises:
-        ComponentError: something is no `Hook`, or its method is not async or does not take the keywords.
+        ComponentError: an item is not a `Hook`, or a method is not async or does not take the keywords.
     """
     if not isinstance(hooks, Hook | Sequence) or isinstance(hooks, str):
         raise ComponentError.hooks(hooks)
@@ -125,4 +125,4 @@ class HookCalls:
                 what = "failed"
                 if (sign := find_asyncio_sign(exc)) is not None:
                     what = f"is written for asyncio ({sign}), and hooks run in Trio: call trio.sleep and the like there"
-                logger.exception("the hook %s.%s %s; the rollout goes on", type(hook).__name__, name, what)
+                logger.exception("the hook %s.%s %s; the rollout continues", type(hook).__name__, name, what)

@@ -1,6 +1,6 @@
-"""Attempts that run, looked at from outside: how old they are, and at which line their tasks and threads stand.
+"""Running attempts as records: their ages, and the current lines of their tasks and threads.
 
-Nothing here waits or changes anything, so that it can be done from a signal handler and from any thread.
+Nothing here waits or changes anything, so it may run in a signal handler and in any thread.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from ._live_attempt import LiveAttempt
 @public
 @attrs.frozen
 class RunningAttempt:
-    """An attempt that runs now. Times are in seconds.
+    """A running attempt. Times are in seconds.
 
     Args:
-        rollout_id: its rollout.
-        attempt_id: the attempt.
+        rollout_id: its rollout's id.
+        attempt_id: its id.
         sequence_id: its number, from 1.
         mode: the rollout's mode.
-        lane: where it runs, None if the agent could not be bound.
+        lane: the lane it runs in, None if the agent could not be bound.
         age: how long it has run.
         time_left: how long until its deadline, None if it has none.
         last_span: the name of the span that was started or ended last, None before the first.
         last_span_age: how long ago that was.
-        last_span_open: whether that span has not ended.
-        task: where it stands, for attempts in Trio and in threads.
+        last_span_open: whether that span is still open.
+        task: its current line, for attempts in Trio and in threads.
     """
 
     rollout_id: str
@@ -54,13 +54,13 @@ class RunningAttempt:
 def running_attempts(
     live: Mapping[str, LiveAttempt], now: float, loop_thread: int, limit: int | None = None
 ) -> list[RunningAttempt]:
-    """Look at the attempts that run, the oldest first.
+    """Return the running attempts, the oldest first.
 
     Args:
-        live: the attempts, in order of their beginning.
+        live: the attempts, in order of their start.
         now: the time on Trio's clock.
         loop_thread: the id of the thread that Trio runs in.
-        limit: how many to look at.
+        limit: the most to return; None for all.
     """
     return [_running_attempt(each, now, loop_thread) for each in list(live.values())[:limit]]
 
@@ -93,7 +93,7 @@ class _LastSpan:
 
 
 def _last_span(recorder: AttemptRecorder) -> _LastSpan | None:
-    # Copied, for threads may start and end spans meanwhile; copying is atomic.
+    # Copied, because threads may start and end spans meanwhile; copying is atomic.
     ended = recorder.spans[-1:]
     open_spans = list(recorder.open_spans.values())
     library = list(recorder.library_spans.values())
@@ -104,5 +104,5 @@ def _last_span(recorder: AttemptRecorder) -> _LastSpan | None:
 
 
 def _display_name(name: str, attributes: Mapping[str, Any]) -> str:
-    """Give an operation's own name, since all operations' spans have the same."""
+    """Return an operation's own name, because all operations' spans have the same name."""
     return str(attributes.get(semconv.LightningSpanAttributes.OPERATION_NAME, name))

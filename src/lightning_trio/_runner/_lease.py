@@ -1,4 +1,4 @@
-"""A runner's lease on its attempts: renewed by one task, which also ends those of runners that have died."""
+"""A runner's lease on its attempts: one task renews it, and ends the leases of dead runners."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ..store import Condition, LightningStore, Query
 logger = logging.getLogger("lightning_trio.runner")
 
 LEASE_SECONDS = 30.0
-"""How long a runner may be silent before its rollouts go to another."""
+"""How long a runner may be silent before its rollouts go to other runners."""
 
 _RENEWALS = 3
-"""How often a lease is renewed in its time: two renewals may fail or come late."""
+"""How often a lease is renewed in its duration, so that two renewals may fail or be late."""
 
 _LAST_SECONDS = 5.0
 """How long ending the lease may take when the runner is cancelled."""
@@ -31,15 +31,15 @@ _LAST_SECONDS = 5.0
 async def open_lease(
     store: LightningStore, worker_id: str, is_busy: Callable[[], bool], *, seconds: float = LEASE_SECONDS
 ) -> AsyncGenerator[None]:
-    """Hold `worker_id`'s attempts on a lease until the block ends.
+    """Hold a lease on the attempts of `worker_id` until the block ends.
 
     One task renews it, whatever the number of attempts, and calls `LightningStore.expire` when a lease, its own or
-    another runner's, may have run out.
+    another runner's, may have expired.
 
     Args:
-        store: where the attempts are.
+        store: the attempts' store.
         worker_id: the runner's id as a worker.
-        is_busy: tells whether it has attempts.
+        is_busy: returns whether the runner has attempts.
         seconds: how long the lease lasts without being renewed.
     """
     await store.put([_heartbeat(Worker(worker_id), seconds, busy=False)])
@@ -56,21 +56,21 @@ async def open_lease(
 
 
 async def _end_lease(store: LightningStore, worker_id: str) -> None:
-    """End the lease and give back what the worker still holds, as it does where an outcome could not be committed.
+    """End the lease, and requeue the rollouts of attempts whose outcomes could not be committed.
 
-    Where the store fails, the lease is left to run out: without one, the attempts would be the worker's for ever.
+    If the store fails, the lease is left to expire: without a lease, the attempts would stay the worker's for ever.
     """
     try:
         held = await store.find(Query("attempts", (Condition("worker_id", {worker_id}), Condition("end_time", {None}))))
         if held:
-            # Given back, not lost: it was the store that failed, not the rollout that killed its runner.
+            # Requeued, not lost: the store failed, the rollout did not kill its runner.
             await store.finish([_cancelled(attempt) for attempt in held])
-            logger.warning("%d rollouts whose attempts came to nothing go back to the queue", len(held))
+            logger.warning("%d rollouts whose outcomes could not be committed go back to the queue", len(held))
         worker = Worker(worker_id, last_idle_time=time.time())
         await store.put([_heartbeat(worker, None, busy=False)])
     except Exception as exc:
         logger.warning(
-            "runner %s could not give its lease back (%s: %s); what it holds goes to others when the lease runs out",
+            "runner %s could not end its lease (%s: %s); its rollouts go to other runners when the lease expires",
             worker_id,
             type(exc).__name__,
             exc,
@@ -78,7 +78,7 @@ async def _end_lease(store: LightningStore, worker_id: str) -> None:
 
 
 def _cancelled(attempt: Attempt) -> AttemptOutcome:
-    error = ErrorRecord("RolloutCancelled", "its runner closed before what came of it was committed", "")
+    error = ErrorRecord("RolloutCancelled", "its runner closed before its outcome was committed", "")
     return AttemptOutcome(attempt.rollout_id, attempt.attempt_id, "cancelled", time.time(), error=error, next=GIVE_BACK)
 
 
@@ -87,14 +87,14 @@ async def _renew(store: LightningStore, worker_id: str, is_busy: Callable[[], bo
     while True:
         if trio.current_time() >= due:
             known = await store.get_worker_by_id(worker_id) or Worker(worker_id)
-            # The store may note a claim between the two calls, hence what the runner knows itself.
+            # The store may record a claim between the two calls, so the runner's own knowledge decides.
             await store.put([_heartbeat(known, seconds, busy=is_busy())])
             due = trio.current_time() + seconds / _RENEWALS
         expiry = await store.expire()
         if expiry.requeued or expiry.failed:
             logger.warning(
-                "a runner has died or been cut off: %d of its rollouts go back to the queue, %d have failed for losing "
-                "too many runners",
+                "a runner has died or lost contact: %d of its rollouts go back to the queue, %d have failed because "
+                "they lost too many runners",
                 len(expiry.requeued),
                 len(expiry.failed),
             )
@@ -113,28 +113,28 @@ def _heartbeat(worker: Worker, seconds: float | None, *, busy: bool) -> Worker:
 
 
 def is_alive(worker: Worker) -> bool:
-    """Tell whether a worker's lease lasts and, if it is of this machine, its process does.
+    """Whether a worker's lease is valid and its process, if it is on this machine, is alive.
 
     Args:
-        worker: as the store gives it, by whose clock leases run out.
+        worker: as the store returns it, by whose clock leases expire.
     """
     left = worker.lease_left_seconds
     return left is not None and left > 0 and not is_of_dead_process(worker)
 
 
 def is_of_dead_process(worker: Worker) -> bool:
-    """Tell whether a worker's process ran on this machine and is gone."""
+    """Whether a worker's process ran on this machine and has ended."""
     stats = worker.heartbeat_stats or {}
     own = own_process()
     process = stats.get("process")
-    # A number of another machine's, or of another container's, says nothing here.
+    # A process id of another machine or container is meaningless here.
     if not isinstance(process, int) or any(stats.get(name) != own.get(name) for name in ("host", "boot", "namespace")):
         return False
     return is_dead(process, stats.get("started"))
 
 
 def describe_worker(worker: Worker) -> str:
-    """Say who a worker is and when it was heard of."""
+    """Return a worker's id, process and the time of its last heartbeat, for a message."""
     stats = worker.heartbeat_stats or {}
     lease, left = worker.lease_seconds, worker.lease_left_seconds
     age = "long ago" if lease is None or left is None else f"{max(lease - left, 0.0):.0f} s ago"
@@ -142,7 +142,7 @@ def describe_worker(worker: Worker) -> str:
 
 
 async def end_leases(store: LightningStore, workers: Iterable[Worker]) -> None:
-    """Give the rollouts of workers that are known to be dead back to the queue at once."""
+    """Requeue the rollouts of workers that are known to be dead."""
     over = [attrs.evolve(worker, lease_seconds=0.0) for worker in workers]
     if over:
         await store.put(over)

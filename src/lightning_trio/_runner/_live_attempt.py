@@ -1,4 +1,4 @@
-"""An attempt while it runs, and once it has ended and is not committed yet."""
+"""An attempt while it runs, and once it has ended but is not committed yet."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..tracing import AttemptRecorder
 
 @attrs.define(eq=False)
 class LiveAttempt:
-    """An attempt that runs; what looks at running attempts looks here.
+    """A running attempt, as the engine and `Runner.running` see it.
 
     Args:
-        recorder: what it is recorded with, the rollout among it.
-        call: what its lane is asked to run; None if the agent could not be bound.
+        recorder: its recorder, which has the rollout.
+        call: its call in the lane; None if the agent could not be bound.
         lane: the lane.
         refusal: why the agent could not be bound.
-        started: when it was begun, on Trio's clock; the time of opening hooks and of a worker's start is left out.
-        allowance: how long it may run, where more than `timeout_seconds` decides that.
+        started: its start on Trio's clock, after opening hooks and the start of a worker process.
+        allowance: how long it may run, if more than `timeout_seconds` limits that.
     """
 
     recorder: AttemptRecorder
@@ -37,13 +37,13 @@ class LiveAttempt:
     owner: trio.lowlevel.Task | None = None
     """The task that runs the attempt."""
     scope: trio.CancelScope | None = None
-    """What its deadline stands on; None while it has none."""
+    """The scope of its deadline; None while it has none."""
     duration: float | None = None
-    """How many seconds the agent ran, once it has returned in time or late."""
+    """The seconds that the agent ran, once it has returned, in time or late."""
     silent: bool = False
     """Whether it was stopped because it recorded nothing."""
     returned_late: bool = False
-    """Whether it returned when it should have been stopped."""
+    """Whether the agent returned after its deadline."""
 
     @property
     def rollout(self) -> AttemptedRollout:
@@ -55,7 +55,7 @@ class LiveAttempt:
 class EndedAttempt:
     """An attempt that has ended and is not committed yet.
 
-    `stop` is the cancellation or Ctrl-C that ended it and that must go on up once the outcome is safe.
+    `stop` is the cancellation or Ctrl-C that ended it, which must propagate once the outcome is committed.
     """
 
     rollout: AttemptedRollout
@@ -64,11 +64,11 @@ class EndedAttempt:
     abandoned: AbandonedCall | None = None
 
     def refuse(self) -> None:
-        """Take back what the attempt came to, since its rollout had been ended through the store meanwhile."""
+        """Discard the outcome, because the rollout was ended through the store meanwhile."""
         self.outcome = attrs.evolve(self.outcome, status="cancelled", error=None, final_reward=None)
 
     def completed(self, status: RolloutStatus) -> CompletedRollout:
-        """Return the records for a caller, with the rollout's status after the commit."""
+        """Return the completed rollout, with its status after the commit."""
         outcome = self.outcome
         attempt = attrs.evolve(
             self.rollout.attempt,

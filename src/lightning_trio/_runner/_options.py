@@ -1,4 +1,4 @@
-"""What a runner is told, checked before anything runs."""
+"""The options of a runner, validated before anything runs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _resources(value: NamedResources | None) -> NamedResources:
 
 @attrs.frozen(kw_only=True)
 class RunnerOptions:
-    """What a `Runner` is made with, which documents them; an algorithm or tracer left out is the default one."""
+    """The options of a `Runner`, which documents them; without an algorithm or tracer, the default is used."""
 
     max_concurrency: int = attrs.field(validator=_count())
     max_rollouts: int | None = attrs.field(validator=_count(least=0, unlimited=True))
@@ -80,10 +80,10 @@ class RunnerOptions:
 
 
 def check_config(name: str, config: RolloutConfig) -> None:
-    """Validate how retries are configured, for `Runner.__init__`: a warning names the line that calls it.
+    """Validate the configuration of retries, for `Runner.__init__`: a warning points at the line that calls it.
 
     Raises:
-        ComponentError: it is no `RolloutConfig`.
+        ComponentError: it is not a `RolloutConfig`.
         UsageError: an exception to retry does not exist.
     """
     checked(name, config, RolloutConfig)
@@ -101,19 +101,19 @@ def check_config(name: str, config: RolloutConfig) -> None:
 
 
 def check_run_name(run_name: str | None) -> None:
-    """Validate that a name fits into one line of a list.
+    """Validate that a name fits in one line of a list.
 
     Raises:
-        ValueError: saying so.
+        ValueError: it does not fit.
     """
     if run_name is not None and not (isinstance(run_name, str) and run_name.isprintable() and len(run_name) <= 100):
         raise ValueError(f"run_name={run_name!r}; give one line of text, with at most 100 characters")
 
 
 def default_store(run_name: str | None) -> LightningStore:
-    """Return the store of runs that were given none: a file for runs with a name, the memory for others.
+    """Return the store of a runner that was given none: a file if its runs have a name, else memory.
 
     Raises:
-        ValueError: the name cannot be a file's.
+        ValueError: the name cannot be the name of a file.
     """
     return InMemoryLightningStore() if run_name is None else SqliteLightningStore.of_run(run_name)

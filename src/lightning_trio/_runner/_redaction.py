@@ -1,4 +1,4 @@
-"""What an attempt came to, without the api keys that its agent raised or recorded as parts of texts."""
+"""Removal of api keys from the texts that an attempt raised or recorded."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _NO_TEXTS: Final = frozenset({int, float, bool, type(None)})
 
 
 def redact(error: ErrorRecord | None, spans: list[Span]) -> tuple[ErrorRecord | None, list[Span]]:
-    """Replace every api key that this process knows in the texts of an attempt; what has none is given as it is.
+    """Return an attempt's error and spans with every api key that this process knows replaced in their texts.
 
-    The exception itself is left alone: it stays in the process, and it is the agent's.
+    The exception itself is unchanged: it stays in the process, and it belongs to the agent.
     """
     if not knows_keys():
         return error, spans
@@ -49,7 +49,7 @@ def _clean_event(event: Event) -> Event:
 
 
 def _clean(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Give the attributes themselves if there is no key in them."""
+    """Return the attributes without keys; the same mapping if there is no key in it."""
     changed: dict[str, Any] = {}
     for name, value in attributes.items():
         if type(value) not in _NO_TEXTS and (clean := _clean_value(value)) is not value:

@@ -1,4 +1,4 @@
-"""What a runner does, for a terminal. Pure functions of records."""
+"""A runner's report for a terminal. Pure functions of records."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def describe(
     attempts: Sequence[RunningAttempt],
     youngest: float | None = None,
 ) -> str:
-    """Say what a runner does: a line with numbers, then each attempt and where it stands.
+    """Return a report: a line with numbers, then each attempt with its current line.
 
     Args:
         agent: the agent's name.
         statistics: the numbers.
-        queued: how many rollouts wait in the store, None if that is not known.
-        attempts: those to show, the oldest first; fewer than run are said to be so.
+        queued: how many rollouts wait in the store, None if that is unknown.
+        attempts: the attempts to show, the oldest first; the report counts those left out.
         youngest: the age of the youngest attempt, in seconds.
     """
     lines = [summary(agent, statistics, queued)]
@@ -46,7 +46,7 @@ def describe(
 
 
 def summary(agent: str, statistics: RunnerStatistics, queued: int | None) -> str:
-    """Say in one line how many attempts run, wait and are done."""
+    """Return one line with the numbers of attempts that run, wait and are done."""
     parts = [f"{statistics.running:,} running on {statistics.max_concurrency:,} slots"]
     if statistics.retrying:
         parts.append(f"{statistics.retrying:,} waiting for a retry")
@@ -92,7 +92,7 @@ def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _tree(task: RunningTask) -> Iterator[str]:
-    """Draw a task and those below it, each with the line it stands at."""
+    """Yield the lines of a task and its children, each with its current line."""
     yield f"    {_place(task)}"
     yield from _children(task, "    ")
 
@@ -116,7 +116,7 @@ def _place(task: RunningTask) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    """Write a time as people read it.
+    """Return a duration as text.
 
     >>> [_seconds(each) for each in (0.04, 61.2, 754, 11_530)]
     ['0.0 s', '61.2 s', '12 min 34 s', '3 h 12 min']

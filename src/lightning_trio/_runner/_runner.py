@@ -1,4 +1,4 @@
-"""The runner: turns tasks into attempts."""
+"""The runner, which turns tasks into attempts."""
 
 from __future__ import annotations
 
@@ -49,21 +49,21 @@ class Runner:
     """Run an agent on tasks, many at a time. Making one starts nothing.
 
     Args:
-        agent: what `@rollout` made, a `LitAgent`, or a plain function.
-        resources: what the agent is given, by name.
+        agent: what `@rollout` returned, a `LitAgent`, or a plain function.
+        resources: the agent's resources, by name.
         store: where rollouts and spans are kept; by default in ``runs/{run_name}.db``, or in memory where the runs
             have no name.
-        algorithm: what `fit` runs; `Baseline` by default.
+        algorithm: the algorithm that `fit` runs; `Baseline` by default.
         max_concurrency: how many attempts may run at a time.
         config: deadlines and retries of rollouts that have none of their own (the agent's win over these).
-        hooks: code of yours around every attempt, in this order.
-        tracer: what records the attempts.
-        adapter: what the algorithm turns spans into data with.
+        hooks: user code around every attempt, called in this order.
+        tracer: records the attempts.
+        adapter: turns spans into data for the algorithm.
         max_rollouts: how many rollouts one `fit` starts at most; the rest count as cancelled.
         max_failures: how many rollouts of one `fit` may fail, as an int, or which share of its tasks, as a float
             between 0 and 1; with one more it ends early, and what is left counts as cancelled.
         grace_seconds: how long attempts may run on after a first Ctrl-C or SIGTERM.
-        run_name: what to call the runs of `fit`, to tell them apart in a store.
+        run_name: the name of the runs of `fit` in the store.
         lease_seconds: how long the runner may be silent before other runners of the store take over what it runs.
         max_processes: how many worker processes an agent with ``runs_in="process"`` gets, and so how many of its
             attempts run at a time; None for as many as there are processors.
@@ -119,7 +119,7 @@ class Runner:
         self._lane_options = LaneOptions(max_processes, self.options.tracer.instruments_openai)
         self._max_concurrency = max_concurrency
         if self.agent.runs_in is not None:
-            # A slot is taken before a rollout is claimed, so that none waits for its lane on the agent's time.
+            # A slot is taken before a rollout is claimed, so that no rollout waits for its lane on the agent's time.
             lane = lane_named(self.agent.runs_in, self.agent.name)
             self._max_concurrency = lane.capacity(max_concurrency, self._lane_options)
         self._worker_id = f"runner-{random_bits(48):012x}"
@@ -131,17 +131,17 @@ class Runner:
 
     @property
     def store(self) -> LightningStore:
-        """Where rollouts and spans are kept."""
+        """The store of rollouts and spans."""
         return self.options.store
 
     @property
     def tracer(self) -> Tracer:
-        """What records the attempts."""
+        """The tracer that records the attempts."""
         return self.options.tracer
 
     @property
     def algorithm(self) -> Algorithm:
-        """What `fit` runs."""
+        """The algorithm that `fit` runs."""
         return self.options.algorithm
 
     @property
@@ -151,7 +151,7 @@ class Runner:
 
     @property
     def max_concurrency(self) -> int:
-        """How many attempts may run at a time: as many as were asked for, or as its lane has room for."""
+        """How many attempts may run at a time: as many as requested, or fewer if its lane's capacity is smaller."""
         return self._max_concurrency
 
     @one_line
@@ -162,28 +162,28 @@ class Runner:
         return f"<{type(self).__name__} of {self.agent.name} ({lane}, {self.max_concurrency:,} at a time): {state}>"
 
     def statistics(self) -> RunnerStatistics:
-        """Count what runs, waits and is done since the runner was opened last; zeros before."""
+        """Return the counts of attempts since the runner was opened last; zeros before."""
         return self._statistics if self._engine is None else self._engine.statistics()
 
     def running(self, limit: int | None = None) -> list[RunningAttempt]:
-        """Look at the attempts that run, the oldest first: their ages, last spans, and where their tasks stand.
+        """Return the running attempts, the oldest first: their ages, last spans, and the current lines of their tasks.
 
         May be called from any thread.
 
         Args:
-            limit: how many to look at; None for all.
+            limit: the most to return; None for all.
         """
         _check_limit(limit)
         return [] if self._engine is None else self._engine.running(limit)
 
     def describe(self, *, limit: int = 20) -> str:
-        """Say what the runner does, in lines for a terminal: numbers, then the attempts that run, the oldest first.
+        """Return a report for a terminal: numbers, then the running attempts, the oldest first.
 
-        ``kill -USR1`` prints this for all open runners of a program, also while an agent keeps Trio from running.
+        ``kill -USR1`` prints it for all open runners of a program, also while an agent keeps Trio from running.
         May be called from any thread.
 
         Args:
-            limit: how many attempts to show.
+            limit: the most attempts to show.
         """
         _check_limit(limit)
         if self._engine is None:
@@ -192,7 +192,7 @@ class Runner:
 
     # Opening and closing.
 
-    # Protected: a Ctrl-C is raised in the agent's code or where we wait, never halfway through our own.
+    # Protected: a Ctrl-C is raised in the agent's code or at a checkpoint, never halfway through the runner's code.
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
         if not trio.lowlevel.in_trio_task():
@@ -234,7 +234,7 @@ class Runner:
 
     @asynccontextmanager
     async def _serving(self, engine: Engine) -> AsyncGenerator[None]:
-        """Let callers and signals at the engine until the block ends."""
+        """Accept calls and signals for the engine until the block ends."""
         if self.options.resources:
             self._own_snapshot = await self.store.add_resources(self.options.resources)
         self.agent.set_runner(self)
@@ -272,7 +272,7 @@ class Runner:
     async def step(
         self, task: Any, *, resources: NamedResources | None = None, mode: RolloutMode | None = None
     ) -> CompletedRollout:
-        """Run one task and give what came of it.
+        """Run one task and return the completed rollout.
 
         Args:
             task: the input.
@@ -280,7 +280,7 @@ class Runner:
             mode: ``"train"``, ``"val"`` or ``"test"``.
 
         Raises:
-            Exception: what the agent raised in its last attempt (`AttemptTimedOut` at its deadline), after it is
+            Exception: the agent's exception in its last attempt (`AttemptTimedOut` at its deadline), once it is
                 recorded.
             RunnerClosed: outside ``async with runner``.
             AgentSignatureError: a parameter of the agent cannot be supplied.
@@ -322,7 +322,7 @@ class Runner:
     ) -> RolloutStream:
         """Run the tasks of a sync or async iterable, as ``async with runner.stream(tasks) as results:``.
 
-        ``async for done in results:`` gives each `CompletedRollout` as it finishes; failures come as data, too.
+        ``async for done in results:`` yields each `CompletedRollout` as it finishes; failures are data as well.
         The source is read no further ahead than `max_concurrency` rollouts that run or wait to be read. Leaving
         the block cancels what runs.
 
@@ -342,7 +342,7 @@ class Runner:
         return RolloutStream(engine, tasks, prepare, request, self._max_concurrency)
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Work off the store's queue, whoever fills it, until cancelled.
+        """Run the rollouts of the store's queue, from any source, until cancelled.
 
         Rollouts that run when it is cancelled go back to the queue.
 
@@ -364,24 +364,25 @@ class Runner:
         resume: bool | str = False,
         force_resume: bool = False,
     ) -> FitResult:
-        """Run the algorithm over the datasets and give what it came to, as ``trio.run(runner.fit, train, val)``.
+        """Run the algorithm over the datasets and return the result, as ``trio.run(runner.fit, train, val)``.
 
-        Works on an open and on a closed runner; a closed one is open while it runs. When it is cancelled or
-        interrupted, finished rollouts are kept and those that run go back to the queue.
+        A closed runner is opened for the call. When the call is cancelled or interrupted, finished rollouts are kept
+        and those that run go back to the queue.
 
         Args:
             train_dataset: tasks, as a list or anything with ``len()`` and ``[index]``.
             val_dataset: the same, held out.
-            resume: True goes on with the latest unfinished run of this agent and these datasets that the store has:
-                what finished is kept, what ran is run again, counts and times cover the whole run. A run that has
-                finished gives its result; where there is none, one begins. A run's id goes on with that one.
-            force_resume: go on even with a run of another agent or dataset.
+            resume: True to resume the store's latest unfinished run of this agent and these datasets: finished
+                rollouts are kept, interrupted ones run again, counts and times cover the whole run. If that run has
+                finished, its result is returned; if there is no such run, a new one starts. A run's id to resume that
+                run.
+            force_resume: resume even a run of another agent or dataset.
 
         Raises:
             DatasetError: a dataset is empty, or a generator (see `stream`).
             AgentSignatureError: a parameter of the agent cannot be supplied; nothing has run then.
             NotInTrio: Trio does not run here, but perhaps asyncio; the message shows what to write instead.
-            ResumeError: the run to resume is another agent's or dataset's, unknown, or being worked on.
+            ResumeError: the run to resume is unknown, has another agent or dataset, or is being worked on.
         """
         if train_dataset is None and val_dataset is None and isinstance(self.options.algorithm, Baseline):
             raise DatasetError.none_given()

@@ -1,4 +1,4 @@
-"""The places of attempts that run."""
+"""The slots of running attempts."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import trio
 
 
 class Slots:
-    """Places for a number of attempts, taken and given back by the batch; those who wait are served in turn.
+    """Slots for attempts, taken and given back in batches; waiting tasks are served in order.
 
-    A `trio.Semaphore` does the same one at a time, at 0.4 µs each.
+    A `trio.Semaphore` takes one at a time, at 0.4 µs each.
 
     Args:
-        total: how many there are.
+        total: the number of slots.
     """
 
     def __init__(self, total: int) -> None:
@@ -19,24 +19,24 @@ class Slots:
         self._waiting = trio.lowlevel.ParkingLot()
 
     def take_nowait(self, limit: int) -> int:
-        """Take up to `limit` and return how many there were; none while others wait."""
+        """Take up to `limit` slots and return their number; 0 while other tasks wait."""
         taken = 0 if self._waiting else min(limit, self._free)
         self._free -= taken
         return taken
 
     async def take(self, limit: int = 1) -> int:
-        """Wait until there is one, take up to `limit`, and return how many there were."""
+        """Wait for a slot, take up to `limit`, and return their number."""
         await trio.lowlevel.checkpoint_if_cancelled()
         taken = self.take_nowait(limit)
         if taken:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return taken
-        # Whoever gives one back hands it over, so that nobody is overtaken.
+        # `give_back` passes its slot to the first waiting task, so that none is overtaken.
         await self._waiting.park()
         return 1 + self.take_nowait(limit - 1)
 
     def give_back(self, count: int = 1) -> None:
-        """Let others have `count`."""
+        """Release `count` slots, to waiting tasks first."""
         self._free += count
         if self._waiting:
             self._free -= len(self._waiting.unpark(count=count))

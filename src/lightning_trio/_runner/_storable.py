@@ -1,4 +1,4 @@
-"""Outcomes that a store can keep: what cannot be stored fails its own attempt and nothing else."""
+"""Outcomes that a store cannot keep: each fails its own attempt and no other."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ logger = logging.getLogger("lightning_trio.runner")
 async def finish_storable(
     store: LightningStore, outcome: AttemptOutcome
 ) -> tuple[AttemptOutcome, RolloutStatus | None]:
-    """Commit one outcome; if the store cannot keep it, commit that the attempt failed for it.
+    """Commit one outcome; if the store cannot keep it, commit that the attempt failed because of that.
 
     Returns:
-        What was committed, and the rollout's status then, as `LightningStore.finish` gives it.
+        The committed outcome, and the rollout's status as `LightningStore.finish` returns it.
     """
     try:
         [status] = await store.finish([outcome])
     except NotStorable as exc:
-        logger.warning("what rollout %s recorded is lost, and its attempt has failed: %s", outcome.rollout_id, exc)
+        logger.warning("the records of rollout %s are lost, and its attempt has failed: %s", outcome.rollout_id, exc)
         return await _finish_without_payload(store, outcome, ErrorRecord.from_exception(exc))
     return outcome, status
 
@@ -36,7 +36,7 @@ async def _finish_without_payload(
     failed = TraceStatus("ERROR", f"{error.type}: {error.message}")
     root = [attrs.evolve(span, status=failed) for span in outcome.spans if span.parent_id is None]
     bare = attrs.evolve(outcome, spans=root, error=error, final_reward=None)
-    # One that was cancelled goes back to the queue, or ends as it would have.
+    # A cancelled attempt keeps its status and what follows it.
     if outcome.status != "cancelled":
         bare = attrs.evolve(bare, status="failed", next=FINAL)
     try:

@@ -37,7 +37,7 @@ class RolloutStream:
         self._tasks = tasks
         self._prepare = prepare
         self._request = request
-        # A rollout holds a place from its start until its result is read: this is what holds the source back.
+        # A rollout holds a place from its start until its result is read, which limits reading ahead of the source.
         self._places = trio.Semaphore(ahead, max_value=ahead)
         self._send, self._receive = trio.open_memory_channel[CompletedRollout](ahead)
         self._stack: AsyncExitStack | None = None
@@ -87,7 +87,7 @@ class RolloutStream:
         return completed
 
     async def _start_all(self, resources_id: str | None) -> None:
-        # Closed by plain `with`: the checkpoint in `async with` could swap an error of the source for a cancellation.
+        # Closed by plain `with`: the checkpoint in `async with` could replace an error of the source by a cancellation.
         with self._send, self._engine.shutdown.stoppable() as call, trio.CancelScope() as scope:
             async with FlatNursery() as nursery:
                 with call.claiming(scope):
@@ -98,7 +98,7 @@ class RolloutStream:
             await call.wait_others()
 
     async def _start_each(self, resources_id: str | None, nursery: trio.Nursery) -> None:
-        # A place is taken before its task is read, so nothing is read that cannot be started soon.
+        # A place is taken before a task is read, so that no task is read that cannot be started soon.
         await self._places.acquire()
         if isinstance(self._tasks, AsyncIterable):
             async for task in self._tasks:
@@ -114,7 +114,6 @@ class RolloutStream:
 
     async def _run(self, request: EnqueueRolloutRequest) -> None:
         completed = await self._engine.run_new(request)
-        # There is room: whoever has a place has one in the channel.
-        # A result that comes after the block was left, while the others are being cancelled, has no reader.
+        # The channel has room for every place. A result that arrives after the block was left has no reader.
         with suppress(trio.BrokenResourceError):
             self._send.send_nowait(completed)

@@ -1,7 +1,7 @@
-"""Workers: what takes claimed rollouts and returns outcomes.
+"""Workers take claimed rollouts and return outcomes.
 
-Here it is this process, with its lanes. Other processes and other machines, each with lanes of their own, come through
-the same seam.
+`LocalWorkers` are this process with its lanes. Other processes and machines, each with lanes of their own, can
+implement the same protocol.
 """
 
 from __future__ import annotations
@@ -34,10 +34,9 @@ logger = logging.getLogger("lightning_trio.runner")
 
 @attrs.define(eq=False)
 class ClaimedRollout:
-    """A rollout with its new attempt, and what that is run with.
+    """A rollout with its new attempt, and the resources to run it with.
 
-    `host` is a link to the host program's span that it was started in, `spent` how many seconds ago the rollout's first
-    attempt began.
+    `host` is a link to the host program's current span, `spent` is the seconds since the rollout's first attempt began.
     """
 
     rollout: AttemptedRollout
@@ -50,16 +49,16 @@ class AttemptCounts(NamedTuple):
     """Numbers of attempts since the runner was opened."""
 
     running: int
-    """Those that run now, as far as their workers are concerned."""
+    """Attempts that run now."""
     begun: int
     abandoned: int
-    """Those that have ended but for a call that could not be stopped and still holds their slot."""
+    """Attempts that have ended, but whose call could not be stopped and still holds a slot."""
     late_results: int
-    """Results that came too late and were refused."""
+    """Results that were rejected because they came too late."""
 
 
 class Workers(Protocol):
-    """What runs attempts. Each has a slot from before its rollout is claimed until its outcome is committed."""
+    """Workers run attempts, each with a slot from before its rollout is claimed until its outcome is committed."""
 
     @property
     def slots(self) -> Slots:
@@ -69,32 +68,32 @@ class Workers(Protocol):
     def start(
         self, claimed: Sequence[ClaimedRollout], nursery: trio.Nursery, report: Callable[[EndedAttempt], None]
     ) -> None:
-        """Run attempts, and report each when it has ended, exactly once.
+        """Start attempts, and report each exactly once when it has ended.
 
-        One that is cancelled is reported, too: as ``"cancelled"`` with `GIVE_BACK`, so that its rollout goes back into
-        the queue. What ended it, `EndedAttempt.stop`, is raised in the nursery after that.
+        A cancelled attempt is reported, too, as ``"cancelled"`` with `GIVE_BACK`, so that its rollout goes back to the
+        queue; the cancellation, `EndedAttempt.stop`, is raised in the nursery after that.
 
         Args:
-            claimed: what to run, as many as slots were taken for.
-            nursery: where the tasks that run them, or wait for them, belong; cancelling it ends them.
+            claimed: the attempts to run; a slot was taken for each.
+            nursery: the nursery of the tasks that run them or wait for them.
             report: called for each in Trio's thread.
         """
         ...
 
     async def run(self, claimed: ClaimedRollout) -> EndedAttempt:
-        """Run one attempt for a caller that waits for it, and return how it ended.
+        """Run one attempt for a caller that waits for it, and return the ended attempt.
 
-        A cancellation of the caller is returned in `EndedAttempt.stop` and not raised; the caller raises it when the
-        outcome is committed. `AttemptOutcome.next` says whether another attempt follows one that failed.
+        A cancellation of the caller is not raised but returned in `EndedAttempt.stop`; the caller raises it when the
+        outcome is committed. `AttemptOutcome.next` says whether another attempt follows a failed one.
         """
         ...
 
     def committed(self, ended: EndedAttempt, status: AttemptStatus) -> None:
-        """Note that an attempt's outcome is committed: its slot is free, or will be when what was abandoned ends.
+        """Release the slot of an attempt whose outcome is committed, or, if its call is abandoned, when the call ends.
 
         Args:
             ended: the attempt.
-            status: what it counts as, ``"cancelled"`` where its outcome was refused.
+            status: its status in the statistics, ``"cancelled"`` if its outcome was refused.
         """
         ...
 
@@ -119,7 +118,7 @@ class LocalWorkers:
     """Run attempts in this process.
 
     Args:
-        parts: what they share.
+        parts: the parts that they share.
         bindings: the agent bound to resources.
         max_concurrency: how many may run at a time.
     """
@@ -131,10 +130,10 @@ class LocalWorkers:
         self._random = random.Random()
         self._thread = threading.get_ident()
         self._live: dict[str, LiveAttempt] = {}
-        """The attempts that run, by id, the oldest first."""
+        """The running attempts by id, the oldest first."""
         self._begun = 0
         self._abandoned: set[str] = set()
-        """The rollouts of which something still runs though their attempts have ended."""
+        """The rollouts whose abandoned calls still run."""
         self._late_results = 0
 
     @property
@@ -145,7 +144,7 @@ class LocalWorkers:
     def start(
         self, claimed: Sequence[ClaimedRollout], nursery: trio.Nursery, report: Callable[[EndedAttempt], None]
     ) -> None:
-        """Run attempts, each in a task of its own."""
+        """Start attempts, each in a task of its own."""
         for each in claimed:
             nursery.start_soon(self._run_and_report, each, report, name=each.rollout.rollout_id)
 
@@ -162,7 +161,7 @@ class LocalWorkers:
             raise ended.stop
 
     async def run(self, claimed: ClaimedRollout) -> EndedAttempt:
-        """Run an attempt in the caller's task."""
+        """Run an attempt in the current task."""
         live = self._begin(claimed)
         context = enter_attempt(live.recorder)
         try:
@@ -203,7 +202,7 @@ class LocalWorkers:
         return live
 
     def _plan_retry(self, live: LiveAttempt, outcome: AttemptOutcome, spent: float) -> AttemptOutcome:
-        """Say what is to follow an attempt that came to nothing."""
+        """Return the outcome with what follows an unsuccessful attempt: a retry or the end."""
         config, attempt = live.rollout.config, live.rollout.attempt
         delay = retry_delay(attempt.sequence_id, config, self._random.random())
         spent += self._parts.clock.current_time() - live.started + delay
@@ -212,7 +211,7 @@ class LocalWorkers:
         return attrs.evolve(outcome, next=FINAL if final else RetryIn(delay))
 
     def committed(self, ended: EndedAttempt, status: AttemptStatus) -> None:
-        """Free the attempt's slot, or note that what was abandoned still holds it."""
+        """Release the attempt's slot, or log that its abandoned call still holds it."""
         if ended.abandoned is None:
             self._slots.give_back()
             return
@@ -237,7 +236,7 @@ class LocalWorkers:
         return AttemptCounts(len(self._live), self._begun, len(self._abandoned), self._late_results)
 
     def running(self, limit: int | None = None) -> list[RunningAttempt]:
-        """Look at the attempts of this process."""
+        """Return the running attempts of this process, the oldest first."""
         return running_attempts(self._live, self._parts.clock.current_time(), self._thread, limit)
 
     def youngest_age(self) -> float | None:
@@ -247,7 +246,7 @@ class LocalWorkers:
         return self._parts.clock.current_time() - started[0] if started else None
 
     def log_abandoned(self) -> None:
-        """Log the names of what outlives the runner."""
+        """Log the rollouts whose abandoned calls outlive the runner."""
         if self._abandoned:
             logger.warning(
                 "the runner is closed, and %d abandoned attempts still run (they do not keep the process alive): %s",

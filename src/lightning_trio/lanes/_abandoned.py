@@ -10,14 +10,14 @@ from .._public import public_in
 
 @public_in("lightning_trio.lanes")
 class AbandonedCall(Protocol):
-    """An agent's call that could not be stopped and was given up.
+    """An agent's call that could not be stopped and was abandoned.
 
-    It holds its runner's slot until it really ends.
+    It holds its runner's slot until it ends.
     """
 
     kind: ClassVar[str]
-    """What it is, in a word for messages: ``"thread"``, ``"asyncio call"``."""
+    """The kind of call, for messages: ``"thread"``, ``"asyncio call"``."""
 
     def when_ended(self, fn: Callable[[], None]) -> None:
-        """Call `fn` in Trio's thread when it has ended, at once if it has."""
+        """Call `fn` in Trio's thread when the call has ended, at once if it already has."""
         ...

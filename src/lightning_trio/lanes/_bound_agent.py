@@ -1,4 +1,4 @@
-"""An agent's function with what it will be called with."""
+"""An agent's function bound to its arguments."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..emitter import Emitter
 from ..tracing import AttemptRecorder
 
 LiveArgument: TypeAlias = Literal["rollout", "emitter", "proxy", "resources"]
-"""What an argument that depends on the attempt is made of."""
+"""The source of an argument that depends on the attempt."""
 
 
 @public_in("lightning_trio.lanes")
 @attrs.frozen
 class BoundAgent:
-    """An agent's function with what it will be called with, but for the attempt itself."""
+    """An agent's function with its arguments, except for the attempt's own."""
 
     name: str
     fn: Callable[..., Any]
@@ -31,9 +31,9 @@ class BoundAgent:
     live: Mapping[str, tuple[LiveArgument, Any]]
     """Arguments that depend on the attempt."""
     in_class: bool = False
-    """Whether the function is a method of a `LitAgent`, whose class says where it runs."""
+    """Whether the function is a method of a `LitAgent`, whose class declares the lane."""
     prepared: Any = attrs.field(default=None, repr=False)
-    """What `Lane.prepare` returned."""
+    """The return value of `Lane.prepare`."""
 
     def arguments(self, recorder: AttemptRecorder) -> dict[str, Any]:
         """Return the keyword arguments for one attempt."""
@@ -46,7 +46,7 @@ class BoundAgent:
         return arguments
 
     def call_with(self, task: Any, rollout: Rollout) -> Any:
-        """Call the function outside of a runner, where there is no emitter."""
+        """Call the function outside a runner, without an emitter."""
         live = {
             name: _of_rollout(kind, resource, rollout)
             for name, (kind, resource) in self.live.items()
@@ -59,7 +59,7 @@ def _of_rollout(kind: LiveArgument, resource: Any, rollout: Rollout) -> Any:
     if kind == "rollout":
         return rollout
     if kind == "resources":
-        # A copy for each attempt: many share the mapping.
+        # A copy for each attempt, because attempts share the mapping.
         return dict(resource)
     if not isinstance(rollout, AttemptedRollout):
         raise AgentSignatureError.not_attempted()

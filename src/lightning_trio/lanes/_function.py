@@ -8,5 +8,5 @@ from typing import Any
 
 
 def is_async_function(fn: Callable[..., Any]) -> bool:
-    """Whether calling `fn` gives a coroutine."""
+    """Whether calling `fn` returns a coroutine."""
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004

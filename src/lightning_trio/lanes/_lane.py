@@ -1,8 +1,8 @@
-"""What a lane is: where an agent's code runs, and what an attempt asks of it.
+"""The protocols of a lane, which runs agents' code.
 
-A lane is one file with two classes: a `Lane`, which can be asked before anything runs, and an `OpenLane`, which makes
-the calls of an open runner. It is registered in `_registry`. Both protocols have defaults for what most lanes need not
-care about, so derive from them.
+A lane is one file with two classes: a `Lane`, which answers questions before anything runs, and an `OpenLane`, which
+makes the calls of an open runner. It is registered in `_registry`. Both protocols have defaults that suit most lanes:
+derive from them.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ._place import RunningTask
 @public_in("lightning_trio.lanes")
 @attrs.frozen
 class LaneOptions:
-    """What a runner tells its lanes.
+    """The options of a runner that concern its lanes.
 
     Args:
-        max_processes: how many worker processes there may be; None for as many as there are processors.
+        max_processes: the most worker processes; None for one per processor.
         instrument: whether calls of libraries are recorded where the agent runs.
     """
 
@@ -38,13 +38,13 @@ class LaneOptions:
 @public_in("lightning_trio.lanes")
 @attrs.define(eq=False)
 class Call:
-    """One attempt's call of its agent: what a lane is asked to run, and what it notes on the way.
+    """One attempt's call of its agent, with the lane's own state of it.
 
     Args:
         bound: the agent's function with its arguments.
         recorder: the attempt's recorder; the task is ``recorder.rollout.input``.
         state: the lane's own, such as the thread or the worker process of the call.
-        abandoned: what still runs of the call, where it could not be stopped and was given up.
+        abandoned: the call, if it could not be stopped and was abandoned.
     """
 
     bound: BoundAgent
@@ -60,24 +60,24 @@ class Call:
 
 @public_in("lightning_trio.lanes")
 class OpenLane(Protocol):
-    """A lane while a runner is open. To the runner it makes calls; each holds one of the runner's slots."""
+    """A lane while a runner is open; each call that it makes holds one of the runner's slots."""
 
     has_workers: bool = False
-    """Whether `get_ready` has anything to do, which may take a while and is none of the agent's time."""
+    """Whether `get_ready` does anything; its time does not count as the agent's."""
 
     async def get_ready(self, call: Call) -> None:
         """Wait until the call can begin at once.
 
         Raises:
-            AgentError: it cannot begin, and the attempt fails for it.
+            AgentError: it cannot begin, so the attempt fails.
         """
         return
 
     def run(self, call: Call) -> Awaitable[Any]:
-        """Call the agent in the rollout's context and return what it returns.
+        """Call the agent in the rollout's context and return its result.
 
-        Cancelled, the call is stopped and its clean-up waited for; one that cannot be stopped is given up: it is noted
-        in `Call.abandoned`, keeps its runner's slot until it really ends, and `trio.Cancelled` goes on up.
+        When cancelled, stop the call and wait for its clean-up. A call that cannot be stopped is abandoned: it is
+        stored in `Call.abandoned`, keeps its runner's slot until it ends, and `trio.Cancelled` propagates.
 
         Raises:
             BaseException: what the agent raised.
@@ -85,17 +85,14 @@ class OpenLane(Protocol):
         ...
 
     def release(self, call: Call) -> None:
-        """Let others have what `get_ready` took.
-
-        Called once for each call that it was called for, also where it raised or was cancelled.
-        """
+        """Release what `get_ready` acquired; called once for each call of `get_ready`, also if that raised."""
         return
 
     def locate(self, call: Call, loop_thread: int) -> RunningTask | None:
-        """Return where the call stands, None where that is not to be seen; called from any thread.
+        """Return the line that the call is at, None where that is unknown; may be called from any thread.
 
         Args:
-            call: one that runs.
+            call: a running call.
             loop_thread: the id of the thread that Trio runs in.
         """
         return None
@@ -103,31 +100,31 @@ class OpenLane(Protocol):
 
 @public_in("lightning_trio.lanes")
 class Lane(Protocol):
-    """Where agents run."""
+    """A place where agents run."""
 
     name: str
-    """What users write as ``runs_in``."""
+    """The value of ``runs_in``."""
 
     def check(self, agent: str, fn: Callable[..., Any]) -> None:
         """Raise if a function cannot run here.
 
         Raises:
-            UnsupportedLane: saying what to write instead.
+            UnsupportedLane: the message says what to write instead.
         """
         return
 
     def capacity(self, wanted: int, options: LaneOptions) -> int:
-        """Return how many calls can run at a time, of those wanted."""
+        """Return how many of the wanted calls can run at a time."""
         return wanted
 
     def prepare(self, bound: BoundAgent, resources: NamedResources) -> object:
-        """Return what this lane needs of a bound agent besides, before its first rollout starts.
+        """Return what this lane needs of a bound agent before its first rollout starts, such as the pickled agent.
 
         Raises:
-            UnsupportedLane: it cannot be had, and so the agent cannot run here.
+            UnsupportedLane: the agent cannot run here.
         """
         return None
 
     def open(self, options: LaneOptions) -> AbstractAsyncContextManager[OpenLane]:
-        """Open the lane; at the end of the block what still runs in it is ended, or given up and named."""
+        """Open the lane; at the end of the block its remaining calls are stopped, or abandoned and logged."""
         ...

@@ -1,6 +1,6 @@
-"""Where code stands: the line of the program that a task or a thread is at.
+"""The current line of a task or a thread.
 
-Nothing here waits or changes anything, so that it can be done from a signal handler and from any thread.
+Nothing here waits or changes anything, so it may run in a signal handler and in any thread.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 @public
 @attrs.frozen
 class RunningTask:
-    """A Trio task or a thread of an attempt, and the line of the program it stands at.
+    """A Trio task or a thread of an attempt, and its current line.
 
-    `code` is that line, empty where the source is not at hand. `children` are the tasks in its nurseries, `hidden`
-    the number of those left out.
+    `code` is the text of that line, empty where the source is unavailable. `children` are the tasks in its nurseries,
+    `hidden` is the number of those left out.
     """
 
     name: str
@@ -40,13 +40,13 @@ class RunningTask:
 
 
 def thread_place(ident: int | None) -> RunningTask | None:
-    """Return where a thread stands, None if it has not begun or has ended."""
+    """Return the current line of a thread, None if it has not begun or has ended."""
     frame = None if ident is None else sys._current_frames().get(ident)  # pyright: ignore[reportPrivateUsage]  # documented
     return None if frame is None else place_of("thread", list(outwards(frame, None))[::-1])
 
 
 def outwards(frame: FrameType | None, last: FrameType | None) -> Iterator[FrameType]:
-    """Yield a stack's frames from its innermost one, down to `last`."""
+    """Yield a stack's frames from the innermost one out to `last`."""
     while frame is not None:
         yield frame
         if frame is last:
@@ -55,11 +55,11 @@ def outwards(frame: FrameType | None, last: FrameType | None) -> Iterator[FrameT
 
 
 def place_of(name: str, frames: Sequence[FrameType]) -> RunningTask | None:
-    """Return where a stack, given from the outside in, stands: at its innermost line outside of libraries."""
+    """Return the innermost line outside libraries of a stack, whose frames are given from the outermost one in."""
     ranked = sorted(frames, key=_rank)
     if not ranked:
         return None
-    # Where there is nothing but Trio's own code, as in start_soon(trio.sleep, 60), what was called says the most.
+    # In a stack of Trio's own code, as in start_soon(trio.sleep, 60), the outermost function says the most.
     frame = ranked[-1] if _rank(ranked[-1]) else frames[0]
     code = frame.f_code
     source = linecache.getline(code.co_filename, frame.f_lineno, frame.f_globals).strip()
@@ -67,7 +67,7 @@ def place_of(name: str, frames: Sequence[FrameType]) -> RunningTask | None:
 
 
 def _rank(frame: FrameType) -> int:
-    """Prefer the program's own code to a library's, and that to Trio's and ours; the sort is stable."""
+    """Rank the program's own code above a library's, and that above Trio's and this package's; the sort is stable."""
     file = frame.f_code.co_filename
     if file.startswith((_PACKAGE, _TRIO)):
         return 0

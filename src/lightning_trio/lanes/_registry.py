@@ -1,4 +1,4 @@
-"""The lanes there are, by name, and the ones that are open."""
+"""The registered lanes by name, and how to open them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ._trio import TrioLane
 _lanes: dict[str, Lane] = {}
 
 DEFAULT_LANES = ("trio", "thread")
-"""The lanes of agents that do not say where they run."""
+"""The lanes of agents without ``runs_in``."""
 
 
 @public_in("lightning_trio.lanes")
 def register_lane(lane: Lane) -> None:
-    """Let agents run in a lane, by its name.
+    """Register a lane under its name, which agents use as ``runs_in``.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: another lane has the name.
     """
     if lane.name in _lanes:
-        raise ValueError(f"there is a lane of the name {lane.name!r} already; give this one another")
+        raise ValueError(f"a lane named {lane.name!r} is already registered; give this one another name")
     _lanes[lane.name] = lane
 
 
@@ -64,10 +64,10 @@ def lane_named(name: str, agent: str) -> Lane:
 
 
 def resolve_lane(agent: str, fn: Callable[..., Any], runs_in: str | None) -> str:
-    """Return the name of the lane that `fn` runs in: the one it says, else Trio for async functions, else a thread.
+    """Return the name of the lane that `fn` runs in: `runs_in`, else ``"trio"`` if it is async, else ``"thread"``.
 
     Raises:
-        UnsupportedLane: `runs_in` names no lane, or one that does not fit the function.
+        UnsupportedLane: `runs_in` is not the name of a lane, or the function cannot run there.
     """
     if runs_in is None:
         return "trio" if is_async_function(fn) else "thread"

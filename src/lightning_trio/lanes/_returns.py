@@ -1,4 +1,4 @@
-"""What an agent's return value means."""
+"""The meaning of an agent's return value."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ logger = logging.getLogger("lightning_trio.agent")
 
 
 def record_return(recorder: AttemptRecorder, value: object) -> None:
-    """Record what an agent returned: a reward, or spans.
+    """Record an agent's return value, which is a reward or spans.
 
     Raises:
-        InvalidReturn: it is neither of these nor None.
-        InvalidReward: it is a number, but NaN or infinite, or there is such a reward in its spans.
+        InvalidReturn: it is neither a reward nor spans nor None.
+        InvalidReward: it is NaN or infinite, or its spans contain such a reward.
     """
     if value is None:
         return
     if isinstance(value, float) or is_number(value):
         recorder.record(semconv.AGL_ANNOTATION, reward_attributes(value), OK_STATUS, recorder.root_id)
     elif inspect.iscoroutine(value):
-        # It never runs; closed, Python does not warn of it.
+        # It never runs; once it is closed, Python does not warn about it.
         value.close()
         raise InvalidReturn.coroutine(recorder.agent_name)
     elif isinstance(value, list):
@@ -39,7 +39,7 @@ def record_return(recorder: AttemptRecorder, value: object) -> None:
 
 def _record_list(recorder: AttemptRecorder, items: list[object]) -> None:
     if not items:
-        logger.warning("the agent %s returns an empty list, so nothing is added to its spans", recorder.agent_name)
+        logger.warning("the agent %s returns an empty list; nothing is added to its spans", recorder.agent_name)
     elif all(isinstance(item, SpanCoreFields) for item in items):
         _adopt(recorder, [_owned(recorder, item) for item in cast("list[SpanCoreFields]", items)])
     elif all(isinstance(item, Span) for item in items):
@@ -67,7 +67,7 @@ def _owned(recorder: AttemptRecorder, core: SpanCoreFields) -> Span:
 
 
 def _is_readable(item: object) -> bool:
-    # Whoever has a ReadableSpan has imported the SDK; for all others it need not be.
+    # An agent that returns a ReadableSpan has imported the SDK; others need not import it.
     sdk: Any = sys.modules.get("opentelemetry.sdk.trace")
     return sdk is not None and isinstance(item, sdk.ReadableSpan)
 

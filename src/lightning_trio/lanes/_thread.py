@@ -22,13 +22,13 @@ class ThreadLane(Lane):
     name = "thread"
 
     def check(self, agent: str, fn: Callable[..., Any]) -> None:
-        """Raise if the function is async."""
+        """Raise `UnsupportedLane` if the function is async."""
         if is_async_function(fn):
             raise UnsupportedLane.for_plain(agent, self.name)
 
     @asynccontextmanager
     async def open(self, options: LaneOptions) -> AsyncGenerator[OpenLane]:
-        """Open the lane; threads are Trio's, and those abandoned end by themselves."""
+        """Open the lane; its threads are Trio's, and abandoned ones end by themselves."""
         yield OpenThreadLane()
 
 
@@ -36,7 +36,7 @@ class OpenThreadLane(OpenLane):
     """Call agents in threads."""
 
     async def run(self, call: Call) -> Any:
-        """Call the agent in a thread; on cancellation go on without it."""
+        """Call the agent in a thread; when cancelled, abandon the thread."""
         thread = call.state = WorkerThread()
         try:
             [value] = await trio.to_thread.run_sync(
@@ -46,7 +46,7 @@ class OpenThreadLane(OpenLane):
                 call.arguments(),
                 thread,
                 abandon_on_cancel=True,
-                # Trio asks for no more than these two methods, see trio.to_thread.run_sync.
+                # Trio uses only these two methods of a limiter, see trio.to_thread.run_sync.
                 limiter=thread,  # type: ignore[arg-type]
             )
             return value
@@ -56,17 +56,17 @@ class OpenThreadLane(OpenLane):
             raise
 
     def locate(self, call: Call, loop_thread: int) -> RunningTask | None:
-        """Return where the thread stands."""
+        """Return the current line of the thread."""
         thread: WorkerThread | None = call.state
         return None if thread is None else thread_place(thread.ident)
 
 
 @attrs.define(eq=False)
 class WorkerThread:
-    """One call's thread, from its start to its real end, which may be long after its caller has gone on without it.
+    """One call's thread, from its start to its end, which may come long after the call was abandoned.
 
-    To Trio it is the call's limiter: taken before the thread starts, given back in Trio's thread when it has ended.
-    What really limits threads are the runner's slots; Trio's own limiter has 40 places for the whole process.
+    To Trio it is the call's limiter, acquired before the thread starts and released in Trio's thread once it has ended.
+    The runner's slots limit the number of threads; Trio's own limiter allows 40 in the whole process.
     """
 
     kind: ClassVar[str] = "thread"
@@ -76,19 +76,19 @@ class WorkerThread:
     _on_end: Callable[[], None] | None = attrs.field(default=None, init=False)
 
     def when_ended(self, fn: Callable[[], None]) -> None:
-        """Call `fn` when the thread has ended, at once if it has."""
+        """Call `fn` when the thread has ended, at once if it already has."""
         if self.runs:
             self._on_end = fn
         else:
             fn()
 
     async def acquire_on_behalf_of(self, borrower: object) -> None:
-        """Note that the thread is about to start; called by Trio."""
+        """Mark the thread as running; called by Trio before it starts."""
         await trio.lowlevel.checkpoint()
         self.runs = True
 
     def release_on_behalf_of(self, borrower: object) -> None:
-        """Note that the thread has ended; called by Trio."""
+        """Mark the thread as ended; called by Trio."""
         self.runs = False
         if self._on_end is not None:
             self._on_end()
@@ -97,8 +97,8 @@ class WorkerThread:
 def _call(fn: Callable[..., Any], task: Any, arguments: Mapping[str, Any], thread: WorkerThread) -> tuple[Any]:
     thread.ident = threading.get_ident()
     try:
-        # In a tuple, for Trio refuses a coroutine in words that speak of this function.
+        # In a tuple, because Trio refuses a coroutine with a message about this function instead of the agent.
         return (fn(task, **arguments),)
     except KeyboardInterrupt as exc:
-        # Ctrl-C reaches the main thread only, so this is the agent's own and must not stop the program.
+        # Ctrl-C reaches the main thread only: the agent raised this itself, and it must not stop the program.
         raise AgentError.raised("KeyboardInterrupt") from exc

@@ -18,10 +18,10 @@ from ._place import RunningTask, outwards, place_of
 from ._wrong_loop import WRONG_LOOP_ERRORS, find_asyncio_sign
 
 _CHILDREN_SHOWN = 8
-"""How many child tasks of a task are looked at."""
+"""How many child tasks of a task are shown."""
 
 _DEPTH_SHOWN = 6
-"""How many levels of tasks below an attempt's own are looked at."""
+"""How many levels of tasks below an attempt's own are shown."""
 
 
 class TrioLane(Lane):
@@ -30,30 +30,30 @@ class TrioLane(Lane):
     name = "trio"
 
     def check(self, agent: str, fn: Callable[..., Any]) -> None:
-        """Raise if the function is not async."""
+        """Raise `UnsupportedLane` if the function is not async."""
         check_async(agent, fn, self.name)
 
     @asynccontextmanager
     async def open(self, options: LaneOptions) -> AsyncGenerator[OpenLane]:
-        """Open the lane, which needs nothing."""
+        """Open the lane, which has nothing to set up."""
         yield OpenTrioLane()
 
 
 def check_async(agent: str, fn: Callable[..., Any], lane: str) -> None:
-    """Raise if a function that is to run on an event loop is not async.
+    """Raise if a function for an event loop is not async.
 
     Raises:
-        UnsupportedLane: it is not.
+        UnsupportedLane: the function is not async.
     """
     if not is_async_function(fn):
         raise UnsupportedLane.for_async(agent, lane)
 
 
 class OpenTrioLane(OpenLane):
-    """Call agents in the caller's task."""
+    """Call agents in the attempt's task."""
 
     def run(self, call: Call) -> Awaitable[Any]:
-        """Call the agent here."""
+        """Call the agent in the current task."""
         task = trio.lowlevel.current_task()
         # The task, and how many of its nurseries are not the agent's.
         call.state = (task, len(task.child_nurseries))
@@ -62,7 +62,7 @@ class OpenTrioLane(OpenLane):
         return run_natively(bound, call.recorder.rollout.input, arguments)
 
     def locate(self, call: Call, loop_thread: int) -> RunningTask | None:
-        """Return where the task stands, with those in its nurseries."""
+        """Return the current line of the task, with the tasks in its nurseries."""
         if call.state is None:
             return None
         task, outer_nurseries = call.state
@@ -74,7 +74,7 @@ async def run_natively(bound: BoundAgent, task: Any, arguments: Mapping[str, Any
     """Call an agent in Trio.
 
     Raises:
-        AsyncioAgentError: it called asyncio, which has no event loop here.
+        AsyncioAgentError: the agent called asyncio, which has no event loop here.
     """
     try:
         return await bound.fn(task, **arguments)
@@ -94,7 +94,7 @@ def _task_place(task: trio.lowlevel.Task, outer_nurseries: int, loop_thread: int
         frames = [frame for frame, _ in task.iter_await_frames()]
     codes = [frame.f_code for frame in frames]
     if run_natively.__code__ in codes:
-        # What stands above the agent is the runner's caller.
+        # The frames above the agent's are the runner's.
         frames = frames[codes.index(run_natively.__code__) + 1 :]
     place = place_of(task.name, frames)
     nurseries = task.child_nurseries[outer_nurseries:]

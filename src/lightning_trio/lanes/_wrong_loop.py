@@ -1,4 +1,4 @@
-"""What calls of one async library raise where the other one runs: how to tell a user who has mixed them up."""
+"""Recognition of errors that calls of asyncio raise in Trio, and calls of Trio in asyncio."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ _OF_ASYNCIO = (
     "no current event loop",
     "unrecognized yield message",
     "Timeout should be used inside",
-    # What asyncio's Queue, Event, Lock and Semaphore come to without a loop.
+    # Raised by asyncio's Queue, Event, Lock and Semaphore without a loop.
     "'NoneType' object has no attribute 'create_future'",
 )
 
@@ -19,16 +19,16 @@ _OF_TRIO = (
 )
 
 WRONG_LOOP_ERRORS = (RuntimeError, TypeError, AttributeError, ExceptionGroup)
-"""The exceptions that may be or hold such a sign."""
+"""The types of exceptions that can be or contain such an error."""
 
 
 def find_asyncio_sign(exc: BaseException) -> BaseException | None:
-    """Find what a call of asyncio raised in Trio, also in the group of a nursery."""
+    """Return the error that a call of asyncio raised in Trio, also from a nursery's group; None if there is none."""
     return _find(exc, _OF_ASYNCIO)
 
 
 def find_trio_sign(exc: BaseException) -> BaseException | None:
-    """Find what a call of Trio raised in asyncio, also in the group of a task group."""
+    """Return the error that a call of Trio raised in asyncio, also from a task group's; None if there is none."""
     return _find(exc, _OF_TRIO)
 
 

@@ -1,3 +1,3 @@
-"""The asyncio lane: agents written for asyncio run on one event loop in a side thread."""
+"""The asyncio lane: agents written for asyncio run on one event loop in a thread of its own."""
 
 from ._lane import AsyncioLane as AsyncioLane

@@ -1,7 +1,7 @@
-"""The bridge from Trio to an asyncio event loop in a side thread.
+"""The bridge from Trio to an asyncio event loop in a thread of its own.
 
-Our own rather than AnyIO's portal: half the cost a call, and it keeps asyncio's own way of cancelling,
-once and at the next await, so that an agent's ``finally`` may await.
+Compared with AnyIO's portal, a call costs half as much, and cancellation is asyncio's own: it is delivered once, at the
+next await, so an agent's ``finally`` may await.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from ._daemon_executor import DaemonExecutor
 logger = logging.getLogger("lightning_trio.lanes")
 
 _AT_ONCE = 256
-"""The most callers to wake up in one go; Trio's loop serves other tasks in between."""
+"""The most callers to wake in one batch; Trio's loop serves other tasks in between."""
 
 
 class AsyncioBridge:
-    """An asyncio loop in a thread of its own; it runs from here on until `stop`, or until it dies.
+    """An asyncio loop in a thread of its own, which runs until `stop` or until it dies.
 
     Args:
-        on_death: called in Trio's thread when the loop has ended without being asked to.
+        on_death: called in Trio's thread when the loop has ended without `stop`.
     """
 
     def __init__(self, on_death: Callable[[AsyncioBridge, BaseException | None], None]) -> None:
         self.calls: set[AsyncioCall] = set()
-        """Calls somebody waits for; only Trio's thread touches it."""
+        """Calls whose callers wait; used in Trio's thread only."""
         self.abandoned: set[AsyncioCall] = set()
         self.ended = trio.Event()
         self.retired = False
-        """There is another loop for new calls, and this one ends with its last."""
+        """Whether new calls go to another loop; this one stops after its last call."""
         self.warned = False
         self._on_death = on_death
         self._loop = asyncio.new_event_loop()
-        # The stubs want a protocol of keywords that no plain function with **options fits.
+        # The stubs require keyword parameters that a function with **options does not satisfy.
         self._loop.set_task_factory(cast("Any", create_task))
         self._loop.set_default_executor(DaemonExecutor())
         self._token = trio.lowlevel.current_trio_token()
@@ -67,48 +67,48 @@ class AsyncioBridge:
         Raises:
             RuntimeError: the loop is closed.
         """
-        # Calls that come together wake the loop up once.
+        # Calls submitted together wake the loop once.
         self._starting.append((call, ticket))
         if not self._will_start:
             self._will_start = True
             self._loop.call_soon_threadsafe(self._start_all)
 
     def call_soon(self, fn: Callable[[], object]) -> None:
-        """Call `fn` in the loop's thread; a loop that is closed has nothing left to be told."""
+        """Call `fn` in the loop's thread; do nothing if the loop is closed."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(fn)
 
     def ping(self) -> None:
-        """Ask the loop to show that it is alive, unless it still owes an answer."""
+        """Send a ping to the loop, unless one is still unanswered."""
         if self._pinged_at is None:
             self._pinged_at = time.monotonic()
             self.call_soon(self._answer_ping)
 
     def silence(self) -> float:
-        """Give the seconds for which the loop has owed an answer, 0 if it owes none."""
-        # By the real clock: under a virtual one a thread cannot be late.
+        """Return the seconds since the unanswered ping, 0 if there is none."""
+        # The real clock: a virtual one does not measure how long a thread takes.
         pinged_at = self._pinged_at
         return 0.0 if pinged_at is None else time.monotonic() - pinged_at
 
     def stop(self) -> None:
-        """End the loop after what it is doing now."""
+        """Stop the loop after its current callback."""
         self._stopping = True
         self.call_soon(self._loop.stop)
 
     def location(self) -> str:
-        """Say in words what the loop's thread is doing: whose call, which line."""
+        """Return the current line of the loop's thread and the call it belongs to, for messages."""
         task = None if self._loop.is_closed() else asyncio.current_task(self._loop)
         calls = [*self.calls, *self.abandoned]
         call = next((call for call in calls if task is not None and call.owns(task)), None)
-        who = "no agent's task" if call is None else f"the agent of {call}"
+        owner = "no agent's task" if call is None else f"the agent of {call}"
         frame = sys._current_frames().get(self.thread.ident or 0)  # pyright: ignore[reportPrivateUsage]  # documented
         if frame is None:
-            return who
+            return owner
         lines = traceback.extract_stack(frame)
-        # The agent's own line says more than that of the library it called.
+        # The agent's own line says more than a line of the library it called.
         own = [line for line in lines if call is not None and line.filename == call.filename]
         line = (own or lines)[-1]
-        return f"{who}, in {line.name} at {line.filename}:{line.lineno}: {line.line}"
+        return f"{owner}, in {line.name} at {line.filename}:{line.lineno}: {line.line}"
 
     def _deliver(self) -> None:
         self._will_report = False
@@ -122,19 +122,19 @@ class AsyncioBridge:
     # In the loop's thread.
 
     def report(self, call: AsyncioCall, result: outcome.Outcome[Any]) -> None:
-        """Tell Trio how a call ended."""
+        """Report a call's result to Trio's thread."""
         self._reports.append((call, result))
         self._report_soon()
 
     def give_up_soon(self, call: AsyncioCall) -> None:
-        """Let Trio go on without a cancelled call whose agent has ended, and not all of its tasks."""
+        """Abandon a cancelled call whose agent has ended while some of its tasks have not."""
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(lambda: call.give_up() if call in self.calls else None)
 
     def _report_soon(self) -> None:
         if not self._will_report:
             self._will_report = True
-            # Where Trio ended without waiting for the loop, nobody is left to be told.
+            # If Trio has ended without waiting for the loop, no caller waits for the result.
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._deliver)
 
@@ -142,7 +142,7 @@ class AsyncioBridge:
         self._will_start = False
         while self._starting:
             call, ticket = self._starting.popleft()
-            # Whoever takes the ticket has the call: Trio takes it back from a loop that is late.
+            # The call belongs to the thread that takes its ticket: Trio withdraws calls from a loop that is late.
             if ticket:
                 with suppress(IndexError):
                     ticket.pop()
@@ -166,7 +166,7 @@ class AsyncioBridge:
             if not died:
                 self._end_tasks()
         except BaseException as exc:
-            logger.warning("the asyncio loop of the agents ended with an error: %r", exc)
+            logger.warning("the agents' asyncio loop ended with an error: %r", exc)
         finally:
             self._loop.close()
             asyncio.set_event_loop(None)
@@ -178,10 +178,12 @@ class AsyncioBridge:
             try:
                 self._loop.run_forever()
             except (SystemExit, KeyboardInterrupt):
-                # Out of a task that an agent created; the task has it as its result, and nothing else is lost.
+                # Raised by a task that an agent created; it is also the task's result, so nothing is lost.
                 continue
             if not self._stopping:
-                logger.warning("an agent called stop() on the asyncio loop it shares with others; the loop goes on")
+                logger.warning(
+                    "an agent called stop() on the asyncio loop that it shares with others; the loop keeps running"
+                )
 
     def _end_tasks(self) -> None:
         loop = self._loop
@@ -192,6 +194,7 @@ class AsyncioBridge:
             _, pending = loop.run_until_complete(asyncio.wait(tasks, timeout=LEFTOVER_SECONDS))
             if pending:
                 logger.warning(
-                    "the asyncio loop of the agents closes over tasks that ignore cancellation: %s", names_of(pending)
+                    "the agents' asyncio loop is closed although some tasks ignore their cancellation: %s",
+                    names_of(pending),
                 )
         loop.run_until_complete(loop.shutdown_asyncgens())

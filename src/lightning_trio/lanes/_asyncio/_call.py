@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger("lightning_trio.lanes")
 
 LEFTOVER_SECONDS = 1.0
-"""How long the tasks an agent leaves behind get to end once they are cancelled."""
+"""How long the tasks that an agent leaves behind may take to end once they are cancelled."""
 
 _PROMPT_SECONDS = 0.1
-"""How much of it they get on the time of an attempt that has been cancelled."""
+"""How much of that time a cancelled attempt waits for them."""
 
 _CALL: contextvars.ContextVar[AsyncioCall | None] = contextvars.ContextVar("lightning_trio_asyncio_call", default=None)
-"""The call whose agent is running; the tasks the agent creates inherit it."""
+"""The call whose agent is running; tasks that the agent creates inherit it."""
 
 
 _NO_CONTEXT = contextvars.Context()
 
 
 def create_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
-    """Create a task, and note it with the call in whose context it is created."""
+    """Create a task, and add it to the call in whose context it is created."""
     task = asyncio.Task(coro, loop=loop, **options)
     context: contextvars.Context | None = options.get("context")
     call = _CALL.get() if context is None else context.get(_CALL)
@@ -47,7 +47,7 @@ def create_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any],
 
 
 def names_of(tasks: Iterable[asyncio.Task[Any]]) -> str:
-    """Name tasks and their functions for a message."""
+    """Return the names of tasks and their functions, for a message."""
     names = [f"{task.get_name()} ({getattr(task.get_coro(), '__qualname__', '?')})" for task in tasks]
     return ", ".join(sorted(names)[:10]) + (", …" if len(names) > 10 else "")
 
@@ -82,12 +82,12 @@ class AsyncioCall:
         self._ending = False
         self.raise_cancel: trio.lowlevel.RaiseCancelT | None = None
         self.cancelled_at: float | None = None
-        """When Trio asked for the end, by the real clock."""
+        """When Trio cancelled the call, by the real clock."""
         self.cancelled_there = False
-        """The loop has heard of it."""
+        """Whether the cancellation has reached the loop."""
         self.ended = False
         self.task: asyncio.Task[outcome.Outcome[Any]] | None = None
-        # Made with the first task: most agents create none, and a WeakSet takes longer than all the rest here.
+        # Created with the first task: most agents create none, and a WeakSet takes longer than everything else here.
         self._children: weakref.WeakSet[asyncio.Task[Any]] | None = None
         self.context = contextvars.copy_context()
         self.context.run(_CALL.set, self)
@@ -98,14 +98,14 @@ class AsyncioCall:
 
     @property
     def filename(self) -> str | None:
-        """The file the agent's function stands in."""
+        """The file that defines the agent's function."""
         code = getattr(self._call[0], "__code__", None)
         return None if code is None else code.co_filename
 
     # In Trio's thread.
 
     def submit(self, bridge: AsyncioBridge) -> None:
-        """Have the call started on a loop."""
+        """Submit the call to a loop."""
         self._bridge = bridge
         self._ticket = ticket = [None]
         bridge.calls.add(self)
@@ -121,10 +121,10 @@ class AsyncioCall:
         return True
 
     async def wait(self) -> Any:
-        """Wait for the end; cancelled, cancel the call and wait for its clean-up.
+        """Wait for the result; when cancelled, cancel the call and wait for its clean-up.
 
         Raises:
-            trio.Cancelled: also when the call was given up; then it is in its bridge's `abandoned`.
+            trio.Cancelled: also when the call was abandoned; then it is in its bridge's `abandoned`.
         """
         result: outcome.Outcome[Any] | None = await trio.lowlevel.wait_task_rescheduled(self._abort)
         raise_cancel = self.raise_cancel
@@ -143,16 +143,16 @@ class AsyncioCall:
         self.raise_cancel = raise_cancel
         self.cancelled_at = time.monotonic()
         self._bridge.call_soon(self._cancel)
-        # Not yet: the call's own clean-up runs first, and its end wakes us.
+        # Not yet: the call's clean-up runs first, and its end wakes this task.
         return trio.lowlevel.Abort.FAILED
 
     def finish(self, result: outcome.Outcome[Any]) -> None:
-        """Wake the caller up, or note the end of a call that was given up."""
+        """Wake the caller, or record the end of an abandoned call."""
         if self.ended:
             return
         self.ended = True
         bridge = self._bridge
-        # Both lead back here, and a cycle for each call is work for the garbage collector.
+        # Both refer back to the call, and a cycle for each call is work for the garbage collector.
         self.task, self.context = None, _NO_CONTEXT
         if self in bridge.calls:
             bridge.calls.remove(self)
@@ -165,36 +165,36 @@ class AsyncioCall:
             bridge.stop()
 
     def give_up(self) -> None:
-        """Let the caller go on without the call."""
+        """Abandon the call and wake its caller."""
         self._bridge.calls.remove(self)
         self._bridge.abandoned.add(self)
         if self.cancelled_there:
-            # It has had its time to clean up.
+            # Its time to clean up is over.
             self._bridge.call_soon(self._cancel)
         trio.lowlevel.reschedule(self._caller, outcome.Value(None))
 
     def when_ended(self, fn: Callable[[], None]) -> None:
-        """Call `fn` when the call has ended, at once if it has."""
+        """Call `fn` when the call has ended, at once if it already has."""
         if self.ended:
             fn()
         else:
             self._on_end = fn
 
     def owns(self, task: asyncio.Task[Any]) -> bool:
-        """Tell whether the task is the call's own or was created by its agent."""
+        """Whether the task is the call's own or was created by its agent."""
         return task is self.task or (self._children is not None and task in self._children)
 
     # In the loop's thread.
 
     def add_child(self, task: asyncio.Task[Any]) -> None:
-        """Note a task that the agent created."""
+        """Add a task that the agent created."""
         if self._children is None:
             self._children = weakref.WeakSet()
         self._children.add(task)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Create the call's task."""
-        # Not through the loop's factory: this is no child, and the context is the call's own.
+        # Not through the loop's factory: this task is not a child, and it runs in the call's own context.
         self.task = asyncio.Task(self._run(), loop=loop, context=self.context)
         self.task.add_done_callback(self._done)
 
@@ -204,17 +204,17 @@ class AsyncioCall:
             self.task.cancel()
 
     def _done(self, task: asyncio.Task[outcome.Outcome[Any]]) -> None:
-        # Cancelled before its first step, a task never comes to capture anything.
+        # A task that is cancelled before its first step captures no result.
         self._bridge.report(self, outcome.Error(asyncio.CancelledError()) if task.cancelled() else task.result())
 
     async def _run(self) -> outcome.Outcome[Any]:
         fn, task, arguments = self._call
         result: outcome.Outcome[Any]
-        # BaseException too: a SystemExit that leaves a task would stop the loop.
+        # BaseException too, because a SystemExit that leaves a task would stop the loop.
         try:
             result = outcome.Value(await fn(task, **arguments))
         except KeyboardInterrupt as exc:
-            # Ctrl-C reaches the main thread only, so this is the agent's own and must not stop the program.
+            # Ctrl-C reaches the main thread only: the agent raised this itself, and it must not stop the program.
             error = AgentError.raised("KeyboardInterrupt")
             error.__cause__ = exc
             result = outcome.Error(error)
@@ -226,8 +226,8 @@ class AsyncioCall:
         return result
 
     async def _end_children(self, children: Iterable[asyncio.Task[Any]]) -> None:
-        """End the tasks the agent created and did not await."""
-        # Tasks that are about to end by themselves, or that the agent has cancelled, are not worth a word.
+        """Cancel and await the tasks that the agent created and did not await."""
+        # No warning for tasks that are about to end by themselves, or that the agent has cancelled.
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
         left = {child for child in children if not child.done()}
@@ -236,7 +236,7 @@ class AsyncioCall:
         if forgotten := [child for child in left if not child.cancelling()]:
             logger.warning(
                 "%s ended and left tasks behind, which are cancelled now: %s; await them before the agent returns, in "
-                "an asyncio.TaskGroup, or start what serves many rollouts in a context of its own: "
+                "an asyncio.TaskGroup, or start a task that serves many rollouts in a context of its own: "
                 "asyncio.create_task(…, context=contextvars.Context())",
                 str(self),
                 names_of(forgotten),
@@ -246,14 +246,14 @@ class AsyncioCall:
         with suppress(asyncio.CancelledError):
             _, left = await asyncio.wait(left, timeout=_PROMPT_SECONDS)
         if left and self.cancelled_at is not None:
-            # The attempt ends at its deadline; what is left holds its slot alone.
+            # The attempt ends at its deadline; its remaining tasks keep its slot.
             self._bridge.give_up_soon(self)
         if left:
             with suppress(asyncio.CancelledError):
                 _, left = await asyncio.wait(left, timeout=LEFTOVER_SECONDS)
         if left:
             logger.warning(
-                "tasks that %s left behind do not end though they are cancelled: %s", str(self), names_of(left)
+                "tasks that %s left behind do not end although they are cancelled: %s", str(self), names_of(left)
             )
 
 

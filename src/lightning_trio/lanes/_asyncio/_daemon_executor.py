@@ -16,15 +16,15 @@ T = TypeVar("T")
 
 
 class DaemonExecutor(ThreadPoolExecutor):
-    """Run each call in a thread of Trio's cache: at once, in its caller's context, and not waited for at exit.
+    """Run each call at once in a thread of Trio's cache, in its caller's context; the interpreter's exit does not wait.
 
-    asyncio's own executor has as few as six threads, so a few agents whose blocked calls were cancelled would hold
-    all others up, and the interpreter waits for its threads when it exits. asyncio accepts subclasses of
-    `ThreadPoolExecutor` only, hence the base class, whose threads are never started.
+    asyncio's own executor has as few as six threads, so a few agents whose blocked calls were cancelled would delay all
+    others, and the interpreter waits for its threads at exit. asyncio accepts only subclasses of `ThreadPoolExecutor`,
+    hence the base class, whose threads are never started.
     """
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Call the function in a thread, with the rollout of the calling task."""
+        """Start the function in a thread, in the context of the calling task."""
         future: Future[T] = Future()
 
         def deliver(result: outcome.Outcome[T]) -> None:
@@ -38,4 +38,4 @@ class DaemonExecutor(ThreadPoolExecutor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Do nothing: threads end by themselves, and none is waited for."""
+        """Do nothing: threads end by themselves, and no caller waits for them."""

@@ -1,8 +1,8 @@
-"""The asyncio lane: agents written for asyncio run on one event loop in a side thread.
+"""The asyncio lane: agents written for asyncio run on one event loop in a thread of its own.
 
-While calls are outstanding the loop is asked now and then whether it is alive. One that is blocked is named in a
-warning; when it does not even hear of a cancellation, the attempt is given up like a worker thread, and later calls get
-a fresh loop.
+While calls are outstanding the loop is pinged. A warning says which agent blocks a loop that does not answer; if a
+cancellation does not reach the loop either, the attempt is abandoned like a worker thread, and later calls go to a new
+loop.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger("lightning_trio.lanes")
 
 _CHECK_SECONDS = 0.25
-"""How often the loop is looked at while there are calls."""
+"""The interval between checks of the loop while there are calls."""
 
 _BLOCKED_SECONDS = 1.0
-"""A loop that does not answer for this long is blocked; so long it may also take to hear of a cancellation."""
+"""A loop that does not answer for this long is blocked; a cancellation may also take this long to reach it."""
 
 _REPLACE_SECONDS = 10.0
-"""A loop that does not answer for this long gets no new calls, whether or not one was given up."""
+"""A loop that does not answer for this long gets no new calls, whether or not a call was abandoned."""
 
 _CLEAN_UP_SECONDS = 10.0
-"""How long a cancelled agent may take to clean up before it is given up."""
+"""How long a cancelled agent may take to clean up before it is abandoned."""
 
 _CLOSE_SECONDS = 2.0
-"""How long closing waits for the loops."""
+"""How long closing waits for the loops to stop."""
 
 _CLOSE_STUCK_SECONDS = 0.2
-"""The same where every loop has a call it did not let go of."""
+"""The same if every loop has an abandoned call."""
 
 
 class AsyncioLane(Lane):
@@ -53,12 +53,12 @@ class AsyncioLane(Lane):
     name = "asyncio"
 
     def check(self, agent: str, fn: Callable[..., Any]) -> None:
-        """Raise if the function is not async."""
+        """Raise `UnsupportedLane` if the function is not async."""
         check_async(agent, fn, self.name)
 
     @asynccontextmanager
     async def open(self, options: LaneOptions) -> AsyncGenerator[OpenLane]:
-        """Open the lane; at the end its loops are stopped."""
+        """Open the lane; its loops are stopped at the end of the block."""
         async with FlatNursery() as nursery:
             lane = OpenAsyncioLane(nursery)
             try:
@@ -76,17 +76,17 @@ class OpenAsyncioLane(OpenLane):
         self._bridges: list[AsyncioBridge] = []
         self._called = trio.Event()
         self._is_watched = False
-        # Shielded: a call that cannot be cancelled is given up while everything around is being cancelled.
+        # Shielded, because calls that cannot be stopped are abandoned while everything around is being cancelled.
         self._watching = trio.CancelScope(shield=True)
 
     async def run(self, call: Call) -> Any:
-        """Call the agent on the loop; cancelling the caller cancels the call and waits for its clean-up.
+        """Call the agent on the loop; when cancelled, cancel the call and wait for its clean-up.
 
         Raises:
             UnsupportedLane: the agent called Trio.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        # asyncio takes 20 ms to import, and Trio's agents do without it.
+        # asyncio takes 20 ms to import, and agents in Trio do not need it.
         from ._call import AsyncioCall
 
         made = AsyncioCall(call.bound.fn, call.recorder.rollout.input, call.arguments())
@@ -108,7 +108,7 @@ class OpenAsyncioLane(OpenLane):
         try:
             call.submit(bridge)
         except RuntimeError:
-            # Closed, and the news of it is still on its way.
+            # The loop is closed, and `_on_death` has not been called yet.
             call.withdraw()
             self._replace(bridge)
             call.submit(self._current or self._open_bridge())
@@ -126,7 +126,7 @@ class OpenAsyncioLane(OpenLane):
         return bridge
 
     def _replace(self, bridge: AsyncioBridge) -> None:
-        """Let later calls, and those the loop has not started, go to another loop."""
+        """Retire a loop: later calls, and those that it has not started, go to another one."""
         bridge.retired = True
         if self._current is bridge:
             self._current = None
@@ -139,7 +139,7 @@ class OpenAsyncioLane(OpenLane):
     def _on_death(self, bridge: AsyncioBridge, exc: BaseException | None) -> None:
         import outcome
 
-        logger.error("the asyncio loop of the agents died with %r; later calls get another", exc)
+        logger.error("the agents' asyncio loop died with %r; later calls go to a new one", exc)
         self._replace(bridge)
         for call in [*bridge.calls, *bridge.abandoned]:
             error = AgentError.loop_died(exc)
@@ -168,8 +168,8 @@ class OpenAsyncioLane(OpenLane):
         elif not bridge.warned and bridge.calls:
             bridge.warned = True
             logger.warning(
-                "the asyncio loop of the agents has been blocked for %.1f s, with %d rollouts on it, by %s; an agent "
-                'that blocks belongs into @agl.rollout(runs_in="thread"), or await asyncio.to_thread(…) there',
+                "the agents' asyncio loop has been blocked for %.1f s, with %d rollouts on it, by %s; run an agent "
+                'that blocks with @agl.rollout(runs_in="thread"), or await asyncio.to_thread(…) in it',
                 silence,
                 len(bridge.calls),
                 bridge.location(),
@@ -181,21 +181,21 @@ class OpenAsyncioLane(OpenLane):
             self._replace(bridge)
 
     async def aclose(self) -> None:
-        """Stop the loops; one that does not stop in time is named in a warning and left alone."""
+        """Stop the loops; one that does not stop in time is abandoned with a warning."""
         self._watching.cancel()
         for bridge in self._bridges:
             bridge.stop()
-        # A loop that did not let go of a call has been waited for already.
+        # For a loop with an abandoned call the lane has waited already.
         seconds = _CLOSE_SECONDS if any(not bridge.abandoned for bridge in self._bridges) else _CLOSE_STUCK_SECONDS
         with trio.move_on_after(seconds, shield=True):
             for bridge in self._bridges:
                 await bridge.ended.wait()
-                # Saying so was the last thing the thread did: this waits for microseconds.
+                # The event was the last thing that the thread set: this waits for microseconds.
                 bridge.thread.join()
         for bridge in self._bridges:
             if not bridge.ended.is_set():
                 logger.warning(
-                    "the asyncio loop of the agents did not stop within %g s and is left behind (it does not keep the "
+                    "the agents' asyncio loop did not stop within %g s and is left behind (it does not keep the "
                     "process alive); it runs %s",
                     seconds,
                     bridge.location(),

@@ -1,4 +1,4 @@
-"""The spans of an attempt in a worker process, also in a file, so that a kill loses none."""
+"""The spans of an attempt in a worker process, also written to a file, so that a kill loses none."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from pathlib import Path
 
 from ..._spans import Span
 
-# The journal.
-
 
 def journal_path(directory: str, pid: int) -> Path:
-    """Name the file a worker writes its spans to."""
+    """Return the file that a worker process writes its spans to."""
     return Path(directory, f"{pid}.spans")
 
 
 class Journal(list[Span]):
-    """The spans of one attempt, each pickled when it is added and written to a file, if there is one.
+    """The spans of one attempt, each pickled when it is added, and written to a file if there is one.
 
-    A kill leaves what was written: the attempt's id, then a frame for each span. Spans come from any thread.
+    After a kill the file holds the attempt's id, then a frame for each span. Spans may be added in any thread.
     """
 
     def __init__(self, file: int, attempt_id: str) -> None:
@@ -48,7 +46,7 @@ class Journal(list[Span]):
                 os.write(self._file, pickle.dumps(self._attempt_id))
             os.write(self._file, frame)
         except OSError:
-            # A full disk is no fault of the agent's, and the spans travel with the result.
+            # A full disk is not the agent's fault, and the result carries the spans as well.
             self._file = -1
 
     def extend(self, spans: Iterable[Span], /) -> None:
@@ -57,14 +55,14 @@ class Journal(list[Span]):
             self.append(span)
 
     def close(self) -> bytes:
-        """Write no more, for the file is the next attempt's, and give what was written."""
+        """Return the frames, and stop writing to the file, which the next attempt uses."""
         with self._lock:
             self._file = -1
             return b"".join((pickle.dumps(self._attempt_id), *self._frames)) if self._frames else b""
 
 
 def read_frames(data: bytes, attempt_id: str) -> list[Span]:
-    """Read the spans of an attempt; a frame that was being written when its worker was killed is left out."""
+    """Return the spans of an attempt, without a frame that was incomplete when the worker process was killed."""
     stream, spans = io.BytesIO(data), list[Span]()
     try:
         if pickle.load(stream) == attempt_id:

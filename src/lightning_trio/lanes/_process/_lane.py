@@ -19,10 +19,10 @@ class ProcessLane(Lane):
     name = "process"
 
     def check(self, agent: str, fn: Callable[..., Any]) -> None:
-        """Accept every function; whether it can be pickled is seen when it is bound."""
+        """Accept every function; `prepare` raises if it cannot be pickled."""
 
     def capacity(self, wanted: int, options: LaneOptions) -> int:
-        """Return the number of worker processes, for no call is to wait for a worker on the agent's time."""
+        """Return the number of worker processes: no call waits for one on the agent's time."""
         return min(wanted, options.max_processes or os.cpu_count() or 1)
 
     def prepare(self, bound: BoundAgent, resources: NamedResources) -> bytes:
@@ -31,8 +31,8 @@ class ProcessLane(Lane):
 
     @asynccontextmanager
     async def open(self, options: LaneOptions) -> AsyncGenerator[OpenLane]:
-        """Open the lane; at the end its workers are ended."""
-        # multiprocessing and the extra `process` are for those who use the lane.
+        """Open the lane; its worker processes are stopped at the end of the block."""
+        # multiprocessing and the extra `process` are needed only where the lane is used.
         from ._pool import open_pool
 
         async with open_pool(instrument=options.instrument) as lane:

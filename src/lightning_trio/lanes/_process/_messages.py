@@ -1,4 +1,4 @@
-"""What a runner and its worker processes send each other."""
+"""The messages between a runner and its worker processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _rollout_values = operator.attrgetter(*_ROLLOUT_FIELDS)
 
 
 class WorkerCall(NamedTuple):
-    """One attempt, as it is sent to a worker."""
+    """One attempt, as it is sent to a worker process."""
 
     packed: bytes
     rollout: AttemptedRollout
@@ -29,14 +29,14 @@ class WorkerCall(NamedTuple):
     sequence_id: int
 
     def encode(self) -> bytes:
-        """Pickle it; the records go as the values of their fields, which takes a fifth of the time."""
+        """Return the pickled call; its records are sent as field values, which takes a fifth of the time."""
         packed, rollout, *ids = self
         values = (packed, _dump_config(rollout.config), _rollout_values(rollout), _attempt_values(rollout.attempt), ids)
         return pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
 
     @classmethod
     def decode(cls, data: bytes) -> WorkerCall:
-        """Read what `encode` made."""
+        """Return the call that `encode` pickled."""
         packed, config, rollout_values, attempt_values, ids = pickle.loads(data)
         attempt = Attempt(**dict(zip(_ATTEMPT_FIELDS, attempt_values, strict=True)))
         fields = dict(zip(_ROLLOUT_FIELDS, rollout_values, strict=True))
@@ -58,9 +58,9 @@ def _load_config(data: bytes) -> RolloutConfig:
 
 
 class RemoteError(NamedTuple):
-    """What an agent raised in a worker; `pickled` is the exception itself where it can be pickled.
+    """An exception of an agent in a worker process; `pickled` is None if it cannot be pickled.
 
-    `names` is what retries go by where it cannot, see `names_of_members`.
+    `names` decides about retries then, see `names_of_members`.
     """
 
     type: str
@@ -71,7 +71,7 @@ class RemoteError(NamedTuple):
 
 
 class WorkerReport(NamedTuple):
-    """How an attempt went in a worker: what it returned or raised, and the frames of its spans."""
+    """The result of an attempt in a worker process: its return value or error, and the frames of its spans."""
 
     value: object
     error: RemoteError | None
@@ -79,10 +79,10 @@ class WorkerReport(NamedTuple):
     sequence_id: int
 
     def encode(self) -> bytes:
-        """Pickle it."""
+        """Return the pickled report."""
         return pickle.dumps(tuple(self), pickle.HIGHEST_PROTOCOL)
 
     @classmethod
     def decode(cls, data: bytes) -> WorkerReport:
-        """Read what `encode` made."""
+        """Return the report that `encode` pickled."""
         return cls(*pickle.loads(data))

@@ -1,4 +1,4 @@
-"""Packing an agent for a worker process, and saying before the first rollout why it cannot be packed."""
+"""Pickled agents for worker processes, and why an agent cannot be pickled."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .._bound_agent import BoundAgent
 
 
 class PackedAgent(NamedTuple):
-    """What a worker process is sent of an agent."""
+    """The parts of an agent that a worker process receives."""
 
     bound: BoundAgent
     resources: NamedResources
 
 
 def pack_agent(bound: BoundAgent, resources: NamedResources) -> bytes:
-    """Pickle an agent with its resources.
+    """Return an agent with its resources, pickled.
 
     Raises:
-        UnsupportedLane: the extra is missing, or something cannot be pickled or imported in the worker; the message
-            says what.
+        UnsupportedLane: the extra is missing, or a part cannot be pickled or imported in the worker process; the
+            message names the part.
     """
     if importlib.util.find_spec("trio_parallel") is None:
         raise UnsupportedLane.no_processes(bound.name)
@@ -45,10 +45,10 @@ def pack_agent(bound: BoundAgent, resources: NamedResources) -> bytes:
 
 
 def unpack_agent(data: bytes) -> PackedAgent:
-    """Read what `pack_agent` made.
+    """Return the agent that `pack_agent` pickled.
 
     Raises:
-        UnsupportedLane: something in it cannot be imported here.
+        UnsupportedLane: a part of it cannot be imported here.
     """
     try:
         packed: PackedAgent = pickle.loads(data)
@@ -65,7 +65,7 @@ def _dump(value: object) -> tuple[bytes, set[str]]:
 
 
 class _AgentPickler(pickle.Pickler):
-    """Find a decorated function by the agent that has taken its name, and note which modules are needed."""
+    """Pickle a decorated function by the agent that replaced it in its module, and collect the modules needed."""
 
     def __init__(self, file: io.BytesIO, protocol: int) -> None:
         super().__init__(file, protocol)
@@ -89,22 +89,21 @@ def _find(module: str, qualname: str) -> object:
 
 
 def _not_importable(module: str) -> str | None:
-    """Say why a worker could not import a module, None if it can."""
+    """Return why a worker process could not import a module, None if it can."""
     loaded = sys.modules.get(module)
     if module == "__main__":
-        # What multiprocessing needs to know to run it again.
-        # A program read from stdin has "<stdin>" for its file.
+        # multiprocessing runs it again from its spec or file; a program read from stdin has the file "<stdin>".
         has_file = getattr(loaded, "__spec__", None) is not None or os.path.exists(
             getattr(loaded, "__file__", None) or ""
         )
-        return None if has_file else "the main program is no file (python -c, stdin, a shell, a notebook)"
+        return None if has_file else "the main program is not a file (python -c, stdin, a shell, a notebook)"
     if getattr(loaded, "__spec__", None) is not None or getattr(loaded, "__file__", None) is not None:
         return None
-    return "there is no such file"
+    return "it has no file"
 
 
 def _find_culprit(packed: PackedAgent) -> tuple[str, str]:
-    """Name the part that cannot be pickled, and what to do about it."""
+    """Return the part that cannot be pickled, and what to do about it."""
     for what, hint, part in _parts(packed):
         try:
             _dump(part)

@@ -1,4 +1,4 @@
-"""The worker processes of an open process lane: started, lent to calls, killed with them, reused otherwise."""
+"""The worker processes of an open process lane: each runs one call at a time and is reused unless it is killed."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ if TYPE_CHECKING:
 
 
 _GRACE_SECONDS = 1.0
-"""How long an idle worker may take to exit before it is killed."""
+"""How long an idle worker process may take to exit before it is killed."""
 
 
 _START_SECONDS = 30.0
-"""How long a worker may take to start: importing the largest frameworks takes ten seconds on a cold disk."""
+"""How long a worker process may take to start: importing the largest frameworks takes ten seconds on a cold disk."""
 
 
-# Any async context manager will do, see trio_parallel.run_sync; what limits workers is the runner's slots.
+# Any async context manager serves, see trio_parallel.run_sync; the runner's slots limit the worker processes.
 _UNLIMITED: Any = nullcontext()
 
 
 @attrs.define(eq=False)
 class WorkerProcess:
-    """One worker process at a time; a killed one is followed by another."""
+    """One worker process at a time; a killed one is replaced."""
 
     context: trio_parallel.WorkerContext
     pid: int = 0
 
 
 class OpenProcessLane(OpenLane):
-    """Call agents in worker processes that start with the first attempts and end with the lane.
+    """Call agents in worker processes, which start with the first attempts and end with the lane.
 
-    There are as many as attempts run at a time, which is for the runner to limit.
+    There are as many as attempts run at a time; the runner limits that number.
     """
 
     def __init__(self, nursery: trio.Nursery, instrument: bool) -> None:
@@ -66,34 +66,34 @@ class OpenProcessLane(OpenLane):
         self._directory: str | None = None
         self._has_started = False
         self._exit_code_at_start: int | None = None
-        """What the first worker exited with while it started; then no other can start."""
+        """The exit code of the first worker process if it exited while it started; no other is started then."""
 
     has_workers = True
 
     async def get_ready(self, call: Call) -> None:
-        """Take a worker that is ready; starting one may take a while.
+        """Wait for a worker process that is ready; starting one takes 0.3 s or more.
 
         Raises:
-            WorkerDied: it ended while it started, or did not come to its start's end.
+            WorkerDied: it ended while it started, or took too long to start.
         """
         worker = self._idle.pop() if self._idle else await self._nursery.start(self._keep_worker)
         call.state = worker
-        # A worker that has died while it was idle is noticed here.
+        # A worker process that died while it was idle is replaced here.
         if worker.context.statistics().idle_workers == 0:
             await self._start_process(worker, call.bound.name)
 
     def release(self, call: Call) -> None:
-        """Let others have the worker."""
+        """Make the worker process available to other calls."""
         if call.state is not None:
             self._idle.append(call.state)
 
     async def run(self, call: Call) -> Any:
-        """Run the attempt in its worker; cancelled, kill the worker.
+        """Run the attempt in its worker process; when cancelled, kill that.
 
         Raises:
-            WorkerDied: the worker ended before the agent did.
+            WorkerDied: the worker process ended before the agent did.
         """
-        # Optional, as is the whole lane: the extra `process`.
+        # Optional, like the lane: the extra `process`.
         import trio_parallel
 
         worker: WorkerProcess = call.state
@@ -127,13 +127,13 @@ class OpenProcessLane(OpenLane):
         except Exception as exc:
             raise UnsupportedLane.task_not_picklable(recorder.rollout.input, exc) from exc
 
-    # WorkerProcess processes.
+    # Worker processes.
 
     async def _keep_worker(self, *, task_status: trio.TaskStatus[WorkerProcess]) -> None:
         import trio_parallel
 
         directory = self._make_directory()
-        # Shielded: who is cancelled kills its worker itself; the others end when the lane does.
+        # Shielded: a cancelled call kills its worker process itself, and the others end with the lane.
         with trio.CancelScope(shield=True):
             try:
                 async with trio_parallel.open_worker_context(
@@ -145,7 +145,7 @@ class OpenProcessLane(OpenLane):
                     task_status.started(WorkerProcess(context))
                     await self._closing.wait()
             except trio_parallel.BrokenWorkerError:
-                # It did not end in time and was killed, or ended in a way of its own; no attempt is left in it.
+                # It was killed because it did not end in time, or it ended by itself; no attempt runs in it.
                 pass
 
     async def _start_process(self, worker: WorkerProcess, agent: str) -> None:
@@ -161,7 +161,7 @@ class OpenProcessLane(OpenLane):
         except trio_parallel.BrokenWorkerError as exc:
             exit_code = _exit_code(exc)
             if not self._has_started and exit_code is not None and exit_code >= 0:
-                # It exited by itself, and the others would do the same, each after as long.
+                # It exited by itself; others would do the same, each after as long.
                 self._exit_code_at_start = exit_code
             raise WorkerDied.while_starting(agent, exit_code) from None
         raise WorkerDied.too_slow_to_start(agent, _START_SECONDS)
@@ -182,7 +182,7 @@ class OpenProcessLane(OpenLane):
             return 0
 
     def _recover(self, worker: WorkerProcess, recorder: AttemptRecorder) -> None:
-        """Take in what a killed worker has written of its attempt."""
+        """Record the spans that a killed worker process has written to its journal."""
         try:
             data = self._journal(worker.pid).read_bytes()
             self._journal(worker.pid).unlink()
@@ -193,21 +193,21 @@ class OpenProcessLane(OpenLane):
             recorder.add_remote_spans(spans, max(span.sequence_id for span in spans) + 1)
 
     def close(self) -> None:
-        """End all workers; the nursery waits for them."""
+        """Stop all worker processes; the nursery waits for them."""
         self._closing.set()
 
     def remove_files(self) -> None:
-        """Remove the workers' files."""
+        """Remove the journals."""
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 
 
 def _block_interrupts(context: trio_parallel.WorkerContext) -> None:
-    """Let the context's workers start with Ctrl-C held back: before they can ignore one, it prints a traceback."""
+    """Block SIGINT in worker processes while they start: a Ctrl-C before they ignore it would print a traceback."""
     if not hasattr(signal, "pthread_sigmask"):
         return
-    # There is no public place for this. A worker inherits the mask of the thread that starts it, which is one of
-    # Trio's and goes on to serve others, so it has to get its own mask back there.
+    # There is no public API for this. A worker process inherits the mask of the thread that starts it, which is one of
+    # Trio's and serves other calls afterwards, so that thread's mask is restored.
     make_worker: Any = context._worker_class  # pyright: ignore[reportPrivateUsage]
 
     def make_quiet_worker(*args: Any) -> Any:
@@ -215,9 +215,9 @@ def _block_interrupts(context: trio_parallel.WorkerContext) -> None:
         start = worker.proc.start
 
         def start_quietly() -> None:
-            # The process pickles itself, and this is not for the other side.
+            # The process object pickles itself, and this attribute must not be included.
             del worker.proc.start
-            # Starting multiprocessing's own helper process would lift the mask again.
+            # Starting multiprocessing's own helper process later would unblock SIGINT.
             resource_tracker.ensure_running()
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
@@ -228,12 +228,12 @@ def _block_interrupts(context: trio_parallel.WorkerContext) -> None:
         worker.proc.start = start_quietly
         return worker
 
-    # Its attributes are frozen, not its dict.
+    # The context is frozen, but its dict can be changed.
     vars(context)["_worker_class"] = make_quiet_worker
 
 
 def _exit_code(exc: BaseException) -> int | None:
-    """Return what a broken worker exited with, negative for a signal; None if that is not known."""
+    """Return the exit code of a broken worker process, negative for a signal; None if it is unknown."""
     code: int | None = getattr(exc.args[-1], "exitcode", None) if exc.args else None
     return code
 
@@ -246,7 +246,7 @@ def _to_local(error: RemoteError) -> BaseException:
         except Exception:
             exception = None
     if exception is None or split_stop(exception)[0] is not None:
-        # What stops a program stops none but its own.
+        # An exception that stops a program must not stop this one.
         exception = RemoteAgentError(error.type, error.message, error.names)
     exception.__cause__ = WorkerTraceback(error.traceback)
     return exception
@@ -254,16 +254,16 @@ def _to_local(error: RemoteError) -> BaseException:
 
 @asynccontextmanager
 async def open_pool(*, instrument: bool) -> AsyncGenerator[OpenProcessLane]:
-    """Open a process lane; at the end its workers are ended, and killed if they do not end.
+    """Open a process lane; at the end its worker processes are stopped, and killed if they do not end.
 
     Args:
-        instrument: whether calls of libraries are recorded in the workers.
+        instrument: whether calls of libraries are recorded in the worker processes.
 
     Raises:
-        UsageError: in a worker process that is running the main program's file to find the agent there.
+        UsageError: this is a worker process that runs the main program's file to find the agent.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        # The mark that multiprocessing itself goes by.
+        # multiprocessing itself uses this attribute for its own check.
         raise UsageError.in_worker_process()
     lane: OpenProcessLane | None = None
     try:

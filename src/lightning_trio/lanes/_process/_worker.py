@@ -1,4 +1,4 @@
-"""What happens in a worker process: the attempt's context is rebuilt, the agent runs, its spans are sent back."""
+"""The code of a worker process: it rebuilds the attempt's context, runs the agent, and returns its spans."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _journal_file = -1
 
 
 def prepare_worker(directory: str, instrument: bool) -> None:
-    """Set the process up; called once, before its first attempt."""
+    """Set up the process; called once, before its first attempt."""
     threading.Thread(target=_end_with_parent, name="lightning_trio parent watch", daemon=True).start()
     if hasattr(signal, "pthread_sigmask"):
-        # Ctrl-C is the parent's matter. It was held back while this process started, and is ignored from here on.
+        # The parent handles Ctrl-C. It was blocked while this process started; trio-parallel ignores it from here on.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     global _journal_file
     path = journal_path(directory, os.getpid())
@@ -47,16 +47,16 @@ def prepare_worker(directory: str, instrument: bool) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent is gone, for nobody else would: a parent that was killed ends no workers."""
+    """Exit when the parent process has ended: a parent that is killed does not stop its worker processes."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        # Not PR_SET_PDEATHSIG, which goes by the thread that started this process, and Trio's threads come and go.
+        # Not PR_SET_PDEATHSIG, which reports the end of the thread that started this process: Trio's threads end early.
         multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
 
 
 def run_in_worker(data: bytes) -> bytes:
-    """Run one attempt and give its report."""
+    """Run one attempt and return its report."""
     call = WorkerCall.decode(data)
     journal = Journal(_journal_file, call.rollout.attempt.attempt_id)
     sequence_id, value, error = call.sequence_id, None, None
@@ -79,7 +79,7 @@ def run_in_worker(data: bytes) -> bytes:
 def _load(packed: bytes) -> PackedAgent:
     agent = unpack_agent(packed)
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        # The process is ours and the agent's module has set none, so OpenTelemetry's global calls may come here, too.
+        # The agent's module has set no provider, so OpenTelemetry's global calls in this process can be recorded too.
         from ...tracing.instrumentation import AttemptTracerProvider
 
         trace.set_tracer_provider(AttemptTracerProvider())
@@ -93,10 +93,10 @@ def _call_in_context(recorder: AttemptRecorder, agent: PackedAgent) -> object:
         if value is None or (value.__class__ is list and not value):
             return value
         if is_number(value):
-            # As a plain one: its class may be one that cannot be sent. What no float holds is refused below.
+            # As a plain float: its class may not be picklable. A number that no float can hold is refused below.
             with suppress(OverflowError, ValueError):
                 return float(cast("float", value))
-        # Spans need not be picklable, and what is refused need not travel.
+        # Recorded here: spans need not be picklable, and a refused value is not sent.
         record_return(recorder, value)
         return None
     finally:
@@ -109,21 +109,21 @@ def _call(recorder: AttemptRecorder, agent: PackedAgent) -> object:
     try:
         return trio.run(call) if is_async_function(bound.fn) else call()
     except KeyboardInterrupt as exc:
-        # Ctrl-C is ignored here, so this is the agent's own.
+        # Ctrl-C is ignored here, so the agent raised this itself.
         raise AgentError.raised("KeyboardInterrupt") from exc
 
 
 def _to_remote(exc: BaseException) -> RemoteError:
     sole = sole_exception(exc)
     try:
-        # A plain string, whose class can be sent, whatever the exception gives.
+        # A plain str, because the class of what __str__ returns may not be picklable.
         message = "".join((str(sole),))
     except Exception as unprintable:
         message = f"<str() of it raised {type(unprintable).__name__}>"
     pickled: bytes | None = None
     try:
         pickled = pickle.dumps(exc, pickle.HIGHEST_PROTOCOL)
-        # Exceptions that change their arguments can be pickled and not be read again.
+        # An exception that changes its arguments can be pickled, but not always unpickled.
         pickle.loads(pickled)
     except Exception:
         pickled = None
@@ -132,7 +132,7 @@ def _to_remote(exc: BaseException) -> RemoteError:
 
 
 def _names(exc: BaseException) -> tuple[frozenset[str], ...]:
-    # The main program's file goes by another name here, see multiprocessing.spawn.
+    # The main module has another name here, see multiprocessing.spawn.
     return tuple(
         frozenset(name.replace("__mp_main__.", "__main__.", 1) for name in names) for names in names_of_members(exc)
     )
