@@ -103,7 +103,7 @@ class InMemoryLightningStore(LightningStore):
         return f"<{type(self).__name__}: {state}, {counted(len(self._entries), 'rollout')} kept>"
 
     async def on_open(self) -> None:
-        # Each `trio.run` has a clock of its own, so times of an earlier one mean nothing: they are due now.
+        # Each `trio.run` has its own clock: times on an earlier one are meaningless, so everything is due now.
         self._queues.release_delayed()
         self._workers.end_leases()
 
@@ -550,7 +550,7 @@ class InMemoryLightningStore(LightningStore):
         if rollout_ids is None:
             return self._entries.values()
         if len(rollout_ids) == 1:
-            # A query for several may come long after their end; only a query for a single one raises `Evicted`.
+            # Callers may ask for many rollouts long after their end; only a query for a single id raises `Evicted`.
             self._say_if_evicted(next(iter(rollout_ids)))
         known = [entry for rollout_id in set(rollout_ids) if (entry := self._entries.get(rollout_id)) is not None]
         return sorted(known, key=_number)
