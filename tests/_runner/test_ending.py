@@ -22,7 +22,7 @@ from lightning_trio._runner._ending import (
 )
 
 LATE = "The attempt's deadline had passed when this was raised."
-REFUSED = "What it returned was refused, for it came too late."
+REFUSED = "Its return value was refused because it came too late."
 ABANDONED = "Its thread could not be stopped and was abandoned."
 
 
@@ -56,9 +56,9 @@ def notes(exc: BaseException | None) -> list[str]:
 ENDINGS: dict[str, tuple[Callable[[], Ending], str, type[BaseException] | None, str]] = {
     "returned": (lambda: RETURNED, "succeeded", None, ""),
     "raised": (lambda: Raised(KeyError("tea")), "failed", KeyError, "'tea'"),
-    "timed out": (lambda: TimedOut("stopped at its deadline after 2 s"), "timeout", agl.AttemptTimedOut, "after 2 s"),
+    "timed out": (lambda: TimedOut(agl.AttemptTimedOut.at_deadline(2.0)), "timeout", agl.AttemptTimedOut, "after 2 s"),
     "timed out, returned": (
-        lambda: TimedOut("returned after its deadline of 2 s", returned=True),
+        lambda: TimedOut(agl.AttemptTimedOut.returned_late(2.0), returned=True),
         "timeout",
         agl.AttemptTimedOut,
         "returned after its deadline",

@@ -310,7 +310,7 @@ def test_a_function_that_does_not_fit_is_refused_where_it_is_decorated(lane: Fak
 
 
 def test_a_lane_of_no_name_is_refused_with_all_names(lane: FakeLane) -> None:
-    with pytest.raises(UnsupportedLane, match=r"runs_in='fakes'; there are trio, thread, .*, fake$"):
+    with pytest.raises(UnsupportedLane, match=r"runs_in='fakes'; the lanes are trio, thread, .*, fake$"):
 
         @agl.rollout(runs_in="fakes")  # type: ignore[call-overload, untyped-decorator]
         def sleep(task: float) -> float:
@@ -324,12 +324,12 @@ def test_a_class_whose_lane_does_not_exist_is_refused_by_its_runner(lane: FakeLa
         def rollout(self, task: float, resources: agl.NamedResources, rollout: agl.AttemptedRollout) -> float:
             return task
 
-    with pytest.raises(UnsupportedLane, match="the agent Sleeper has runs_in='fakes'; there are trio, thread"):
+    with pytest.raises(UnsupportedLane, match="the agent Sleeper has runs_in='fakes'; the lanes are trio, thread"):
         Runner(Sleeper())
 
 
 def test_a_name_belongs_to_one_lane(lane: FakeLane) -> None:
-    with pytest.raises(ValueError, match="there is a lane of the name 'fake' already"):
+    with pytest.raises(ValueError, match="a lane named 'fake' is already registered"):
         register_lane(FakeLane())
 
 
@@ -337,7 +337,7 @@ def test_a_lane_is_registered_until_its_block_ends() -> None:
     with registered_lane(FakeLane()):
         pass
 
-    with pytest.raises(UnsupportedLane, match=r"runs_in='fake'; there are trio, thread, ") as caught:
+    with pytest.raises(UnsupportedLane, match=r"runs_in='fake'; the lanes are trio, thread, ") as caught:
 
         @agl.rollout(runs_in="fake")  # type: ignore[call-overload, untyped-decorator]
         def sleep(task: float) -> float:

@@ -278,7 +278,7 @@ async def test_an_empty_run_id_is_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"synchronous": "off"}, "synchronous='off'; there are 'full' and 'normal'"),
+        ({"synchronous": "off"}, "synchronous='off'; give 'full' or 'normal'"),
         ({"max_payload_bytes": 0}, "max_payload_bytes=0"),
         ({"busy_seconds": -1}, "busy_seconds=-1 is negative"),
         ({"path": ":memory:"}, "does not name a file; for a store in memory use InMemoryLightningStore"),

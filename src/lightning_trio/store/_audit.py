@@ -18,7 +18,7 @@ from ._query import Condition, Query
 from ._store import LightningStore
 
 _PAGE = 500
-"""How many rollouts are read in one query."""
+"""The number of rollouts read in one query."""
 
 _WITH_SPANS = 50
 """The number of rollouts whose spans are in memory at once."""

@@ -103,7 +103,7 @@ class InMemoryLightningStore(LightningStore):
         return f"<{type(self).__name__}: {state}, {counted(len(self._entries), 'rollout')} kept>"
 
     async def on_open(self) -> None:
-        # Each `trio.run` has a clock of its own, so times of an earlier one mean nothing: they are due now.
+        # Each `trio.run` has its own clock: times on an earlier one are meaningless, so everything is due now.
         self._queues.release_delayed()
         self._workers.end_leases()
 

@@ -95,7 +95,7 @@ def _asked_for(transaction: Transaction, ids: RolloutIdCipher, query: Query) -> 
         return None
     numbers = sorted({number for each in rollout_ids if (number := ids.number(each)) is not None})
     if len(rollout_ids) == 1:
-        # A query for several may come long after their end; only a query for a single one raises if it was removed.
+        # Callers may ask for many rollouts long after their end; only a query for a single id raises `Evicted`.
         [rollout_id] = rollout_ids
         if not numbers or transaction.value("number", "int", "FROM rollouts WHERE number = ?", numbers) is None:
             raise_if_evicted(transaction, ids, rollout_id)
@@ -121,7 +121,7 @@ def _find_rows(transaction: Transaction, ids: RolloutIdCipher, query: Query) -> 
     where = _where(query, transaction.dialect.position)
     order = _order(query)
     if where is None or order is None or numbers is not None:
-        # Rollouts named by id are few; a filter by another field than a column needs the records.
+        # Rollouts named by id are few; a filter by a field without a column needs the records.
         records = _records(transaction, ids, query, numbers)
         return select(records, query)
     alias, table = ("r", "rollouts r") if query.table == "rollouts" else ("a", "attempts a")

@@ -1,4 +1,4 @@
-"""The queue: recording new rollouts."""
+"""New rollouts: numbering them, and putting them into the queue."""
 
 from __future__ import annotations
 

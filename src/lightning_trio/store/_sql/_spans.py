@@ -15,7 +15,7 @@ from ._transaction import Transaction
 
 
 class EncodedSpan(NamedTuple):
-    """A span and its text; its number is stored in a column of its own, because the store may assign one."""
+    """A span and its text; the number has its own column, because the store may assign it."""
 
     span: Span
     body: str
@@ -124,7 +124,7 @@ def _note_alive(transaction: Transaction, alive: Sequence[_Alive]) -> None:
     )
     changed: list[RolloutState] = []
     for state, move in alive:
-        # Most spans come from running rollouts, which need no write.
+        # Most spans are of rollouts that are already running, which need no write.
         if state.status != move.status or state.queued:
             changed.append(state)
         state.move_on(transaction, move)

@@ -48,8 +48,8 @@ class SqlLightningStore(LightningStore):
     def __init__(self, max_payload_bytes: int) -> None:
         if not isinstance(max_payload_bytes, int) or max_payload_bytes < 1:
             raise ValueError(
-                f"max_payload_bytes={max_payload_bytes!r}; give how many bytes a task, a snapshot or the spans of an "
-                "attempt may take"
+                f"max_payload_bytes={max_payload_bytes!r}; give the size limit of a task, a snapshot or the spans "
+                "of an attempt, in bytes"
             )
         self._limit = max_payload_bytes
         self._writer: GroupCommit | None = None
@@ -77,9 +77,9 @@ class SqlLightningStore(LightningStore):
         """Return when another process may have committed."""
 
     _writers: int = 1
-    """How many threads write, each with a connection of its own."""
+    """The number of writing threads, each with its own connection."""
     _most_readers: int = 8
-    """How many queries run at a time."""
+    """The number of queries that run at a time."""
 
     @property
     @abstractmethod

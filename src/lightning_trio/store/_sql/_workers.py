@@ -114,7 +114,7 @@ def _write_busy(transaction: Transaction, busy: Mapping[str, Attempt]) -> None:
     transaction.with_rows(
         {"worker_id": "text", "now": "real", "rollout_id": "text", "attempt_id": "text"},
         [(worker_id, now, busy[worker_id].rollout_id, busy[worker_id].attempt_id) for worker_id in sorted(busy)],
-        # For a worker whose lease has run out, new work starts a lease, as a heartbeat does: no work without a lease.
+        # New work restarts a lease that has run out, as a heartbeat does: a busy worker must not be without one.
         "UPDATE workers SET status = 'busy', last_dequeue_time = v.now, last_busy_time = v.now, "
         "current_rollout_id = v.rollout_id, current_attempt_id = v.attempt_id, "
         "lease_until = coalesce(lease_until, v.now + nullif(lease_seconds, 0)) FROM v "

@@ -58,7 +58,7 @@ class SqliteLightningStore(SqlLightningStore):
     ) -> None:
         super().__init__(max_payload_bytes)
         if synchronous not in get_args(Synchronous):
-            raise ValueError(f"synchronous={synchronous!r}; there are 'full' and 'normal'")
+            raise ValueError(f"synchronous={synchronous!r}; give 'full' or 'normal'")
         if not busy_seconds >= 0:
             raise ValueError(f"busy_seconds={busy_seconds!r} is negative; give seconds, 0 for no wait")
         if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
