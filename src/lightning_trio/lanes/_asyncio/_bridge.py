@@ -126,10 +126,10 @@ class AsyncioBridge:
         self._reports.append((call, result))
         self._report_soon()
 
-    def give_up_soon(self, call: AsyncioCall) -> None:
+    def abandon_soon(self, call: AsyncioCall) -> None:
         """Abandon a cancelled call whose agent has ended while some of its tasks have not."""
         with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(lambda: call.give_up() if call in self.calls else None)
+            self._token.run_sync_soon(lambda: call.abandon() if call in self.calls else None)
 
     def _report_soon(self) -> None:
         if not self._will_report:

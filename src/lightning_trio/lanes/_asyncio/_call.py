@@ -164,7 +164,7 @@ class AsyncioCall:
         if bridge.retired and not bridge.calls and not bridge.abandoned:
             bridge.stop()
 
-    def give_up(self) -> None:
+    def abandon(self) -> None:
         """Abandon the call and wake its caller."""
         self._bridge.calls.remove(self)
         self._bridge.abandoned.add(self)
@@ -247,7 +247,7 @@ class AsyncioCall:
             _, left = await asyncio.wait(left, timeout=_PROMPT_SECONDS)
         if left and self.cancelled_at is not None:
             # The attempt ends at its deadline; its remaining tasks keep its slot.
-            self._bridge.give_up_soon(self)
+            self._bridge.abandon_soon(self)
         if left:
             with suppress(asyncio.CancelledError):
                 _, left = await asyncio.wait(left, timeout=LEFTOVER_SECONDS)

@@ -176,7 +176,7 @@ class OpenAsyncioLane(OpenLane):
             )
         stuck = [call for call in bridge.calls if _is_stuck(call)]
         for call in stuck:
-            call.give_up()
+            call.abandon()
         if not bridge.retired and (silence >= _REPLACE_SECONDS or (stuck and silence >= _BLOCKED_SECONDS)):
             self._replace(bridge)
 
