@@ -74,6 +74,7 @@ def test_a_submodule_is_an_attribute() -> None:
     [
         ("Traner", "module 'lightning_trio' has no attribute 'Traner'; did you mean Trainer?"),
         ("emit_rewards", "module 'lightning_trio' has no attribute 'emit_rewards'; did you mean emit_reward?"),
+        ("TraceTree", "module 'lightning_trio' has no attribute 'TraceTree'"),
         ("xyzzy", "module 'lightning_trio' has no attribute 'xyzzy'"),
         ("_private", "module 'lightning_trio' has no attribute '_private'"),
         (
@@ -104,9 +105,16 @@ def test_what_is_said_to_be_gone_is_gone() -> None:
     assert not _names.INSTEAD.keys() & {*_names.ALL}
 
 
-def test_a_name_that_is_not_there_cannot_be_imported() -> None:
-    with pytest.raises(ImportError, match="cannot import name 'Traner' from 'lightning_trio'"):
-        exec("from lightning_trio import Traner")
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("Traner", "did you mean Trainer?"), ("AgentOpsTracer", "write: Tracer"), ("VERL", _names.INSTEAD["VERL"])],
+)
+def test_importing_a_name_that_is_not_there_says_what_to_write(name: str, advice: str) -> None:
+    with pytest.raises(ImportError) as raised:
+        exec(f"from lightning_trio import {name}")
+
+    assert str(raised.value) == f"cannot import name {name!r} from 'lightning_trio'; {advice}"
+    assert traceback.format_exception_only(raised.value) == [f"ImportError: {raised.value}\n"]
 
 
 def test_tools_that_look_for_dunders_find_none() -> None:

@@ -22,30 +22,6 @@ from lightning_trio._errors import Terminated
 from lightning_trio._records import exception_names
 from lightning_trio._serialization import decode, encode
 
-HOUSE = {
-    "lightning_trio.adapters": {"check_adapter"},
-    "lightning_trio.algorithms": {"Datasets", "check_dataset", "describe_resources"},
-    "lightning_trio.lanes": {
-        "find_asyncio_sign",
-        "find_trio_sign",
-        "is_async_function",
-        "lane_named",
-        "open_lanes",
-        "record_return",
-        "resolve_lane",
-        "run_natively",
-    },
-    "lightning_trio.tracing": {
-        "AttemptRecorder",
-        "OpenSpan",
-        "current_recorder",
-        "enter_attempt",
-        "host_link",
-        "leave_attempt",
-    },
-}
-"""Names that public packages export for use inside this package."""
-
 PACKAGES = (
     "lightning_trio",
     "lightning_trio.adapters",
@@ -61,9 +37,13 @@ PACKAGES = (
 
 def names(package: str) -> list[str]:
     """Return the names that a package exports to users."""
-    tree = ast.parse(inspect.getsource(importlib.import_module(package)))
+    module = importlib.import_module(package)
+    tree = ast.parse(inspect.getsource(module))
     found = {alias.asname for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
-    return sorted(name for name in found - HOUSE.get(package, set()) if name and not name.startswith("__"))
+    # Packages that export names for this package's own use, too, say in `__all__` which ones are for users.
+    public = found if module is agl else set(getattr(module, "__all__", found))
+    assert public <= found
+    return sorted(name for name in public if name and not name.startswith("__"))
 
 
 EXPORTED: dict[str, Any] = {

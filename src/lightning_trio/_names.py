@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
+from types import FrameType
 from typing import Final
 
 PACKAGE: Final = "lightning_trio"
@@ -197,12 +198,16 @@ INSTEAD: Final[Mapping[str, str]] = {
     "LitAgentRunner": "write: async with Runner(agent, store=…) as runner: …",
     "LLMProxy": 'name the proxy you run as a resource: {"llm": ProxyLLM(endpoint="http://…/v1", model="…")}',
     "APO": _LATER,
+    "VERL": _LATER,
     "TraceToMessages": _LATER,
     "TracerTraceToTriplet": _LATER,
     "LightningStoreClient": f"{_LATER}. For runners on many machines write: PostgresLightningStore",
     "LightningStoreServer": f"{_LATER}. For runners on many machines write: PostgresLightningStore",
 }
-"""What to write in place of each name that this package had, or that Agent-lightning 0.3 has."""
+"""What to write instead of each name that this package had, or that Agent-lightning 0.3 has."""
+
+_SIMILARITY: Final = 0.82
+"""How alike a misspelt name and a suggested one are at least; less would suggest Tracer for TraceTree."""
 
 
 def find(name: str) -> object:
@@ -210,13 +215,16 @@ def find(name: str) -> object:
 
     Raises:
         AttributeError: there is no such name; the message says what to write.
+        ImportError: the same, in ``from lightning_trio import name``, where Python would drop the message of the other.
     """
     if name in MODULES:
         return importlib.import_module(f"{PACKAGE}.{name}")
     if name in NAMES:
         return _import_name(PACKAGE, NAMES[name], name)
+    if _is_importing(sys._getframe(1)):
+        raise ImportError(f"cannot import name {name!r} from {PACKAGE!r}{_advice(name)}", name=PACKAGE)
     # Without the module as `obj`, because Python would then suggest a name of its own.
-    raise AttributeError(_absence_message(name), name=name)
+    raise AttributeError(f"module {PACKAGE!r} has no attribute {name!r}{_advice(name)}", name=name)
 
 
 def directory() -> list[str]:
@@ -224,17 +232,22 @@ def directory() -> list[str]:
     return sorted({*vars(sys.modules[PACKAGE]), *ALL})
 
 
-def _absence_message(name: str) -> str:
-    text = f"module {PACKAGE!r} has no attribute {name!r}"
+def _is_importing(frame: FrameType) -> bool:
+    # Needed only for a name that does not exist, as `difflib` below.
+    import opcode
+
+    return frame.f_lasti >= 0 and frame.f_code.co_code[frame.f_lasti] == opcode.opmap["IMPORT_FROM"]
+
+
+def _advice(name: str) -> str:
     if name in INSTEAD:
-        return f"{text}; {INSTEAD[name]}"
+        return f"; {INSTEAD[name]}"
     if name.startswith("_"):
-        return text
-    # Needed only for a misspelt name.
+        return ""
     import difflib
 
-    close = difflib.get_close_matches(name, ALL, n=1)
-    return f"{text}; did you mean {close[0]}?" if close else text
+    close = difflib.get_close_matches(name, ALL, n=1, cutoff=_SIMILARITY)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _import_name(package: str, module: str, name: str) -> object:

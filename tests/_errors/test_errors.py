@@ -36,7 +36,7 @@ SAMPLES: Mapping[Any, object] = {
     type: str,
     bytes: b"PK",
     Path: Path("runs/tea.db"),
-    "str | pathlib.Path": Path("runs/tea.db"),
+    str(str | Path): Path("runs/tea.db"),
     BaseException: ValueError("tea"),
     "BaseException | None": ValueError("tea"),
     Sequence[str]: ["tea", "milk"],

@@ -10,3 +10,6 @@ from ._datasets import Datasets as Datasets
 from ._datasets import check_dataset as check_dataset
 from ._datasets import describe_resources as describe_resources
 from ._session import Session as Session
+
+# The other names are for this package's own use.
+__all__ = ["Algorithm", "Baseline", "Dataset", "FastAlgorithm", "FunctionalAlgorithm", "Session", "algo"]

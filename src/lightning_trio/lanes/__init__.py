@@ -19,3 +19,17 @@ from ._returns import record_return as record_return
 from ._trio import run_natively as run_natively
 from ._wrong_loop import WRONG_LOOP_ERRORS as WRONG_LOOP_ERRORS
 from ._wrong_loop import find_asyncio_sign as find_asyncio_sign
+
+# The other names are for this package's own use.
+__all__ = [
+    "AbandonedCall",
+    "BoundAgent",
+    "Call",
+    "Lane",
+    "LaneOptions",
+    "LiveArgument",
+    "OpenLane",
+    "RunningTask",
+    "register_lane",
+    "registered_lane",
+]

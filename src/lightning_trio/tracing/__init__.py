@@ -13,3 +13,6 @@ from ._otel_context import host_link as host_link
 from ._recorder import AttemptRecorder as AttemptRecorder
 from ._tracer import Tracer as Tracer
 from ._tracer import TracerStatistics as TracerStatistics
+
+# The other names are for this package's own use.
+__all__ = ["ExporterStatistics", "Tracer", "TracerStatistics", "carry_context", "current_resources", "current_rollout"]
