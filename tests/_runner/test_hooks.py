@@ -184,6 +184,24 @@ async def test_closing_hooks_of_a_cancelled_rollout_have_two_seconds(autojump_cl
     assert rollout.status == "cancelled"
 
 
+@pytest.mark.parametrize("method", ["on_trace_end", "on_rollout_end"])
+async def test_a_ctrl_c_in_a_closing_hook_of_a_cancelled_attempt_leaves_no_slot_taken(
+    autojump_clock: MockClock, method: str
+) -> None:
+    async def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    hook = type("Interrupted", (Hook,), {method: staticmethod(interrupted)})()
+    async with Runner(hangs, hooks=[hook], max_concurrency=1) as runner:
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt), trio.move_on_after(1):
+                await runner.step(1)
+
+        assert (runner.statistics().running, runner.statistics().cancelled) == (0, 2)
+        statuses = [rollout.status for rollout in await runner.store.query_rollouts()]
+    assert statuses == ["cancelled"] * 2
+
+
 async def test_steps_cancelled_in_an_opening_hook_give_their_slots_back(autojump_clock: MockClock) -> None:
     class Hanging(Hook):
         async def on_rollout_start(self, **_: object) -> None:

@@ -64,6 +64,7 @@ async def run_attempt(live: LiveAttempt, parts: AttemptParts) -> EndedAttempt:
     if hooks is not None:
         ending = await _close(live, ending, hooks.end_trace(recorder.rollout))
     abandoned = None if live.call is None else live.call.abandoned
+    live.ending = ending
     status, exception = settle(ending, late=duration >= live.limit, abandoned=abandoned)
     error = None if exception is None else ErrorRecord.from_exception(exception)
     recorder.abandoned = abandoned is not None
@@ -99,7 +100,7 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
     with `trio.Cancelled`, which ``except Exception`` would miss.
     """
     clock = parts.clock
-    has_worker = False
+    has_worker = returned_late = False
     value: object = None
     try:
         if parts.hooks is not None:
@@ -120,9 +121,9 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
                 value = await _call(live)
                 # By the clock: the scope has caught nothing if the cancellation never reached the agent.
                 live.duration = clock.current_time() - live.started
-                live.returned_late = live.silent or live.duration >= live.limit
-            if live.scope.cancelled_caught or live.returned_late:
-                return _time_is_up(live)
+                returned_late = live.ending is not None or live.duration >= live.limit
+            if live.scope.cancelled_caught or returned_late:
+                return _time_is_up(live, returned=returned_late)
         record_return(live.recorder, value)
         return RETURNED
     except BaseException as exc:
@@ -132,13 +133,12 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
             live.lane.release(live.call)
 
 
-def _time_is_up(live: LiveAttempt) -> Ending:
-    config = live.recorder.rollout.config
-    if live.silent and config.unresponsive_seconds is not None:
-        return Silent(config.unresponsive_seconds, live.returned_late)
+def _time_is_up(live: LiveAttempt, *, returned: bool) -> Ending:
+    if isinstance(live.ending, Silent):
+        return Silent(live.ending.seconds, returned)
     if live.allowance is not None:
-        return TimedOut(live.allowance.make_error(), live.allowance.final, live.returned_late)
-    if live.returned_late:
+        return TimedOut(live.allowance.make_error(), live.allowance.final, returned)
+    if returned:
         return TimedOut(AttemptTimedOut.returned_late(live.limit), returned=True)
     return TimedOut(AttemptTimedOut.at_deadline(live.limit))
 
@@ -180,20 +180,18 @@ async def _watch(live: LiveAttempt, limit: float) -> None:
         now = live.recorder.count_activity()
         seen, silent = now, silent + 1 if seen == now else 0
     assert live.scope is not None
-    live.silent = True
+    live.ending = Silent(limit)
     live.scope.cancel()
 
 
 async def _close(live: LiveAttempt, ending: Ending, hooks: Awaitable[None]) -> Ending:
     """Call closing hooks; for a cancelled attempt, shield them for up to two seconds."""
     stopped = isinstance(ending, Cancelled)
-    with trio.CancelScope(shield=stopped) as scope:
-        scope.deadline = trio.current_time() + _END_HOOKS_SECONDS if stopped else math.inf
-        try:
+    try:
+        with trio.CancelScope(shield=stopped) as scope:
+            scope.deadline = trio.current_time() + _END_HOOKS_SECONDS if stopped else math.inf
             await hooks
-        except BaseException as exc:
-            if stopped:
-                raise
-            cancelled = trio.current_effective_deadline() == -math.inf
-            return ending_of(exc, live.owner, cancelled=cancelled, before=ending)
+    except BaseException as exc:
+        cancelled = stopped or trio.current_effective_deadline() == -math.inf
+        return ending_of(exc, live.owner, cancelled=cancelled, before=ending)
     return ending

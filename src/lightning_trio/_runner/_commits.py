@@ -48,26 +48,31 @@ class Commits:
         """The event that the committing task waits for while there is nothing to commit."""
         self._idle = trio.Event()
         """Set when nothing is left to commit; `wait_idle` replaces it."""
+        self._scope = trio.CancelScope(shield=True)
+        """The scope of `run`."""
         self._committing = False
         self._expecting = 0
         self._closing = False
+        self._ended = False
         self._failed = False
 
     def submit(self, ended: EndedAttempt) -> None:
         """Commit an outcome with the next ones."""
         self._uncommitted.append((ended, None))
-        if self._arrival is not None:  # asked here too, to save a call for most outcomes
+        if self._arrival is not None or self._ended:  # asked here too, to save a call for most outcomes
             self._wake()
 
     def _wake(self) -> None:
-        if self._arrival is not None:
+        if self._ended:
+            self._release_waiters()
+        elif self._arrival is not None:
             self._arrival.set()
             self._arrival = None
 
     async def commit(self, ended: EndedAttempt) -> RolloutStatus | None:
         """Commit an outcome and return the rollout's status, None if the outcome was refused.
 
-        A cancelled caller waits for the commit as well, before the cancellation propagates.
+        A cancelled caller waits for the commit as well, before the cancellation propagates, but not forever.
 
         Raises:
             RunnerClosed: the store has failed; its error is raised where the runner was opened.
@@ -75,8 +80,14 @@ class Commits:
         waiter = _Waiter()
         self._uncommitted.append((ended, waiter))
         self._wake()
-        with trio.CancelScope(shield=True):
+        try:
             await waiter.committed.wait()
+        except trio.Cancelled:
+            with trio.move_on_after(_LAST_COMMIT_SECONDS, shield=True) as scope:
+                await waiter.committed.wait()
+            if scope.cancelled_caught:
+                raise
+            # Trio raises the cancellation again at the next checkpoint.
         if ended.stop is not None:
             raise ended.stop
         if self._failed:
@@ -97,20 +108,27 @@ class Commits:
     def close(self) -> None:
         """Stop `run` once everything is committed."""
         self._closing = True
+        if self._committing:
+            self._limit_time()
         self._wake()
+
+    def _limit_time(self) -> None:
+        self._scope.deadline = min(self._scope.deadline, trio.current_time() + _LAST_COMMIT_SECONDS)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Commit outcomes until `close`, then the remaining ones; runs in a task of its own."""
         batch: list[tuple[EndedAttempt, _Waiter | None]] = []
         try:
-            with trio.CancelScope(shield=True) as scope:
+            with self._scope:
                 while self._uncommitted or self._expecting or not self._closing:
                     if not self._uncommitted:
                         self._arrival = trio.Event()
                         await self._arrival.wait()
+                        if not self._uncommitted:
+                            continue
                     if self._closing:
-                        scope.deadline = min(scope.deadline, trio.current_time() + _LAST_COMMIT_SECONDS)
+                        self._limit_time()
                     batch, self._uncommitted = self._uncommitted, []
                     self._committing = True
                     await self._commit(batch)
@@ -119,12 +137,14 @@ class Commits:
                     if not self._uncommitted:
                         self._idle.set()
         finally:
+            self._ended, self._committing = True, False
+            self._uncommitted[:0] = batch
+            self._release_waiters()
             self._idle.set()
-            self._release_waiters([*batch, *self._uncommitted])
 
     async def wait_idle(self) -> None:
         """Wait until all ended attempts are committed, or the store has failed."""
-        while (self._uncommitted or self._committing) and not self._failed:
+        while self._uncommitted or self._committing:
             if self._idle.is_set():
                 self._idle = trio.Event()
             await self._idle.wait()
@@ -144,8 +164,9 @@ class Commits:
                 waiter.status = status
                 waiter.committed.set()
 
-    def _release_waiters(self, lost: Sequence[tuple[EndedAttempt, _Waiter | None]]) -> None:
-        """Wake the callers whose outcomes cannot be committed."""
+    def _release_waiters(self) -> None:
+        """Wake the callers whose outcomes cannot be committed, because `run` has ended."""
+        lost, self._uncommitted = self._uncommitted, []
         if not lost:
             return
         self._failed = True

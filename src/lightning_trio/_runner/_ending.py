@@ -90,7 +90,7 @@ def ending_of(
     error = rest if rest is not None else _exception_of(before)
     # An agent may respond to its cancellation with an error of its own; it still counts as cancelled.
     if stop is not None or cancelled or error is None:
-        return Cancelled(stop, error)
+        return Cancelled(stop or (before.stop if isinstance(before, Cancelled) else None), error)
     return Raised(error)
 
 

@@ -159,8 +159,7 @@ class Fit:
                     await self._run_limited(session, store, limit)
                     nursery.cancel_scope.cancel()
         except BaseException as exc:
-            with trio.move_on_after(_LAST_RECORD_SECONDS, shield=True):
-                await self._record_last(session, elapsed, interrupted=isinstance(exc, KeyboardInterrupt | Terminated))
+            await self._record_last(session, elapsed, interrupted=isinstance(exc, KeyboardInterrupt | Terminated))
             raise
         best = session.best
         run = await session.record(
@@ -174,19 +173,22 @@ class Fit:
         return await self._result(run, best)
 
     async def _record_last(self, session: Session, elapsed: Callable[[], float], *, interrupted: bool) -> None:
-        """Record the progress of an interrupted run; a failure is logged, because the interruption propagates."""
+        """Record the progress of a run that ends early; a failure is logged, because what ended it propagates."""
+        reason = f"the store took more than {_LAST_RECORD_SECONDS:g} s"
         try:
-            await self._engine.commits.wait_idle()
-            await session.record(elapsed_seconds=elapsed())
-            if interrupted:
-                await self._log_interrupted(session.run_id)
+            with trio.move_on_after(_LAST_RECORD_SECONDS, shield=True):
+                await self._engine.commits.wait_idle()
+                await session.record(elapsed_seconds=elapsed())
+                if interrupted:
+                    await self._log_interrupted(session.run_id)
+                return
         except Exception as exc:
-            logger.warning(
-                "%s was interrupted, and its progress could not be recorded (%s: %s); committed rollouts are kept",
-                session.run_id,
-                type(exc).__name__,
-                exc,
-            )
+            reason = f"{type(exc).__name__}: {exc}"
+        logger.warning(
+            "%s ended early, and its progress could not be recorded (%s); committed rollouts are kept",
+            session.run_id,
+            reason,
+        )
 
     async def _rollouts_left(self, run: Run) -> int | None:
         """Return how many rollouts may still be started, None for no limit."""

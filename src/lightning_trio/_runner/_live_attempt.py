@@ -11,6 +11,7 @@ from .._lifecycle import Allowance
 from .._records import AttemptedRollout, AttemptOutcome, CompletedRollout, RolloutStatus
 from ..lanes import AbandonedCall, Call, OpenLane
 from ..tracing import AttemptRecorder
+from ._ending import Ending
 
 
 @attrs.define(eq=False)
@@ -23,7 +24,6 @@ class LiveAttempt:
         lane: the lane.
         refusal: why the agent could not be bound.
         started: its start on Trio's clock, after opening hooks and the start of a worker process.
-        allowance: how long it may run, if more than `timeout_seconds` limits that.
     """
 
     recorder: AttemptRecorder
@@ -31,19 +31,18 @@ class LiveAttempt:
     lane: OpenLane | None
     refusal: Exception | None
     started: float
-    allowance: Allowance | None = None
-    limit: float = math.inf
+    allowance: Allowance | None = attrs.field(default=None, init=False)
+    """How long it may run, if more than `timeout_seconds` limits that."""
+    limit: float = attrs.field(default=math.inf, init=False)
     """How many seconds it may run; 0 if it must not begin."""
-    owner: trio.lowlevel.Task | None = None
+    owner: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
     """The task that runs the attempt."""
-    scope: trio.CancelScope | None = None
+    scope: trio.CancelScope | None = attrs.field(default=None, init=False)
     """The scope of its deadline; None while it has none."""
-    duration: float | None = None
+    duration: float | None = attrs.field(default=None, init=False)
     """The seconds that the agent ran, once it has returned, in time or late."""
-    silent: bool = False
-    """Whether it was stopped because it recorded nothing."""
-    returned_late: bool = False
-    """Whether the agent returned after its deadline."""
+    ending: Ending | None = attrs.field(default=None, init=False)
+    """How it has ended, or why it is being stopped before its deadline."""
 
     @property
     def rollout(self) -> AttemptedRollout:

@@ -25,6 +25,7 @@ from ..lanes import Call
 from ..tracing import AttemptRecorder, enter_attempt, leave_attempt
 from ._attempt import AttemptParts, run_attempt
 from ._bindings import Bindings
+from ._ending import Silent, TimedOut
 from ._inspection import RunningAttempt, running_attempts
 from ._live_attempt import EndedAttempt, LiveAttempt
 from ._slots import Slots
@@ -172,11 +173,13 @@ class LocalWorkers:
     async def _run(self, live: LiveAttempt, spent: float) -> EndedAttempt:
         attempt_id = live.recorder.rollout.attempt.attempt_id
         self._live[attempt_id] = live
-        ended = await run_attempt(live, self._parts)
-        del self._live[attempt_id]
+        try:
+            ended = await run_attempt(live, self._parts)
+        finally:
+            del self._live[attempt_id]
         outcome = ended.outcome
         if outcome.status != "succeeded" and outcome.status != "cancelled":
-            self._late_results += live.returned_late
+            self._late_results += isinstance(live.ending, TimedOut | Silent) and live.ending.returned
             ended.outcome = self._plan_retry(live, outcome, spent)
         return ended
 
@@ -206,7 +209,7 @@ class LocalWorkers:
         config, attempt = live.rollout.config, live.rollout.attempt
         delay = retry_delay(attempt.sequence_id, config, self._random.random())
         spent += self._parts.clock.current_time() - live.started + delay
-        used_up = outcome.status == "timeout" and live.allowance is not None and live.allowance.final
+        used_up = isinstance(live.ending, TimedOut) and live.ending.final
         final = used_up or is_final(outcome.status, outcome.error, config, spent)
         return attrs.evolve(outcome, next=FINAL if final else RetryIn(delay))
 
