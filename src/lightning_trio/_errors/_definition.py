@@ -120,8 +120,8 @@ class AgentSignatureError(UsageError, TypeError, ValueError):
     def several_resources(cls, agent: str, parameter: str, wanted: str, names: Iterable[str]) -> Self:
         """Return the error for several resources of the parameter's class, none with its name."""
         message = (
-            f"the agent {agent} asks for {with_article(wanted)} as {parameter!r}, and there are several: {list(names)}; name "
-            "the parameter after the resource it should get"
+            f"the agent {agent} asks for {with_article(wanted)} as {parameter!r}, and there are several: "
+            f"{list(names)}; name the parameter after the resource it should get"
         )
         return compose(cls, message, agent=agent, parameter=parameter)
 
