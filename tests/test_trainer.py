@@ -272,7 +272,9 @@ def test_what_only_0_3_needed_is_ignored_with_a_warning() -> None:
     ids=["n_workers", "max_tasks", "both", "triplet_exporter"],
 )
 def test_older_names_of_options_are_taken_with_a_warning(options: dict[str, Any], name: str, value: object) -> None:
-    with pytest.warns(DeprecationWarning, match=rf"Trainer\({next(iter(options))}=…\) is called {name}=… now"):
+    with pytest.warns(
+        DeprecationWarning, match=rf"Trainer\({next(iter(options))}=…\) has been renamed: write {name}=…"
+    ):
         trainer = Trainer(**options)
 
     assert getattr(trainer, name) == value

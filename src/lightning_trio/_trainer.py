@@ -214,5 +214,5 @@ def _warn_ignored(**options: object) -> None:
 def _renamed(old_name: str, old: Any, name: str, value: Any) -> Any:
     if old is None:
         return value
-    warnings.warn(f"Trainer({old_name}=…) is called {name}=… now", DeprecationWarning, stacklevel=3)
+    warnings.warn(f"Trainer({old_name}=…) has been renamed: write {name}=…", DeprecationWarning, stacklevel=3)
     return old if value is None else value

@@ -569,7 +569,7 @@ async def test_an_annotation_that_only_type_checkers_know_does_not_hide_the_othe
 async def test_a_resource_of_the_right_name_and_the_wrong_class_is_an_error_before_the_first_rollout() -> None:
     async def agent(task: int, llm: agl.LLM) -> None: ...
 
-    with pytest.raises(agl.AgentSignatureError, match=r"asks for a LLM as 'llm'.*is a PromptTemplate"):
+    with pytest.raises(agl.AgentSignatureError, match=r"asks for an LLM as 'llm'.*is a PromptTemplate"):
         await Runner(agent, resources={"llm": agl.PromptTemplate("x", engine="f-string")}).fit([1])
 
 

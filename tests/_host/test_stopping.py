@@ -590,7 +590,7 @@ async def test_a_fit_ends_with_the_grace_period_whatever_it_waits_for(
 
 @pytest.mark.parametrize("value", [-1, float("inf"), float("nan"), "5", None])
 def test_the_grace_period_is_a_number_of_seconds(value: Any) -> None:
-    with pytest.raises(UsageError, match=r"grace_seconds=.*; give how long attempts may run on, 0 to stop at once"):
+    with pytest.raises(UsageError, match=r"grace_seconds=.*; pass a number of seconds, 0 to stop attempts at once"):
         Runner(sleeper, grace_seconds=value)
 
 

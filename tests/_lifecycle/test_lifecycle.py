@@ -143,7 +143,7 @@ def test_a_backoff_of_zero_does_not_wait() -> None:
         ({"timeout_seconds": 0}, "timeout_seconds=0 is not positive; leave it None for no limit"),
         ({"timeout_seconds": float("nan")}, "timeout_seconds=nan is not positive"),
         ({"unresponsive_seconds": -1}, "unresponsive_seconds=-1 is not positive"),
-        ({"max_attempts": 0}, "max_attempts=0: give at least 1"),
+        ({"max_attempts": 0}, "max_attempts=0: pass at least 1"),
         ({"retry_condition": ["timeout", "succeeded"]}, r"retry_condition names \['succeeded'\]"),
         ({"backoff_seconds": -1}, "backoff_seconds=-1 is negative"),
         ({"backoff_max_seconds": float("nan")}, "backoff_max_seconds=nan is negative"),

@@ -338,7 +338,9 @@ def test_a_subclass_of_a_registered_class_has_a_type_of_its_own() -> None:
 
 
 def test_a_resource_type_that_is_taken_is_refused_with_both_names() -> None:
-    with pytest.raises(agl.ResourceError, match=r"'llm' of .*Mine is taken by LLM; choose another: class Mine"):
+    with pytest.raises(
+        agl.ResourceError, match=r"'llm' of .*Mine is already used by LLM; choose another one: class Mine"
+    ):
 
         class Mine(agl.Resource, resource_type="llm"):
             pass

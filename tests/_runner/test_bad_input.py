@@ -21,12 +21,12 @@ async def one(task: object) -> float:
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        ([], "train_dataset is empty; give at least one task"),
+        ([], "train_dataset is empty; pass at least one task"),
         ((task for task in "ab"), r"train_dataset is a generator, which has no length.*runner\.stream\(tasks\)"),
         ("abc", r"train_dataset is a str; a dataset is a list of tasks"),
         ({"a": 1}, r"train_dataset is a dict; a dataset is a list of tasks"),
         ({1, 2}, r"train_dataset is a set"),
-        (3, r"train_dataset is a int"),
+        (3, r"train_dataset is an int"),
     ],
 )
 async def test_a_dataset_that_is_empty_or_no_sequence(dataset: Any, message: str) -> None:
@@ -56,7 +56,7 @@ async def test_a_parameter_that_nothing_supplies_before_the_first_rollout() -> N
 
     message = str(info.value)
     assert "nothing supplies the parameter 'database' of the agent agent" in message
-    assert "resources at hand: 'llm' (LLM)" in message
+    assert "available resources: 'llm' (LLM)" in message
     assert "resources={'database': …}" in message
     assert ran == []
 
@@ -64,7 +64,7 @@ async def test_a_parameter_that_nothing_supplies_before_the_first_rollout() -> N
 async def test_a_missing_resource_of_a_known_kind_shows_how_to_make_one() -> None:
     async def agent(task: object, llm: agl.LLM) -> None: ...
 
-    with pytest.raises(agl.AgentSignatureError, match=r"needs a LLM for its parameter 'llm'.*LLM\(endpoint="):
+    with pytest.raises(agl.AgentSignatureError, match=r"needs an LLM for its parameter 'llm'.*LLM\(endpoint="):
         async with Runner(agent) as runner:
             await runner.step(1)
 
@@ -82,7 +82,7 @@ async def test_a_snapshot_the_agent_cannot_run_with_is_refused_when_it_is_publis
 
     @agl.algo
     async def publishes(session: agl.Session, train_dataset: list[int]) -> None:
-        with pytest.raises(agl.AgentSignatureError, match="needs a LLM"):
+        with pytest.raises(agl.AgentSignatureError, match="needs an LLM"):
             await session.publish({"prompt": agl.PromptTemplate("x", engine="f-string")})
         session.note(refused=True)
 
@@ -184,7 +184,7 @@ class Agent(agl.LitAgent[int]):
 
 
 def test_a_class_where_an_agent_is_due() -> None:
-    with pytest.raises(agl.AgentSignatureError, match=r"Agent is a class; give an agent: Agent\(\)"):
+    with pytest.raises(agl.AgentSignatureError, match=r"Agent is a class; pass an instance: Agent\(\)"):
         Runner(Agent)
 
 
@@ -226,7 +226,10 @@ def test_a_concurrency_that_is_none(number: Any) -> None:
         ({"algorithm": agl.Baseline}, r"did you mean Baseline\(\)\?"),
         ({"tracer": "console"}, "tracer takes a Tracer, not 'console'"),
         ({"config": {"timeout_seconds": 1}}, "config takes a RolloutConfig"),
-        ({"hooks": [print]}, "hooks takes a Hook"),
+        (
+            {"hooks": [print]},
+            r"hooks\[0\] is <built-in function print>, which is not a Hook; write: hooks=\[MyHook\(\)\]",
+        ),
     ],
 )
 def test_a_component_of_the_wrong_kind(option: dict[str, Any], message: str) -> None:
@@ -239,7 +242,7 @@ def test_a_component_of_the_wrong_kind(option: dict[str, Any], message: str) -> 
     [
         ({"timeout_seconds": 0}, "timeout_seconds=0 is not positive"),
         ({"unresponsive_seconds": -1}, "unresponsive_seconds=-1 is not positive"),
-        ({"max_attempts": 0}, "max_attempts=0: give at least 1"),
+        ({"max_attempts": 0}, "max_attempts=0: pass at least 1"),
         ({"retry_condition": ["succeeded"]}, r"retry_condition names \['succeeded'\]"),
         ({"backoff_seconds": -1}, "backoff_seconds=-1 is negative"),
     ],
@@ -502,9 +505,9 @@ def test_trainer_refuses_what_a_runner_refuses() -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"timeout_seconds": "5"}, "timeout_seconds='5' is of type str; give a number of seconds"),
+        ({"timeout_seconds": "5"}, "timeout_seconds='5' is of type str; pass a number of seconds"),
         ({"backoff_seconds": None}, "backoff_seconds=None is of type NoneType"),
-        ({"max_attempts": 1.5}, "max_attempts=1.5 is of type float; give a whole number"),
+        ({"max_attempts": 1.5}, "max_attempts=1.5 is of type float; pass a whole number"),
         ({"retry_condition": "failed"}, r"is a string; write a list: retry_condition=\['failed'\]"),
     ],
 )
@@ -522,12 +525,12 @@ def test_a_configuration_that_is_a_mapping_shows_what_to_write() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (agl.RolloutConfig(max_attempts=3), r"max_attempts=3 does nothing without retry_condition=\[…\]"),
+        (agl.RolloutConfig(max_attempts=3), r"max_attempts=3 has no effect without retry_condition=\[…\]"),
         (
             agl.RolloutConfig(retry_condition=["failed"]),
-            r"retry_condition=\['failed'\] does nothing with max_attempts=1",
+            r"retry_condition=\['failed'\] has no effect with max_attempts=1",
         ),
-        (agl.RolloutConfig(retry_exceptions=[OSError]), "retry_exceptions=.* does nothing with max_attempts=1"),
+        (agl.RolloutConfig(retry_exceptions=[OSError]), "retry_exceptions=.* has no effect with max_attempts=1"),
     ],
 )
 def test_half_of_a_configuration_of_retries_warns_that_it_does_nothing(config: agl.RolloutConfig, message: str) -> None:
@@ -551,7 +554,7 @@ def test_a_plain_function_as_algorithm_shows_the_decorator() -> None:
     [
         ({"store": 5}, "store takes a LightningStore, not 5"),
         ({"algorithm": 5}, "algorithm takes an Algorithm, not 5"),
-        ({"hooks": [1]}, "hooks takes a Hook, not 1"),
+        ({"hooks": [1]}, r"hooks\[0\] is 1, which is not a Hook"),
     ],
 )
 def test_trainers_and_runners_refuse_a_component_alike(make: Any, option: dict[str, Any], message: str) -> None:
@@ -560,9 +563,11 @@ def test_trainers_and_runners_refuse_a_component_alike(make: Any, option: dict[s
 
 
 def test_counts_are_refused_where_they_are_given() -> None:
-    with pytest.raises(agl.UsageError, match="n_runners=0; give a whole number from 1"):
+    with pytest.raises(agl.UsageError, match="n_runners=0 is invalid; pass an integer of at least 1"):
         agl.Trainer(n_runners=0)
-    with pytest.raises(agl.UsageError, match="max_rollouts=-1; give a whole number from 0, None for no limit"):
+    with pytest.raises(
+        agl.UsageError, match="max_rollouts=-1 is invalid; pass an integer of at least 0, or None for no limit"
+    ):
         agl.Trainer(max_rollouts=-1)
 
 

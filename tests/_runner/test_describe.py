@@ -357,7 +357,7 @@ async def test_a_task_in_trios_own_code_only_is_shown_by_what_was_called() -> No
 async def test_a_limit_that_is_no_number_of_attempts_is_refused(limit: int) -> None:
     runner = Runner(sleeper)
 
-    with pytest.raises(agl.UsageError, match="give how many attempts to look at, from 0"):
+    with pytest.raises(agl.UsageError, match="pass the number of attempts to look at, 0 or more"):
         runner.describe(limit=limit)
-    with pytest.raises(agl.UsageError, match="give how many attempts to look at, from 0"):
+    with pytest.raises(agl.UsageError, match="pass the number of attempts to look at, 0 or more"):
         runner.running(limit)

@@ -131,7 +131,7 @@ def test_trainer_takes_it_as_well(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("wrong", [True, -1, 1.0, 0.0, 1.5, -0.1, float("nan"), "3", []])
 @pytest.mark.parametrize("kind", [lambda **options: Runner(fail_from_five, **options), Trainer])
 def test_what_is_neither_a_number_nor_a_share_is_refused(kind: Any, wrong: Any) -> None:
-    with pytest.raises(UsageError, match=r"max_failures=.*; give how many rollouts may fail as an int"):
+    with pytest.raises(UsageError, match=r"max_failures=.*; pass the number of rollouts that may fail, as an int"):
         kind(max_failures=wrong)
 
 

@@ -237,8 +237,8 @@ class TakesMore(Hook):
         (Plain(), r"Plain\.on_rollout_end is not async; write: async def on_rollout_end\(self, \*, agent, runner, "),
         (Positional(), r"Positional\.on_rollout_start does not accept .*unexpected keyword argument 'rollout'"),
         (TakesMore(), r"TakesMore\.on_trace_end does not accept .*missing a required .*'spans'"),
-        (3, "hooks takes a Hook, not 3"),
-        (Hook, r"did you mean Hook\(\)\?"),
+        (3, r"hooks\[0\] is 3, which is not a Hook; write: hooks=\[MyHook\(\)\]"),
+        (Hook, r"hooks\[0\] is <class .*Hook.>, which is not a Hook; did you mean Hook\(\)\?"),
     ],
     ids=["plain", "positional", "more", "number", "class"],
 )

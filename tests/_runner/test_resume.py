@@ -309,7 +309,7 @@ async def test_a_run_that_is_being_worked_on_is_refused(autojump_clock: MockCloc
         await trio.sleep(2)
 
         with pytest.raises(
-            ResumeError, match=r"is being worked on by runner-\w+ \(process \d+ on .+, heard of 2 s ago"
+            ResumeError, match=r"is being worked on by runner-\w+ \(process \d+ on .+, last heartbeat 2 s ago"
         ):
             await runner_of(Agent(), store).fit(TASKS, resume=True)
 
@@ -545,9 +545,9 @@ def test_a_name_that_cannot_be_a_files_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["a\nb", "a\0", "x" * 101, "\ud800", 3])
 @pytest.mark.parametrize("store", [None, agl.InMemoryLightningStore()])
 def test_a_name_that_is_no_line_of_text_is_refused(name: Any, store: agl.LightningStore | None) -> None:
-    with pytest.raises(ValueError, match=r"run_name=.*; give one line of text, with at most 100 characters"):
+    with pytest.raises(ValueError, match=r"run_name=.*; pass one line of text, with at most 100 characters"):
         Runner(len, run_name=name, store=store)
-    with pytest.raises(ValueError, match=r"run_name=.*; give one line of text, with at most 100 characters"):
+    with pytest.raises(ValueError, match=r"run_name=.*; pass one line of text, with at most 100 characters"):
         agl.Trainer(run_name=name, store=store)
 
 
@@ -763,12 +763,12 @@ async def test_of_several_that_resume_a_run_at_once_one_goes_on(tmp_path: Path) 
 
 @pytest.mark.parametrize("resume", [None, 0, 3, []])
 async def test_resume_takes_a_bool_or_the_id_of_a_run(resume: Any) -> None:
-    with pytest.raises(UsageError, match="give True, False, or the id of a run"):
+    with pytest.raises(UsageError, match="pass True, False, or the id of a run"):
         await runner_of(Agent(), InMemoryLightningStore()).fit(TASKS, resume=resume)
 
 
 async def test_force_without_resume_is_refused() -> None:
-    with pytest.raises(UsageError, match="force_resume=True does nothing without resume"):
+    with pytest.raises(UsageError, match="force_resume=True has no effect without resume"):
         await runner_of(Agent(), InMemoryLightningStore()).fit(TASKS, force_resume=True)
 
 

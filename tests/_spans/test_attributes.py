@@ -191,7 +191,7 @@ def test_a_stored_tag_that_is_no_string_is_named() -> None:
 
 
 def test_a_single_string_instead_of_a_list_of_tags_is_refused_with_the_right_form() -> None:
-    with pytest.raises(ValueError, match=r"tags='draft' is one string; give a list: \['draft'\]"):
+    with pytest.raises(ValueError, match=r"tags='draft' is one string; pass a list: \['draft'\]"):
         agl.make_tag_attributes("draft")
 
 

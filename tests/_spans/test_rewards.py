@@ -115,7 +115,7 @@ def test_the_primary_dimension_comes_first_and_the_others_keep_their_order() -> 
         ({"a": "good"}, "a", r"dimension 'a' is 'good', which is not a number"),
         ({"a": None}, "a", r"dimension 'a' is None, which is not a number"),
         ({"a": math.inf}, "a", r"the reward is inf"),
-        ({}, None, r"has no dimension; give at least one"),
+        ({}, None, r"has no dimension; pass at least one"),
         (1.0, "a", r"primary_key='a' is for a reward of several dimensions"),
     ],
 )

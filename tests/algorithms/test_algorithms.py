@@ -37,7 +37,7 @@ async def test_the_baseline_runs_everything_once_for_each_epoch() -> None:
 
 
 def test_the_baseline_wants_an_epoch() -> None:
-    with pytest.raises(ValueError, match="n_epochs=0: give at least 1"):
+    with pytest.raises(ValueError, match="n_epochs=0: pass at least 1"):
         Baseline(n_epochs=0)
 
 

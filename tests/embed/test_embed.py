@@ -753,7 +753,7 @@ def test_a_source_that_is_cancelled_by_its_own_does_not_hang_the_stream() -> Non
             async for _ in results:
                 pass
 
-    with pytest.raises(agl.UsageError, match="the tasks of a stream were cancelled"):
+    with pytest.raises(agl.UsageError, match="reading a stream's tasks was cancelled"):
         in_asyncio(main)
 
 

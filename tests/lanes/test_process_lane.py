@@ -448,7 +448,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("number", [0, -1, 1.5])
 def test_a_wrong_number_of_processes_is_refused(number: object) -> None:
-    with pytest.raises(agl.UsageError, match="give a whole number from 1"):
+    with pytest.raises(agl.UsageError, match="pass an integer of at least 1"):
         Runner(agents.double, max_processes=number)  # type: ignore[arg-type]
 
 

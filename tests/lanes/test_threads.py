@@ -364,7 +364,7 @@ async def test_an_emit_in_an_abandoned_thread_ends_it(gate: threading.Event) -> 
         await wait_until(lambda: heard)
 
         [rollout] = await runner.store.query_rollouts()
-        assert "was given up at its deadline or cancelled; its code must stop" in str(heard[0])
+        assert "was abandoned at its deadline or when it was cancelled; its code must stop" in str(heard[0])
         assert len(await runner.store.query_spans(rollout.rollout_id)) == 1
 
 

@@ -238,7 +238,7 @@ async def test_a_killed_program_takes_its_model_along() -> None:
 
 @pytest.mark.parametrize("option", ["parallel", "threads", "context_tokens"])
 async def test_a_number_below_one_is_refused_by_name(option: str) -> None:
-    with pytest.raises(ResourceError, match=rf"{option}=0\): it must be at least 1"):
+    with pytest.raises(ResourceError, match=rf"{option}=0\): {option} must be at least 1"):
         await partial(open_local_llm, **{option: 0})().__aenter__()  # type: ignore[arg-type]
 
 

@@ -230,7 +230,7 @@ async def test_a_session_loses_no_result_to_a_small_store() -> None:
 
 
 def test_retain_is_no_negative_number() -> None:
-    with pytest.raises(ValueError, match="retain=-1; give how many finished rollouts to keep, 0 or more"):
+    with pytest.raises(ValueError, match="retain=-1; pass the number of finished rollouts to keep, 0 or more"):
         InMemoryLightningStore(retain=-1)
 
 

@@ -98,11 +98,11 @@ def test_results_are_a_sequence() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"limit": -2}, "limit=-2; give a number of records, or -1 for all"),
-        ({"offset": -1}, "offset=-1; give 0 or more"),
-        ({"sort_order": "down"}, "sort_order='down'; give 'asc' or 'desc'"),
-        ({"logic": "xor"}, "filter_logic='xor'; give 'and' or 'or'"),
-        ({"sort_by": "colour"}, "sort_by='colour' is not a field of workers; give one of current_attempt_id, "),
+        ({"limit": -2}, "limit=-2; pass a number of records, or -1 for all"),
+        ({"offset": -1}, "offset=-1; pass 0 or more"),
+        ({"sort_order": "down"}, "sort_order='down'; pass 'asc' or 'desc'"),
+        ({"logic": "xor"}, "filter_logic='xor'; pass 'and' or 'or'"),
+        ({"sort_by": "colour"}, "sort_by='colour' is not a field of workers; pass one of current_attempt_id, "),
         ({"must": [Condition("colour", {"red"})]}, "workers have no field 'colour' to filter by"),
         ({"conditions": [Condition("colour", {"red"})]}, "workers have no field 'colour' to filter by"),
     ],
@@ -114,7 +114,7 @@ def test_a_bad_query_is_refused_before_any_record_is_looked_at(options: dict[str
 
 def test_an_unknown_table_is_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"table='datasets'; give one of rollouts, attempts, spans, resources, workers, runs"
+        ValueError, match=r"table='datasets'; pass one of rollouts, attempts, spans, resources, workers, runs"
     ):
         Query("datasets")  # type: ignore[arg-type]
 

@@ -278,7 +278,7 @@ async def test_an_empty_run_id_is_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"synchronous": "off"}, "synchronous='off'; give 'full' or 'normal'"),
+        ({"synchronous": "off"}, "synchronous='off'; pass 'full' or 'normal'"),
         ({"max_payload_bytes": 0}, "max_payload_bytes=0"),
         ({"busy_seconds": -1}, "busy_seconds=-1 is negative"),
         ({"path": ":memory:"}, "does not name a file; for a store in memory use InMemoryLightningStore"),
@@ -634,7 +634,7 @@ async def test_a_missing_folder_is_named_with_the_command_that_makes_it(tmp_path
 async def test_a_directory_is_no_store(tmp_path: Path) -> None:
     message = await refusal(tmp_path, StoreUnavailable)
 
-    assert message == f"{tmp_path} is a directory; give the path of a file in it: {tmp_path / 'runs.db'}"
+    assert message == f"{tmp_path} is a directory; pass the path of a file in it: {tmp_path / 'runs.db'}"
 
 
 async def test_a_pipe_or_a_device_is_no_store(tmp_path: Path) -> None:
@@ -642,12 +642,12 @@ async def test_a_pipe_or_a_device_is_no_store(tmp_path: Path) -> None:
     os.mkfifo(pipe)
 
     for path in (pipe, Path("/dev/null")):
-        assert "is a pipe or a device; give the path of a store" in await refusal(path, StoreUnavailable)
+        assert "is a pipe or a device; pass the path of a store" in await refusal(path, StoreUnavailable)
 
 
 @pytest.mark.parametrize("path", [None, 3, b"runs.db"])
 def test_what_is_no_path_is_refused(path: Any) -> None:
-    with pytest.raises(TypeError, match=r"path=.* is not the path of a file; give a str or a pathlib.Path"):
+    with pytest.raises(TypeError, match=r"path=.* is not the path of a file; pass a str or a pathlib.Path"):
         SqliteLightningStore(path)
 
 
@@ -656,7 +656,7 @@ def test_what_is_no_path_is_refused(path: Any) -> None:
     [
         ("PRAGMA user_version = -1", r"is damaged \(its schema has the version -1\)"),
         ("PRAGMA user_version = 0", r"is damaged \(its schema has the version 0\)"),
-        ("DROP TABLE attempts; DROP TABLE meta", r"is damaged \(without the tables attempts, meta\)"),
+        ("DROP TABLE attempts; DROP TABLE meta", r"is damaged \(missing tables: attempts, meta\)"),
         ("DELETE FROM meta", r"is damaged \(its table meta does not say how ids are made\)"),
         ("UPDATE meta SET value = 'x'", r"is damaged \(its table meta does not say how ids are made\)"),
     ],
@@ -723,7 +723,7 @@ async def test_a_text_file_is_left_as_it_is(path: Path) -> None:
     write(path, b"name,review\n" * 100)
     message = await refusal(path, StoreFormatError)
 
-    assert "is not a SQLite file (it begins with b'name,review\\nname'); give the path of a store" in message
+    assert "is not a SQLite file (it begins with b'name,review\\nname'); pass the path of a store" in message
     assert read(path) == b"name,review\n" * 100
 
 
@@ -740,7 +740,7 @@ async def test_a_file_of_another_program_is_named_with_its_tables_and_left_as_it
     before = read(path)
     message = await refusal(path, StoreFormatError)
 
-    assert "is a SQLite file of another program with the tables bookmarks; give the path" in message
+    assert "is a SQLite file of another program with the tables bookmarks; pass the path" in message
     assert read(path) == before
 
 
@@ -760,7 +760,7 @@ async def test_a_damaged_file_is_said_to_be_damaged(path: Path) -> None:
         await store.enqueue([EnqueueRolloutRequest("x" * 500) for _ in range(2000)])
     content = read(path)
     write(path, content[:4096] + b"\xff" * 40_000 + content[44_096:])
-    with pytest.raises(StoreFormatError, match=r"is damaged \(.*\); put a copy in its place"):
+    with pytest.raises(StoreFormatError, match=r"is damaged \(.*\); restore a backup"):
         async with SqliteLightningStore(path) as store:
             await store.query_rollouts()
 

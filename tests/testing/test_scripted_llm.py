@@ -721,7 +721,7 @@ async def _async_rule(body: Mapping[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("script", "says"),
     [
-        (42, "script is a int; write a str"),
+        (42, "script is of type int; write a str"),
         (["fine", None], r"script\[1\] is None \(NoneType\); write a str"),
         (_async_rule, "is async; write a plain `def`"),
     ],

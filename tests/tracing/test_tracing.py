@@ -536,7 +536,7 @@ async def test_an_exporter_may_ask_for_the_spans_of_the_joined_provider_too() ->
 
 def test_what_is_no_sdk_provider_cannot_be_joined() -> None:
     with pytest.raises(
-        agl.UsageError, match="got a ProxyTracerProvider, which does not accept span processors; give a Tracer"
+        agl.UsageError, match="got a ProxyTracerProvider, which does not accept span processors; pass a Tracer"
     ):
         agl.Tracer(ProxyTracerProvider())  # type: ignore[arg-type]  # bad input
 

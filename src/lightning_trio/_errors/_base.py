@@ -30,6 +30,12 @@ def compose(kind: type[E], message: str, /, **fields: object) -> E:
     return error
 
 
+def with_article(name: str) -> str:
+    """Return a class's name after "a" or "an", as it is spoken: the letters of an initialism, otherwise the word."""
+    is_initialism = name[:2].isupper()
+    return f"{'an' if name[0] in ('AEFHILMNORSX' if is_initialism else 'AEIOUaeiou') else 'a'} {name}"
+
+
 def shortened(value: object) -> str:
     """Return the repr of a value, cut to 80 characters."""
     text = repr(value)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Self, cast
 
-from ._base import compose, public
+from ._base import compose, public, with_article
 from ._usage import UsageError
 
 
@@ -20,19 +20,33 @@ class ComponentError(UsageError, TypeError):
     @classmethod
     def kind(cls, parameter: str, value: object, kind: type) -> Self:
         """Return the error for an object of another class."""
-        message = f"{parameter} takes {_with_article(kind)}, not {value!r}{_hint(value, kind)}"
+        message = f"{parameter} takes {with_article(kind.__name__)}, not {value!r}{_hint(value, kind)}"
         return compose(cls, message, parameter=parameter)
 
     @classmethod
     def made(cls, parameter: str, spec: object, made: object, kind: type) -> Self:
         """Return the error for a factory that returns an object of another class."""
-        message = f"{parameter}={spec!r} returns {made!r}, which is not {_with_article(kind)}"
+        message = f"{parameter}={spec!r} returns {made!r}, which is not {with_article(kind.__name__)}"
         return compose(cls, message, parameter=parameter)
 
     @classmethod
     def hooks(cls, value: object) -> Self:
         """Return the error for hooks that are not a list."""
         return compose(cls, f"hooks takes a list of hooks, not {value!r}", parameter="hooks")
+
+    @classmethod
+    def hook_kind(cls, index: int, value: object, kind: type) -> Self:
+        """Return the error for an item of the list of hooks that is not a hook.
+
+        Args:
+            index: its position.
+            value: the item.
+            kind: the class of hooks.
+        """
+        hint = _hint(value, kind) or "; write: hooks=[MyHook()]"
+        return compose(
+            cls, f"hooks[{index}] is {value!r}, which is not {with_article(kind.__name__)}{hint}", parameter="hooks"
+        )
 
     @classmethod
     def sync_hook(cls, hook: object, method: str, keywords: Sequence[str]) -> Self:
@@ -73,10 +87,6 @@ class ComponentError(UsageError, TypeError):
 _RIGHT_ADAPT = "def adapt(self, spans): …"
 
 
-def _with_article(kind: type) -> str:
-    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
-
-
 def _right_hook(method: str, keywords: Sequence[str]) -> str:
     return f"write: async def {method}(self, *, {', '.join(keywords)}): …"
 
@@ -100,14 +110,14 @@ class DatasetError(UsageError, TypeError):
     @classmethod
     def not_a_list(cls, parameter: str, value: object) -> Self:
         """Return the error for a string, a mapping or a set."""
-        message = f"{parameter} is a {type(value).__name__}; a dataset is a list of tasks: [task, …]"
+        message = f"{parameter} is {with_article(type(value).__name__)}; a dataset is a list of tasks: [task, …]"
         return compose(cls, message, parameter=parameter)
 
     @classmethod
     def no_length(cls, parameter: str, value: object) -> Self:
         """Return the error for a generator or another iterable without a length."""
         message = (
-            f"{parameter} is a {type(value).__name__}, which has no length; make it a list, or, for tasks "
+            f"{parameter} is {with_article(type(value).__name__)}, which has no length; make it a list, or, for tasks "
             "that arrive over time, write: async with runner, runner.stream(tasks) as results: "
             "async for done in results: …"
         )
@@ -116,7 +126,7 @@ class DatasetError(UsageError, TypeError):
     @classmethod
     def empty(cls, parameter: str) -> Self:
         """Return the error for a dataset without tasks."""
-        message = f"{parameter} is empty; give at least one task, or None to leave it out"
+        message = f"{parameter} is empty; pass at least one task, or None to leave it out"
         return compose(cls, message, parameter=parameter)
 
     @classmethod

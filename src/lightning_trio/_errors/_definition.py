@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
-from ._base import compose, public, shortened
+from ._base import compose, public, shortened, with_article
 from ._usage import UsageError
 
 _EXAMPLES: Mapping[str | None, str] = {
@@ -34,7 +34,7 @@ class AgentSignatureError(UsageError, TypeError, ValueError):
     def agent_class(cls, kind: type) -> Self:
         """Return the error for a class of agents, given in place of an instance."""
         name = kind.__name__
-        return compose(cls, f"{name} is a class; give an agent: {name}()", agent=name)
+        return compose(cls, f"{name} is a class; pass an instance: {name}()", agent=name)
 
     @classmethod
     def decorated_class(cls, kind: type) -> Self:
@@ -95,13 +95,13 @@ class AgentSignatureError(UsageError, TypeError, ValueError):
             kind: the class of resource that it takes, if its annotation says so.
             resources: the available ones, by name.
         """
-        at_hand = ", ".join(f"{name!r} ({type(each).__name__})" for name, each in resources.items()) or "none"
+        available = ", ".join(f"{name!r} ({type(each).__name__})" for name, each in resources.items()) or "none"
         if kind is None:
             what = f"nothing supplies the parameter {parameter!r} of the agent {agent}"
         else:
-            what = f"the agent {agent} needs a {kind} for its parameter {parameter!r}"
+            what = f"the agent {agent} needs {with_article(kind)} for its parameter {parameter!r}"
         message = (
-            f"{what}; resources at hand: {at_hand}. Pass resources={{{parameter!r}: "
+            f"{what}; available resources: {available}. Pass resources={{{parameter!r}: "
             f"{_EXAMPLES.get(kind, f'{kind}(…)')}}} to Runner (initial_resources= to Trainer), or give the parameter a "
             "default"
         )
@@ -111,8 +111,8 @@ class AgentSignatureError(UsageError, TypeError, ValueError):
     def other_resource(cls, agent: str, parameter: str, wanted: str, found: str) -> Self:
         """Return the error for a resource with the parameter's name but of another class."""
         message = (
-            f"the agent {agent} asks for a {wanted} as {parameter!r}, but the resource of that name is a {found}; "
-            "rename one of them"
+            f"the agent {agent} asks for {with_article(wanted)} as {parameter!r}, but the resource of that name is "
+            f"{with_article(found)}; rename one of them"
         )
         return compose(cls, message, agent=agent, parameter=parameter)
 
@@ -120,8 +120,8 @@ class AgentSignatureError(UsageError, TypeError, ValueError):
     def several_resources(cls, agent: str, parameter: str, wanted: str, names: Iterable[str]) -> Self:
         """Return the error for several resources of the parameter's class, none with its name."""
         message = (
-            f"the agent {agent} asks for a {parameter}: {wanted}, and there are several: {list(names)}; name the "
-            "parameter after the resource it should get"
+            f"the agent {agent} asks for {with_article(wanted)} as {parameter!r}, and there are several: "
+            f"{list(names)}; name the parameter after the resource it should get"
         )
         return compose(cls, message, agent=agent, parameter=parameter)
 
@@ -246,8 +246,8 @@ class UnsupportedLane(UsageError, ValueError):
         """Return the error for an agent that the worker process could not unpickle."""
         message = (
             f"the worker process could not load the agent: {type(error).__name__}: {error}; it imports the agent's "
-            "module anew, so define the agent and the classes of its resources at the top level of that module, under "
-            "no condition"
+            "module again, so define the agent and its resources' classes unconditionally at the top level of that "
+            "module"
         )
         return compose(cls, message, lane="process")
 
@@ -255,7 +255,7 @@ class UnsupportedLane(UsageError, ValueError):
     def task_not_picklable(cls, task: Any, error: BaseException) -> Self:
         """Return the error for a task that cannot be pickled."""
         message = (
-            f"the task {shortened(task)} cannot be sent to a worker process: {error}. Give tasks that can be pickled: "
+            f"the task {shortened(task)} cannot be sent to a worker process: {error}. Pass tasks that can be pickled: "
             "plain values, or instances of classes at the top level of a module"
         )
         return compose(cls, message, lane="process")

@@ -75,8 +75,8 @@ class ResourceError(UsageError, ValueError):
     def type_taken(cls, resource_type: str, kind: type, known: type) -> Self:
         """Return the error for a resource class with the type name of another."""
         message = (
-            f"resource_type {resource_type!r} of {kind.__qualname__} is taken by {known.__qualname__}; "
-            f'choose another: class {kind.__name__}(Resource, resource_type="…")'
+            f"resource_type {resource_type!r} of {kind.__qualname__} is already used by {known.__qualname__}; "
+            f'choose another one: class {kind.__name__}(Resource, resource_type="…")'
         )
         return compose(cls, message, parameter="resource_type")
 
@@ -96,7 +96,7 @@ class ResourceError(UsageError, ValueError):
     @classmethod
     def two_keys(cls, model: str) -> Self:
         """Return the error for an API key given both as a value and by its environment variable."""
-        message = f"LLM {model!r} has both api_key and api_key_env; give one of them"
+        message = f"LLM {model!r} has both api_key and api_key_env; pass only one of them"
         return compose(cls, message, parameter="api_key_env")
 
     @classmethod
@@ -108,13 +108,13 @@ class ResourceError(UsageError, ValueError):
     @classmethod
     def local_llm_size(cls, parameter: str, value: int) -> Self:
         """Return the error for a local model with fewer than one slot, thread or token."""
-        return compose(cls, f"open_local_llm({parameter}={value}): it must be at least 1", parameter=parameter)
+        return compose(cls, f"open_local_llm({parameter}={value}): {parameter} must be at least 1", parameter=parameter)
 
     @classmethod
     def no_model_file(cls, path: Path) -> Self:
         """Return the error for a model file that does not exist."""
         message = (
-            f"there is no model file at {str(path)!r}; give the path of a GGUF file, "
+            f"there is no model file at {str(path)!r}; pass the path of a GGUF file, "
             "or leave model_path out for the model that comes with the package"
         )
         return compose(cls, message, parameter="model_path", path=path)

@@ -9,7 +9,7 @@ from ._base import compose, public
 
 @public
 class AttemptAbandoned(BaseException):
-    """Raised by every emit in an abandoned call: code that still runs after its attempt has been given up.
+    """Raised by every emit in an abandoned call: code that still runs after its attempt was abandoned.
 
     A thread, or an asyncio agent that blocks its loop, cannot be stopped from outside. This exception ends it at its
     next emit. It is a ``BaseException``, like ``trio.Cancelled``, so that an agent's ``except Exception: retry()`` does
@@ -20,14 +20,14 @@ class AttemptAbandoned(BaseException):
     """The rollout that the code still runs for."""
 
     attempt_id: str | None = None
-    """The attempt that was given up."""
+    """The attempt that was abandoned."""
 
     @classmethod
-    def given_up(cls, rollout_id: str, attempt_id: str) -> Self:
+    def abandoned(cls, rollout_id: str, attempt_id: str) -> Self:
         """Return the exception that each emit of the attempt raises from now on."""
         message = (
-            f"attempt {attempt_id} of rollout {rollout_id} was given up at its deadline or cancelled; its code must "
-            "stop"
+            f"attempt {attempt_id} of rollout {rollout_id} was abandoned at its deadline or when it was cancelled; its "
+            "code must stop"
         )
         return compose(cls, message, rollout_id=rollout_id, attempt_id=attempt_id)
 

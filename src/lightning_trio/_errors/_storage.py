@@ -12,7 +12,7 @@ from typing import Self
 from ._base import compose, public
 from ._store import StoreError
 
-_GIVE_A_STORE = "give the path of a store, or of a file that does not exist yet"
+_PASS_A_STORE = "pass the path of a store, or of a file that does not exist yet"
 _UNKNOWN = "; whether the last write was committed is unknown: check before you repeat it"
 
 
@@ -31,22 +31,20 @@ class StoreFormatError(StoreError, ValueError):
     @classmethod
     def not_sqlite(cls, path: Path, begins: bytes) -> Self:
         """Return the error for a file of another format."""
-        message = f"{path} is not a SQLite file (it begins with {begins!r}); {_GIVE_A_STORE}"
+        message = f"{path} is not a SQLite file (it begins with {begins!r}); {_PASS_A_STORE}"
         return compose(cls, message, place=str(path), path=path)
 
     @classmethod
     def foreign_file(cls, path: Path, tables: Sequence[str]) -> Self:
         """Return the error for a SQLite file of another program."""
         named = f" with the tables {', '.join(tables)}" if tables else ""
-        message = f"{path} is a SQLite file of another program{named}; {_GIVE_A_STORE}"
+        message = f"{path} is a SQLite file of another program{named}; {_PASS_A_STORE}"
         return compose(cls, message, place=str(path), path=path)
 
     @classmethod
     def damaged_file(cls, path: Path, why: object) -> Self:
         """Return the error for a damaged SQLite file."""
-        message = (
-            f"{path} is damaged ({why}); put a copy in its place, or save what can be read: sqlite3 {path} .recover"
-        )
+        message = f"{path} is damaged ({why}); restore a backup, or save what can be read: sqlite3 {path} .recover"
         return compose(cls, message, place=str(path), path=path)
 
     @classmethod
@@ -57,7 +55,7 @@ class StoreFormatError(StoreError, ValueError):
     @classmethod
     def damaged_tables(cls, path: Path, missing: Sequence[str]) -> Self:
         """Return the error for a file that lacks tables."""
-        return cls.damaged_file(path, f"without the tables {', '.join(missing)}")
+        return cls.damaged_file(path, f"missing tables: {', '.join(missing)}")
 
     # Servers.
 
@@ -73,14 +71,14 @@ class StoreFormatError(StoreError, ValueError):
     @classmethod
     def missing_tables(cls, place: str, missing: Sequence[str]) -> Self:
         """Return the error for a schema that lacks tables when it is opened."""
-        message = f"{place} is damaged (without the tables {', '.join(missing)}); restore it from a copy"
+        message = f"{place} is damaged (missing tables: {', '.join(missing)}); restore a backup"
         return compose(cls, message, place=place)
 
     @classmethod
     def changed_tables(cls, place: str, said: str) -> Self:
         """Return the error for tables that disappeared while the store was open."""
         message = (
-            f"tables of {place} are gone or changed ({said}); close the store and open it again to make them, or "
+            f"tables of {place} have been dropped or changed ({said}); close and reopen the store to recreate them, or "
             "restore them"
         )
         return compose(cls, message, place=place)
@@ -99,13 +97,13 @@ class StoreFormatError(StoreError, ValueError):
     @classmethod
     def without_id_cipher(cls, place: str) -> Self:
         """Return the error for a store that has lost the key of its rollout ids."""
-        message = f"{place} is damaged (its table meta does not say how ids are made); put a copy in its place"
+        message = f"{place} is damaged (its table meta does not say how ids are made); restore a backup"
         return compose(cls, message, place=place)
 
     @classmethod
     def damaged_value(cls, place: str, why: object) -> Self:
         """Return the error for a value in a store that cannot be read."""
-        return compose(cls, f"{place} is damaged: {why}; put a copy in its place", place=place)
+        return compose(cls, f"{place} is damaged: {why}; restore a backup", place=place)
 
 
 @public
@@ -133,13 +131,13 @@ class StoreUnavailable(StoreError, OSError):
     @classmethod
     def directory(cls, path: Path) -> Self:
         """Return the error for a directory where a file should be."""
-        message = f"{path} is a directory; give the path of a file in it: {path / 'runs.db'}"
+        message = f"{path} is a directory; pass the path of a file in it: {path / 'runs.db'}"
         return compose(cls, message, place=str(path), path=path)
 
     @classmethod
     def special_file(cls, path: Path) -> Self:
         """Return the error for a pipe or a device."""
-        return compose(cls, f"{path} is a pipe or a device; {_GIVE_A_STORE}", place=str(path), path=path)
+        return compose(cls, f"{path} is a pipe or a device; {_PASS_A_STORE}", place=str(path), path=path)
 
     @classmethod
     def unreadable(cls, path: Path, why: object) -> Self:
@@ -181,8 +179,8 @@ class StoreUnavailable(StoreError, OSError):
     def no_password(cls, place: str, said: str) -> Self:
         """Return the error for a server that asks for a password when none is configured."""
         message = (
-            f"{place} asks for a password and has none ({said}); set PGPASSWORD, write it to ~/.pgpass, or put it "
-            "into the dsn"
+            f"{place} requires a password, and none is configured ({said}); set PGPASSWORD, write it to ~/.pgpass, or "
+            "put it into the dsn"
         )
         return compose(cls, message, place=place)
 
@@ -195,7 +193,7 @@ class StoreUnavailable(StoreError, OSError):
     @classmethod
     def refused(cls, place: str, user: str, said: str) -> Self:
         """Return the error for a user or a password that the server rejects."""
-        message = f"{place} does not let {user!r} in ({said}); check the user's name and password"
+        message = f"{place} rejects the user {user!r} ({said}); check the user's name and password"
         return compose(cls, message, place=place)
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from ._base import LightningTrioError, compose, public
+from ._base import LightningTrioError, compose, public, with_article
 
 
 @public
@@ -17,15 +17,15 @@ class UsageError(LightningTrioError):
     # Arguments.
 
     @classmethod
-    def argument(cls, parameter: str, value: object, give: str) -> Self:
+    def argument(cls, parameter: str, value: object, expected: str) -> Self:
         """Return the error for an invalid argument.
 
         Args:
             parameter: the parameter.
             value: its argument.
-            give: what to pass instead.
+            expected: what to pass instead.
         """
-        return compose(cls, f"{parameter}={value!r}; give {give}", parameter=parameter)
+        return compose(cls, f"{parameter}={value!r} is invalid; pass {expected}", parameter=parameter)
 
     @classmethod
     def count(cls, parameter: str, value: object, least: int, *, unlimited: bool) -> Self:
@@ -38,7 +38,7 @@ class UsageError(LightningTrioError):
             unlimited: whether None is valid.
         """
         return cls.argument(
-            parameter, value, f"a whole number from {least}{', None for no limit' if unlimited else ''}"
+            parameter, value, f"an integer of at least {least}{', or None for no limit' if unlimited else ''}"
         )
 
     @classmethod
@@ -50,15 +50,15 @@ class UsageError(LightningTrioError):
         return cls.argument(
             "max_failures",
             value,
-            "how many rollouts may fail as an int (0 ends the run at the first failure), or their share of all tasks "
-            f"as a float between 0 and 1{hint}",
+            "the number of rollouts that may fail, as an int (0 ends the run at the first failure), or their share of "
+            f"all tasks, as a float between 0 and 1{hint}",
         )
 
     @classmethod
     def share_of_nothing(cls, value: float) -> Self:
         """Return the error for a share of failures in a `fit` without a dataset."""
         message = (
-            f"max_failures={value!r} is a share of the datasets' tasks, and fit() got no dataset; give an absolute "
+            f"max_failures={value!r} is a share of the datasets' tasks, and fit() got no dataset; pass an absolute "
             "number, as an int"
         )
         return compose(cls, message, parameter="max_failures")
@@ -72,7 +72,7 @@ class UsageError(LightningTrioError):
     @classmethod
     def force_without_resume(cls) -> Self:
         """Return the error for `force_resume` without `resume`."""
-        message = "force_resume=True does nothing without resume=True or the id of a run"
+        message = "force_resume=True has no effect without resume=True or the id of a run"
         return compose(cls, message, parameter="force_resume")
 
     @classmethod
@@ -94,8 +94,8 @@ class UsageError(LightningTrioError):
     def not_a_provider(cls, value: object) -> Self:
         """Return the error for a tracer's `provider` that is not a provider of the SDK."""
         message = (
-            f"Tracer(provider=…) got a {type(value).__name__}, which does not accept span processors; "
-            "give a TracerProvider of opentelemetry.sdk.trace"
+            f"Tracer(provider=…) got {with_article(type(value).__name__)}, which does not accept span processors; "
+            "pass a TracerProvider of opentelemetry.sdk.trace"
         )
         return compose(cls, message, parameter="provider")
 
@@ -188,4 +188,4 @@ class UsageError(LightningTrioError):
     @classmethod
     def tasks_cancelled(cls) -> Self:
         """Return the error for a stream whose source was cancelled while it was read."""
-        return compose(cls, "the tasks of a stream were cancelled while it waited for one")
+        return compose(cls, "reading a stream's tasks was cancelled while the stream waited for the next one")

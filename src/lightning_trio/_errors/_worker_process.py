@@ -69,7 +69,7 @@ class WorkerDied(AgentError):
         """Return the error for a worker process that ended before it was ready."""
         message = (
             f"the worker process for the agent {agent} died while it started: {_describe_end(exit_code)}. It imports "
-            f"the main program's file anew: the code that starts the runner belongs {_BELOW_MAIN}"
+            f"the main program's file again: put the code that starts the runner {_BELOW_MAIN}"
         )
         return compose(cls, message, agent=agent, exit_code=exit_code)
 
@@ -78,7 +78,7 @@ class WorkerDied(AgentError):
         """Return the error for a worker process that was not ready in time and was killed."""
         message = (
             f"the worker process for the agent {agent} did not start within {seconds:g} s and was killed. It imports "
-            "the main program's file and the agent's module anew: move slow code there into a function, or "
+            "the main program's file and the agent's module again: move slow code there into a function, or "
             f"{_BELOW_MAIN}"
         )
         return compose(cls, message, agent=agent, seconds=seconds)

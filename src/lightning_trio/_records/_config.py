@@ -14,7 +14,7 @@ from ._statuses import AttemptStatus
 
 def _number(attribute: attrs.Attribute[Any], value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{attribute.name}={value!r} is of type {type(value).__name__}; give a number of seconds")
+        raise TypeError(f"{attribute.name}={value!r} is of type {type(value).__name__}; pass a number of seconds")
 
 
 def _positive(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
@@ -28,14 +28,14 @@ def _positive(instance: object, attribute: attrs.Attribute[Any], value: float | 
 def _not_negative(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
     _number(attribute, value)
     if not value >= 0:
-        raise ValueError(f"{attribute.name}={value!r} is negative; give a number of seconds, 0 for no wait")
+        raise ValueError(f"{attribute.name}={value!r} is negative; pass a number of seconds, 0 for no wait")
 
 
 def _at_least_one(instance: object, attribute: attrs.Attribute[Any], value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{attribute.name}={value!r} is of type {type(value).__name__}; give a whole number")
+        raise TypeError(f"{attribute.name}={value!r} is of type {type(value).__name__}; pass a whole number")
     if value < 1:
-        raise ValueError(f"{attribute.name}={value!r}: give at least 1")
+        raise ValueError(f"{attribute.name}={value!r}: pass at least 1")
 
 
 _RETRYABLE = frozenset({"failed", "timeout", "unresponsive"})

@@ -22,7 +22,7 @@ def exception_names(classes: Sequence[type[BaseException] | str]) -> tuple[str, 
     ('builtins.TimeoutError', 'RateLimitError')
     """
     if isinstance(classes, str | type):
-        raise ValueError(f"retry_exceptions={classes!r}; give a list: retry_exceptions=[{_shown(classes)}]")
+        raise ValueError(f"retry_exceptions={classes!r}; pass a list: retry_exceptions=[{_shown(classes)}]")
     return tuple(_name(each) for each in classes)
 
 
@@ -42,7 +42,7 @@ def _name(value: object) -> str:
             # A class is often imported from another module than the one that defines it; raised ones know the latter.
             return value if "." not in value else _qualified(found)
     raise ValueError(
-        f"retry_exceptions names {value!r}, which is not an exception; give classes, or names such as 'TimeoutError' "
+        f"retry_exceptions names {value!r}, which is not an exception; pass classes, or names such as 'TimeoutError' "
         "and 'openai.RateLimitError'"
     )
 

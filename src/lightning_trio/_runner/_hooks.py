@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import trio
 
-from .._checks import checked
 from .._errors import ComponentError
 from .._public import public
 from .._records import AttemptedRollout
@@ -73,8 +72,9 @@ def check_hooks(hooks: Hook | Sequence[Hook]) -> tuple[Hook, ...]:
     if not isinstance(hooks, Hook | Sequence) or isinstance(hooks, str):
         raise ComponentError.hooks(hooks)
     several = (hooks,) if isinstance(hooks, Hook) else tuple(hooks)
-    for hook in several:
-        checked("hooks", hook, Hook)
+    for index, hook in enumerate(several):
+        if not isinstance(hook, Hook):
+            raise ComponentError.hook_kind(index, hook, Hook)
         for name in get_args(HookName):
             _check_method(hook, name)
     return several

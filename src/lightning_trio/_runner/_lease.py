@@ -137,8 +137,8 @@ def describe_worker(worker: Worker) -> str:
     """Return a worker's id, process and the time of its last heartbeat, for a message."""
     stats = worker.heartbeat_stats or {}
     lease, left = worker.lease_seconds, worker.lease_left_seconds
-    age = "long ago" if lease is None or left is None else f"{max(lease - left, 0.0):.0f} s ago"
-    return f"{worker.worker_id} (process {stats.get('process')} on {stats.get('host')}, heard of {age})"
+    state = "lease expired" if lease is None or left is None else f"last heartbeat {max(lease - left, 0.0):.0f} s ago"
+    return f"{worker.worker_id} (process {stats.get('process')} on {stats.get('host')}, {state})"
 
 
 async def end_leases(store: LightningStore, workers: Iterable[Worker]) -> None:

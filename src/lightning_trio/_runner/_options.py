@@ -32,12 +32,12 @@ def _count(*, least: int = 1, unlimited: bool = False) -> _Validator:
 
 def _lease(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise UsageError.argument("lease_seconds", value, "seconds, more than 0")
+        raise UsageError.argument("lease_seconds", value, "a positive number of seconds")
 
 
 def _grace(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise UsageError.argument("grace_seconds", value, "how long attempts may run on, 0 to stop at once")
+        raise UsageError.argument("grace_seconds", value, "a number of seconds, 0 to stop attempts at once")
 
 
 def _failures(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -91,10 +91,10 @@ def check_config(name: str, config: RolloutConfig) -> None:
         raise UsageError.unknown_exception(name, missing)
     causes = config.retry_condition or config.retry_exceptions
     if config.max_attempts > 1 and not causes:
-        idle = f"max_attempts={config.max_attempts} does nothing without retry_condition=[…] or retry_exceptions=[…]"
+        idle = f"max_attempts={config.max_attempts} has no effect without retry_condition=[…] or retry_exceptions=[…]"
     elif config.max_attempts == 1 and causes:
         given = "retry_condition" if config.retry_condition else "retry_exceptions"
-        idle = f"{given}={list(causes)} does nothing with max_attempts=1; give 2 or more"
+        idle = f"{given}={list(causes)} has no effect with max_attempts=1; set it to 2 or more"
     else:
         return
     warnings.warn(f"{name}: {idle}", stacklevel=3)
@@ -107,7 +107,7 @@ def check_run_name(run_name: str | None) -> None:
         ValueError: it does not fit.
     """
     if run_name is not None and not (isinstance(run_name, str) and run_name.isprintable() and len(run_name) <= 100):
-        raise ValueError(f"run_name={run_name!r}; give one line of text, with at most 100 characters")
+        raise ValueError(f"run_name={run_name!r}; pass one line of text, with at most 100 characters")
 
 
 def default_store(run_name: str | None) -> LightningStore:

@@ -418,4 +418,4 @@ async def _ensure_open(store: LightningStore) -> AsyncGenerator[None]:
 
 def _check_limit(limit: int | None) -> None:
     if limit is not None and (not isinstance(limit, int) or limit < 0):
-        raise UsageError.argument("limit", limit, "how many attempts to look at, from 0")
+        raise UsageError.argument("limit", limit, "the number of attempts to look at, 0 or more")

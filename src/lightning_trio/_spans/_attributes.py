@@ -182,7 +182,7 @@ def make_tag_attributes(tags: Sequence[str]) -> dict[str, Any]:
     {'agentlightning.tag.0': 'draft', 'agentlightning.tag.1': 'slow'}
     """
     if isinstance(tags, str):
-        raise ValueError(f"tags={tags!r} is one string; give a list: [{tags!r}]")
+        raise ValueError(f"tags={tags!r} is one string; pass a list: [{tags!r}]")
     for tag in tags:
         if not isinstance(tag, str):
             raise ValueError(f"the tag {tag!r} is of type {type(tag).__name__}; tags are strings")

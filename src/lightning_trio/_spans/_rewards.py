@@ -87,7 +87,7 @@ def reward_attributes(
             semconv.PRIMARY_REWARD_VALUE: as_reward(reward),
         }
     if not reward:
-        raise ValueError("the reward has no dimension; give at least one: {'accuracy': 1.0}")
+        raise ValueError("the reward has no dimension; pass at least one: {'accuracy': 1.0}")
     if primary_key is None:
         raise ValueError(
             f"a reward of several dimensions needs primary_key=…, the one that counts; one of {list(reward)}"

@@ -43,7 +43,7 @@ class Baseline(FastAlgorithm):
                 stacklevel=2,
             )
         if n_epochs < 1:
-            raise ValueError(f"n_epochs={n_epochs!r}: give at least 1")
+            raise ValueError(f"n_epochs={n_epochs!r}: pass at least 1")
         self.n_epochs = n_epochs
 
     async def run(self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None) -> None:

@@ -71,22 +71,22 @@ class Query:
     def __attrs_post_init__(self) -> None:
         fields = _FIELDS.get(self.table)
         if fields is None:
-            raise ValueError(f"table={self.table!r}; give one of {', '.join(_FIELDS)}")
+            raise ValueError(f"table={self.table!r}; pass one of {', '.join(_FIELDS)}")
         if self.sort_by is not None and self.sort_by not in fields:
             raise ValueError(
-                f"sort_by={self.sort_by!r} is not a field of {self.table}; give one of {', '.join(sorted(fields))}"
+                f"sort_by={self.sort_by!r} is not a field of {self.table}; pass one of {', '.join(sorted(fields))}"
             )
         for condition in (*self.must, *self.conditions):
             if condition.field not in fields:
                 raise ValueError(f"{self.table} have no field {condition.field!r} to filter by")
         if self.logic not in ("and", "or"):
-            raise ValueError(f"filter_logic={self.logic!r}; give 'and' or 'or'")
+            raise ValueError(f"filter_logic={self.logic!r}; pass 'and' or 'or'")
         if self.sort_order not in ("asc", "desc"):
-            raise ValueError(f"sort_order={self.sort_order!r}; give 'asc' or 'desc'")
+            raise ValueError(f"sort_order={self.sort_order!r}; pass 'asc' or 'desc'")
         if self.limit < -1:
-            raise ValueError(f"limit={self.limit!r}; give a number of records, or -1 for all")
+            raise ValueError(f"limit={self.limit!r}; pass a number of records, or -1 for all")
         if self.offset < 0:
-            raise ValueError(f"offset={self.offset!r}; give 0 or more")
+            raise ValueError(f"offset={self.offset!r}; pass 0 or more")
 
     def required(self, field: str) -> Collection[Any] | None:
         """Return the values of which `field` must be one, None for any; for stores that look records up."""

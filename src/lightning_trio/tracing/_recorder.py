@@ -134,7 +134,7 @@ class AttemptRecorder:
         self.tracer.count_late_span()
         rollout_id, attempt_id = self.rollout.rollout_id, self.rollout.attempt.attempt_id
         if self.abandoned:
-            raise AttemptAbandoned.given_up(rollout_id, attempt_id)
+            raise AttemptAbandoned.abandoned(rollout_id, attempt_id)
         raise NoActiveRollout.ended(rollout_id, attempt_id)
 
     def next_sequence_id(self) -> int:

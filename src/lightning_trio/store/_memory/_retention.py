@@ -20,7 +20,7 @@ class Retention:
 
     def __init__(self, retain: int, entries: Mapping[str, Entry], forget: Callable[[str], None]) -> None:
         if retain < 0:
-            raise ValueError(f"retain={retain!r}; give how many finished rollouts to keep, 0 or more")
+            raise ValueError(f"retain={retain!r}; pass the number of finished rollouts to keep, 0 or more")
         self.retain = retain
         self._entries = entries
         self._forget = forget

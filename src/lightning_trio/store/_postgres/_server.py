@@ -127,7 +127,7 @@ def read_dsn(dsn: str, schema: str) -> Server:
     if (dsn and not given) or _misread(given):
         # The message does not quote the string, which may contain a password, nor its parts, which may as well.
         raise ValueError(
-            "the dsn cannot be read as a PostgreSQL connection string; give one such as "
+            "the dsn cannot be read as a PostgreSQL connection string; pass one such as "
             "postgresql://user@host:5432/database or 'host=… dbname=… user=…' (in a URL, special characters of a "
             "password are written as %XX: %2F for /, %40 for @)"
         )

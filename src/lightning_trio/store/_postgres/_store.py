@@ -48,14 +48,16 @@ class PostgresLightningStore(SqlLightningStore):
     ) -> None:
         super().__init__(max_payload_bytes)
         if not isinstance(connections, int) or connections < 1:
-            raise ValueError(f"connections={connections!r}; give the number of writing connections, at least 1")
+            raise ValueError(f"connections={connections!r}; pass the number of writing connections, at least 1")
         if not 0 < len(schema.encode()) <= 63 or "\0" in schema or schema.startswith("pg_"):
             raise ValueError(
-                f"schema={schema!r}; give a name of 1 to 63 bytes that does not start with 'pg_', which is reserved by "
+                f"schema={schema!r}; pass a name of 1 to 63 bytes that does not start with 'pg_', which is reserved by "
                 "PostgreSQL"
             )
         if not patience_seconds >= 0:
-            raise ValueError(f"patience_seconds={patience_seconds!r} is negative; give seconds, 0 for no wait")
+            raise ValueError(
+                f"patience_seconds={patience_seconds!r} is negative; pass a number of seconds, 0 for no wait"
+            )
         _require_psycopg()
         # Needs an optional dependency, so imported on use.
         from ._server import read_dsn

@@ -48,7 +48,7 @@ class SqlLightningStore(LightningStore):
     def __init__(self, max_payload_bytes: int) -> None:
         if not isinstance(max_payload_bytes, int) or max_payload_bytes < 1:
             raise ValueError(
-                f"max_payload_bytes={max_payload_bytes!r}; give the size limit of a task, a snapshot or the spans "
+                f"max_payload_bytes={max_payload_bytes!r}; pass the size limit of a task, a snapshot or the spans "
                 "of an attempt, in bytes"
             )
         self._limit = max_payload_bytes

@@ -58,11 +58,11 @@ class SqliteLightningStore(SqlLightningStore):
     ) -> None:
         super().__init__(max_payload_bytes)
         if synchronous not in get_args(Synchronous):
-            raise ValueError(f"synchronous={synchronous!r}; give 'full' or 'normal'")
+            raise ValueError(f"synchronous={synchronous!r}; pass 'full' or 'normal'")
         if not busy_seconds >= 0:
-            raise ValueError(f"busy_seconds={busy_seconds!r} is negative; give seconds, 0 for no wait")
+            raise ValueError(f"busy_seconds={busy_seconds!r} is negative; pass a number of seconds, 0 for no wait")
         if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
-            raise TypeError(f"path={path!r} is not the path of a file; give a str or a pathlib.Path, such as 'runs.db'")
+            raise TypeError(f"path={path!r} is not the path of a file; pass a str or a pathlib.Path, such as 'runs.db'")
         if os.fspath(path) in ("", ":memory:"):
             raise ValueError(f"path={path!r} does not name a file; for a store in memory use InMemoryLightningStore()")
         self.path: Path = Path(path)

@@ -271,7 +271,7 @@ def _read_script(script: object) -> Callable[[RecordedRequest], Reply | Fault]:
     if isinstance(script, Sequence):
         replies = cast("Sequence[object]", script)
         return _in_order([_checked(reply, f"script[{index}]") for index, reply in enumerate(replies)])
-    raise TypeError(f"script is a {type(script).__name__}; {_REMEDY}, a sequence of these, or a callable")
+    raise TypeError(f"script is of type {type(script).__name__}; {_REMEDY}, a sequence of these, or a callable")
 
 
 @public_in("lightning_trio.testing")
