@@ -13,6 +13,7 @@ from .._checks import checked
 from .._errors import ComponentError
 from .._public import public
 from .._records import AttemptedRollout
+from .._repr import one_line
 from .._spans import Span
 from ..lanes import find_asyncio_sign
 
@@ -41,6 +42,10 @@ class Hook:
     >>> result = trio.run(Runner(len, hooks=[Report()]).fit, ["tea"])
     tea 2
     """
+
+    @one_line
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
 
     async def on_rollout_start(self, *, agent: LitAgent[Any], runner: Runner, rollout: AttemptedRollout) -> None:
         """Before anything else of the attempt."""
