@@ -40,7 +40,7 @@ def test_several_lines_become_one() -> None:
         agl.embed.BlockingRunner,
     ],
 )
-def test_what_is_not_made_yet_is_shown_without_an_error(kind: type) -> None:
+def test_objects_that_are_not_initialized_are_shown_without_an_error(kind: type) -> None:
     assert repr(kind.__new__(kind)) == f"<{kind.__name__} that cannot be shown: AttributeError>"
 
 
@@ -127,6 +127,7 @@ def test_a_hook_shows_its_class() -> None:
         ("http://h:1/v1", "http://h:1/v1"),
         ("http://user:pw@h/v1", "http://***@h/v1"),
         ("http://user:p@w@h/v1", "http://***@h/v1"),
+        ("http://user:p?w@h/v1", "http://***@h/v1"),
         ("http://h/v1?key=sk-abc&api-version=1", "http://h/v1?key=***&api-version=***"),
         ("http://h/v1?sk-abc", "http://h/v1?***"),
         ("http://h/sk-0123456789/v1", "http://h/[api key]/v1"),

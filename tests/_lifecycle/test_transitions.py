@@ -74,7 +74,7 @@ def runs(position: RolloutPosition) -> bool:
 
 @settings(deadline=None)
 @given(positions())
-def test_an_ended_rollout_stays_as_it_is_whatever_comes(position: RolloutPosition) -> None:
+def test_an_ended_rollout_never_changes(position: RolloutPosition) -> None:
     ended = attrs.evolve(position, status="succeeded", queued=False, attempt_id="at-2", attempt_status="succeeded")
 
     for status in get_args(RolloutStatus):

@@ -59,8 +59,7 @@ _SECRET: Final = re.compile(
 
 
 def _show_endpoint(endpoint: str) -> str:
-    address, mark, query = endpoint.partition("?")
-    address = re.sub(r"//[^/]*@", f"//{_MASK}@", address)
+    address, mark, query = re.sub(r"//[^/]*@", f"//{_MASK}@", endpoint, count=1).partition("?")
     names = [part.partition("=")[:2] for part in query.split("&") if part]
     return without_keys(
         repr(address + mark + "&".join((name + equals if equals else "") + _MASK for name, equals in names))
@@ -78,8 +77,9 @@ def _mask_secrets(value: object, outer: tuple[int, ...]) -> object:
     outer = (*outer, id(value))
     if isinstance(value, Mapping):
         return {name: _mask_named(name, each, outer) for name, each in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_mask_secrets(each, outer) for each in value)
+    if isinstance(value, list | tuple):
+        masked = [_mask_secrets(each, outer) for each in value]
+        return masked if isinstance(value, list) else tuple(masked)
     return value
 
 
