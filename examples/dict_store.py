@@ -259,7 +259,7 @@ class Tables:
     def hear(self, span: agl.Span) -> agl.Span | None:
         """Store a span of a running attempt, which is also a heartbeat."""
         self.attempt(span.rollout_id, span.attempt_id)
-        move = store.hear_attempt(self.position(span.rollout_id), span.attempt_id)
+        move = store.note_heartbeat(self.position(span.rollout_id), span.attempt_id)
         if move is None:
             self.late_spans += 1
             return None

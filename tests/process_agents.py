@@ -1,4 +1,4 @@
-"""Agents for worker processes, which import this module anew."""
+"""Agents for worker processes, which import this module again."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_a_percentile_is_a_time_that_was_taken() -> None:
     assert [times.percentile(percent) for percent in (1, 50, 99, 100)] == [1.0, 50.0, 99.0, 100.0]
 
 
-def test_an_extra_is_told_from_the_core() -> None:
+def test_an_extra_is_distinguished_from_the_core() -> None:
     from benchmarks.importing import core_distributions, foreign_modules
 
     core = core_distributions()

@@ -209,7 +209,7 @@ async def test_emit_exception_records_type_message_and_traceback() -> None:
     }
 
 
-def test_emit_exception_refuses_what_is_none() -> None:
+def test_emit_exception_refuses_what_is_no_exception() -> None:
     with pytest.raises(TypeError, match="emit_exception takes an exception, not str"):
         agl.emit_exception("bad", propagate=False)  # type: ignore[arg-type]  # bad input
 
@@ -632,7 +632,7 @@ async def test_a_child_task_started_in_an_operation_belongs_below_it() -> None:
     assert fan_out.parent_id == root.span_id
 
 
-async def test_an_exception_in_an_operation_is_recorded_once_and_goes_on() -> None:
+async def test_an_exception_in_an_operation_is_recorded_once_and_propagates() -> None:
     """Agent-lightning 0.3 recorded two events."""
 
     async def agent(task: str) -> None:
@@ -648,7 +648,7 @@ async def test_an_exception_in_an_operation_is_recorded_once_and_goes_on() -> No
 
 
 @pytest.mark.parametrize("is_async", [True, False])
-async def test_an_exception_in_a_decorated_function_is_recorded_and_goes_on(is_async: bool) -> None:
+async def test_an_exception_in_a_decorated_function_is_recorded_and_propagates(is_async: bool) -> None:
     @agl.operation
     def sync_risky() -> None:
         raise KeyError("k")

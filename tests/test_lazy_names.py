@@ -101,7 +101,7 @@ def test_a_name_that_is_not_there_says_what_to_write(name: str, message: str) ->
     assert not hasattr(agl, name)
 
 
-def test_what_is_said_to_be_gone_is_gone() -> None:
+def test_names_reported_as_removed_are_gone() -> None:
     assert not _names.INSTEAD.keys() & {*_names.ALL}
 
 

@@ -7,6 +7,7 @@ import pytest
 import lightning_trio as agl
 from lightning_trio._repr import one_line
 from lightning_trio.algorithms import Baseline
+from lightning_trio.store import ForwardingStore
 
 
 class Noisy:
@@ -39,7 +40,7 @@ def test_several_lines_become_one() -> None:
         agl.embed.BlockingRunner,
     ],
 )
-def test_what_is_not_made_yet_is_shown_without_an_error(kind: type) -> None:
+def test_objects_that_are_not_initialized_are_shown_without_an_error(kind: type) -> None:
     assert repr(kind.__new__(kind)) == f"<{kind.__name__} that cannot be shown: AttributeError>"
 
 
@@ -71,3 +72,85 @@ def test_an_operation_shows_how_far_it_is() -> None:
     shown.append(repr(step))
 
     assert shown == ["<Operation brew: not entered yet>", "<Operation brew: open>", "<Operation brew: ended>"]
+
+
+class OwnStore(agl.InMemoryLightningStore):
+    __repr__ = agl.LightningStore.__repr__
+
+
+async def test_a_store_without_a_repr_of_its_own_shows_whether_it_is_open() -> None:
+    store = OwnStore()
+    shown = [repr(store)]
+    async with store:
+        shown.append(repr(store))
+
+    assert shown == ["<OwnStore: closed>", "<OwnStore: open>"]
+
+
+def test_a_forwarding_store_shows_the_store_it_forwards_to() -> None:
+    class Counting(ForwardingStore):
+        pass
+
+    assert repr(Counting(OwnStore())) == "<Counting to <OwnStore: closed>>"
+    assert repr(ForwardingStore(agl.SqliteLightningStore("a.db"))).startswith("<ForwardingStore to <SqliteLightning")
+
+
+def test_an_algorithm_shows_its_class_or_its_function() -> None:
+    @agl.algo
+    def once() -> None:
+        pass
+
+    assert [repr(Baseline()), repr(once)] == ["<Baseline>", "<algorithm once>"]
+
+
+def test_an_agent_shows_its_name() -> None:
+    class Echo(agl.LitAgent[str]):
+        pass
+
+    @agl.rollout
+    def brew(task: str) -> None:
+        pass
+
+    assert [repr(Echo()), repr(brew)] == ["<agent Echo>", "<agent brew>"]
+
+
+def test_a_hook_shows_its_class() -> None:
+    class Report(agl.Hook):
+        pass
+
+    assert repr(Report()) == "<Report>"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "shown"),
+    [
+        ("http://h:1/v1", "http://h:1/v1"),
+        ("http://user:pw@h/v1", "http://***@h/v1"),
+        ("http://user:p@w@h/v1", "http://***@h/v1"),
+        ("http://user:p?w@h/v1", "http://***@h/v1"),
+        ("http://h/v1?key=sk-abc&api-version=1", "http://h/v1?key=***&api-version=***"),
+        ("http://h/v1?sk-abc", "http://h/v1?***"),
+        ("http://h/sk-0123456789/v1", "http://h/[api key]/v1"),
+    ],
+)
+def test_a_model_shows_no_secret_of_its_endpoint(endpoint: str, shown: str) -> None:
+    assert f"endpoint={shown!r}," in repr(agl.LLM(endpoint, "m", "sk-0123456789"))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "shown"),
+    [
+        ({"temperature": 0.7, "max_tokens": 5}, {"temperature": 0.7, "max_tokens": 5}),
+        ({"extra_headers": {"Authorization": "Bearer sk-abc"}}, {"extra_headers": {"Authorization": "***"}}),
+        ({"extra_headers": [("X-Custom", "sk-abc")]}, {"extra_headers": "***"}),
+        ({"extra_query": {"v": "sk-abc"}}, {"extra_query": {"v": "***"}}),
+        ({"extra_body": {"tools": [{"access_token": "sk-abc"}]}}, {"extra_body": {"tools": [{"access_token": "***"}]}}),
+        ({"api_key": "sk-abc", "clientSecret": "sk-abc"}, {"api_key": "***", "clientSecret": "***"}),
+        ({"user": "sk-0123456789"}, {"user": "[api key]"}),
+    ],
+)
+def test_a_model_shows_no_secret_of_its_parameters(parameters: dict[str, object], shown: dict[str, object]) -> None:
+    llm = agl.LLM("http://h", "m", "sk-0123456789", parameters)
+
+    assert f"sampling_parameters={shown!r}," in repr(llm)
+    assert llm.sampling_parameters == parameters

@@ -290,7 +290,7 @@ def test_dev_as_an_option_is_ignored_and_points_to_the_method() -> None:
     [({"llm_proxy": object()}, r"initial_resources=\{.*ProxyLLM"), ({"runner": object()}, r"trio\.run\(agl\.Runner")],
     ids=["llm_proxy", "runner"],
 )
-def test_what_there_is_no_more_is_refused_with_what_to_write_instead(options: dict[str, Any], instead: str) -> None:
+def test_what_was_removed_is_refused_with_what_to_write_instead(options: dict[str, Any], instead: str) -> None:
     with pytest.raises(agl.UsageError, match=instead):
         Trainer(**options)
 

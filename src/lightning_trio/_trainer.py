@@ -33,7 +33,7 @@ class Trainer:
     Args:
         algorithm: decides which rollouts to run; `Baseline` by default.
         n_runners: the number of rollouts to run at a time (a `Runner`'s `max_concurrency`).
-        max_rollouts: the number of rollouts to start at most; the rest count as cancelled.
+        max_rollouts: the most rollouts that one `fit` starts; the rest count as cancelled.
         max_failures: the number, or the share, of rollouts that may fail; see `Runner`.
         grace_seconds: how long attempts may continue after a first Ctrl-C or SIGTERM; see `Runner`.
         max_processes: the number of worker processes for an agent with ``runs_in="process"``; see `Runner`.
@@ -43,7 +43,7 @@ class Trainer:
         hooks: one hook or several.
         store: keeps rollouts and spans; by default in ``runs/{run_name}.db``, or in memory if there is no
             `run_name`.
-        run_name: the name of the runs of `fit`, which tells them apart in a store.
+        run_name: the name of `fit`'s runs, which identifies them in a store.
         strategy, port, daemon, dev: accepted for Agent-lightning 0.3 and ignored with a warning: everything runs in
             this process, and `dev` is a method.
         n_workers, max_tasks, triplet_exporter: older names of `n_runners`, `max_rollouts` and `adapter`, accepted

@@ -335,7 +335,7 @@ async def test_a_key_called_llm_wins_over_the_first() -> None:
     assert await given_to(agent, {"first": LLM_ONE, "llm": LLM_TWO}) == LLM_TWO
 
 
-async def test_a_default_stands_where_nothing_is_supplied() -> None:
+async def test_a_default_is_used_if_nothing_is_supplied() -> None:
     async def agent(task: str, temperature: float = 0.5, llm: LLM | None = None) -> Any:
         return temperature, llm
 
@@ -430,7 +430,7 @@ async def test_the_more_specific_method_wins_and_async_before_sync(names: list[s
 
 
 @pytest.mark.parametrize("names", [[], ["training_rollout"]], ids=["none", "training only"])
-async def test_a_class_without_a_method_for_a_mode_is_refused_and_told_which(names: list[str]) -> None:
+async def test_a_class_without_a_method_for_a_mode_is_refused_with_the_methods_to_override(names: list[str]) -> None:
     async with Runner(methods(*names)) as runner:
         with pytest.raises(agl.AgentSignatureError) as caught:
             await runner.step("x", mode="val")
@@ -503,7 +503,7 @@ async def test_an_agent_reaches_its_runner_and_tracer_without_keeping_them() -> 
         _ = agent.runner
 
 
-def test_is_async_tells_whether_an_async_method_is_overridden() -> None:
+def test_is_async_is_true_if_an_async_method_is_overridden() -> None:
     assert [methods(*names).is_async() for names in (["rollout"], ["rollout_async"], [])] == [False, True, False]
 
 
@@ -573,7 +573,7 @@ async def test_a_resource_of_the_right_name_and_the_wrong_class_is_an_error_befo
         await Runner(agent, resources={"llm": agl.PromptTemplate("x", engine="f-string")}).fit([1])
 
 
-async def test_a_mode_that_is_none_is_refused() -> None:
+async def test_an_invalid_mode_is_refused() -> None:
     async def agent(task: int) -> None: ...
 
     async with Runner(agent) as runner:

@@ -147,7 +147,7 @@ def test_all_but_the_private_classes_are_exported() -> None:
     assert {kind.__name__ for kind in CLASSES if getattr(agl, kind.__name__, None) is not kind} == PRIVATE
 
 
-def test_no_message_stands_where_it_is_raised() -> None:
+def test_no_message_is_written_where_it_is_raised() -> None:
     found = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")

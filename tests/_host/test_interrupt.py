@@ -122,7 +122,7 @@ def test_it_says_what_is_kept_and_what_is_left() -> None:
     assert "are done and kept, 12 are not" in ended.err
 
 
-def test_an_agent_that_never_yields_is_interrupted_where_it_stands() -> None:
+def test_an_agent_that_never_yields_is_interrupted_at_its_current_line() -> None:
     """Trio raises the KeyboardInterrupt in the running code, here the agent's."""
     ended = interrupted_fit(SPINNING, ready_at=8)
 

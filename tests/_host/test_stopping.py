@@ -202,7 +202,7 @@ def test_the_second_signal_is_immediate(agent: str, signum: int, code: int) -> N
 
 @EXITS
 @pytest.mark.parametrize("agent", [SPINNING, BLOCKING], ids=["spinning", "blocking"])
-def test_an_agent_that_keeps_trio_from_running_is_interrupted_where_it_stands(
+def test_an_agent_that_keeps_trio_from_running_is_interrupted_at_its_current_line(
     agent: str, signum: int, code: int
 ) -> None:
     """The first signal does so as well, after the time in which the loop could have acted on it."""

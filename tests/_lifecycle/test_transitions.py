@@ -21,8 +21,8 @@ from lightning_trio.store import (
     change_rollout,
     check_removal,
     end_attempt,
-    hear_attempt,
     lose_attempt,
+    note_heartbeat,
     worker_status,
 )
 
@@ -74,7 +74,7 @@ def runs(position: RolloutPosition) -> bool:
 
 @settings(deadline=None)
 @given(positions())
-def test_an_ended_rollout_stays_as_it_is_whatever_comes(position: RolloutPosition) -> None:
+def test_an_ended_rollout_never_changes(position: RolloutPosition) -> None:
     ended = attrs.evolve(position, status="succeeded", queued=False, attempt_id="at-2", attempt_status="succeeded")
 
     for status in get_args(RolloutStatus):
@@ -89,7 +89,7 @@ def test_an_ended_rollout_stays_as_it_is_whatever_comes(position: RolloutPositio
     with pytest.raises(StaleAttempt, match="enqueue its task again instead"):
         begin_attempt(ended)
     assert end_attempt(ended, "at-2", "failed") is None
-    assert hear_attempt(ended, "at-2") is None
+    assert note_heartbeat(ended, "at-2") is None
     assert lose_attempt(ended, "at-2") is None
 
 
@@ -116,9 +116,9 @@ def test_a_superseded_attempt_ends_as_unresponsive(position: RolloutPosition) ->
 
 @settings(deadline=None)
 @given(positions())
-def test_a_sign_of_life_makes_the_running_attempt_and_its_rollout_running(position: RolloutPosition) -> None:
-    assert hear_attempt(position, "at-1") is None
-    assert hear_attempt(position, "at-2") == (Move("running", "running") if runs(position) else None)
+def test_a_heartbeat_makes_the_running_attempt_and_its_rollout_running(position: RolloutPosition) -> None:
+    assert note_heartbeat(position, "at-1") is None
+    assert note_heartbeat(position, "at-2") == (Move("running", "running") if runs(position) else None)
 
 
 @settings(deadline=None)
@@ -277,7 +277,7 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule(number=st.integers(1, 6))
     def hear(self, number: int) -> None:
-        self.follow(hear_attempt(self.position, f"at-{number}"))
+        self.follow(note_heartbeat(self.position, f"at-{number}"))
 
     @rule(number=st.integers(1, 6))
     def lose(self, number: int) -> None:

@@ -76,7 +76,7 @@ def test_braces_that_are_no_placeholder_stand(template: str, expected: str) -> N
 
 @settings(deadline=None)
 @given(st.text(), st.text())
-def test_a_doubled_brace_template_gives_its_text_back(before: str, value: str) -> None:
+def test_a_doubled_brace_template_renders_to_its_text(before: str, value: str) -> None:
     template = before.replace("{", "{{").replace("}", "}}") + "{value}"
 
     assert fstring(template).format(value=value) == before + value
@@ -346,7 +346,7 @@ def test_a_resource_type_that_is_taken_is_refused_with_both_names() -> None:
             pass
 
 
-def test_defining_a_class_anew_as_in_a_notebook_replaces_it() -> None:
+def test_redefining_a_class_as_in_a_notebook_replaces_it() -> None:
     def define() -> type[agl.Resource]:
         @attrs.frozen
         class NotebookRubric(agl.Resource):

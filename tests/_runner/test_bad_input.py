@@ -214,7 +214,7 @@ async def test_a_return_value_of_another_kind(value: object, kind: str) -> None:
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, "many"])
-def test_a_concurrency_that_is_none(number: Any) -> None:
+def test_an_invalid_concurrency(number: Any) -> None:
     with pytest.raises(agl.UsageError, match="max_concurrency="):
         Runner(one, max_concurrency=number)
 
@@ -315,7 +315,7 @@ def test_a_stream_of_a_runner_that_is_not_open_shows_a_stream() -> None:
 
 
 @pytest.mark.parametrize("number", [-1, 1.5, "3"])
-def test_a_limit_of_rollouts_that_is_none(number: Any) -> None:
+def test_an_invalid_limit_of_rollouts(number: Any) -> None:
     with pytest.raises(agl.UsageError, match=f"max_rollouts={number!r}"):
         Runner(one, max_rollouts=number)
 
@@ -597,7 +597,7 @@ async def test_a_cancellation_that_was_kept_and_raised_elsewhere_fails_its_attem
     assert "a cancellation that was not meant for it" in failed.attempt.error.message
 
 
-async def test_of_a_group_with_a_stray_cancellation_the_error_is_what_counts() -> None:
+async def test_in_a_group_with_a_stray_cancellation_the_error_counts() -> None:
     kept = await keep_cancelled()
     assert isinstance(kept, outcome.Error)
 

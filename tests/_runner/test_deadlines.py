@@ -75,7 +75,7 @@ async def test_child_tasks_are_stopped_with_their_agent(autojump_clock: MockCloc
     assert stopped == [pytest.approx(2)] * 2
 
 
-async def test_neighbours_of_a_timed_out_rollout_go_on(autojump_clock: MockClock) -> None:
+async def test_neighbours_of_a_timed_out_rollout_continue(autojump_clock: MockClock) -> None:
     result = await Runner(sleeper, config=limit(2)).fit([100, 1, 1.5, 100, 1])
 
     assert result.counts == {"cancelled": 0, "failed": 2, "succeeded": 3}
@@ -417,7 +417,7 @@ FAILING = [
 
 
 @pytest.mark.parametrize("agent", FAILING, ids=named)
-async def test_every_way_of_failing_gives_its_slot_back(agent: LitAgent[Any] | Callable[..., Any]) -> None:
+async def test_every_kind_of_failure_frees_its_slot(agent: LitAgent[Any] | Callable[..., Any]) -> None:
     """After three times as many failures as slots, a step still finds a slot."""
     ends_well = threading.Event()
 
@@ -439,7 +439,7 @@ async def test_every_way_of_failing_gives_its_slot_back(agent: LitAgent[Any] | C
 
 
 @pytest.mark.parametrize("seconds", [1e-12, 1e-9, 1e-4])
-async def test_a_deadline_that_passes_before_a_thread_begins_gives_its_slot_back(seconds: float) -> None:
+async def test_a_deadline_that_passes_before_a_thread_begins_frees_its_slot(seconds: float) -> None:
     def agent(task: int) -> None: ...
 
     with trio.fail_after(10):

@@ -49,7 +49,7 @@ async def test_a_running_attempt_is_shown_with_its_lane_age_deadline_and_last_sp
     assert attempt.last_span_age is not None
 
 
-async def test_the_tasks_below_a_native_agent_are_shown_with_the_lines_they_stand_at(
+async def test_the_tasks_below_a_native_agent_are_shown_with_their_current_lines(
     autojump_clock: MockClock,
 ) -> None:
     async with Runner(browse) as runner, trio.open_nursery() as nursery:
@@ -65,7 +65,7 @@ async def test_the_tasks_below_a_native_agent_are_shown_with_the_lines_they_stan
     assert all(child.code == "await trio.sleep(seconds)  # waits for the page" for child in task.children)
 
 
-async def test_nurseries_of_whoever_called_step_are_not_the_agents(autojump_clock: MockClock) -> None:
+async def test_nurseries_of_the_caller_of_step_are_not_the_agents(autojump_clock: MockClock) -> None:
     seen: list[RunningAttempt] = []
 
     async with Runner(sleeper, config=RolloutConfig(unresponsive_seconds=50)) as runner, trio.open_nursery() as nursery:
@@ -128,7 +128,7 @@ async def test_a_great_many_children_are_counted_and_not_shown(autojump_clock: M
     assert len(text.splitlines()) < 15
 
 
-async def test_of_a_thousand_the_oldest_are_shown_and_the_youngest_is_told(autojump_clock: MockClock) -> None:
+async def test_of_a_thousand_the_oldest_are_shown_and_the_age_of_the_youngest(autojump_clock: MockClock) -> None:
     runner = Runner(sleeper, max_concurrency=1000)
     async with runner, trio.open_nursery() as nursery:
         for number in range(1000):
@@ -144,7 +144,7 @@ async def test_of_a_thousand_the_oldest_are_shown_and_the_youngest_is_told(autoj
     assert sum(line.startswith("  ro-") for line in lines) == 20
 
 
-async def test_the_numbers_tell_what_waits_and_what_is_done(autojump_clock: MockClock) -> None:
+async def test_the_numbers_show_what_waits_and_what_is_done(autojump_clock: MockClock) -> None:
     async def agent(task: int) -> None:
         if task == 0:
             raise ValueError
@@ -212,7 +212,7 @@ def test_the_text_is_made_of_records_alone() -> None:
 
 
 @posix_only
-def test_the_signal_prints_what_runs_also_while_an_agent_keeps_trio_from_running() -> None:
+def test_the_signal_prints_running_attempts_even_while_an_agent_keeps_trio_from_running() -> None:
     ended = run_program(
         """
         import signal, trio, lightning_trio as agl

@@ -110,7 +110,7 @@ def test_an_error_is_the_attempts_own() -> None:
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), Terminated()], ids=["Ctrl-C", "SIGTERM"])
-def test_a_signal_goes_on_up(stop: BaseException) -> None:
+def test_a_signal_propagates(stop: BaseException) -> None:
     ending = ending_of(stop, None, cancelled=False)
 
     assert isinstance(ending, Cancelled)
@@ -130,7 +130,7 @@ def test_a_group_with_a_signal_is_split_into_that_and_the_agents_error() -> None
     assert ending.exception.exceptions == (error,)
 
 
-async def test_a_cancellation_goes_on_up(cancelled: trio.Cancelled) -> None:
+async def test_a_cancellation_propagates(cancelled: trio.Cancelled) -> None:
     ending = ending_of(cancelled, None, cancelled=True)
 
     assert isinstance(ending, Cancelled)
@@ -176,7 +176,7 @@ async def test_of_a_group_with_a_stray_cancellation_the_rest_counts(cancelled: t
     assert ending.exception.exceptions == (error,)
 
 
-async def test_a_signal_beside_a_stray_cancellation_goes_on_up(cancelled: trio.Cancelled) -> None:
+async def test_a_signal_beside_a_stray_cancellation_propagates(cancelled: trio.Cancelled) -> None:
     ending = ending_of(BaseExceptionGroup("", [cancelled, KeyboardInterrupt()]), None, cancelled=False)
 
     assert isinstance(ending, Cancelled)

@@ -35,7 +35,7 @@ async def test_a_run_ends_when_more_have_failed_than_may(
     assert runner.statistics().running == 0
 
 
-async def test_what_ran_is_cancelled_and_stays_so(autojump_clock: MockClock) -> None:
+async def test_running_rollouts_are_cancelled_and_stay_cancelled(autojump_clock: MockClock) -> None:
     runner = Runner(fail_from_five, max_failures=0, max_concurrency=4)
 
     await runner.fit(range(20))

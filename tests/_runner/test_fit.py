@@ -122,7 +122,7 @@ async def test_generator_exit_of_an_agent_fails_its_attempt_and_leaves_its_neigh
     assert result.counts == {"cancelled": 0, "failed": 1, "succeeded": 2}
 
 
-def test_an_attempt_whose_coroutine_is_closed_lets_that_go_on() -> None:
+def test_an_attempt_whose_coroutine_is_closed_raises_generator_exit() -> None:
     """Trio and the garbage collector close coroutines while their tasks do not run."""
     with pytest.raises(GeneratorExit):
         ending_of(GeneratorExit(), None, cancelled=False)
@@ -219,7 +219,7 @@ async def test_a_run_leaves_the_rollouts_of_others_alone() -> None:
     assert found.status == "queuing"
 
 
-async def test_cancelled_puts_what_runs_back_into_the_queue(autojump_clock: MockClock) -> None:
+async def test_cancelling_puts_running_rollouts_back_into_the_queue(autojump_clock: MockClock) -> None:
     store = InMemoryLightningStore()
     with trio.move_on_after(5):
         await Runner(sleeper, store=store, max_concurrency=2).fit([1, 100, 100, 100])
@@ -274,7 +274,7 @@ async def test_an_agent_that_fails_in_its_clean_up_when_cancelled_goes_back_as_w
     assert rollout.status == "requeuing"
 
 
-async def test_an_algorithms_error_comes_out_of_fit_alone_and_stops_what_runs(autojump_clock: MockClock) -> None:
+async def test_an_algorithms_error_is_raised_by_fit_alone_and_stops_running_rollouts(autojump_clock: MockClock) -> None:
     store = InMemoryLightningStore()
 
     @agl.algo

@@ -46,7 +46,7 @@ def read_all(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("by_env", [False, True])
-def test_a_key_that_an_agent_tells_is_nowhere(
+def test_a_key_that_an_agent_leaks_appears_nowhere(
     tmp_path: Path, by_env: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("TESTS_KEY", KEY)
@@ -101,7 +101,7 @@ def test_a_key_is_taken_out_of_every_text_of_a_span() -> None:
     }
 
 
-def test_what_has_no_key_is_given_as_it_is() -> None:
+def test_what_has_no_key_is_returned_unchanged() -> None:
     spans = [Span.from_attributes(attributes={"a": "text", "l": ["x"]})]
     error = ErrorRecord("ValueError", "bad", "Traceback")
     assert redact(error, spans) == (error, spans)

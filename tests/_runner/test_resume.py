@@ -165,7 +165,7 @@ async def test_another_agent_is_refused(autojump_clock: MockClock) -> None:
             await Runner(other, store=store).fit(TASKS, resume=True)
 
 
-async def test_force_goes_on_all_the_same(autojump_clock: MockClock) -> None:
+async def test_force_continues_anyway(autojump_clock: MockClock) -> None:
     async with InMemoryLightningStore() as store:
         await cut_off(store)
         agent = Agent()
@@ -260,7 +260,7 @@ class Saving(Algorithm):
 
 
 @pytest.mark.parametrize("algorithm", [Rounds, Saving])
-async def test_an_algorithm_goes_on_where_it_stood(algorithm: type[Algorithm], autojump_clock: MockClock) -> None:
+async def test_an_algorithm_continues_where_it_stopped(algorithm: type[Algorithm], autojump_clock: MockClock) -> None:
     calls: list[tuple[int, str]] = []
     slow = True
 
@@ -354,7 +354,7 @@ def test_the_latest_unfinished_run_of_the_same_kind_is_chosen() -> None:
     assert chosen is runs[1]
 
 
-def test_equal_numbers_of_other_tasks_are_told_apart_by_their_digest() -> None:
+def test_equal_numbers_of_other_tasks_are_distinguished_by_their_digest() -> None:
     other = run_of("run-1", datasets={"train": DatasetFingerprint(3, "xyz")})
 
     with pytest.raises(
@@ -400,7 +400,7 @@ async def test_a_runner_that_lives_keeps_its_rollouts_however_long_they_take(aut
         assert len(await store.query_attempts((await store.query_rollouts())[0].rollout_id)) == 1
 
 
-async def test_a_runner_holds_its_lease_for_as_long_as_it_is_told(autojump_clock: MockClock) -> None:
+async def test_a_runner_holds_its_lease_for_as_long_as_configured(autojump_clock: MockClock) -> None:
     store = InMemoryLightningStore()
     async with Runner(Agent(), store=store, lease_seconds=2.0):
         [worker] = await store.query_workers()
@@ -475,7 +475,7 @@ def worker_of(process: int, **changes: Any) -> Worker:
     return Worker("w", heartbeat_stats=stats, lease_seconds=30.0, lease_left_seconds=10.0)
 
 
-def test_a_dead_process_of_this_machine_is_told_from_a_living_one() -> None:
+def test_a_dead_process_of_this_machine_is_distinguished_from_a_living_one() -> None:
     assert is_alive(worker_of(os.getpid()))
     assert is_of_dead_process(worker_of(2**22 + 1))
     assert not is_alive(worker_of(2**22 + 1))
@@ -501,14 +501,14 @@ def test_a_later_process_of_the_same_number_is_another() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say whether a process has ended")
-def test_a_process_that_nobody_has_waited_for_is_dead() -> None:
+def test_a_process_that_has_not_been_waited_for_is_dead() -> None:
     with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as process:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
 
         assert is_of_dead_process(worker_of(process.pid))
 
 
-def test_resuming_is_said_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_resuming_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with InMemoryLightningStore() as store:
             await cut_off(store)
@@ -567,7 +567,7 @@ trio.run(agl.Runner(agent, store=agl.SqliteLightningStore(sys.argv[1]), max_conc
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
-async def test_a_run_whose_process_was_killed_goes_on_at_once(tmp_path: Path) -> None:
+async def test_a_run_whose_process_was_killed_continues_at_once(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     killed = await trio.run_process([sys.executable, "-c", KILLED, str(path)], check=False)
     agent = Agent()
@@ -604,7 +604,7 @@ async def test_another_process_that_lives_is_not_taken_over(tmp_path: Path) -> N
         nursery.cancel_scope.cancel()
 
 
-async def test_datasets_that_differ_in_one_task_are_told_apart(tmp_path: Path) -> None:
+async def test_datasets_that_differ_in_one_task_are_distinguished(tmp_path: Path) -> None:
     async with agl.SqliteLightningStore(tmp_path / "runs.db") as store:
         await store.put([run_of(datasets=Datasets(["a", "b"], None).fingerprints(digest=True))])
 
@@ -736,7 +736,7 @@ async def test_pruning_leaves_runs_that_can_be_resumed_alone(autojump_clock: Moc
         assert await store.prune() == 10
 
 
-async def test_of_several_that_resume_a_run_at_once_one_goes_on(tmp_path: Path) -> None:
+async def test_of_several_that_resume_a_run_at_once_one_continues(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     async with agl.SqliteLightningStore(path) as store:
         await store.put([run_of(datasets=Datasets(TASKS, None).fingerprints(digest=True), worker_id="gone")])

@@ -204,7 +204,7 @@ async def test_cancelled_between_attempts_a_fit_leaves_its_rollout_in_the_queue(
     assert done.status == "succeeded"
 
 
-async def test_a_retry_gives_its_slot_back_each_time(autojump_clock: MockClock) -> None:
+async def test_a_retry_frees_its_slot_each_time(autojump_clock: MockClock) -> None:
     async with Runner(failing, config=retrying(3), max_concurrency=2) as runner:
         await runner.fit(range(6))
         async with runner.stream(range(6)) as results:

@@ -42,7 +42,7 @@ def test_a_plain_function_is_shown_in_its_lane() -> None:
     assert repr(agl.Runner(think)) == "<Runner of think (thread, 100 at a time): closed>"
 
 
-async def test_a_stream_shows_what_is_to_be_read() -> None:
+async def test_a_stream_shows_how_much_is_to_be_read() -> None:
     async with agl.Runner(answer) as runner:
         stream = runner.stream(["tea"])
         shown = [repr(stream)]

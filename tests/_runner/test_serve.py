@@ -62,7 +62,7 @@ async def test_serves_rollouts_of_any_run() -> None:
     assert [rollout.status for rollout in done] == ["succeeded", "succeeded"]
 
 
-async def test_cancelled_puts_what_runs_back(autojump_clock: MockClock) -> None:
+async def test_cancelling_puts_running_rollouts_back(autojump_clock: MockClock) -> None:
     store = InMemoryLightningStore()
     rollout = await store.enqueue_rollout(100)
     async with Runner(sleeper, store=store) as runner:
@@ -205,7 +205,7 @@ async def test_serve_on_a_closed_runner_shows_what_to_write() -> None:
         await Runner(double).serve()
 
 
-async def test_a_terminal_status_stays_whatever_is_reported() -> None:
+async def test_a_terminal_status_never_changes() -> None:
     store = InMemoryLightningStore()
     rollout = await store.enqueue_rollout(1)
     async with Runner(double, store=store) as runner, trio.open_nursery() as nursery:

@@ -15,7 +15,7 @@ def free(slots: Slots) -> int:
     return taken
 
 
-async def test_a_batch_is_what_there_is_up_to_the_limit() -> None:
+async def test_a_batch_is_all_that_is_available_up_to_the_limit() -> None:
     slots = Slots(5)
 
     taken = [await slots.take(3), await slots.take(3)]
@@ -24,7 +24,7 @@ async def test_a_batch_is_what_there_is_up_to_the_limit() -> None:
     assert slots.take_nowait(3) == 0
 
 
-async def test_a_caller_waits_for_a_slot_and_takes_what_else_is_free_then() -> None:
+async def test_a_caller_waits_for_a_slot_and_then_takes_all_that_are_free() -> None:
     slots = Slots(4)
     await slots.take(4)
     taken: list[int] = []
@@ -61,7 +61,7 @@ async def test_callers_are_served_in_the_order_they_came_in() -> None:
     assert served == [0, 1, 2]
 
 
-async def test_callers_that_wait_share_what_is_given_back_at_once() -> None:
+async def test_waiting_callers_share_slots_that_are_freed_together() -> None:
     """The first takes no slot that has been handed to the second, whatever its limit."""
     slots = Slots(3)
     await slots.take(3)
@@ -79,7 +79,7 @@ async def test_callers_that_wait_share_what_is_given_back_at_once() -> None:
     assert sorted(taken) == [1, 2]
 
 
-async def test_nobody_overtakes_a_caller_that_waits() -> None:
+async def test_no_caller_overtakes_one_that_waits() -> None:
     slots = Slots(1)
     await slots.take()
 

@@ -108,7 +108,7 @@ async def test_a_slow_reader_holds_rollouts_back_and_not_slots(autojump_clock: M
     assert done.final_reward == 42.0
 
 
-async def test_leaving_the_block_cancels_what_runs_and_gives_its_slots_back(autojump_clock: MockClock) -> None:
+async def test_leaving_the_block_cancels_running_rollouts_and_frees_their_slots(autojump_clock: MockClock) -> None:
     async with Runner(sleeper, max_concurrency=3) as runner:
         async with runner.stream([1, 100, 100, 100, 100]) as results:
             first = await anext(results)

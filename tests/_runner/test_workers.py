@@ -256,7 +256,7 @@ async def test_workers_learn_that_an_outcome_was_refused(autojump_clock: MockClo
     assert workers.slots.take_nowait(10) == 4
 
 
-async def test_a_runner_shows_what_runs_in_other_workers(autojump_clock: MockClock) -> None:
+async def test_a_runner_shows_attempts_that_run_in_other_workers(autojump_clock: MockClock) -> None:
     async with ElsewhereRunner(BatchWorkers()) as runner, trio.open_nursery() as nursery:
         nursery.start_soon(runner.step, 5.0)
         await wait_all_tasks_blocked()

@@ -276,7 +276,7 @@ def test_a_key_by_its_variable_is_read_where_the_agent_runs(monkeypatch: pytest.
     assert decode(text).api_key == "sk-env"
 
 
-def test_a_resource_of_a_type_nobody_has_defined_is_kept_as_it_is() -> None:
+def test_a_resource_of_an_undefined_type_is_kept_as_it_is() -> None:
     text = encode(PromptTemplate("{a}", engine="f-string"), "r", LIMIT).replace("prompt_template", "of_tomorrow")
     unknown = decode(text)
 
@@ -387,7 +387,7 @@ def test_a_field_that_a_model_got_later_is_as_it_is_by_default() -> None:
     assert decode(text).tags == ("a",)
 
 
-def test_extra_fields_of_a_model_nobody_knows_are_there() -> None:
+def test_extra_fields_of_an_unknown_model_are_there() -> None:
     text = encode(Open(x=1, question="what?"), "m", LIMIT).replace(":Open", ":Gone")  # type: ignore[call-arg]
 
     assert decode(text).fields == {"x": 1, "name": "n", "question": "what?"}

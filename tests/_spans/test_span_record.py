@@ -69,7 +69,7 @@ def test_given_fields_are_kept() -> None:
     )
 
 
-def test_a_span_tells_its_context_and_its_parents() -> None:
+def test_a_span_has_its_own_context_and_its_parents() -> None:
     span = agl.Span.from_attributes(attributes={}, parent_id="3" * 16)
 
     assert span.context == agl.SpanContext(span.trace_id, span.span_id)

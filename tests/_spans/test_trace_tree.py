@@ -44,7 +44,7 @@ def test_children_are_drawn_below_their_parents() -> None:
     ]
 
 
-def test_a_span_whose_parent_is_missing_stands_at_the_top() -> None:
+def test_a_span_whose_parent_is_missing_is_placed_at_the_top() -> None:
     assert agl.format_trace([span("root"), span("lost", "elsewhere")]).split("\n") == ["root", "lost"]
 
 

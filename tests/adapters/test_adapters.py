@@ -40,7 +40,7 @@ async def test_an_algorithm_has_data_made_of_its_rollouts_spans() -> None:
 
 
 @pytest.mark.parametrize("adapter", [Said(), Said, f"{__name__}.Said", {"type": f"{__name__}.Said"}])
-def test_a_trainer_makes_its_adapter_of_whatever_names_one(adapter: Any) -> None:
+def test_a_trainer_accepts_every_form_of_adapter(adapter: Any) -> None:
     result = Trainer(algorithm=collect, adapter=adapter).fit(speaker, ["tea", "milk"])
 
     assert list(result.history) == COLLECTED

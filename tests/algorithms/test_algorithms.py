@@ -242,7 +242,7 @@ async def test_a_dataset_the_function_does_not_take_is_an_error() -> None:
         await Runner(double, algorithm=train_only).fit([1], [2])
 
 
-async def test_a_parameter_nobody_supplies_is_an_error_that_lists_those_there_are() -> None:
+async def test_a_parameter_that_cannot_be_supplied_is_an_error_that_lists_those_that_can() -> None:
     @agl.algo
     async def wants(train_dataset: list[int], llm_proxy: object) -> None: ...
 
@@ -367,7 +367,7 @@ async def test_an_algorithm_may_bring_its_own_tasks() -> None:
     assert result.counts["succeeded"] == 2
 
 
-async def test_an_adapter_with_a_default_keeps_it_where_there_is_none() -> None:
+async def test_an_adapter_parameter_with_a_default_keeps_it_without_an_adapter() -> None:
     got: list[object] = []
 
     @agl.algo

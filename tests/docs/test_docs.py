@@ -81,7 +81,7 @@ FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class DefinedIn(doctest.DocTestFinder):
-    """Go by where a class or function is defined: its ``__module__`` may be the public module that hands it on."""
+    """Go by where a class or function is defined: its ``__module__`` may be the public module that exports it."""
 
     def _from_module(self, module: ModuleType, object: Any) -> bool:
         if isinstance(object, property) or any(vars(module).get(name) is object for name in defined_names(module)):

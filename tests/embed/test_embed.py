@@ -78,7 +78,7 @@ def in_asyncio(main: Callable[[], Awaitable[Any]], seconds: float = 30) -> Any:
 # step, from asyncio.
 
 
-def test_step_gives_what_came_of_the_task() -> None:
+def test_step_returns_the_outcome_of_the_task() -> None:
     runner = Runner(double)
 
     async def main() -> agl.CompletedRollout:
@@ -219,7 +219,7 @@ def test_a_rollout_in_a_hosts_span_is_its_own_trace_with_a_link_to_it() -> None:
         assert root.trace_id != link.context.trace_id
 
 
-def test_an_agent_that_asks_which_library_runs_finds_trio() -> None:
+def test_an_agent_that_detects_the_async_library_finds_trio() -> None:
     """AnyIO keeps the name of the event loop in a context variable, and the caller's is asyncio."""
 
     async def agent(task: int) -> float:
@@ -239,7 +239,7 @@ def test_an_agent_that_asks_which_library_runs_finds_trio() -> None:
 
 
 @pytest.mark.parametrize("lane", ["trio", "asyncio"])
-def test_a_cancelled_request_has_its_rollout_recorded_as_cancelled_before_it_goes_on(lane: Any) -> None:
+def test_a_cancelled_request_has_its_rollout_recorded_as_cancelled_before_it_returns(lane: Any) -> None:
     started = threading.Event()
     cleaned_up: list[bool] = []
 
@@ -366,7 +366,7 @@ def test_a_request_that_waits_for_a_slot_is_cancelled_without_a_rollout() -> Non
     assert statuses(runner) == ["cancelled"]
 
 
-def test_an_agent_that_does_not_stop_is_not_waited_for_for_ever(
+def test_an_agent_that_does_not_stop_is_not_waited_for_forever(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from lightning_trio.embed import _loop
@@ -399,7 +399,7 @@ def test_an_agent_that_does_not_stop_is_not_waited_for_for_ever(
 # Opening and closing.
 
 
-def test_leaving_the_block_cancels_what_runs_and_tells_who_waits() -> None:
+def test_leaving_the_block_cancels_running_rollouts_and_wakes_waiting_callers() -> None:
     gate = Gate()
     runner = Runner(gate.agent)
 
@@ -480,7 +480,7 @@ def test_what_the_runner_cannot_be_opened_for_is_raised_at_the_block() -> None:
         raise AssertionError("not reached")
 
 
-def test_a_store_that_fails_meanwhile_is_raised_at_the_end_of_the_block_and_nobody_hangs() -> None:
+def test_a_store_that_fails_meanwhile_is_raised_at_the_end_of_the_block_and_no_caller_hangs() -> None:
     async def main() -> None:
         async with embed.open_asyncio(Runner(double, store=BrokenStore("commit"))) as r:
             with pytest.raises(agl.RunnerClosed):
@@ -494,7 +494,7 @@ def test_a_store_that_fails_meanwhile_is_raised_at_the_end_of_the_block_and_nobo
         in_asyncio(main)
 
 
-def test_opening_that_is_cancelled_is_given_up() -> None:
+def test_opening_that_is_cancelled_is_abandoned() -> None:
     class SlowStore(agl.InMemoryLightningStore):
         async def on_open(self) -> None:
             await trio.sleep_forever()
@@ -678,7 +678,7 @@ def test_reading_slowly_holds_the_source_back() -> None:
     assert set(statuses(runner)) == {"succeeded"}
 
 
-def test_leaving_a_stream_early_cancels_what_runs() -> None:
+def test_leaving_a_stream_early_cancels_running_rollouts() -> None:
     begun: list[float] = []
 
     async def agent(task: float) -> float:
@@ -853,7 +853,7 @@ def test_a_cancelled_fit_puts_its_rollouts_back_into_the_queue() -> None:
 # Blocking code.
 
 
-def test_blocking_step_gives_what_came_of_the_task() -> None:
+def test_blocking_step_returns_the_outcome_of_the_task() -> None:
     runner = Runner(double)
 
     with embed.open_blocking(runner) as r:
@@ -865,7 +865,7 @@ def test_blocking_step_gives_what_came_of_the_task() -> None:
     assert statuses(runner) == ["succeeded"]
 
 
-def test_blocking_step_raises_the_agents_own_exception_and_goes_on() -> None:
+def test_blocking_step_raises_the_agents_own_exception_and_stays_usable() -> None:
     async def agent(task: float) -> float:
         if task == 0:
             raise ZeroDivisionError
@@ -910,7 +910,7 @@ def test_a_blocking_runner_works_in_a_notebooks_loop() -> None:
     assert asyncio.run(cell()) == 2.0
 
 
-def test_leaving_the_blocking_block_tells_threads_that_wait() -> None:
+def test_leaving_the_blocking_block_wakes_waiting_threads() -> None:
     gate = Gate()
     runner = Runner(gate.agent)
 
@@ -960,7 +960,7 @@ def test_a_blocking_stream_reads_its_tasks_in_the_readers_thread() -> None:
     assert where == {threading.get_ident()}
 
 
-def test_a_blocking_stream_left_early_cancels_what_runs() -> None:
+def test_leaving_a_blocking_stream_early_cancels_running_rollouts() -> None:
     begun: list[float] = []
 
     async def agent(task: float) -> float:

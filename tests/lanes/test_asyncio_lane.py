@@ -400,7 +400,7 @@ async def test_a_cancelled_error_of_the_agents_own_is_a_failure_that_says_so() -
     assert rollout.status == "failed"
 
 
-async def test_an_agent_that_cancels_every_task_it_finds_fails_and_the_runner_goes_on() -> None:
+async def test_an_agent_that_cancels_every_task_it_finds_fails_and_the_runner_continues() -> None:
     """Clean-up code written for an agent's own loop does this."""
 
     @agl.rollout(runs_in="asyncio")
@@ -452,7 +452,7 @@ async def test_groups_come_as_they_are() -> None:
     assert {type(exc) for exc in caught.value.exceptions} == {KeyError, ValueError}
 
 
-async def test_an_agent_that_stops_the_loop_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_agent_that_stops_the_loop_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
     @agl.rollout(runs_in="asyncio")
     async def agent(task: int) -> float:
         asyncio.get_running_loop().stop()
@@ -501,7 +501,7 @@ def side_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if "asyncio" in thread.name]
 
 
-async def test_an_agent_that_blocks_the_loop_is_named_with_the_line_it_stands_at(
+async def test_an_agent_that_blocks_the_loop_is_named_with_its_current_line(
     gate: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
     @agl.rollout(runs_in="asyncio")
@@ -523,7 +523,7 @@ async def test_an_agent_that_blocks_the_loop_is_named_with_the_line_it_stands_at
     assert "gate.wait(20)  # the line" in caplog.text
 
 
-async def test_an_agent_that_blocks_the_loop_is_given_up_at_its_deadline_and_others_go_on(
+async def test_an_agent_that_blocks_the_loop_is_abandoned_at_its_deadline_and_others_continue(
     gate: threading.Event,
 ) -> None:
     heard: list[BaseException] = []
@@ -673,7 +673,7 @@ def test_ctrl_c_ends_a_program_whose_asyncio_agent_blocks_the_loop() -> None:
     assert "Traceback" not in ended.err
 
 
-async def test_an_agent_that_swallows_its_cancellation_is_given_up(
+async def test_an_agent_that_swallows_its_cancellation_is_abandoned(
     gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lightning_trio.lanes._asyncio._lane._CLEAN_UP_SECONDS", 0.3)

@@ -256,7 +256,7 @@ async def test_an_agent_that_it_cannot_prepare_is_an_error_before_the_first_roll
     assert lane.journal == ["open", "close"]
 
 
-async def test_a_call_that_is_given_up_keeps_its_slot_until_it_ends(
+async def test_an_abandoned_call_keeps_its_slot_until_it_ends(
     lane: FakeLane, agent: Any, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     lane.gives_up, lane.places = True, 1
@@ -309,7 +309,7 @@ def test_a_function_that_does_not_fit_is_refused_where_it_is_decorated(lane: Fak
             return task
 
 
-def test_a_lane_of_no_name_is_refused_with_all_names(lane: FakeLane) -> None:
+def test_an_unknown_lane_is_refused_with_all_names(lane: FakeLane) -> None:
     with pytest.raises(UnsupportedLane, match=r"runs_in='fakes'; the lanes are trio, thread, .*, fake$"):
 
         @agl.rollout(runs_in="fakes")  # type: ignore[call-overload, untyped-decorator]

@@ -537,7 +537,7 @@ def test_an_agent_of_the_main_script_is_found(tmp_path: Path) -> None:
     assert (ended.code, ended.out) == (0, "1\n"), ended.err
 
 
-def test_a_main_script_without_a_guard_is_told_by_one_worker(tmp_path: Path) -> None:
+def test_a_main_script_without_a_guard_is_reported_by_one_worker(tmp_path: Path) -> None:
     ended = run_script(tmp_path, "main()", [1, 2, 3])
 
     assert ended.out == "0\n"

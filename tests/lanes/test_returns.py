@@ -66,7 +66,7 @@ async def native(task: int) -> object:
     [plain, lambda task: forgotten(task), native, agl.rollout(runs_in="asyncio")(native)],
     ids=["thread", "lambda", "trio", "asyncio"],
 )
-async def test_a_coroutine_that_nobody_awaited_is_named(agent: Any) -> None:
+async def test_a_coroutine_that_was_never_awaited_is_named(agent: Any) -> None:
     async with Runner(agent) as runner:
         with pytest.raises(agl.InvalidReturn, match=r"returned a coroutine .* awaited; write async def and await it"):
             await runner.step(1)
@@ -191,7 +191,7 @@ async def test_the_trace_and_parent_a_span_had_are_kept_as_attributes() -> None:
 
 @given(parents=st.lists(st.integers(0, 9), min_size=1, max_size=8))
 @settings(max_examples=50, deadline=None)
-def test_every_returned_span_stands_below_the_root_whatever_the_parents(parents: list[int]) -> None:
+def test_every_returned_span_is_placed_below_the_root_whatever_its_parent(parents: list[int]) -> None:
     """Cycles, spans that are their own parents, missing parents, forests: span n has the parent `parents[n]`."""
     returned = [
         Span.from_attributes(name="returned", attributes={}, span_id=f"{n + 1:016x}", parent_id=f"{parent + 1:016x}")

@@ -178,7 +178,7 @@ async def test_carried_context_reaches_bare_threads_and_pools() -> None:
     assert [agl.get_message_value(span) for span in done.spans[1:]] == ["thread", "pool"]
 
 
-async def test_a_bare_thread_without_its_context_is_told_how_to_carry_it() -> None:
+async def test_a_bare_thread_without_its_context_gets_an_error_that_shows_how_to_pass_it() -> None:
     errors: list[BaseException] = []
 
     def emit() -> None:

@@ -232,11 +232,11 @@ async def test_pruned_rollouts_are_no_problem(sound: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("store", [InMemoryLightningStore(), InMemoryLightningStore(retain=50)], ids=["all", "some"])
-async def test_a_run_that_goes_on_is_clean_in_memory(store: LightningStore) -> None:
+async def test_a_run_that_continues_is_clean_in_memory(store: LightningStore) -> None:
     await audited_while_it_runs(store)
 
 
-async def test_a_run_that_goes_on_is_clean_in_a_file(tmp_path: Path) -> None:
+async def test_a_run_that_continues_is_clean_in_a_file(tmp_path: Path) -> None:
     await audited_while_it_runs(SqliteLightningStore(tmp_path / "live.db"))
 
 

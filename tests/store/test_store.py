@@ -118,7 +118,7 @@ class SleepyStore(DictStore):
         await trio.sleep_forever()
 
 
-async def test_a_wait_that_nobody_ends_does_not_hang_the_suite(autojump_clock: MockClock) -> None:
+async def test_a_wait_that_never_ends_does_not_hang_the_suite(autojump_clock: MockClock) -> None:
     with pytest.raises(trio.TooSlowError) as caught:
         await check_store(SleepyStore)
 
@@ -211,7 +211,7 @@ FAMILIAR: dict[str, Callable[[LightningStore, str], Awaitable[Any]]] = {
 
 
 @pytest.mark.parametrize("name", FAMILIAR)
-async def test_a_caller_cancelled_after_the_commit_is_told_of_it(name: str) -> None:
+async def test_a_caller_cancelled_after_the_commit_still_gets_its_result(name: str) -> None:
     store = CancellingStore()
     rollout = await store.start_rollout("a")
     told: list[Any] = []

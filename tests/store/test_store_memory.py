@@ -258,7 +258,7 @@ async def test_memory_is_flat_after_many_rollouts() -> None:
     assert (await store.summarize()).counts == {"succeeded": 5000}
 
 
-async def test_what_was_cancelled_in_the_queue_is_let_go() -> None:
+async def test_rollouts_cancelled_in_the_queue_are_evicted() -> None:
     store = InMemoryLightningStore(retain=10)
     await store.enqueue([EnqueueRolloutRequest("stays first in the queue")])
     ids = await store.enqueue([EnqueueRolloutRequest(task) for task in range(100)])

@@ -182,7 +182,7 @@ async def test_a_write_whose_outcome_cannot_be_learned_says_so(
             await store.enqueue([EnqueueRolloutRequest("task")])
 
 
-async def test_one_who_is_cancelled_then_is_told_so_as_well(
+async def test_a_caller_cancelled_meanwhile_gets_that_error_too(
     own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = Losses(monkeypatch)
@@ -228,7 +228,7 @@ async def test_connections_killed_all_the_time_lose_nothing_and_double_nothing(
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("mode", [signal.SIGINT, signal.SIGQUIT], ids=["restart", "crash"])
-async def test_a_run_goes_on_after_the_server_was_away(own_server: PostgresServer, mode: signal.Signals) -> None:
+async def test_a_run_continues_after_the_server_was_away(own_server: PostgresServer, mode: signal.Signals) -> None:
     begun = trio.Event()
 
     async def double(task: int) -> float:
@@ -260,7 +260,7 @@ async def test_a_run_goes_on_after_the_server_was_away(own_server: PostgresServe
     assert found == agl.Audit(1000, [])
 
 
-async def test_waiting_goes_on_after_the_server_was_away(own_server: PostgresServer) -> None:
+async def test_waiting_continues_after_the_server_was_away(own_server: PostgresServer) -> None:
     store, other = PostgresLightningStore(own_server.dsn), PostgresLightningStore(own_server.dsn, connections=1)
     with trio.fail_after(60):
         async with store, other:
@@ -331,7 +331,7 @@ async def test_without_hints_a_store_looks_by_itself(dsn: str, monkeypatch: pyte
             await enqueuing.enqueue([EnqueueRolloutRequest("task")])
 
 
-async def test_closing_a_store_tells_those_who_wait(dsn: str) -> None:
+async def test_closing_a_store_wakes_waiting_callers(dsn: str) -> None:
     store = PostgresLightningStore(dsn)
     await store.__aenter__()
 
@@ -393,7 +393,7 @@ async def test_tables_of_another_program_are_refused(dsn: str, postgres: Postgre
         await PostgresLightningStore(dsn).__aenter__()
 
 
-async def test_a_server_that_is_not_there_is_an_error_that_asks_for_it() -> None:
+async def test_a_missing_server_is_an_error_that_asks_for_it() -> None:
     with pytest.raises(StoreUnavailable, match=r"at 127\.0\.0\.1:1 cannot be reached .*is the server running"):
         await PostgresLightningStore("postgresql://me@127.0.0.1:1/db").__aenter__()
 
@@ -413,7 +413,7 @@ def guest(postgres: PostgresServer) -> Iterator[str]:
     postgres.psql("DROP ROLE guest")
 
 
-async def test_a_role_that_may_not_make_tables_is_told_what_it_needs(dsn: str, guest: str) -> None:
+async def test_a_role_that_may_not_create_tables_gets_an_error_that_names_what_it_needs(dsn: str, guest: str) -> None:
     with pytest.raises(StoreUnavailable, match=r"cannot be created \(permission denied.*GRANT CREATE ON DATABASE"):
         await PostgresLightningStore(guest).__aenter__()
 
@@ -545,7 +545,7 @@ async def test_values_come_back_as_they_were(dsn: str) -> None:
     assert (first.input, first.metadata, first.key, second.input) == (task, {"a": "{\\"}, 'k"\\', "NULL")
 
 
-async def test_a_name_that_postgresql_cannot_keep_is_refused_and_hurts_nobody_else(dsn: str) -> None:
+async def test_a_name_that_postgresql_cannot_keep_is_refused_and_affects_no_other_call(dsn: str) -> None:
     async with PostgresLightningStore(dsn) as store:
         with pytest.raises(NotStorable, match="PostgreSQL cannot keep a value"):
             await store.enqueue([EnqueueRolloutRequest("task", key="a\0b")])
@@ -554,7 +554,7 @@ async def test_a_name_that_postgresql_cannot_keep_is_refused_and_hurts_nobody_el
         assert (await store.summarize()).counts["queuing"] == 1
 
 
-async def test_a_store_without_some_of_its_tables_is_said_to_be_damaged(dsn: str, postgres: PostgresServer) -> None:
+async def test_a_store_without_some_of_its_tables_is_reported_as_damaged(dsn: str, postgres: PostgresServer) -> None:
     async with PostgresLightningStore(dsn):
         pass
     postgres.psql("DROP TABLE lightning_trio.traces, lightning_trio.runs")

@@ -131,7 +131,7 @@ async def test_a_string_in_place_of_a_collection_is_refused() -> None:
         await InMemoryLightningStore().query_rollouts(status_in="queuing")  # type: ignore[arg-type]
 
 
-def test_a_query_tells_which_ids_it_is_limited_to() -> None:
+def test_a_query_returns_the_ids_it_is_limited_to() -> None:
     ids = Condition("rollout_id", ["a", "b"])
     mode = Condition("mode", {"val"})
 

@@ -132,7 +132,7 @@ async def test_a_snapshot_is_checked_once_for_each_mode() -> None:
     assert [mode for mode, _ in check.asked] == ["train", "val"]
 
 
-async def test_a_new_version_of_a_snapshot_is_checked_anew() -> None:
+async def test_a_new_version_of_a_snapshot_is_checked_again() -> None:
     store = InMemoryLightningStore()
     check = NeedsTemplate()
     run = RunStore(store, "run-1", check)

@@ -221,7 +221,7 @@ def test_an_api_key_is_in_no_file(path: Path) -> None:
     assert b"sk-never" not in read(path)
 
 
-def test_a_key_is_none_in_another_process_which_says_why(path: Path) -> None:
+def test_a_key_is_none_in_another_process_with_a_warning_that_says_why(path: Path) -> None:
     in_store(path, lambda store: store.add_resources({"llm": LLM("e", "m", api_key="sk-1")}))
     program = (
         "import sys, trio, lightning_trio as agl\n"
@@ -298,7 +298,7 @@ async def test_synchronous_is_what_was_asked_for(path: Path, synchronous: Any, l
 # Removal.
 
 
-async def test_removed_rollouts_are_gone_and_say_so_and_vacuum_gives_the_room_back(path: Path) -> None:
+async def test_removed_rollouts_are_reported_as_removed_and_vacuum_frees_their_space(path: Path) -> None:
     async with SqliteLightningStore(path) as store:
         ids = await store.enqueue([EnqueueRolloutRequest("x" * 20_000) for _ in range(100)], status="cancelled")
         await store.vacuum()
@@ -434,7 +434,7 @@ async def test_closing_waits_for_what_was_submitted(path: Path) -> None:
     assert len(ids) == len(found) == 2000
 
 
-async def test_those_who_wait_are_told_when_the_store_is_closed(path: Path) -> None:
+async def test_waiting_callers_are_woken_when_the_store_is_closed(path: Path) -> None:
     told: list[str] = []
 
     async def wait(fn: Callable[[], Awaitable[object]]) -> None:
@@ -485,7 +485,7 @@ async def test_one_store_wakes_another_on_the_same_file(path: Path) -> None:
     assert first.results == [[]]
 
 
-async def test_who_looks_for_all_hands_over_when_it_leaves(path: Path) -> None:
+async def test_the_caller_that_watches_for_all_hands_over_when_it_leaves(path: Path) -> None:
     async with SqliteLightningStore(path) as store, SqliteLightningStore(path) as other:
         first_waits = trio.CancelScope()
 
@@ -661,7 +661,7 @@ def test_what_is_no_path_is_refused(path: Any) -> None:
         ("UPDATE meta SET value = 'x'", r"is damaged \(its table meta does not say how ids are made\)"),
     ],
 )
-async def test_a_store_that_lacks_something_is_said_to_be_damaged(path: Path, statement: str, said: str) -> None:
+async def test_a_store_that_lacks_something_is_reported_as_damaged(path: Path, statement: str, said: str) -> None:
     async with SqliteLightningStore(path):
         pass
     tamper(path, statement)
@@ -704,7 +704,7 @@ async def test_what_cannot_be_read_is_named(path: Path, statement: str, query: s
             await getattr(store, query)(*arguments)
 
 
-async def test_a_task_that_cannot_be_read_stops_its_claim_and_nobody_elses_report(path: Path) -> None:
+async def test_a_task_that_cannot_be_read_stops_its_claim_and_no_other_report(path: Path) -> None:
     async with SqliteLightningStore(path) as store:
         running = await claim_one(store)
         await store.enqueue_rollout("task")
@@ -755,7 +755,7 @@ async def test_a_newer_schema_is_refused_with_both_versions(path: Path) -> None:
     assert f"its schema is 99, this one knows {len(MIGRATIONS)}; upgrade with: pip install -U" in message
 
 
-async def test_a_damaged_file_is_said_to_be_damaged(path: Path) -> None:
+async def test_a_damaged_file_is_reported_as_damaged(path: Path) -> None:
     async with SqliteLightningStore(path) as store:
         await store.enqueue([EnqueueRolloutRequest("x" * 500) for _ in range(2000)])
     content = read(path)
@@ -765,7 +765,7 @@ async def test_a_damaged_file_is_said_to_be_damaged(path: Path) -> None:
             await store.query_rollouts()
 
 
-async def test_a_file_that_another_program_keeps_locked_is_said_to_be(path: Path) -> None:
+async def test_a_file_that_another_program_keeps_locked_is_reported_as_locked(path: Path) -> None:
     async with SqliteLightningStore(path, busy_seconds=0.05) as store:
         connection = sqlite3.connect(path, isolation_level=None)
         connection.execute("BEGIN IMMEDIATE")
@@ -791,7 +791,7 @@ async def test_a_writer_waits_for_another_to_be_done(path: Path) -> None:
         assert len(call.results) == 1
 
 
-async def test_a_full_disk_is_said_to_be_full_and_nothing_committed_is_lost(path: Path) -> None:
+async def test_a_full_disk_is_reported_as_full_and_nothing_committed_is_lost(path: Path) -> None:
     async with OpenToSee(path) as store:
         await store.enqueue([EnqueueRolloutRequest("kept")])
         store.writer.run("PRAGMA max_page_count = 60")
@@ -808,7 +808,7 @@ async def test_a_full_disk_is_said_to_be_full_and_nothing_committed_is_lost(path
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs another user to be refused")
-def test_a_read_only_file_is_said_to_be(path: Path) -> None:
+def test_a_read_only_file_is_reported_as_read_only(path: Path) -> None:
     in_store(path, lambda store: store.enqueue_rollout("task"))
     path.chmod(0o444)
     path.parent.chmod(0o555)

@@ -80,5 +80,5 @@ def test_a_rollout_without_a_deadline_gets_one(runner: AgentTester) -> None:
     assert runner(half).config.timeout_seconds == 30.0
 
 
-def test_a_deadline_of_ones_own_stays(runner: AgentTester) -> None:
+def test_an_explicit_deadline_is_kept(runner: AgentTester) -> None:
     assert runner(half, config=agl.RolloutConfig(timeout_seconds=1)).config.timeout_seconds == 1

@@ -51,7 +51,7 @@ async def test_current_resources_are_the_rollouts() -> None:
     assert seen == [{"prompt": PROMPT}, {"prompt": PROMPT}]
 
 
-async def test_an_agent_that_changes_its_resources_changes_them_for_nobody_else() -> None:
+async def test_an_agent_that_changes_its_resources_changes_them_for_no_other_attempt() -> None:
     seen: list[list[str]] = []
 
     async def agent(task: str, resources: dict[str, agl.Resource], emitter: agl.Emitter) -> None:
@@ -67,7 +67,7 @@ async def test_an_agent_that_changes_its_resources_changes_them_for_nobody_else(
     assert seen == [["prompt"]] * 6
 
 
-async def test_code_that_outlives_its_attempt_is_told_so_and_given_to_no_other() -> None:
+async def test_code_that_outlives_its_attempt_gets_an_error_and_reaches_no_other_attempt() -> None:
     contexts: list[contextvars.Context] = []
 
     async def agent(task: str) -> None:

@@ -352,7 +352,7 @@ def _entered(name: str) -> Callable[[], None]:
 # Errors stay out of agents.
 
 
-async def test_a_span_that_cannot_be_read_is_logged_and_the_agent_goes_on(
+async def test_a_span_that_cannot_be_read_is_logged_and_the_agent_continues(
     tracer: agl.Tracer, library: otel_trace.Tracer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def agent(task: str) -> float:
@@ -765,7 +765,7 @@ async def test_leaving_the_runner_exports_what_is_queued(tracer: agl.Tracer) -> 
     assert tracer.statistics().exporters == {"InMemorySpanExporter": agl.ExporterStatistics(1400, 0, 0, 0)}
 
 
-async def test_attempts_that_find_the_queue_full_are_dropped_whole_counted_and_said_once(
+async def test_attempts_that_find_the_queue_full_are_dropped_whole_counted_and_logged_once(
     tracer: agl.Tracer, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracer.add_exporter(gate, max_queued_spans=5)
@@ -814,7 +814,7 @@ async def test_an_exporter_that_fails_again_and_again_is_logged_once(
     assert tracer.statistics().exporters["Refusing"].failed == 6
 
 
-async def test_an_exporter_that_hangs_when_the_runner_closes_is_given_up(
+async def test_an_exporter_that_hangs_when_the_runner_closes_is_abandoned(
     tracer: agl.Tracer, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_export, "_FLUSH_SECONDS", 0.05)

@@ -13,6 +13,7 @@ from .._checks import checked
 from .._errors import AgentSignatureError
 from .._public import public
 from .._records import LaneName, Rollout, RolloutConfig
+from .._repr import one_line
 from .._resources import NamedResources
 from ..lanes import is_async_function, resolve_lane
 from ._injection import bind_function
@@ -73,6 +74,10 @@ class LitAgent(Generic[T]):
     def __getstate__(self) -> dict[str, Any]:
         # A worker process gets the agent alone; the runner and the trainer stay in this process.
         return {name: value for name, value in vars(self).items() if name not in ("_trainer_ref", "_runner_ref")}
+
+    @one_line
+    def __repr__(self) -> str:
+        return f"<agent {self.name}>"
 
     @property
     def name(self) -> str:
@@ -190,9 +195,6 @@ class FunctionalLitAgent(LitAgent[Any], Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._fn(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"<agent {self._name}>"
 
     def __reduce__(self) -> str:
         # By name, like the function it was made from.

@@ -18,6 +18,6 @@ from ._transitions import change_attempt as change_attempt
 from ._transitions import change_rollout as change_rollout
 from ._transitions import check_removal as check_removal
 from ._transitions import end_attempt as end_attempt
-from ._transitions import hear_attempt as hear_attempt
 from ._transitions import lose_attempt as lose_attempt
+from ._transitions import note_heartbeat as note_heartbeat
 from ._transitions import worker_status as worker_status

@@ -9,8 +9,8 @@ event                  position                        rollout          its atte
 `begin_attempt`        no attempt runs                 preparing        unchanged       no
 `begin_attempt`        an attempt runs: superseded     preparing        unresponsive    no
 `begin_attempt`        ended                           `StaleAttempt`
-`hear_attempt`         it runs                         running          running         no
-`hear_attempt`         otherwise                       None: too late
+`note_heartbeat`       it runs                         running          running         no
+`note_heartbeat`       otherwise                       None: too late
 `end_attempt`          it does not run                 None: too late
 `end_attempt`          `GiveBack`                      requeuing        as reported     now; does not count
 `end_attempt`          succeeded or cancelled          the same         as reported     no
@@ -196,8 +196,8 @@ def begin_attempt(position: Position) -> Move:
 
 
 @public_in("lightning_trio.store")
-def hear_attempt(position: Position, attempt_id: str) -> Move | None:
-    """Return the move for a sign of life from an attempt, such as a span; None if the attempt no longer runs."""
+def note_heartbeat(position: Position, attempt_id: str) -> Move | None:
+    """Return the move for a heartbeat of an attempt, such as a span; None if the attempt no longer runs."""
     return _HEARD if _runs(position, attempt_id) else None
 
 

@@ -114,7 +114,7 @@ class CompletedRollout:
 
     @property
     def status(self) -> RolloutStatus:
-        """``"succeeded"``, ``"failed"`` or ``"cancelled"``; `attempt.status` tells a timeout."""
+        """``"succeeded"``, ``"failed"`` or ``"cancelled"``; `attempt.status` distinguishes timeouts."""
         return self.rollout.status
 
     @property

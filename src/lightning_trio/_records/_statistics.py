@@ -12,9 +12,9 @@ from .._public import public
 class RunnerStatistics:
     """The numbers of a runner's rollouts and attempts, now and since it was opened.
 
-    `abandoned_threads` counts attempts that were given up and still run, in threads or on a blocked asyncio loop.
+    `abandoned_threads` counts abandoned attempts that still run, in threads or on a blocked asyncio loop.
     `late_results` counts abandoned attempts that have ended since, and attempts that returned after their deadline
-    without having been given up; their results were rejected.
+    without having been abandoned; their results were rejected.
     """
 
     running: int

@@ -6,14 +6,14 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from .._containers import copy_containers
 from .._errors import ResourceError
 from .._public import public
-from ._api_keys import register_key
+from ._api_keys import register_key, without_keys
 from ._resource import Resource
 
 if TYPE_CHECKING:
@@ -47,8 +47,49 @@ class _CopiedSlot:
         self._slot.__set__(instance, value)
 
 
-def _without_password(endpoint: object) -> str:
-    return re.sub(r"//[^/@]*@", "//***@", repr(endpoint))
+_MASK: Final = "***"
+
+_GROUP_OF_SECRETS: Final = re.compile(r"headers$|query$|cookies$", re.IGNORECASE)
+"""Names of mappings whose values are all masked, such as ``extra_headers``."""
+
+_SECRET: Final = re.compile(
+    r"(key|token|secret|password|passwd|credentials?|authorization|auth|cookie|signature)$", re.IGNORECASE
+)
+"""Names of values that look like credentials. ``max_tokens`` is not one of them."""
+
+
+def _show_endpoint(endpoint: str) -> str:
+    address, mark, query = re.sub(r"//[^/]*@", f"//{_MASK}@", endpoint, count=1).partition("?")
+    names = [part.partition("=")[:2] for part in query.split("&") if part]
+    return without_keys(
+        repr(address + mark + "&".join((name + equals if equals else "") + _MASK for name, equals in names))
+    )
+
+
+def _show_parameters(parameters: Mapping[str, Any]) -> str:
+    return without_keys(repr(_mask_secrets(parameters, ())))
+
+
+def _mask_secrets(value: object, outer: tuple[int, ...]) -> object:
+    """Return a copy of nested containers in which what looks like a credential is masked."""
+    if id(value) in outer:
+        return ...
+    outer = (*outer, id(value))
+    if isinstance(value, Mapping):
+        return {name: _mask_named(name, each, outer) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        masked = [_mask_secrets(each, outer) for each in value]
+        return masked if isinstance(value, list) else tuple(masked)
+    return value
+
+
+def _mask_named(name: object, value: object, outer: tuple[int, ...]) -> object:
+    if isinstance(name, str) and value is not None:
+        if _SECRET.search(name):
+            return _MASK
+        if _GROUP_OF_SECRETS.search(name):
+            return dict.fromkeys(value, _MASK) if isinstance(value, Mapping) else _MASK
+    return _mask_secrets(value, outer)
 
 
 @public
@@ -71,10 +112,12 @@ class LLM(Resource, resource_type="llm"):
     LLM(endpoint='http://127.0.0.1:8000/v1', model='qwen', sampling_parameters={}, api_key_env=None)
     """
 
-    endpoint: str = attrs.field(repr=_without_password)
+    endpoint: str = attrs.field(repr=_show_endpoint)
     model: str
     _api_key: str | LostKey | None = attrs.field(default=None, repr=False, alias="api_key")
-    sampling_parameters: Mapping[str, Any] = attrs.field(factory=dict[str, Any], converter=_own_mapping)
+    sampling_parameters: Mapping[str, Any] = attrs.field(
+        factory=dict[str, Any], converter=_own_mapping, repr=_show_parameters
+    )
     api_key_env: str | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:

@@ -240,7 +240,8 @@ class Fit:
             learning.cancel()
 
     async def _check_resources(self) -> None:
-        # Baseline runs both datasets with the resources at hand; another algorithm may publish what the agent needs.
+        # Baseline runs both datasets with the runner's own resources or the store's latest; another algorithm may
+        # publish what the agent needs.
         own = self._settings.own
         if own is not None or isinstance(self._settings.options.algorithm, Baseline):
             snapshot = own or await self._store.get_latest_resources()

@@ -12,6 +12,7 @@ import trio
 from .._errors import ComponentError
 from .._public import public
 from .._records import AttemptedRollout
+from .._repr import one_line
 from .._spans import Span
 from ..lanes import find_asyncio_sign
 
@@ -40,6 +41,10 @@ class Hook:
     >>> result = trio.run(Runner(len, hooks=[Report()]).fit, ["tea"])
     tea 2
     """
+
+    @one_line
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
 
     async def on_rollout_start(self, *, agent: LitAgent[Any], runner: Runner, rollout: AttemptedRollout) -> None:
         """Before anything else of the attempt."""

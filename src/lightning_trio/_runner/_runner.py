@@ -46,7 +46,7 @@ from ._workers import LocalWorkers, Workers
 
 @public
 class Runner:
-    """Run an agent on tasks, many at a time. Making one starts nothing.
+    """Run an agent on tasks, many at a time. Creating a runner starts nothing.
 
     Args:
         agent: what `@rollout` returned, a `LitAgent`, or a plain function.
@@ -55,16 +55,16 @@ class Runner:
             have no name.
         algorithm: the algorithm that `fit` runs; `Baseline` by default.
         max_concurrency: how many attempts may run at a time.
-        config: deadlines and retries of rollouts that have none of their own (the agent's win over these).
+        config: default deadlines and retries; a rollout's or an agent's own config takes precedence.
         hooks: user code around every attempt, called in this order.
         tracer: records the attempts.
         adapter: turns spans into data for the algorithm.
-        max_rollouts: how many rollouts one `fit` starts at most; the rest count as cancelled.
+        max_rollouts: the most rollouts that one `fit` starts; the rest count as cancelled.
         max_failures: how many rollouts of one `fit` may fail, as an int, or which share of its tasks, as a float
-            between 0 and 1; with one more it ends early, and what is left counts as cancelled.
-        grace_seconds: how long attempts may run on after a first Ctrl-C or SIGTERM.
-        run_name: the name of the runs of `fit` in the store.
-        lease_seconds: how long the runner may be silent before other runners of the store take over what it runs.
+            between 0 and 1; with one more it ends early, and the remaining rollouts count as cancelled.
+        grace_seconds: how long attempts may continue after a first Ctrl-C or SIGTERM.
+        run_name: the name of `fit`'s runs in the store.
+        lease_seconds: how long the runner may be silent before other runners of the store take over its rollouts.
         max_processes: how many worker processes an agent with ``runs_in="process"`` gets, and so how many of its
             attempts run at a time; None for as many as there are processors.
 
@@ -146,7 +146,7 @@ class Runner:
 
     @property
     def config(self) -> RolloutConfig:
-        """Deadlines and retries of rollouts that have none of their own."""
+        """Default deadlines and retries; a rollout's or an agent's own config takes precedence."""
         return self.options.config
 
     @property
@@ -324,7 +324,7 @@ class Runner:
 
         ``async for done in results:`` yields each `CompletedRollout` as it finishes; failures are data as well.
         The source is read no further ahead than `max_concurrency` rollouts that run or wait to be read. Leaving
-        the block cancels what runs.
+        the block cancels running rollouts.
 
         Args:
             tasks: the inputs; may be endless.

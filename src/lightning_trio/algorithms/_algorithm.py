@@ -9,6 +9,7 @@ from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from .._public import public
+from .._repr import one_line
 from .._resources import NamedResources
 from ..adapters import Adapter, check_adapter
 from ..store import LightningStore
@@ -40,6 +41,10 @@ class Algorithm:
     # A `Trainer`. Annotations of a public class are evaluated here, and the trainer is in a module above.
     _trainer: Any = None
     _adapter: Adapter[Any] | None = None
+
+    @one_line
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
 
     async def run(self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None) -> None:
         """Run rollouts and learn from them."""
@@ -142,6 +147,10 @@ class FunctionalAlgorithm(Algorithm, Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._fn(*args, **kwargs)
+
+    @one_line
+    def __repr__(self) -> str:
+        return f"<algorithm {self.name}>"
 
     @property
     def name(self) -> str:

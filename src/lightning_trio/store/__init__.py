@@ -13,8 +13,8 @@ from .._lifecycle import change_rollout as change_rollout
 from .._lifecycle import check_removal as check_removal
 from .._lifecycle import check_run as check_run
 from .._lifecycle import end_attempt as end_attempt
-from .._lifecycle import hear_attempt as hear_attempt
 from .._lifecycle import lose_attempt as lose_attempt
+from .._lifecycle import note_heartbeat as note_heartbeat
 from .._lifecycle import worker_status as worker_status
 from .._records import FINAL as FINAL
 from .._records import GIVE_BACK as GIVE_BACK

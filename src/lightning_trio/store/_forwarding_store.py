@@ -22,6 +22,7 @@ from .._records import (
     RunSummary,
     StoreStatistics,
 )
+from .._repr import one_line
 from .._spans import Span
 from ._primitives import Record
 from ._query import Query
@@ -50,6 +51,10 @@ class ForwardingStore(LightningStore):
 
     def __init__(self, store: LightningStore) -> None:
         self._store = store
+
+    @one_line
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} to {self._store!r}>"
 
     # Opening and closing.
 

@@ -191,7 +191,7 @@ class StorePrimitives(ABC):
         A snapshot becomes the latest; one with a known id keeps its `create_time` and gets the next `version`.
 
         Raises:
-            StaleRun: another `fit` has taken up a run, see `check_run`; nothing is stored then.
+            StaleRun: another `fit` has taken over a run, see `check_run`; nothing is stored then.
         """
 
     @abstractmethod

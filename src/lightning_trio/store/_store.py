@@ -33,6 +33,7 @@ from .._records import (
     Worker,
     WorkerStatus,
 )
+from .._repr import one_line
 from .._resources import NamedResources, check_resources
 from .._spans import Span
 from ._primitives import StorePrimitives
@@ -63,6 +64,10 @@ class LightningStore(StorePrimitives):
     To write a store, implement the abstract methods, open what they need in `on_open`, close it in `on_close`, and run
     `lightning_trio.testing.check_store` on it. To change one thing about another store, derive from `ForwardingStore`.
     """
+
+    @one_line
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {'open' if self.is_open else 'closed'}>"
 
     async def enqueue_rollout(
         self,

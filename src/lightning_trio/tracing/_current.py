@@ -25,7 +25,7 @@ def enter_attempt(recorder: AttemptRecorder) -> AttemptContext:
 
 
 def leave_attempt(context: AttemptContext) -> None:
-    """Undo `enter_attempt`, for a caller whose context goes on after the attempt."""
+    """Undo `enter_attempt`, for a caller whose context outlives the attempt."""
     current, opentelemetry = context
     otel_context.detach(opentelemetry)
     CURRENT.reset(current)

@@ -26,8 +26,8 @@ from ..._lifecycle import (
     check_removal,
     check_run,
     end_attempt,
-    hear_attempt,
     lose_attempt,
+    note_heartbeat,
 )
 from ..._public import public
 from ..._records import (
@@ -472,7 +472,7 @@ class InMemoryLightningStore(LightningStore):
         entries = [self._reported(span) for span in spans]
         added: list[Span] = []
         for entry, span in zip(entries, spans, strict=True):
-            move = None if entry is None else hear_attempt(entry, span.attempt_id)
+            move = None if entry is None else note_heartbeat(entry, span.attempt_id)
             if entry is None or move is None:
                 self._late_spans += 1
                 continue

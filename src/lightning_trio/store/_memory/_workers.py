@@ -35,7 +35,7 @@ class Workers:
         return len(self._records)
 
     def put(self, worker: Worker) -> None:
-        """Store a worker's record and start its lease anew."""
+        """Store a worker's record and restart its lease."""
         self._records[worker.worker_id] = worker
         if worker.lease_seconds is None:
             self._leases.pop(worker.worker_id, None)

@@ -57,7 +57,7 @@ def _put(transaction: Transaction, each: EncodedRecord) -> Kept:
 def _put_run(transaction: Transaction, run: Run, body: str | None) -> None:
     worker_id = run.worker_id or ""
     values = (run.name, run.agent, run.takeovers, worker_id, body, run.run_id)
-    # The decision of `check_run`, in SQL: two fits that take up a run at once are serialized by the row's lock.
+    # The decision of `check_run`, in SQL: two fits that take over a run at once are serialized by the row's lock.
     replaced = transaction.execute(
         "UPDATE runs SET name = ?, agent = ?, takeovers = ?, worker_id = ?, body = ? "
         "WHERE run_id = ? AND (takeovers < ? OR (takeovers = ? AND worker_id = ?))",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ..._lifecycle import Move, hear_attempt
+from ..._lifecycle import Move, note_heartbeat
 from ..._serialization import encode_spans
 from ..._spans import Span, with_number
 from .._rollout_ids import RolloutIdCipher
@@ -90,7 +90,7 @@ def _move(transaction: Transaction, state: RolloutState, span: Span) -> Move | N
     """
     if span.attempt_id != state.attempt_id:
         check_attempt_id(transaction, state, span.attempt_id)
-    return hear_attempt(state, span.attempt_id)
+    return note_heartbeat(state, span.attempt_id)
 
 
 def _insert_spans(transaction: Transaction, new: Sequence[_New]) -> None:

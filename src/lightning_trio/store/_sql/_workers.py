@@ -42,7 +42,7 @@ def encode_stats(worker: Worker, limit: int) -> str | None:
 
 
 def put_worker(transaction: Transaction, worker: Worker, stats: str | None) -> None:
-    """Store a worker's record and start its lease anew."""
+    """Store a worker's record and restart its lease."""
     lease = worker.lease_seconds
     values = (
         worker.status,

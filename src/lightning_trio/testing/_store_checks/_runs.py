@@ -105,7 +105,7 @@ async def a_renewed_lease_lasts(store: LightningStore) -> None:
     for _ in range(3):
         await trio.sleep(LEASE / 2)
         await store.put([Worker("worker-1", lease_seconds=LEASE)])
-    expect_equal(list((await store.expire()).requeued), [], "a worker put into the store anew keeps its attempts")
+    expect_equal(list((await store.expire()).requeued), [], "a worker stored again keeps its attempts")
     expect_equal(await finish(store, claimed), "succeeded", "its report counts")
 
 

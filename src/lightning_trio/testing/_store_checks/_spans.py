@@ -64,7 +64,7 @@ async def spans_are_numbered_within_their_attempt(store: LightningStore) -> None
 
     second = await store.start_attempt(first.rollout_id)
     [span] = await store.add_spans([span_of(second)])
-    expect_equal(span.sequence_id, 1, "numbers begin anew in each attempt")
+    expect_equal(span.sequence_id, 1, "numbers restart in each attempt")
 
 
 async def a_known_span_is_not_stored_again(store: LightningStore) -> None:
