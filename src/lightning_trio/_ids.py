@@ -12,10 +12,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
 
 
-def new_rollout_id() -> str:
-    return f"ro-{random_bits(48):012x}"
-
-
 def new_attempt_id() -> str:
     return f"at-{random_bits(32):08x}"
 

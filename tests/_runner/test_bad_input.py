@@ -260,7 +260,7 @@ def test_lanes_that_do_not_fit() -> None:
     with pytest.raises(agl.UnsupportedLane, match="takes plain functions"):
         agl.rollout(runs_in="thread")(one)
     with pytest.raises(agl.UnsupportedLane, match="the lanes are trio, thread, asyncio, process"):
-        agl.rollout(runs_in="gpu")(one)  # type: ignore[call-overload]
+        agl.rollout(runs_in="gpu")(one)
     with pytest.raises(agl.UnsupportedLane, match="cannot run in a worker process"):
         trio.run(agl.Runner(agl.rollout(runs_in="process")(plain)).fit, [1])
 

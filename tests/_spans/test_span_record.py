@@ -12,7 +12,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 import lightning_trio as agl
-from lightning_trio._ids import new_attempt_id, new_resources_id, new_rollout_id, new_run_id
+from lightning_trio._ids import new_attempt_id, new_resources_id, new_run_id
+from lightning_trio.store._rollout_ids import RolloutIds
 
 
 def converted(readable: ReadableSpan) -> agl.Span:
@@ -167,7 +168,7 @@ def test_a_bare_readable_span_without_ids_and_times_converts() -> None:
 @pytest.mark.parametrize(
     ("new", "pattern"),
     [
-        (new_rollout_id, r"ro-[0-9a-f]{12}"),
+        (RolloutIds().new, r"ro-[0-9a-f]{12}"),
         (new_attempt_id, r"at-[0-9a-f]{8}"),
         (new_resources_id, r"rs-[0-9a-f]{12}"),
         (new_run_id, r"run-[0-9a-f]{12}"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import attrs
@@ -13,6 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import lightning_trio as agl
 from lightning_trio import AgentError, RolloutConfig, Runner, RunningTask, UnsupportedLane
+from lightning_trio._agents import _decorators
 from lightning_trio.lanes import (
     BoundAgent,
     Call,
@@ -118,14 +121,14 @@ def lane() -> Iterator[FakeLane]:
 
 @pytest.fixture
 def agent(lane: FakeLane) -> agl.LitAgent[float]:
-    @agl.rollout(runs_in="fake")  # type: ignore[call-overload, untyped-decorator]  # of those that type checkers know
+    @agl.rollout(runs_in="fake")
     def sleep(task: float, emitter: agl.Emitter) -> float:
         emitter.emit_message(f"sleeping for {task:g} s")
         if task < 0:
             raise ValueError(f"{task:g} s")
         return task
 
-    return sleep  # type: ignore[no-any-return]
+    return sleep
 
 
 ONE_CALL = ["open", "get ready", "run", "release", "close"]
@@ -150,7 +153,7 @@ async def test_fit_runs_an_agent_in_it(lane: FakeLane, agent: Any, autojump_cloc
 
 async def test_a_class_runs_in_it(lane: FakeLane, autojump_clock: MockClock) -> None:
     class Sleeper(agl.LitAgent[float]):
-        runs_in = "fake"  # type: ignore[assignment]
+        runs_in = "fake"
 
         def rollout(self, task: float, resources: agl.NamedResources, rollout: agl.AttemptedRollout) -> float:
             return task
@@ -304,7 +307,7 @@ async def test_cancelled_rollouts_go_back_to_the_queue(lane: FakeLane, agent: An
 def test_a_function_that_does_not_fit_is_refused_where_it_is_decorated(lane: FakeLane) -> None:
     with pytest.raises(UnsupportedLane, match="the agent sleep is async and runs_in='fake' takes plain functions"):
 
-        @agl.rollout(runs_in="fake")  # type: ignore[call-overload, untyped-decorator]
+        @agl.rollout(runs_in="fake")
         async def sleep(task: float) -> float:
             return task
 
@@ -312,14 +315,28 @@ def test_a_function_that_does_not_fit_is_refused_where_it_is_decorated(lane: Fak
 def test_an_unknown_lane_is_refused_with_all_names(lane: FakeLane) -> None:
     with pytest.raises(UnsupportedLane, match=r"runs_in='fakes'; the lanes are trio, thread, .*, fake$"):
 
-        @agl.rollout(runs_in="fakes")  # type: ignore[call-overload, untyped-decorator]
+        @agl.rollout(runs_in="fakes")
         def sleep(task: float) -> float:
             return task
 
 
+@pytest.mark.parametrize("name", ["rollout", "llm_rollout", "prompt_rollout"])
+def test_type_checkers_accept_any_name_where_a_function_is_decorated(name: str) -> None:
+    # Under the name of the module that defines the overloads.
+    decorator: Any = SimpleNamespace(__module__=_decorators.__name__, __qualname__=name)
+    _, with_options = typing.get_overloads(decorator)
+
+    assert str in typing.get_args(typing.get_type_hints(with_options)["runs_in"])
+
+
+@pytest.mark.parametrize("where", [agl.LitAgent, agl.FunctionalLitAgent.__init__, agl.rollout])
+def test_type_checkers_accept_any_name_elsewhere(where: Any) -> None:
+    assert str in typing.get_args(typing.get_type_hints(where)["runs_in"])
+
+
 def test_a_class_whose_lane_does_not_exist_is_refused_by_its_runner(lane: FakeLane) -> None:
     class Sleeper(agl.LitAgent[float]):
-        runs_in = "fakes"  # type: ignore[assignment]
+        runs_in = "fakes"
 
         def rollout(self, task: float, resources: agl.NamedResources, rollout: agl.AttemptedRollout) -> float:
             return task
@@ -339,7 +356,7 @@ def test_a_lane_is_registered_until_its_block_ends() -> None:
 
     with pytest.raises(UnsupportedLane, match=r"runs_in='fake'; the lanes are trio, thread, ") as caught:
 
-        @agl.rollout(runs_in="fake")  # type: ignore[call-overload, untyped-decorator]
+        @agl.rollout(runs_in="fake")
         def sleep(task: float) -> float:
             return task
 

@@ -344,6 +344,37 @@ async def test_a_cancelled_step_kills_its_worker(tmp_path: Path) -> None:
     assert rollout.status == "cancelled"
 
 
+@pytest.mark.parametrize("call", ["runner.step(1)", "runner.serve()"])
+def test_a_call_can_be_cancelled_at_each_checkpoint_before_its_worker_runs(call: str) -> None:
+    result = run_program(
+        f"""
+        import faulthandler, sys, trio, lightning_trio as agl
+        sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+        import process_agents
+
+        async def use(runner):
+            await {call}
+
+        async def main():
+            for checkpoints in range(16):
+                print(checkpoints, flush=True)
+                faulthandler.dump_traceback_later(20, exit=True)
+                async with agl.Runner(process_agents.double, max_processes=1) as runner:
+                    await runner.store.enqueue_rollout(1)
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(use, runner)
+                        for _ in range(checkpoints):
+                            await trio.lowlevel.checkpoint()
+                        nursery.cancel_scope.cancel()
+            faulthandler.cancel_dump_traceback_later()
+
+        trio.run(main)
+        """
+    )
+
+    assert (result.code, result.out.split()[-1]) == (0, "15"), result.err
+
+
 async def test_leaving_the_runner_does_not_wait_for_an_agent(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
     with trio.fail_after(60):

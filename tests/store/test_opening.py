@@ -104,6 +104,69 @@ async def test_a_store_that_could_not_be_opened_is_not_open() -> None:
     assert not store.is_open
 
 
+class BrokenAfterwards(ByHooks):
+    """A store that raises when the one it derives from is open already."""
+
+    is_broken = True
+
+    async def __aenter__(self) -> Self:  # type: ignore[misc]  # as written before there were hooks
+        await super().__aenter__()
+        if self.is_broken:
+            raise OSError("no such disk")
+        return self
+
+
+class BrokenTwice(BrokenAfterwards):
+    async def __aenter__(self) -> Self:  # type: ignore[misc]  # as written before there were hooks
+        return await super().__aenter__()
+
+
+class ClosesItself(ByHooks):
+    async def __aenter__(self) -> Self:  # type: ignore[misc]  # as written before there were hooks
+        await super().__aenter__()
+        await super().__aexit__(None, None, None)
+        raise OSError("no such disk")
+
+
+@pytest.mark.parametrize("make", [BrokenAfterwards, BrokenTwice, ClosesItself])
+async def test_what_a_store_had_opened_when_its_opening_failed_is_closed(make: type[Opening]) -> None:
+    store = make()
+
+    with pytest.raises(OSError, match="no such disk"):
+        await store.__aenter__()
+
+    assert not store.is_open
+    assert store.noted == ["opened", "closed"]
+
+
+class BrokenOnTop(ByMethodsThatCallOn):
+    async def __aenter__(self) -> Self:  # type: ignore[misc]  # as written before there were hooks
+        await super().__aenter__()
+        raise OSError("no such disk")
+
+
+async def test_it_is_closed_by_the_methods_of_the_class_that_had_opened_it() -> None:
+    store = BrokenOnTop()
+
+    with pytest.raises(OSError, match="no such disk"):
+        await store.__aenter__()
+
+    assert not store.is_open
+    assert store.noted == ["opened", "closed"]
+
+
+async def test_a_store_whose_opening_failed_can_be_opened_again() -> None:
+    store = BrokenAfterwards()
+    with pytest.raises(OSError, match="no such disk"):
+        await Runner(agent, store=store).fit([0.5])
+    store.is_broken = False
+
+    result = await Runner(agent, store=store).fit([0.5])
+
+    assert result.counts["succeeded"] == 1
+    assert store.noted == ["opened", "closed"] * 2
+
+
 async def test_a_store_that_is_opened_twice_stays_open(tmp_path: Any) -> None:
     async with SqliteLightningStore(tmp_path / "run.db") as store:
         with pytest.raises(StoreClosed, match="is open already"):

@@ -45,7 +45,7 @@ from lightning_trio import (
     UnknownId,
 )
 from lightning_trio._records import ErrorRecord, RolloutRemoval, Run
-from lightning_trio.store import Query, Table
+from lightning_trio.store import GIVE_BACK, Query, RolloutChange, RolloutPosition, Table, begin_attempt
 from lightning_trio.store._sql._schema import MIGRATIONS
 from lightning_trio.store._sql._transaction import Connection, Transaction
 from lightning_trio.store._sqlite import _store as _sqlite
@@ -322,6 +322,56 @@ async def test_a_report_of_a_removed_rollout_is_late(path: Path) -> None:
         assert await finish(store, claimed, spans=[span_of(claimed)]) is None
         assert await store.add_spans([span_of(claimed)]) == []
         assert (await store.statistics()).late_spans == 2
+
+
+# Claims, which are written in SQL.
+
+
+async def left_in_the_queue(store: LightningStore, how: str) -> None:
+    """Put a rollout into the queue, whose latest attempt is in the state that `how` names."""
+    await store.enqueue([EnqueueRolloutRequest("task")])
+    if how == "no attempt":
+        return
+    [claimed] = await store.claim(1)
+    if how == "given back":
+        await finish(store, claimed, "cancelled", next=GIVE_BACK)
+    else:
+        if how == "running":
+            await store.add_spans([span_of(claimed)])
+        await store.update([RolloutChange(claimed.rollout_id, status="requeuing")])
+
+
+@pytest.mark.parametrize("how", ["no attempt", "given back", "preparing", "running"])
+async def test_a_claim_stores_what_begin_attempt_decides(path: Path, how: str) -> None:
+    async with SqliteLightningStore(path) as store:
+        await left_in_the_queue(store, how)
+        [before] = await store.query_rollouts()
+        attempts = list(await store.query_attempts(before.rollout_id))
+        latest = attempts[-1] if attempts else None
+        position = RolloutPosition(
+            before.rollout_id,
+            before.status,
+            True,
+            latest and latest.attempt_id,
+            latest and latest.status,
+            len(attempts),
+        )
+        move = begin_attempt(position)
+        [claimed] = await store.claim(1)
+
+        [stored] = await store.query_rollouts()
+        assert stored == claimed
+        assert stored.status == move.status
+        *earlier, begun = await store.query_attempts(before.rollout_id)
+        assert begun.status == "preparing"
+        if latest is not None:
+            assert [each.status for each in earlier] == [move.attempt_status or latest.status]
+            assert earlier[0].end_time is not None
+        # Of the queue, and counted as such.
+        assert move.queue_in is None
+        assert await store.claim(1) == []
+        assert (await store.summarize()).counts == {move.status: 1}
+        assert await store.find_faults() == []
 
 
 # Group commit.

@@ -42,7 +42,8 @@ class LitAgent(Generic[T]):
     others the validation method; the more specific method wins, async before sync.
 
     A method gets the task, the resources and the attempted rollout; other parameters are supplied as for
-    `lightning_trio.rollout`. Set `runs_in` on the class to choose a lane.
+    `lightning_trio.rollout`. Set `runs_in` on the class to choose a lane; if there is none of that name, making a
+    runner raises `UnsupportedLane`.
 
     >>> class Echo(LitAgent[str]):
     ...     async def rollout_async(self, task, resources, rollout):
@@ -51,7 +52,7 @@ class LitAgent(Generic[T]):
     True
     """
 
-    runs_in: LaneName | None = None
+    runs_in: LaneName | str | None = None
     config: RolloutConfig | None = None
 
     trained_agents: str | None = None
@@ -177,7 +178,7 @@ class FunctionalLitAgent(LitAgent[Any], Generic[P, R]):
         self,
         fn: Callable[P, R],
         *,
-        runs_in: LaneName | None = None,
+        runs_in: LaneName | str | None = None,
         name: str | None = None,
         config: RolloutConfig | None = None,
         strip_proxy: bool = True,
@@ -188,7 +189,7 @@ class FunctionalLitAgent(LitAgent[Any], Generic[P, R]):
         self._fn = fn
         self._name = name or str(getattr(fn, "__name__", type(fn).__name__))
         self.strip_proxy = strip_proxy
-        self.runs_in: LaneName | None = runs_in
+        self.runs_in: LaneName | str | None = runs_in
         self.config: RolloutConfig | None = config
         functools.update_wrapper(cast("Callable[..., Any]", self), fn)
         resolve_lane(self._name, fn, runs_in)

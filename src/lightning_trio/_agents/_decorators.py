@@ -19,7 +19,7 @@ def rollout(
     fn: None = None,
     /,
     *,
-    runs_in: LaneName | None = None,
+    runs_in: LaneName | str | None = None,
     name: str | None = None,
     config: RolloutConfig | None = None,
     strip_proxy: bool = True,
@@ -29,7 +29,7 @@ def rollout(
     fn: Callable[..., Any] | None = None,
     /,
     *,
-    runs_in: LaneName | None = None,
+    runs_in: LaneName | str | None = None,
     name: str | None = None,
     config: RolloutConfig | None = None,
     strip_proxy: bool = True,
@@ -44,14 +44,14 @@ def rollout(
     Args:
         fn: the function, if used without options.
         runs_in: ``"trio"`` (the default of ``async def``), ``"thread"`` (the default of ``def``),
-            ``"asyncio"`` or ``"process"``.
+            ``"asyncio"``, ``"process"`` or the name of a lane of your own.
         name: the agent's name in spans; by default the function's name.
         config: the deadlines and retries of its rollouts.
         strip_proxy: whether the function gets a `ProxyLLM` as a plain `LLM` whose endpoint names the attempt.
 
     Raises:
         AgentSignatureError: the function has no parameter for the task.
-        UnsupportedLane: `runs_in` does not fit the function.
+        UnsupportedLane: `runs_in` is the name of no lane, or its lane does not fit the function.
 
     >>> @rollout
     ... async def answer(task: str, llm: "LLM") -> float:
@@ -74,7 +74,7 @@ def llm_rollout(
     /,
     *,
     strip_proxy: bool = True,
-    runs_in: LaneName | None = None,
+    runs_in: LaneName | str | None = None,
     name: str | None = None,
     config: RolloutConfig | None = None,
 ) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...
@@ -98,7 +98,7 @@ def prompt_rollout(
     fn: None = None,
     /,
     *,
-    runs_in: LaneName | None = None,
+    runs_in: LaneName | str | None = None,
     name: str | None = None,
     config: RolloutConfig | None = None,
 ) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...

@@ -45,7 +45,7 @@ class StorePrimitives(ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         """Wrap a subclass's own `__aenter__` and `__aexit__`, so that they keep `is_open` whatever they call."""
         super().__init_subclass__(**options)
-        for name, marks in (("__aenter__", _marks_open), ("__aexit__", _marks_closed)):
+        for name, marks in (("__aenter__", functools.partial(_marks_open, cls)), ("__aexit__", _marks_closed)):
             if name in cls.__dict__:
                 setattr(cls, name, marks(cls.__dict__[name]))
 
@@ -253,10 +253,17 @@ class StorePrimitives(ABC):
         await trio.lowlevel.checkpoint()
 
 
-def _marks_open(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _marks_open(cls: Any, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(method)
     async def enter(self: StorePrimitives) -> Any:
-        opened = await method(self)
+        was_open = self.is_open
+        try:
+            opened = await method(self)
+        except BaseException as exc:
+            if self.is_open and not was_open:
+                # What `super().__aenter__()` has opened, nobody else closes.
+                await super(cls, self).__aexit__(type(exc), exc, exc.__traceback__)
+            raise
         self._is_open = True  # pyright: ignore[reportPrivateUsage]  # set on instances of the class whose method this wraps
         return opened
 

@@ -15,6 +15,7 @@ from ._known_spans import CHAIN
 from ._queue import check_resources_id
 from ._rollout_state import (
     RolloutState,
+    attempt_range,
     check_attempt_id,
     end_attempts,
     load_states,
@@ -85,8 +86,7 @@ def update(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Seque
 
 def _remove(transaction: Transaction, state: RolloutState) -> None:
     check_removal(state)
-    last = state.attempt_number
-    attempts = (last - state.attempts, last)
+    attempts = attempt_range(state)
     transaction.execute(
         f"WITH RECURSIVE v(number) AS (SELECT number FROM attempts WHERE number BETWEEN ? AND ?), {CHAIN} "
         "DELETE FROM spans WHERE number IN (SELECT number FROM chain)",

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import attrs
 
 from ..._errors import StoreError
-from ..._lifecycle import begin_attempt
+from ..._lifecycle import RolloutPosition, begin_attempt
 from ..._records import DEFAULT_CONFIG, Attempt, AttemptedRollout
 from ..._serialization import decode, decode_config
 from .._rollout_ids import RolloutIdCipher
@@ -58,6 +58,10 @@ class _Started(NamedTuple):
     run_id: str
     rollout: AttemptedRollout
 
+
+# Decided once: a queued rollout has not ended, and of its attempts only the latest may still run.
+_BEGIN: Final = begin_attempt(RolloutPosition("", "requeuing", True))
+_SUPERSEDE: Final = begin_attempt(RolloutPosition("", "requeuing", True, "", "running", 1))
 
 _NEW_ATTEMPT: Final[Columns] = {
     "number": "int",
@@ -204,15 +208,14 @@ def _claim(transaction: Transaction, ids: RolloutIdCipher, run_id: str | None, c
             else:
                 note_idle(transaction, [call.worker_id])
     if updates:
-        # The decision of `begin_attempt`, in SQL: a queued rollout has not ended.
         together = [each for started in taken for each in started]
         _supersede(transaction, together)
         _insert_attempts(transaction, together)
         transaction.with_rows(
             {"number": "int", "attempts": "int", "config": "text"},
             updates,
-            "UPDATE rollouts SET status = 'preparing', available_at = NULL, attempts = v.attempts, config = v.config "
-            "FROM v WHERE rollouts.number = v.number",
+            f"UPDATE rollouts SET status = '{_BEGIN.status}', available_at = NULL, attempts = v.attempts, "
+            "config = v.config FROM v WHERE rollouts.number = v.number",
         )
     more = len(found) > start
     return [Claimed([rollout for _, _, rollout in started], more) for started in taken]
@@ -232,8 +235,8 @@ def _take(
         number, run_id, attempts = row[0], row[8], row[10] + 1
         config = row[6] or call.default_config
         transaction.summary.count(run_id, STATUS[row[5]], -1)
-        transaction.summary.count(run_id, STATUS["preparing"], 1)
-        fields["status"] = "preparing"
+        transaction.summary.count(run_id, STATUS[_BEGIN.status], 1)
+        fields["status"] = _BEGIN.status
         if config is not None:
             fields["config"] = decode_config(config)
         attempt = new_attempt(fields["rollout_id"], attempts, call.worker_id, now)
@@ -253,7 +256,7 @@ def _supersede(transaction: Transaction, started: Sequence[_Started]) -> None:
         transaction.with_rows(
             {"number": "int"},
             before,
-            f"UPDATE attempts SET status = 'unresponsive', end_time = {transaction.now()!r} FROM v "
+            f"UPDATE attempts SET status = '{_SUPERSEDE.attempt_status}', end_time = {transaction.now()!r} FROM v "
             "WHERE attempts.number = v.number AND attempts.end_time IS NULL",
         )
 

@@ -10,7 +10,6 @@ from ._transaction import Columns, Transaction
 _SHOWN = 100
 """The most faults of a kind that are reported."""
 
-_FINISHED = "('succeeded', 'failed', 'cancelled')"
 _IN_QUEUE = "('queuing', 'requeuing')"
 
 
