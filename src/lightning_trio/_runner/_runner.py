@@ -116,7 +116,7 @@ class Runner:
             **({} if store is None else {"store": store}),
         )
         self.hooks: tuple[Hook, ...] = self.options.hooks
-        self._lane_options = LaneOptions(max_processes, self.options.tracer.instruments_openai)
+        self._lane_options = LaneOptions(max_processes, self.options.tracer.leave_out)
         self._max_concurrency = max_concurrency
         if self.agent.runs_in is not None:
             # A slot is taken before a rollout is claimed, so that no rollout waits for its lane on the agent's time.
