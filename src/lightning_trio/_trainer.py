@@ -15,10 +15,10 @@ from ._errors import NestedTrioRun, UsageError
 from ._public import public
 from ._records import FitResult
 from ._repr import one_line
-from ._resources import NamedResources
-from ._runner import Hook, Runner, check_hooks, check_max_failures, check_run_name, default_store
-from .adapters import Adapter, check_adapter
-from .algorithms import Algorithm, Baseline, Dataset, FastAlgorithm
+from ._resources import NamedResources, check_resources
+from ._runner import Hook, Runner, RunnerOptions
+from .adapters import Adapter
+from .algorithms import Algorithm, Dataset, FastAlgorithm
 from .store import LightningStore
 from .tracing import Tracer
 
@@ -86,32 +86,94 @@ class Trainer:
         n_runners = _renamed("n_workers", n_workers, "n_runners", n_runners)
         max_rollouts = _renamed("max_tasks", max_tasks, "max_rollouts", max_rollouts)
         adapter = _renamed("triplet_exporter", triplet_exporter, "adapter", adapter)
-        self.algorithm: Algorithm | None = None if algorithm is None else build("algorithm", algorithm, Algorithm)
-        check_run_name(run_name)
-        self.store: LightningStore = default_store(run_name) if store is None else build("store", store, LightningStore)
-        self.tracer: Tracer = Tracer() if tracer is None else build("tracer", tracer, Tracer)
-        self.adapter: Adapter[Any] | None = (
-            None if adapter is None else check_adapter(build("adapter", adapter, object))
-        )
-        self.hooks: tuple[Hook, ...] = check_hooks(hooks or ())
+        # Two options have another name in a runner, which its messages would show.
         if n_runners is not None:
             check_count("n_runners", n_runners)
-        check_count("max_rollouts", max_rollouts, least=0, unlimited=True)
-        check_count("max_processes", max_processes, unlimited=True)
-        self.n_runners = n_runners
-        check_max_failures(max_failures)
-        self.max_failures = max_failures
-        self.grace_seconds = grace_seconds
-        self.max_processes = max_processes
-        self.max_rollouts = max_rollouts
-        self.run_name = run_name
-        self.initial_resources = initial_resources
+        if initial_resources is not None:
+            check_resources(initial_resources, "Trainer(initial_resources=…)")
+        given: dict[str, Any] = {
+            "max_concurrency": n_runners,
+            "max_rollouts": max_rollouts,
+            "max_failures": max_failures,
+            "grace_seconds": grace_seconds,
+            "max_processes": max_processes,
+            "resources": initial_resources,
+            "hooks": hooks,
+            "run_name": run_name,
+            "algorithm": None if algorithm is None else build("algorithm", algorithm, Algorithm),
+            "store": None if store is None else build("store", store, LightningStore),
+            "tracer": None if tracer is None else build("tracer", tracer, Tracer),
+            "adapter": None if adapter is None else build("adapter", adapter, object),
+        }
+        self._n_runners = n_runners
+        self.options: RunnerOptions = RunnerOptions(
+            **{name: value for name, value in given.items() if value is not None}
+        )
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The algorithm that `fit` runs."""
+        return self.options.algorithm
+
+    @property
+    def store(self) -> LightningStore:
+        """The store of rollouts and spans."""
+        return self.options.store
+
+    @property
+    def tracer(self) -> Tracer:
+        """The tracer that records the attempts."""
+        return self.options.tracer
+
+    @property
+    def adapter(self) -> Adapter[Any] | None:
+        """What turns spans into the algorithm's data."""
+        return self.options.adapter
+
+    @property
+    def hooks(self) -> tuple[Hook, ...]:
+        """The hooks, in order of their calls."""
+        return self.options.hooks
+
+    @property
+    def n_runners(self) -> int | None:
+        """The number of rollouts to run at a time, None for a runner's default."""
+        return self._n_runners
+
+    @property
+    def max_rollouts(self) -> int | None:
+        """The number of rollouts to start at most."""
+        return self.options.max_rollouts
+
+    @property
+    def max_failures(self) -> float | None:
+        """The number, or the share, of rollouts that may fail."""
+        return self.options.max_failures
+
+    @property
+    def grace_seconds(self) -> float:
+        """How long attempts may continue after a first Ctrl-C or SIGTERM."""
+        return self.options.grace_seconds
+
+    @property
+    def max_processes(self) -> int | None:
+        """The number of worker processes."""
+        return self.options.max_processes
+
+    @property
+    def run_name(self) -> str | None:
+        """The name of the runs of `fit`."""
+        return self.options.run_name
+
+    @property
+    def initial_resources(self) -> NamedResources:
+        """The agent's resources, by name."""
+        return self.options.resources
 
     @one_line
     def __repr__(self) -> str:
-        algorithm = "Baseline" if self.algorithm is None else self.algorithm.name
         at_a_time = "" if self.n_runners is None else f", {self.n_runners:,} rollouts at a time"
-        return f"<{type(self).__name__} with {algorithm}{at_a_time}, in {self.store!r}>"
+        return f"<{type(self).__name__} with {self.algorithm.name}{at_a_time}, in {self.store!r}>"
 
     def fit(
         self,
@@ -138,7 +200,7 @@ class Trainer:
             Exception: see `Runner.fit`.
         """
         resumption = {"resume": resume, "force_resume": force_resume}
-        return self._fit(agent, train_dataset, val_dataset, self.algorithm, resumption)
+        return self._fit(agent, train_dataset, val_dataset, resumption)
 
     def dev(
         self,
@@ -152,43 +214,25 @@ class Trainer:
         Raises:
             TypeError: the algorithm is not a `FastAlgorithm`.
         """
-        algorithm = Baseline() if self.algorithm is None else self.algorithm
-        if not isinstance(algorithm, FastAlgorithm):
+        if not isinstance(self.algorithm, FastAlgorithm):
             raise TypeError(
-                f"dev() takes a FastAlgorithm such as Baseline, not {type(algorithm).__name__}; use fit() for it"
+                f"dev() takes a FastAlgorithm such as Baseline, not {type(self.algorithm).__name__}; use fit() for it"
             )
-        return self._fit(agent, train_dataset, val_dataset, algorithm, {})
+        return self._fit(agent, train_dataset, val_dataset, {})
 
     def _fit(
         self,
         agent: LitAgent[Any] | Callable[..., Any],
         train_dataset: Dataset[Any] | None,
         val_dataset: Dataset[Any] | None,
-        algorithm: Algorithm | None,
         resumption: Mapping[str, Any],
     ) -> FitResult:
         if trio.lowlevel.in_trio_run():
             raise NestedTrioRun.by_trainer()
         lit_agent = as_agent(agent)
         lit_agent.set_trainer(self)
-        if algorithm is not None:
-            algorithm.set_trainer(self)
-        given = {"max_concurrency": self.n_runners, "grace_seconds": self.grace_seconds}
-        options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        runner = Runner(
-            lit_agent,
-            resources=self.initial_resources,
-            store=self.store,
-            algorithm=algorithm,
-            hooks=self.hooks,
-            tracer=self.tracer,
-            adapter=self.adapter,
-            max_rollouts=self.max_rollouts,
-            max_failures=self.max_failures,
-            max_processes=self.max_processes,
-            run_name=self.run_name,
-            **options,
-        )
+        self.algorithm.set_trainer(self)
+        runner = Runner(lit_agent, **self.options.arguments())
         return trio.run(functools.partial(runner.fit, train_dataset, val_dataset, **resumption))
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 from typing import Any
 
+import attrs
 import outcome
 import pytest
 import trio
 
 import lightning_trio as agl
 from lightning_trio import Runner
+from lightning_trio._runner import RunnerOptions
 
 
 async def one(task: object) -> float:
@@ -560,6 +563,46 @@ def test_a_plain_function_as_algorithm_shows_the_decorator() -> None:
 def test_trainers_and_runners_refuse_a_component_alike(make: Any, option: dict[str, Any], message: str) -> None:
     with pytest.raises(agl.ComponentError, match=message):
         make(**option)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("max_concurrency", value) for value in (0, -1, True, 1.5, "2")],
+        *[("max_rollouts", value) for value in (-1, True, 1.5, "2")],
+        *[("max_processes", value) for value in (0, -1, True, "2")],
+        *[("max_failures", value) for value in (-1, 1.5, "2", float("nan"))],
+        *[("grace_seconds", value) for value in (-1, float("inf"), float("nan"), "5")],
+        *[("run_name", value) for value in ("a/b", "a\nb", 3)],
+        *[("resources", value) for value in (5, {"llm": "gpt"}, {5: agl.PromptTemplate("x", "f-string")})],
+        *[("hooks", value) for value in (5, "hook", [1])],
+        *[(name, 5) for name in ("store", "algorithm", "tracer", "adapter")],
+    ],
+)
+def test_what_a_runner_refuses_a_trainer_refuses_alike_when_it_is_made(name: str, value: Any) -> None:
+    other = {"max_concurrency": "n_runners", "resources": "initial_resources"}.get(name, name)
+
+    with pytest.raises((TypeError, ValueError, agl.LightningTrioError)) as by_runner:
+        Runner(one, **{name: value})
+    with pytest.raises(by_runner.type) as by_trainer:
+        agl.Trainer(**{other: value})
+
+    renamed = str(by_runner.value).replace("Runner(resources", "Trainer(initial_resources")
+    assert str(by_trainer.value) == renamed.replace("max_concurrency", "n_runners")
+
+
+def test_the_options_are_the_keywords_of_a_runner_with_the_same_defaults() -> None:
+    keywords = {
+        name: parameter.default
+        for name, parameter in inspect.signature(Runner).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+    options = {field.name: field.default for field in attrs.fields(RunnerOptions)}
+    # The default store depends on the runs' name.
+    assert keywords.pop("store") is None
+    assert isinstance(options.pop("store"), attrs.Factory)  # type: ignore[arg-type]  # a function to type checkers only
+    assert keywords == options
 
 
 def test_counts_are_refused_where_they_are_given() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from opentelemetry.trace import TracerProvider
@@ -75,6 +77,70 @@ async def test_leaving_openai_alone_leaves_the_others(tea: TeaModel) -> None:
         done = await runner.step("a")
 
     assert "chat tea" in [span.name for span in done.spans]
+
+
+class NoTea(agl.Tracer):
+    """A tracer that leaves the second vendor alone."""
+
+    @property
+    def leave_out(self) -> frozenset[str]:
+        return frozenset({"tea_model"})
+
+
+async def test_a_second_vendor_can_be_left_alone(tea: TeaModel) -> None:
+    async def agent(task: str) -> None:
+        tea.call(task)
+
+    async with agl.Runner(agent, tracer=NoTea()) as runner:
+        done = await runner.step("a")
+
+    assert "chat tea" not in [span.name for span in done.spans]
+    assert not tea.opened
+
+
+IN_PROCESSES = """
+import trio
+import lightning_trio as agl
+import test_instrumentation as vendors
+from lightning_trio.tracing.instrumentation import OPENAI, _registry
+
+# Worker processes run this file too, before they open the instrumentations.
+tea = vendors.TeaModel()
+_registry.INSTRUMENTATIONS = (OPENAI, tea)
+
+@agl.rollout(runs_in="process")
+def agent(task: str) -> None:
+    tea.call(task)
+
+async def main() -> None:
+    async with agl.Runner(agent, tracer=TRACER, max_processes=1) as runner:
+        done = await runner.step("a")
+        print("chat tea" in [span.name for span in done.spans])
+
+if __name__ == "__main__":
+    trio.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("tracer", "recorded"),
+    [("agl.Tracer()", True), ("agl.Tracer(instrument_openai=False)", True), ("vendors.NoTea()", False)],
+)
+def test_worker_processes_leave_out_what_the_tracer_leaves_out(tmp_path: Path, tracer: str, recorded: bool) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(IN_PROCESSES.replace("TRACER", tracer))
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+
+    ended = subprocess.run(
+        [sys.executable, str(program)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.stdout == f"{recorded}\n", ended.stderr
 
 
 def test_what_is_not_installed_or_left_out_is_not_opened(tea: TeaModel) -> None:

@@ -71,17 +71,17 @@ def _running_attempt(live: LiveAttempt, now: float, loop_thread: int) -> Running
     span = _last_span(live.recorder)
     left = None if live.scope is None else live.scope.deadline - now
     return RunningAttempt(
-        attempt.rollout_id,
-        attempt.attempt_id,
-        attempt.sequence_id,
-        rollout.mode,
-        None if call is None else call.bound.lane,
-        now - live.started,
-        left if left != float("inf") else None,
-        None if span is None else span.name,
-        None if span is None else max(time.time() - span.time, 0.0),
-        span is not None and span.open,
-        None if live.lane is None or call is None else live.lane.locate(call, loop_thread),
+        rollout_id=attempt.rollout_id,
+        attempt_id=attempt.attempt_id,
+        sequence_id=attempt.sequence_id,
+        mode=rollout.mode,
+        lane=None if call is None else call.bound.lane,
+        age=now - live.started,
+        time_left=left if left != float("inf") else None,
+        last_span=None if span is None else span.name,
+        last_span_age=None if span is None else max(time.time() - span.time, 0.0),
+        last_span_open=span is not None and span.open,
+        task=None if live.lane is None or call is None else live.lane.locate(call, loop_thread),
     )
 
 

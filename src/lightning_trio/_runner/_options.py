@@ -5,19 +5,24 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from .._checks import check_count, checked
 from .._errors import UsageError
-from .._records import RolloutConfig, missing_name
+from .._records import DEFAULT_CONFIG, RolloutConfig, missing_name
 from .._resources import NamedResources, check_resources
 from ..adapters import Adapter, check_adapter
 from ..algorithms import Algorithm, Baseline
 from ..store import InMemoryLightningStore, LightningStore, SqliteLightningStore
 from ..tracing import Tracer
 from ._failure_limit import check_max_failures
+from ._hooks import Hook, check_hooks
+from ._lease import LEASE_SECONDS
+
+MAX_CONCURRENCY: Final = 100
+GRACE_SECONDS: Final = 5.0
 
 _Validator = Callable[[object, "attrs.Attribute[Any]", Any], None]
 
@@ -44,6 +49,17 @@ def _failures(instance: object, attribute: attrs.Attribute[Any], value: object) 
     check_max_failures(value)
 
 
+def _run_name(value: str | None) -> str | None:
+    if value is not None and not (isinstance(value, str) and value.isprintable() and len(value) <= 100):
+        raise ValueError(f"run_name={value!r}; pass one line of text, with at most 100 characters")
+    return value
+
+
+def _default_store(options: RunnerOptions) -> LightningStore:
+    # The name is set and validated by now, because its field comes first and its converter validates it.
+    return InMemoryLightningStore() if options.run_name is None else SqliteLightningStore.of_run(options.run_name)
+
+
 def _algorithm(value: Algorithm | None) -> Algorithm:
     return Baseline() if value is None else value
 
@@ -62,21 +78,37 @@ def _resources(value: NamedResources | None) -> NamedResources:
 
 @attrs.frozen(kw_only=True)
 class RunnerOptions:
-    """The options of a `Runner`, which documents them; without an algorithm or tracer, the default is used."""
+    """The keyword arguments of a `Runner`, which documents them, validated.
 
-    max_concurrency: int = attrs.field(validator=_count())
-    max_rollouts: int | None = attrs.field(validator=_count(least=0, unlimited=True))
-    max_processes: int | None = attrs.field(validator=_count(unlimited=True))
-    lease_seconds: float = attrs.field(validator=_lease)
-    max_failures: float | None = attrs.field(validator=_failures)
-    grace_seconds: float = attrs.field(validator=_grace)
-    config: RolloutConfig = attrs.field(validator=_of_kind(RolloutConfig))
-    run_name: str | None
-    store: LightningStore = attrs.field(validator=_of_kind(LightningStore))
-    algorithm: Algorithm = attrs.field(converter=_algorithm, validator=_of_kind(Algorithm))
-    tracer: Tracer = attrs.field(converter=_tracer, validator=_of_kind(Tracer))
-    adapter: Adapter[Any] | None = attrs.field(converter=_adapter)
-    resources: NamedResources = attrs.field(converter=_resources, repr=False)
+    Without an algorithm or a tracer, the default is used; the default store needs its argument left out.
+
+    Raises:
+        UsageError: an option has no valid value.
+        ComponentError: a component is not of its kind.
+        ResourceError: the resources are not a mapping of names to resources.
+        ValueError: the runs' name does not fit in one line, or cannot be the name of the default store's file.
+    """
+
+    max_concurrency: int = attrs.field(default=MAX_CONCURRENCY, validator=_count())
+    max_rollouts: int | None = attrs.field(default=None, validator=_count(least=0, unlimited=True))
+    max_processes: int | None = attrs.field(default=None, validator=_count(unlimited=True))
+    lease_seconds: float = attrs.field(default=LEASE_SECONDS, validator=_lease)
+    max_failures: float | None = attrs.field(default=None, validator=_failures)
+    grace_seconds: float = attrs.field(default=GRACE_SECONDS, validator=_grace)
+    config: RolloutConfig = attrs.field(default=DEFAULT_CONFIG, validator=_of_kind(RolloutConfig))
+    run_name: str | None = attrs.field(default=None, converter=_run_name)
+    store: LightningStore = attrs.field(
+        default=attrs.Factory(_default_store, takes_self=True), validator=_of_kind(LightningStore)
+    )
+    algorithm: Algorithm = attrs.field(default=None, converter=_algorithm, validator=_of_kind(Algorithm))
+    tracer: Tracer = attrs.field(default=None, converter=_tracer, validator=_of_kind(Tracer))
+    adapter: Adapter[Any] | None = attrs.field(default=None, converter=_adapter)
+    hooks: tuple[Hook, ...] = attrs.field(default=(), converter=check_hooks)
+    resources: NamedResources = attrs.field(default=None, converter=_resources, repr=False)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return all options by name, to make a `Runner` with: ``Runner(agent, **options.arguments())``."""
+        return attrs.asdict(self, recurse=False)
 
 
 def check_config(name: str, config: RolloutConfig) -> None:
@@ -98,22 +130,3 @@ def check_config(name: str, config: RolloutConfig) -> None:
     else:
         return
     warnings.warn(f"{name}: {idle}", stacklevel=3)
-
-
-def check_run_name(run_name: str | None) -> None:
-    """Validate that a name fits in one line of a list.
-
-    Raises:
-        ValueError: it does not fit.
-    """
-    if run_name is not None and not (isinstance(run_name, str) and run_name.isprintable() and len(run_name) <= 100):
-        raise ValueError(f"run_name={run_name!r}; pass one line of text, with at most 100 characters")
-
-
-def default_store(run_name: str | None) -> LightningStore:
-    """Return the store of a runner that was given none: a file if its runs have a name, else memory.
-
-    Raises:
-        ValueError: the name cannot be the name of a file.
-    """
-    return InMemoryLightningStore() if run_name is None else SqliteLightningStore.of_run(run_name)

@@ -35,10 +35,10 @@ from ._attempt import AttemptParts
 from ._bindings import Bindings
 from ._engine import Engine, EngineSettings
 from ._fit import Fit, FitSettings, Resumption
-from ._hooks import Hook, HookCalls, check_hooks
+from ._hooks import Hook, HookCalls
 from ._inspection import RunningAttempt
 from ._lease import LEASE_SECONDS, open_lease
-from ._options import RunnerOptions, check_config, check_run_name, default_store
+from ._options import GRACE_SECONDS, MAX_CONCURRENCY, RunnerOptions, check_config
 from ._report import summary
 from ._stream import RolloutStream, Tasks
 from ._workers import LocalWorkers, Workers
@@ -83,14 +83,14 @@ class Runner:
         resources: NamedResources | None = None,
         store: LightningStore | None = None,
         algorithm: Algorithm | None = None,
-        max_concurrency: int = 100,
+        max_concurrency: int = MAX_CONCURRENCY,
         config: RolloutConfig = DEFAULT_CONFIG,
         hooks: Hook | Sequence[Hook] = (),
         tracer: Tracer | None = None,
         adapter: Adapter[Any] | None = None,
         max_rollouts: int | None = None,
         max_failures: float | None = None,
-        grace_seconds: float = 5.0,
+        grace_seconds: float = GRACE_SECONDS,
         run_name: str | None = None,
         lease_seconds: float = LEASE_SECONDS,
         max_processes: int | None = None,
@@ -99,14 +99,12 @@ class Runner:
         for name, each in (("config", config), ("the agent's config", self.agent.config)):
             if each is not None:
                 check_config(name, each)
-        check_run_name(run_name)
-        self.hooks: tuple[Hook, ...] = check_hooks(hooks)
         self.options: RunnerOptions = RunnerOptions(
             resources=resources,
-            store=default_store(run_name) if store is None else store,
             algorithm=algorithm,
             max_concurrency=max_concurrency,
             config=config,
+            hooks=hooks,
             tracer=tracer,
             adapter=adapter,
             max_rollouts=max_rollouts,
@@ -115,8 +113,10 @@ class Runner:
             run_name=run_name,
             lease_seconds=lease_seconds,
             max_processes=max_processes,
+            **({} if store is None else {"store": store}),
         )
-        self._lane_options = LaneOptions(max_processes, self.options.tracer.instruments_openai)
+        self.hooks: tuple[Hook, ...] = self.options.hooks
+        self._lane_options = LaneOptions(max_processes, self.options.tracer.leave_out)
         self._max_concurrency = max_concurrency
         if self.agent.runs_in is not None:
             # A slot is taken before a rollout is claimed, so that no rollout waits for its lane on the agent's time.
@@ -127,7 +127,17 @@ class Runner:
         self._own_snapshot: ResourcesUpdate | None = None
         self._last_published: ResourcesUpdate | None = None
         self._stack: AsyncExitStack | None = None
-        self._statistics = RunnerStatistics(0, 0, 0, 0, 0, 0, 0, 0, self._max_concurrency)
+        self._statistics = RunnerStatistics(
+            running=0,
+            retrying=0,
+            succeeded=0,
+            failed=0,
+            timed_out=0,
+            cancelled=0,
+            attempts=0,
+            abandoned_threads=0,
+            max_concurrency=self._max_concurrency,
+        )
 
     @property
     def store(self) -> LightningStore:

@@ -28,11 +28,11 @@ class LaneOptions:
 
     Args:
         max_processes: the most worker processes; None for one per processor.
-        instrument: whether calls of libraries are recorded where the agent runs.
+        leave_out: SDKs whose calls are not recorded where the agent runs, such as ``{"openai"}``.
     """
 
     max_processes: int | None = None
-    instrument: bool = True
+    leave_out: frozenset[str] = frozenset()
 
 
 @public_in("lightning_trio.lanes")

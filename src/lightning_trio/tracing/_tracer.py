@@ -16,7 +16,7 @@ from .._repr import counted, one_line
 from .._spans import Span
 from ._current import find_recorder
 from ._export import ExporterStatistics, ExportQueue, ExportTasks
-from .instrumentation import open_instrumentations
+from .instrumentation import OPENAI, open_instrumentations
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -57,7 +57,7 @@ class Tracer:
         self._whole: set[ExportQueue] = set()
         self._late_spans = 0
         self._late_lock = threading.Lock()
-        self._instrument_openai = instrument_openai
+        self._leave_out: frozenset[str] = frozenset() if instrument_openai else frozenset({OPENAI.sdk})
         self._export_tasks: list[ExportTasks] = []
         if provider is not None:
             if not hasattr(provider, "add_span_processor"):
@@ -148,9 +148,9 @@ class Tracer:
         return self._router
 
     @property
-    def instruments_openai(self) -> bool:
-        """Whether calls of the OpenAI SDK are recorded if it is installed."""
-        return self._instrument_openai
+    def leave_out(self) -> frozenset[str]:
+        """The SDKs whose calls are not recorded, such as ``{"openai"}``."""
+        return self._leave_out
 
     def finish_attempt(self, spans: Sequence[Span]) -> None:
         """Queue a finished attempt's spans for every exporter."""
@@ -181,7 +181,7 @@ class Tracer:
 
     def open_instrumentations(self) -> AbstractContextManager[None]:
         """Record SDK calls in the attempts that make them until the block ends; in any process."""
-        return open_instrumentations(leave_out=() if self._instrument_openai else ("openai",))
+        return open_instrumentations(self.leave_out)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:

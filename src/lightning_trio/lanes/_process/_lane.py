@@ -35,5 +35,5 @@ class ProcessLane(Lane):
         # multiprocessing and the extra `process` are needed only where the lane is used.
         from ._pool import open_pool
 
-        async with open_pool(instrument=options.instrument) as lane:
+        async with open_pool(leave_out=options.leave_out) as lane:
             yield lane

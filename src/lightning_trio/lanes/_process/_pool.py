@@ -58,9 +58,9 @@ class OpenProcessLane(OpenLane):
     There are as many as attempts run at a time; the runner limits that number.
     """
 
-    def __init__(self, nursery: trio.Nursery, instrument: bool) -> None:
+    def __init__(self, nursery: trio.Nursery, leave_out: frozenset[str]) -> None:
         self._nursery = nursery
-        self._instrument = instrument
+        self._leave_out = leave_out
         self._idle: list[WorkerProcess] = []
         self._closing = trio.Event()
         self._directory: str | None = None
@@ -144,7 +144,7 @@ class OpenProcessLane(OpenLane):
             try:
                 async with trio_parallel.open_worker_context(
                     idle_timeout=math.inf,
-                    init=partial(prepare_worker, directory, self._instrument),
+                    init=partial(prepare_worker, directory, self._leave_out),
                     grace_period=_GRACE_SECONDS,
                 ) as context:
                     _block_interrupts(context)
@@ -259,11 +259,11 @@ def _to_local(error: RemoteError) -> BaseException:
 
 
 @asynccontextmanager
-async def open_pool(*, instrument: bool) -> AsyncGenerator[OpenProcessLane]:
+async def open_pool(*, leave_out: frozenset[str]) -> AsyncGenerator[OpenProcessLane]:
     """Open a process lane; at the end its worker processes are stopped, and killed if they do not end.
 
     Args:
-        instrument: whether calls of libraries are recorded in the worker processes.
+        leave_out: SDKs whose calls are not recorded in the worker processes.
 
     Raises:
         UsageError: this is a worker process that runs the main program's file to find the agent.
@@ -274,7 +274,7 @@ async def open_pool(*, instrument: bool) -> AsyncGenerator[OpenProcessLane]:
     lane: OpenProcessLane | None = None
     try:
         async with FlatNursery() as nursery:
-            lane = OpenProcessLane(nursery, instrument)
+            lane = OpenProcessLane(nursery, leave_out)
             try:
                 yield lane
             finally:

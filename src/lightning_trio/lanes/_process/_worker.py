@@ -11,6 +11,7 @@ import pickle
 import signal
 import threading
 import traceback
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from typing import cast
 
@@ -22,6 +23,7 @@ from ..._errors import AgentError
 from ..._records import names_of_members
 from ..._spans import is_number
 from ...tracing import AttemptRecorder, Tracer, enter_attempt, leave_attempt
+from ...tracing.instrumentation import AttemptTracerProvider, open_instrumentations
 from .._function import is_async_function
 from .._returns import record_return
 from ._journal import Journal, journal_path
@@ -33,7 +35,7 @@ _tracer = Tracer()
 _journal_file = -1
 
 
-def prepare_worker(directory: str, instrument: bool) -> None:
+def prepare_worker(directory: str, leave_out: Collection[str]) -> None:
     """Set up the process; called once, before its first attempt."""
     threading.Thread(target=_end_with_parent, name="lightning_trio parent watch", daemon=True).start()
     if hasattr(signal, "pthread_sigmask"):
@@ -42,7 +44,7 @@ def prepare_worker(directory: str, instrument: bool) -> None:
     global _journal_file
     path = journal_path(directory, os.getpid())
     _journal_file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_TRUNC, 0o600)
-    _process_lifetime.enter_context(Tracer(instrument_openai=instrument).open_instrumentations())
+    _process_lifetime.enter_context(open_instrumentations(leave_out))
     atexit.register(_process_lifetime.close)
 
 
@@ -80,8 +82,6 @@ def _load(packed: bytes) -> PackedAgent:
     agent = unpack_agent(packed)
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         # The agent's module has set no provider, so OpenTelemetry's global calls in this process can be recorded too.
-        from ...tracing.instrumentation import AttemptTracerProvider
-
         trace.set_tracer_provider(AttemptTracerProvider())
     return agent
 

@@ -34,7 +34,21 @@ class _Arrivals:
 
 @attrs.define(eq=False)
 class Entry:
-    """A rollout as the store keeps it; `Rollout` records are made from it."""
+    """A rollout as the store keeps it; `Rollout` records are made from it.
+
+    Args:
+        number: its place in the order of arrival.
+        rollout_id: its id.
+        input: the store's own copy of the task.
+        mode: ``"train"``, ``"val"`` or ``"test"``.
+        resources_id: the snapshot of resources that it runs with.
+        config: its own configuration; the default of whoever claims it first if it has none.
+        metadata: the caller's.
+        run_id: its run.
+        key: the key of the task within its run.
+        status: its status.
+        start_time: when it arrived.
+    """
 
     number: int
     rollout_id: str
@@ -47,17 +61,17 @@ class Entry:
     key: str | None
     status: RolloutStatus
     start_time: float
-    end_time: float | None = None
-    attempts: list[Attempt] = attrs.field(factory=list[Attempt])
-    not_counted: int = 0
+    end_time: float | None = attrs.field(default=None, init=False)
+    attempts: list[Attempt] = attrs.field(factory=list[Attempt], init=False)
+    not_counted: int = attrs.field(default=0, init=False)
     """Attempts that were given back to the queue or lost; they do not count towards `max_attempts`."""
-    lost: int = 0
+    lost: int = attrs.field(default=0, init=False)
     """Attempts that were lost with their worker."""
-    spans: Sequence[Span] = ()
+    spans: Sequence[Span] = attrs.field(default=(), init=False)
     """The spans of all attempts; a list while they are reported one by one."""
-    place: Place | None = None
+    place: Place | None = attrs.field(default=None, init=False)
     """Its place in the queue, None outside it."""
-    _arrivals: _Arrivals | None = None
+    _arrivals: _Arrivals | None = attrs.field(default=None, init=False)
 
     # These properties make it a `Position` of the state machine.
 

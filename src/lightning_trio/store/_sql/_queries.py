@@ -196,18 +196,19 @@ def _attempt(ids: RolloutIdCipher, row: Sequence[Any]) -> Attempt:
     except UNREADABLE as exc:
         raise unreadable(f"attempt {attempt_id} of rollout {ids.rollout_id(number)}", exc) from exc
     return Attempt(
-        ids.rollout_id(number),
-        attempt_id,
-        sequence_id,
-        start,
-        end,
-        status,
-        worker_id,
-        heartbeat,
-        *read,
-        reward,
-        duration,
-        Usage(input_tokens, output_tokens, cost),
+        rollout_id=ids.rollout_id(number),
+        attempt_id=attempt_id,
+        sequence_id=sequence_id,
+        start_time=start,
+        end_time=end,
+        status=status,
+        worker_id=worker_id,
+        last_heartbeat_time=heartbeat,
+        metadata=read[0],
+        error=read[1],
+        final_reward=reward,
+        duration=duration,
+        usage=Usage(input_tokens, output_tokens, cost),
     )
 
 

@@ -59,6 +59,25 @@ class RolloutState:
     """A rollout with its latest attempt, changed in memory and then written by `write_states`.
 
     It is a `Position` of the state machine.
+
+    Args:
+        rollout_id: the rollout's id; the other fields are columns, in the order of `_ROLLOUT_PART`, `_ATTEMPT_PART`.
+        number: its number, which the id encrypts.
+        run_id: its run, ``""`` for none.
+        mode: ``"train"``, ``"val"`` or ``"test"``.
+        status: its status.
+        available_at: when it can be claimed, `READY` for at once; None outside the queue.
+        end_time: when it ended.
+        attempts: the number of its attempts.
+        not_counted: attempts that do not count towards `max_attempts`.
+        lost: attempts that were lost with their worker.
+        config_text: its configuration, encoded; None for the default.
+        attempt_id: the latest attempt's id; None, like the rest, if there is no attempt.
+        attempt_status: its status.
+        worker_id: its worker.
+        final_reward: its reward.
+        last_span: the number of its last span.
+        last_sequence_id: the highest sequence id of its spans.
     """
 
     rollout_id: str
@@ -155,6 +174,7 @@ def load_states(transaction: Transaction, ids: RolloutIdCipher, numbers: Iterabl
         {**_ROLLOUT_PART, **_ATTEMPT_PART},
         f"FROM v JOIN rollouts r ON r.number = v.number {_LATEST}",
     )
+    # The rows' columns are the fields after the first, see `RolloutState`.
     return {row[0]: RolloutState(ids.rollout_id(row[0]), *row) for row in rows}
 
 
