@@ -16,7 +16,7 @@ from ._public import public
 from ._records import FitResult
 from ._repr import one_line
 from ._resources import NamedResources, check_resources
-from ._runner import Hook, Runner, RunnerOptions
+from ._runner import Hook, Runner, RunnerOptions, check_hooks
 from .adapters import Adapter
 from .algorithms import Algorithm, Dataset, FastAlgorithm
 from .store import LightningStore
@@ -98,7 +98,6 @@ class Trainer:
             "grace_seconds": grace_seconds,
             "max_processes": max_processes,
             "resources": initial_resources,
-            "hooks": hooks,
             "run_name": run_name,
             "algorithm": None if algorithm is None else build("algorithm", algorithm, Algorithm),
             "store": None if store is None else build("store", store, LightningStore),
@@ -106,6 +105,7 @@ class Trainer:
             "adapter": None if adapter is None else build("adapter", adapter, object),
         }
         self._n_runners = n_runners
+        self._hooks = () if hooks is None else check_hooks(hooks)
         self.options: RunnerOptions = RunnerOptions(
             **{name: value for name, value in given.items() if value is not None}
         )
@@ -133,7 +133,7 @@ class Trainer:
     @property
     def hooks(self) -> tuple[Hook, ...]:
         """The hooks, in order of their calls."""
-        return self.options.hooks
+        return self._hooks
 
     @property
     def n_runners(self) -> int | None:
@@ -232,7 +232,7 @@ class Trainer:
         lit_agent = as_agent(agent)
         lit_agent.set_trainer(self)
         self.algorithm.set_trainer(self)
-        runner = Runner(lit_agent, **self.options.arguments())
+        runner = Runner(lit_agent, hooks=self.hooks, **self.options.arguments())
         return trio.run(functools.partial(runner.fit, train_dataset, val_dataset, **resumption))
 
 

@@ -601,6 +601,7 @@ def test_the_options_are_the_keywords_of_a_runner_with_the_same_defaults() -> No
     options = {field.name: field.default for field in attrs.fields(RunnerOptions)}
     # The default store depends on the runs' name.
     assert keywords.pop("store") is None
+    assert keywords.pop("hooks") == ()
     assert isinstance(options.pop("store"), attrs.Factory)  # type: ignore[arg-type]  # a function to type checkers only
     assert keywords == options
 

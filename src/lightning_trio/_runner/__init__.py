@@ -1,6 +1,7 @@
 """The runner, which turns tasks into attempts."""
 
 from ._hooks import Hook as Hook
+from ._hooks import check_hooks as check_hooks
 from ._inspection import RunningAttempt as RunningAttempt
 from ._options import RunnerOptions as RunnerOptions
 from ._runner import Runner as Runner

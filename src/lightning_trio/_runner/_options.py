@@ -18,7 +18,6 @@ from ..algorithms import Algorithm, Baseline
 from ..store import InMemoryLightningStore, LightningStore, SqliteLightningStore
 from ..tracing import Tracer
 from ._failure_limit import check_max_failures
-from ._hooks import Hook, check_hooks
 from ._lease import LEASE_SECONDS
 
 MAX_CONCURRENCY: Final = 100
@@ -78,7 +77,7 @@ def _resources(value: NamedResources | None) -> NamedResources:
 
 @attrs.frozen(kw_only=True)
 class RunnerOptions:
-    """The keyword arguments of a `Runner`, which documents them, validated.
+    """The keyword arguments of a `Runner`, which documents them, validated; all but the hooks, which know its class.
 
     Without an algorithm or a tracer, the default is used; the default store needs its argument left out.
 
@@ -103,11 +102,10 @@ class RunnerOptions:
     algorithm: Algorithm = attrs.field(default=None, converter=_algorithm, validator=_of_kind(Algorithm))
     tracer: Tracer = attrs.field(default=None, converter=_tracer, validator=_of_kind(Tracer))
     adapter: Adapter[Any] | None = attrs.field(default=None, converter=_adapter)
-    hooks: tuple[Hook, ...] = attrs.field(default=(), converter=check_hooks)
     resources: NamedResources = attrs.field(default=None, converter=_resources, repr=False)
 
     def arguments(self) -> dict[str, Any]:
-        """Return all options by name, to make a `Runner` with: ``Runner(agent, **options.arguments())``."""
+        """Return the options by name, to make a `Runner`: ``Runner(agent, hooks=hooks, **options.arguments())``."""
         return attrs.asdict(self, recurse=False)
 
 

@@ -35,7 +35,7 @@ from ._attempt import AttemptParts
 from ._bindings import Bindings
 from ._engine import Engine, EngineSettings
 from ._fit import Fit, FitSettings, Resumption
-from ._hooks import Hook, HookCalls
+from ._hooks import Hook, HookCalls, check_hooks
 from ._inspection import RunningAttempt
 from ._lease import LEASE_SECONDS, open_lease
 from ._options import GRACE_SECONDS, MAX_CONCURRENCY, RunnerOptions, check_config
@@ -104,7 +104,6 @@ class Runner:
             algorithm=algorithm,
             max_concurrency=max_concurrency,
             config=config,
-            hooks=hooks,
             tracer=tracer,
             adapter=adapter,
             max_rollouts=max_rollouts,
@@ -115,7 +114,7 @@ class Runner:
             max_processes=max_processes,
             **({} if store is None else {"store": store}),
         )
-        self.hooks: tuple[Hook, ...] = self.options.hooks
+        self.hooks: tuple[Hook, ...] = check_hooks(hooks)
         self._lane_options = LaneOptions(max_processes, self.options.tracer.leave_out)
         self._max_concurrency = max_concurrency
         if self.agent.runs_in is not None:
