@@ -105,6 +105,7 @@ BROAD_EXCEPTS = {
     "store/_postgres/_notifications.py Hints._listen": _CLOSES,
     "store/_postgres/_store.py PostgresLightningStore._open_writer": _CLOSES,
     "store/_postgres/_tables.py prepare": "rolls back, and raises again",
+    "store/_primitives.py _marks_open.enter": _CLOSES,
     "store/_sql/_group_commit.py GroupCommit._commit": _TO_ANOTHER_THREAD,
     "store/_sql/_group_commit.py GroupCommit._run_each": _TO_ANOTHER_THREAD,
     "store/_sql/_group_commit.py GroupCommit._try": "one call of a group fails; the others are run again without it",

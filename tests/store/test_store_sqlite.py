@@ -352,8 +352,8 @@ async def test_a_claim_stores_what_begin_attempt_decides(path: Path, how: str) -
             before.rollout_id,
             before.status,
             True,
-            latest and latest.attempt_id,
-            latest and latest.status,
+            latest.attempt_id if latest else None,
+            latest.status if latest else None,
             len(attempts),
         )
         move = begin_attempt(position)

@@ -76,7 +76,14 @@ class OpenProcessLane(OpenLane):
         Raises:
             WorkerDied: it ended while it started, or took too long to start.
         """
-        call.state = worker = self._idle.pop() if self._idle else await self._new_worker()
+        if self._idle:
+            call.state = self._idle.pop()
+        else:
+            # Shielded: to a caller that is cancelled, Trio does not hand over the task, which then waits for the lane's
+            # end while the lane's end waits for the caller. This takes no time; the process starts later.
+            with trio.CancelScope(shield=True):
+                call.state = await self._nursery.start(self._keep_worker)
+        worker: WorkerProcess = call.state
         # A worker process that died while it was idle is replaced here.
         if worker.context.statistics().idle_workers == 0:
             await self._start_process(worker, call.bound.name)
@@ -127,13 +134,6 @@ class OpenProcessLane(OpenLane):
             raise UnsupportedLane.task_not_picklable(recorder.rollout.input, exc) from exc
 
     # Worker processes.
-
-    async def _new_worker(self) -> WorkerProcess:
-        # Shielded: to a caller that is cancelled, Trio does not hand over the task, which then waits for the lane's end
-        # while the lane's end waits for the caller. This takes no time; the process starts later.
-        with trio.CancelScope(shield=True):
-            worker: WorkerProcess = await self._nursery.start(self._keep_worker)
-        return worker
 
     async def _keep_worker(self, *, task_status: trio.TaskStatus[WorkerProcess]) -> None:
         import trio_parallel
