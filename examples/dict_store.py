@@ -32,7 +32,11 @@ def given(change: store.RolloutChange | store.AttemptChange) -> dict[str, Any]:
     """Return the fields that `change` sets, except ids and status."""
     fields = attrs.asdict(change, recurse=False)
     left_out = ("rollout_id", "attempt_id", "status")
-    return {name: fields[name] for name in fields.keys() - left_out if not isinstance(fields[name], store.Unset)}
+    return {
+        name: store.copy_containers(value)
+        for name, value in fields.items()
+        if name not in left_out and not isinstance(value, store.Unset)
+    }
 
 
 @attrs.define
@@ -84,7 +88,7 @@ class Tables:
         for attempt in self.attempts[rollout_id]:
             if attempt.attempt_id == attempt_id:
                 return attempt
-        raise agl.UnknownId.attempt(attempt_id, rollout_id)
+        raise agl.UnknownId.attempt(rollout_id, attempt_id)
 
     def check_snapshot(self, resources_id: str | None) -> None:
         if resources_id is not None and resources_id not in self.snapshots:
@@ -125,7 +129,7 @@ class Tables:
             mode=request.mode,
             resources_id=request.resources_id or self.latest,
             config=request.config or agl.RolloutConfig(),
-            metadata=None if request.metadata is None else dict(request.metadata),
+            metadata=store.copy_containers(request.metadata),
             run_id=run_id,
             key=request.key,
         )
@@ -191,9 +195,9 @@ class Tables:
         """Store a snapshot, a worker or a run."""
         if isinstance(record, agl.Run):
             store.check_run(self.runs.get(record.run_id), record)
-            self.runs[record.run_id] = record
+            self.runs[record.run_id] = store.copy_fields(record)
         elif isinstance(record, agl.Worker):
-            self.workers[record.worker_id] = record
+            self.workers[record.worker_id] = store.copy_fields(record)
             self.leases.pop(record.worker_id, None)
             if record.lease_seconds is not None:
                 self.leases[record.worker_id] = trio.current_time() + record.lease_seconds

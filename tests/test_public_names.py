@@ -62,7 +62,10 @@ HOMES = {id(each): name.rpartition(".")[0] for name, each in EXPORTED.items()}
 
 @pytest.mark.parametrize("name", [*CLASSES, *FUNCTIONS])
 def test_a_public_name_says_the_public_module(name: str) -> None:
-    assert EXPORTED[name].__module__ == HOMES[id(EXPORTED[name])]
+    module, home = EXPORTED[name].__module__, HOMES[id(EXPORTED[name])]
+    assert module == home, (
+        f"{name} says that it is in {module}; list it in _names.py and __init__.py, or write @public_in({home!r})"
+    )
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+import attrs
 
 from ._public import public_in
+
+T = TypeVar("T")
 
 _KINDS: Final = frozenset({dict, list})
 
@@ -28,6 +32,27 @@ def copy_containers(value: Any) -> Any:
         return _copied(value)
     except RecursionError:
         return value
+
+
+@public_in("lightning_trio.store")
+def copy_fields(record: T) -> T:
+    """Return a record with copies of the lists and dicts in its fields, as `copy_containers` makes them.
+
+    >>> from lightning_trio import Run
+    >>> state = {"prompts": ["Hello"]}
+    >>> stored = copy_fields(Run("run-1", state=state))
+    >>> state["prompts"].append("Hi")
+    >>> stored.state
+    {'prompts': ['Hello']}
+    """
+    instance: Any = record
+    copies = {
+        name: copy
+        for name, value in attrs.asdict(instance, recurse=False).items()
+        if (copy := copy_containers(value)) is not value
+    }
+    changed: T = attrs.evolve(instance, **copies)
+    return changed
 
 
 def _copied(value: Any) -> Any:

@@ -179,7 +179,7 @@ def has_message(tree: ast.AST) -> bool:
 
 
 def test_an_unknown_attempt_is_named_with_its_rollout() -> None:
-    error = _errors.UnknownId.attempt("at-1", "ro-1")
+    error = _errors.UnknownId.attempt("ro-1", "at-1")
 
     assert (error.rollout_id, error.attempt_id, error.resources_id) == ("ro-1", "at-1", None)
 

@@ -43,7 +43,7 @@ no ``except Exception`` catches them. ``TryAgain`` and ``WorkerTraceback`` are p
 A message is composed by its class and nowhere else: each has a constructor, which also sets fields for the values in
 the message. A field is plain data, so that every error can be pickled, and None if the message does not contain it.
 
->>> error = UnknownId.attempt("at-1", "ro-1")
+>>> error = UnknownId.attempt("ro-1", "at-1")
 >>> error, error.rollout_id, error.attempt_id, error.resources_id
 (UnknownId('Attempt at-1 not found for rollout ro-1'), 'ro-1', 'at-1', None)
 

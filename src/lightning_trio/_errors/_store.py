@@ -136,7 +136,7 @@ class UnknownId(StoreError, ValueError, LookupError):
         return compose(cls, f"Rollout {rollout_id} not found", rollout_id=rollout_id)
 
     @classmethod
-    def attempt(cls, attempt_id: str, rollout_id: str) -> Self:
+    def attempt(cls, rollout_id: str, attempt_id: str) -> Self:
         """Return the error for an unknown attempt."""
         message = f"Attempt {attempt_id} not found for rollout {rollout_id}"
         return compose(cls, message, rollout_id=rollout_id, attempt_id=attempt_id)

@@ -297,11 +297,13 @@ class Fit:
         rollout = first[0] if first else None
         error = rollout.attempt.error if isinstance(rollout, AttemptedRollout) else None
         logger.warning(
-            "%d of %d rollouts of %s failed%s; store.query_rollouts(status_in=['failed']) returns them all",
+            "%d of %d rollouts of %s failed%s; the store's query_rollouts(status_in=['failed'], run_id_in=['%s']) "
+            "returns them all",
             failed,
             sum(summary.counts.values()),
             run.run_id,
             "" if error is None else f", the first with {error.type}: {error.message}",
+            run.run_id,
         )
 
     async def _log_interrupted(self, run_id: str) -> None:

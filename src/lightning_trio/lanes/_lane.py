@@ -79,6 +79,9 @@ class OpenLane(Protocol):
         When cancelled, stop the call and wait for its clean-up. A call that cannot be stopped is abandoned: it is
         stored in `Call.abandoned`, keeps its runner's slot until it ends, and `trio.Cancelled` propagates.
 
+        A lane that calls agents in Trio's thread calls them in a function with `trio.lowlevel.disable_ki_protection`,
+        so that Ctrl-C interrupts an agent that never yields.
+
         Raises:
             BaseException: what the agent raised.
         """

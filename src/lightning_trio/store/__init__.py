@@ -1,6 +1,7 @@
 """Stores: where rollouts, attempts, spans and resources are kept, and the parts for writing one."""
 
 from .._containers import copy_containers as copy_containers
+from .._containers import copy_fields as copy_fields
 from .._lifecycle import QUEUED as QUEUED
 from .._lifecycle import TERMINAL_ATTEMPT as TERMINAL_ATTEMPT
 from .._lifecycle import TERMINAL_ROLLOUT as TERMINAL_ROLLOUT

@@ -133,7 +133,7 @@ class Entry:
         for attempt in attempts:
             if attempt.attempt_id == attempt_id:
                 return attempt
-        raise UnknownId.attempt(attempt_id, self.rollout_id)
+        raise UnknownId.attempt(self.rollout_id, attempt_id)
 
     def add_spans(self, attempt_id: str, spans: Iterable[Span]) -> list[Span]:
         """Add an attempt's spans and return those that are new, numbered."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any, Literal, cast
@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import attrs
 import trio
 
-from ..._containers import copy_containers
+from ..._containers import copy_containers, copy_fields
 from ..._errors import Evicted, UnknownId
 from ..._ids import new_attempt_id
 from ..._lifecycle import (
@@ -191,7 +191,7 @@ class InMemoryLightningStore(LightningStore):
                 request.mode,
                 request.resources_id or self._latest_resources,
                 request.config,
-                None if request.metadata is None else dict(request.metadata),
+                copy_containers(request.metadata),
                 run_id,
                 request.key,
                 status,
@@ -431,13 +431,8 @@ class InMemoryLightningStore(LightningStore):
     def _change_rollout(self, entry: Entry, change: RolloutChange, move: Move | None) -> None:
         for name in ("input", "mode", "resources_id", "config", "metadata"):
             value = getattr(change, name)
-            if isinstance(value, Unset):
-                continue
-            if name == "input":
-                value = copy_containers(value)
-            elif isinstance(value, Mapping):
-                value = dict(value)
-            setattr(entry, name, value)
+            if not isinstance(value, Unset):
+                setattr(entry, name, copy_containers(value))
         if move is not None:
             self._set_attempt_status(entry, move)
             self._move_on(entry, move)
@@ -445,7 +440,7 @@ class InMemoryLightningStore(LightningStore):
     def _change_attempt(self, entry: Entry, change: AttemptChange, move: Move | None) -> None:
         index, attempt = next((i, a) for i, a in enumerate(entry.attempts) if a.attempt_id == change.attempt_id)
         fields: dict[str, Any] = {
-            name: value
+            name: copy_containers(value)
             for name in ("worker_id", "last_heartbeat_time", "metadata")
             if not isinstance(value := getattr(change, name), Unset)
         }
@@ -499,9 +494,9 @@ class InMemoryLightningStore(LightningStore):
 
     def _put(self, record: ResourcesUpdate | Worker | Run) -> ResourcesUpdate | Worker | Run:
         if isinstance(record, Worker):
-            self._workers.put(record)
+            self._workers.put(copy_fields(record))
         elif isinstance(record, Run):
-            self._runs[record.run_id] = record
+            self._runs[record.run_id] = copy_fields(record)
         else:
             record = self._put_snapshot(record)
         return record

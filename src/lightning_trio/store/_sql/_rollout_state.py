@@ -252,7 +252,7 @@ def check_attempt_id(transaction: Transaction, state: RolloutState, attempt_id: 
         (state.number, attempt_id, *attempt_range(state)),
     )
     if number is None:
-        raise UnknownId.attempt(attempt_id, state.rollout_id)
+        raise UnknownId.attempt(state.rollout_id, attempt_id)
     return number
 
 

@@ -6,7 +6,16 @@ from typing import Any, cast
 
 from ..._errors import StaleAttempt, UnknownId
 from ..._lifecycle import TERMINAL_ATTEMPT
-from ..._records import AttemptChange, AttemptStatus, EnqueueRolloutRequest, RolloutChange, RolloutConfig, RolloutStatus
+from ..._records import (
+    AttemptChange,
+    AttemptStatus,
+    EnqueueRolloutRequest,
+    RolloutChange,
+    RolloutConfig,
+    RolloutStatus,
+    Run,
+    Worker,
+)
 from ..._resources import Resource
 from ...store import LightningStore
 from ._steps import (
@@ -220,6 +229,32 @@ async def lists_handed_out_never_change(store: LightningStore) -> None:
     expect_equal((len(spans), len(attempts)), (1, 1), "results handed out never change")
 
 
+async def _check_nested_lists(store: LightningStore, finished_id: str) -> None:
+    nested: dict[str, Any] = {"folds": [1]}
+    [enqueued] = await store.enqueue([EnqueueRolloutRequest("b", metadata=nested)])
+    started = await store.start_rollout("c")
+    await store.update(
+        [
+            RolloutChange(finished_id, metadata=nested),
+            AttemptChange(started.rollout_id, started.attempt.attempt_id, metadata=nested),
+        ]
+    )
+    await store.put([Run("run-own", state=nested)])
+    await store.put([Worker("worker-own", heartbeat_stats=nested)])
+    nested["folds"].append(2)
+    run, worker = await store.get_run_by_id("run-own"), await store.get_worker_by_id("worker-own")
+    attempt = await store.get_latest_attempt(started.rollout_id)
+    kept = {
+        "an enqueued rollout": (await rollout_of(store, enqueued)).metadata,
+        "a changed rollout": (await rollout_of(store, finished_id)).metadata,
+        "a changed attempt": None if attempt is None else attempt.metadata,
+        "a run": None if run is None else run.state,
+        "a worker": None if worker is None else worker.heartbeat_stats,
+    }
+    for holder, value in kept.items():
+        expect_equal(value, {"folds": [1]}, f"the store has its own copies of the lists of {holder}")
+
+
 async def what_the_caller_changes_later_changes_nothing_here(store: LightningStore) -> None:
     metadata: dict[str, Any] = {"fold": 1}
     resources: dict[str, Resource] = {"marker": Marker(1)}
@@ -233,6 +268,7 @@ async def what_the_caller_changes_later_changes_nothing_here(store: LightningSto
     spans.clear()
 
     expect_equal((await rollout_of(store, rollout_id)).metadata, {"fold": 1}, "the store has its own copy of metadata")
+    await _check_nested_lists(store, rollout_id)
     expect_equal(len(await store.query_spans(rollout_id)), 1, "the store has its own list of an outcome's spans")
     snapshot = await store.get_resources_by_id("rs-1")
     kept = None if snapshot is None else dict(snapshot.resources)

@@ -80,7 +80,8 @@ async def statistics_count_what_the_store_holds(store: LightningStore) -> None:
     await store.enqueue(requests("a", "b", "c"))
     [claimed] = await store.claim(1, worker_id="worker-1")
     await store.start_attempt(claimed.rollout_id, worker_id="worker-1")
-    await finish(store, await store.start_attempt(claimed.rollout_id), spans=[span_of(claimed), span_of(claimed)])
+    latest = await store.start_attempt(claimed.rollout_id)
+    await finish(store, latest, spans=[span_of(latest), span_of(latest)])
 
     seen = await store.statistics()
     expect_equal((seen.total_rollouts, seen.queued), (3, 2), "statistics count rollouts, and those in the queue")
