@@ -418,9 +418,9 @@ async def test_fit_says_once_what_failed_and_how_to_see_it_all(caplog: pytest.Lo
             raise LookupError(f"no {task}")
         return 1.0
 
-    await Runner(agent).fit([0, 1, 2])
+    result = await Runner(agent).fit([0, 1, 2])
 
     [said] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "2 of 3 rollouts of run-" in said
     assert "the first with LookupError: no 1" in said
-    assert "query_rollouts(status_in=['failed'])" in said
+    assert f"query_rollouts(status_in=['failed'], run_id_in=['{result.run_id}'])" in said
