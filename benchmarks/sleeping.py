@@ -1,7 +1,7 @@
-"""The wall time of concurrent rollouts compared with the time they sleep.
+"""The wall time of concurrent rollouts compared with that of tasks that only sleep.
 
-Measured: wall time of rollouts that sleep 0.1 s and emit three spans. Floor: bare Trio tasks that sleep as long
-under the same limit. Ideal: rollouts ÷ concurrency × 0.1 s; the target is 1/0.85 of it.
+Measured: wall and processor time of rollouts that sleep 0.1 s and emit three spans. Floor: bare Trio tasks that sleep
+as long under the same limit. The ideal, which no machine reaches, is rollouts ÷ concurrency × 0.1 s.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from ._measurement import Measurement, Target
 from ._timing import interleave
 
 SLEEP_SECONDS = 0.1
-EFFICIENCY = 0.85
 
 
 async def agent(task: int) -> float:
@@ -52,9 +51,16 @@ def measure(quick: bool) -> list[Measurement]:
             ours.median,
             "s",
             floor.median,
-            Target(ideal / EFFICIENCY),
+            Target(1.10, "ratio"),
             f"wall, median of {rounds}; efficiency {ideal / ours.median:.2f} of the ideal {ideal:.1f} s, bare "
-            f"{ideal / floor.median:.2f}; CPU {ours.processor_median / count * 1e6:.0f} µs a rollout, bare "
-            f"{floor.processor_median / count * 1e6:.0f} µs; floor: bare sleeping tasks",
-        )
+            f"{ideal / floor.median:.2f}; floor: bare sleeping tasks",
+        ),
+        Measurement(
+            "processor time of one of them",
+            ours.processor_median / count * 1e6,
+            "µs",
+            floor.processor_median / count * 1e6,
+            Target(2.3, "ratio"),
+            f"median of {rounds}; floor: a bare sleeping task",
+        ),
     ]
