@@ -8,8 +8,10 @@ distributions that are not core dependencies; and the number of distributions th
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from importlib import metadata
 
 from ._measurement import Measurement, Target
@@ -31,10 +33,14 @@ PACKAGE = "import lightning_trio"
 RUNNER = "import lightning_trio; lightning_trio.Runner, lightning_trio.rollout"
 
 
-def run_afresh(code: str) -> tuple[float, set[str]]:
-    """Return the seconds that a line of code takes in a new interpreter, and the names of all modules it loads."""
+def run_afresh(code: str, byte_code: str) -> tuple[float, set[str]]:
+    """Return the seconds that a line of code takes in a new interpreter, and the names of all modules it loads.
+
+    Byte code is kept in the folder `byte_code`, also where the environment keeps Python from writing any.
+    """
     program = _CHILD.format(code=code)
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": byte_code}
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, env=env)
     seconds, loaded = json.loads(done.stdout)
     return seconds, set(loaded)
 
@@ -73,12 +79,13 @@ def foreign_modules(loaded: set[str], core: set[str]) -> set[str]:
 def measure(quick: bool) -> list[Measurement]:
     """Time imports in turn, each in an interpreter of its own."""
     rounds = 3 if quick else 7
-    # The first import writes the byte code.
-    _, loaded = run_afresh(RUNNER)
     taken: dict[str, list[float]] = {TRIO: [], PACKAGE: [], RUNNER: []}
-    for _ in range(rounds):
-        for code, seconds in taken.items():
-            seconds.append(run_afresh(code)[0])
+    with tempfile.TemporaryDirectory() as byte_code:
+        # The first import writes the byte code.
+        _, loaded = run_afresh(RUNNER, byte_code)
+        for _ in range(rounds):
+            for code, seconds in taken.items():
+                seconds.append(run_afresh(code, byte_code)[0])
     floor = Times(taken[TRIO]).median
     note = f"median of {rounds} new interpreters; floor: {TRIO}"
     return [
