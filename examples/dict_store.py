@@ -255,8 +255,8 @@ class Tables:
         stored = self.spans.get(span.attempt_id, ())
         if any(span.span_id == known.span_id for known in stored):
             return None
-        if span.sequence_id == 0:
-            span = attrs.evolve(span, sequence_id=1 + max((known.sequence_id for known in stored), default=0))
+        last = max((known.sequence_id for known in stored), default=0)
+        span = attrs.evolve(span, sequence_id=store.span_number(span.sequence_id, last))
         self.spans[span.attempt_id] = (*stored, span)
         return span
 

@@ -10,7 +10,7 @@ import attrs
 from .._public import public
 from .._repr import one_line
 from .._resources import NamedResources
-from .._spans import NO_USAGE, Usage
+from .._spans import NO_USAGE, Usage, bounded
 from ._statuses import RolloutMode, RolloutStatus, RunStatus
 
 
@@ -69,19 +69,26 @@ class Run:
     takeovers: int = 0
 
 
+def _bounded_sums(
+    rewards: Mapping[RolloutMode | None, tuple[int, float]],
+) -> Mapping[RolloutMode | None, tuple[int, float]]:
+    return {mode: (number, bounded(total)) for mode, (number, total) in rewards.items()}
+
+
 @public
 @attrs.frozen
 class RunSummary:
     """The number of a run's rollouts by status, and the sums of its rewards by mode.
 
-    `rewards` maps a mode (None for rollouts without one) to the number of rewarded rollouts and their sum.
+    `rewards` maps a mode (None for rollouts without one) to the number of rewarded rollouts and their sum. A sum that
+    exceeds the range of floats stays at the largest float, here and in every store.
     """
 
     counts: Mapping[RolloutStatus, int]
-    rewards: Mapping[RolloutMode | None, tuple[int, float]]
+    rewards: Mapping[RolloutMode | None, tuple[int, float]] = attrs.field(converter=_bounded_sums)
     usage: Usage = NO_USAGE
     """The usage of all attempts."""
-    agent_seconds: float = 0.0
+    agent_seconds: float = attrs.field(default=0.0, converter=bounded)
     """The durations of all attempts."""
     removed: int = 0
     """How many of the counted rollouts have been evicted or pruned since they finished."""

@@ -14,6 +14,10 @@ from ._attributes import query_linked_spans as query_linked_spans
 from ._attributes import sanitize_attributes as sanitize_attributes
 from ._attributes import to_json as to_json
 from ._attributes import unflatten_attributes as unflatten_attributes
+from ._bounds import MOST as MOST
+from ._bounds import MOST_INT as MOST_INT
+from ._bounds import bounded as bounded
+from ._bounds import bounded_int as bounded_int
 from ._layouts import annotation_attributes as annotation_attributes
 from ._layouts import exception_attributes as exception_attributes
 from ._layouts import get_message_value as get_message_value

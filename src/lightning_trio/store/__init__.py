@@ -42,6 +42,7 @@ from ._query import Condition as Condition
 from ._query import Query as Query
 from ._query import Table as Table
 from ._query import select as select
+from ._rules import span_number as span_number
 from ._run_store import RunStore as RunStore
 from ._sqlite import SqliteLightningStore as SqliteLightningStore
 from ._store import LightningStore as LightningStore
