@@ -20,4 +20,5 @@ from ._transitions import check_removal as check_removal
 from ._transitions import end_attempt as end_attempt
 from ._transitions import lose_attempt as lose_attempt
 from ._transitions import note_heartbeat as note_heartbeat
+from ._transitions import reopen_rollout as reopen_rollout
 from ._transitions import worker_status as worker_status

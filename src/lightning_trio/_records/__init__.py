@@ -4,8 +4,10 @@ Times are Unix times in seconds, as from `time.time`; durations are in seconds.
 """
 
 from ._changes import AttemptChange as AttemptChange
+from ._changes import Change as Change
 from ._changes import RolloutChange as RolloutChange
 from ._changes import RolloutRemoval as RolloutRemoval
+from ._changes import RolloutReopening as RolloutReopening
 from ._config import DEFAULT_CONFIG as DEFAULT_CONFIG
 from ._config import RolloutConfig as RolloutConfig
 from ._error_record import ErrorRecord as ErrorRecord

@@ -7,6 +7,7 @@ from typing import Final
 from ..._records import RolloutMode, RunSummary, StoreStatistics
 from ..._spans import MOST, MOST_INT, Usage, bounded, bounded_int
 from .._run_counts import RunCounts
+from ._schema import ATTEMPTS_PER_ROLLOUT
 from ._transaction import Columns, Transaction
 
 _TALLY: Final[Columns] = {"run_id": "text", "name": "text", "shard": "int", "number": "int", "amount": "real"}
@@ -35,7 +36,7 @@ _SCALED: Final = f" / {_PART}" * 22
 
 def _number_parts(column: str) -> Columns:
     """Return columns that sum up an integer column in two parts, which stay in range."""
-    return {f"sum({column} / {_PART})": "int", f"sum({column} % {_PART})": "int"}
+    return {f"sum({column} / {_PART})": "int", f"sum({column} - {column} / {_PART} * {_PART})": "int"}
 
 
 def _amount_parts(column: str) -> Columns:
@@ -58,6 +59,8 @@ def _amount(small: float | None, large: float | None) -> float:
 
 def add_counts(transaction: Transaction, shard: int) -> None:
     """Add a transaction's counts to the stored ones; to be called once, last before the commit."""
+    for run_id, name in sorted(transaction.summary.uncounted):
+        _sum_up_again(transaction, run_id, name)
     numbers, amounts = transaction.summary.numbers, transaction.summary.amounts
     # In one order for all writers, so that two cannot wait for each other.
     rows = [
@@ -74,6 +77,30 @@ def add_counts(transaction: Transaction, shard: int) -> None:
             f"ON CONFLICT (run_id, name, shard) DO UPDATE SET number = {_ADD_NUMBERS}, amount = {_ADD_AMOUNTS}",
             (MOST, MOST, -MOST, -MOST),
         )
+
+
+def _sum_up_again(transaction: Transaction, run_id: str, name: str) -> None:
+    """Sum up rewards from the records: a difference of floats would keep the rounding error of the larger sum."""
+    summary = transaction.summary
+    removed = transaction.value("sum(number)", "int", "FROM tallies WHERE run_id = ? AND name = 'removed'", (run_id,))
+    if removed or summary.numbers.get((run_id, "removed")):
+        return
+    # Locked first: another writer that has counted a reward has committed its record by then, or adds it later.
+    transaction.select(
+        {"shard": "int"},
+        f"FROM tallies WHERE run_id = ? AND name = ? ORDER BY shard{transaction.dialect.lock('tallies')}",
+        (run_id, name),
+    )
+    [[number, small, large]] = transaction.select(
+        {"count(*)": "int", **_amount_parts("a.final_reward")},
+        f"FROM rollouts r JOIN attempts a ON a.number = r.number * {ATTEMPTS_PER_ROLLOUT} + r.attempts "
+        "WHERE r.run_id = ? AND coalesce(r.mode, '') = ? AND r.status IN ('succeeded', 'failed', 'cancelled') "
+        "AND a.final_reward IS NOT NULL",
+        (run_id, name.removeprefix("reward:")),
+    )
+    transaction.execute("UPDATE tallies SET number = 0, amount = 0 WHERE run_id = ? AND name = ?", (run_id, name))
+    summary.numbers[run_id, name] = int(number)
+    summary.amounts[run_id, name] = _amount(small, large)
 
 
 def summarize(transaction: Transaction, run_id: str | None) -> RunSummary:
@@ -93,7 +120,7 @@ def summarize(transaction: Transaction, run_id: str | None) -> RunSummary:
         kind, _, rest = name.partition(":")
         if kind == "status":
             counts.move(None, rest, number)
-        elif kind == "reward":
+        elif kind == "reward" and number:
             mode: RolloutMode | None = rest or None
             counts.reward(mode, amount, number)
     usage = Usage(numbers.get("input_tokens", 0), numbers.get("output_tokens", 0), amounts.get("cost", 0.0))

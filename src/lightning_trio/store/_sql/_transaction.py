@@ -29,6 +29,8 @@ class CommitSummary:
     """Increments of integer counts, by run and name."""
     amounts: dict[tuple[str, str], float] = attrs.field(factory=dict[tuple[str, str], float])
     """Increments of sums, by run and name."""
+    uncounted: set[tuple[str, str]] = attrs.field(factory=set[tuple[str, str]])
+    """Sums of rewards from which some were taken away, by run and name."""
     ended: list[str] = attrs.field(factory=list[str])
     """Rollouts that have reached a terminal status."""
     queued: bool = False
@@ -56,6 +58,7 @@ class CommitSummary:
             self,
             numbers=dict(self.numbers),
             amounts=dict(self.amounts),
+            uncounted=set(self.uncounted),
             ended=list(self.ended),
             busy=dict(self.busy),
             idle=dict(self.idle),
