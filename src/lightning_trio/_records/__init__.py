@@ -11,6 +11,7 @@ from ._changes import RolloutReopening as RolloutReopening
 from ._config import DEFAULT_CONFIG as DEFAULT_CONFIG
 from ._config import RolloutConfig as RolloutConfig
 from ._error_record import ErrorRecord as ErrorRecord
+from ._exception_names import bare_names as bare_names
 from ._exception_names import exception_names as exception_names
 from ._exception_names import is_named as is_named
 from ._exception_names import missing_name as missing_name

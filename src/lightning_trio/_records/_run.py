@@ -17,10 +17,15 @@ from ._statuses import RolloutMode, RolloutStatus, RunStatus
 @public
 @attrs.frozen
 class DatasetFingerprint:
-    """The identity of a dataset: the number of tasks, and their digest if the store is persistent."""
+    """The identity of a dataset: the number of tasks, and their digest if the store is persistent.
+
+    `prefixes` are digests of its first tasks, by their number: the digest of a dataset to which these tasks were
+    appended. They are not stored.
+    """
 
     tasks: int
     digest: str | None = None
+    prefixes: Mapping[int, str] = attrs.field(factory=dict[int, str], eq=False, repr=False)
 
 
 @public
@@ -47,6 +52,7 @@ class Run:
         ended_early: why it ended before all tasks had run, None if it did not.
         worker_id: the worker that runs it.
         takeovers: how often another `fit` has resumed it. A store rejects reports of an earlier one.
+        repeats: how often each task is run.
     """
 
     run_id: str
@@ -67,6 +73,7 @@ class Run:
     ended_early: str | None = None
     worker_id: str | None = None
     takeovers: int = 0
+    repeats: int = 1
 
 
 def _bounded_sums(
