@@ -29,6 +29,7 @@ from .._records import (
 )
 from .._repr import one_line
 from .._resources import NamedResources, check_resources
+from .._spans import finding_traces
 from ..adapters import Adapter
 from ..algorithms import Algorithm, Baseline, Dataset, Datasets, check_dataset
 from ..lanes import DEFAULT_LANES, LaneOptions, OpenLane, lane_named, open_lanes
@@ -239,8 +240,9 @@ class Runner:
                 engine = self._make_engine(bindings, workers)
                 async with open_lease(self.store, self._worker_id, engine.is_busy, seconds=options.lease_seconds):
                     try:
-                        async with engine.open(), self._serving(engine):
-                            yield engine
+                        with finding_traces(workers.recorder_of):
+                            async with engine.open(), self._serving(engine):
+                                yield engine
                     finally:
                         workers.log_abandoned()
                         self._statistics = engine.statistics()

@@ -25,6 +25,9 @@ from ._layouts import get_object_value as get_object_value
 from ._layouts import input_attributes as input_attributes
 from ._layouts import message_attributes as message_attributes
 from ._layouts import object_attributes as object_attributes
+from ._live_traces import LiveTrace as LiveTrace
+from ._live_traces import find_live_trace as find_live_trace
+from ._live_traces import finding_traces as finding_traces
 from ._rewards import RewardDimension as RewardDimension
 from ._rewards import as_reward as as_reward
 from ._rewards import find_final_reward as find_final_reward
