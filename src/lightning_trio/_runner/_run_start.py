@@ -73,10 +73,11 @@ class RunStart:
             logger.info("there is no run to resume; starting %s", wanted.run_id)
             await self._store.put([wanted])
             return wanted
-        if not resumption.force:
-            await self._check_same(found)
+        differences = await self._differences(found)
+        if differences and not resumption.force:
+            raise ResumeError.differs(found.run.run_id, differences)
         to_retry = await self._to_retry(found.run, resumption.retry)
-        if found.run.status == "finished" and not (found.adds or found.differences or to_retry):
+        if found.run.status == "finished" and not (found.adds or differences or to_retry):
             return found.run
         run = await self._take_over(found, wanted, ended_early=None if to_retry else found.run.ended_early)
         await self._reopen(run.run_id, to_retry)
@@ -98,12 +99,8 @@ class RunStart:
             repeats=self._datasets.repeats,
         )
 
-    async def _check_same(self, found: RunComparison) -> None:
-        """Raise unless the run to resume is the one that would start now, but for appended tasks.
-
-        Raises:
-            ResumeError: it differs; the message shows the first task that does, if it is known.
-        """
+    async def _differences(self, found: RunComparison) -> Sequence[str]:
+        """Return how a run differs from the one that would start now, with the first task that does, if it is known."""
         differences = dict(found.differences)
         if not differences.keys() - {"train", "val"} and isinstance(self._settings.options.algorithm, Baseline):
             # A run in memory has no digests, so its rollouts decide.
@@ -112,8 +109,7 @@ class RunStart:
                 if changed is not None:
                     shorter = len(self._datasets.of_mode(mode) or ()) < found.run.datasets[mode].tasks
                     differences[mode] = f"{differences[mode]}; {changed}" if shorter else changed
-        if differences:
-            raise ResumeError.differs(found.run.run_id, list(differences.values()))
+        return list(differences.values())
 
     async def _changed_task(self, run_id: str, mode: str) -> str | None:
         """Return how the first task differs that a run of `Baseline` has run and the dataset has not; None without."""
