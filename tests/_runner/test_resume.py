@@ -389,7 +389,7 @@ def test_finished_runs_of_another_algorithm_do_not_stand_in_the_way() -> None:
 def test_of_several_runs_the_one_with_the_same_datasets_comes_before_later_shorter_ones() -> None:
     same = run_of("run-1", "finished")
     shorter = run_of("run-2", "finished", datasets={"train": DatasetFingerprint(2, "ab")})
-    wanted = run_of("run-3", datasets={"train": DatasetFingerprint(3, "abc", {2: "ab"})})
+    wanted = run_of("run-3", datasets={"train": DatasetFingerprint(3, "abc", prefixes={2: "ab"})})
 
     chosen = choose_run([same, shorter], wanted, True)
 
@@ -400,13 +400,38 @@ def test_of_several_runs_the_one_with_the_same_datasets_comes_before_later_short
 @pytest.mark.parametrize(("before", "appended"), [("ab", {"train": 1}), ("xy", {})])
 def test_appended_tasks_are_recognized_by_the_digest_of_those_before(before: str, appended: dict[str, int]) -> None:
     shorter = run_of("run-1", datasets={"train": DatasetFingerprint(2, before)})
-    wanted = run_of("run-2", datasets={"train": DatasetFingerprint(3, "abc", {2: "ab"})})
+    wanted = run_of("run-2", datasets={"train": DatasetFingerprint(3, "abc", prefixes={2: "ab"})})
 
     chosen = choose_run([shorter], wanted, True)
 
     assert chosen is not None
     assert chosen.appended == appended
     assert bool(chosen.differences) == (not appended)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "changed", "place"),
+    [
+        (1, 0, ", and task 0 is another"),
+        (3, 0, ", and task 0 is another"),
+        (3, 2, ", and task 2 is another"),
+        (1000, 15, ", and one of the tasks 0 to 15 is another"),
+        (1000, 16, ", and one of the tasks 16 to 31 is another"),
+        (1000, 999, ", and one of the tasks 992 to 999 is another"),
+    ],
+)
+@pytest.mark.parametrize("appended", [0, 5])
+def test_the_place_of_the_first_difference_is_found_by_digests(
+    tasks: int, changed: int, place: str, appended: int
+) -> None:
+    before = run_of("run-1", datasets=Datasets(range(tasks), None).fingerprints(digest=True))
+    now = [-1 if task == changed else task for task in range(tasks + appended)]
+    fingerprints = Datasets(now, None).fingerprints(digest=True, before=[before])
+
+    chosen = choose_run([before], run_of("run-2", datasets=fingerprints), True)
+
+    assert chosen is not None
+    assert chosen.differences["train"].endswith(place)
 
 
 # Leases.

@@ -408,12 +408,12 @@ async def test_the_difference_may_be_in_the_validation_dataset(store: LightningS
             await runner_of(Api(), store).fit(range(2), resume=True)
 
 
-async def test_a_difference_that_no_rollout_shows_is_told_by_the_fingerprints(tmp_path: Path) -> None:
+async def test_a_difference_that_no_rollout_shows_is_found_by_the_digests(tmp_path: Path) -> None:
     async with SqliteLightningStore(tmp_path / "runs.db") as store:
         await runner_of(Api(), store, algorithm=Reversed()).fit(range(2))
 
-        with pytest.raises(ResumeError, match=r"had 2 tasks \(fingerprint \w+\), and this one has 2 tasks \(finger"):
-            await runner_of(Api(), store, algorithm=Reversed()).fit([1, 0], resume=True)
+        with pytest.raises(ResumeError, match=r"and this one has 2 tasks \(fingerprint \w+\), and task 1 is another"):
+            await runner_of(Api(), store, algorithm=Reversed()).fit([0, 7], resume=True)
 
 
 async def test_a_forced_run_runs_the_tasks_that_changed_and_is_the_datasets_from_then_on(

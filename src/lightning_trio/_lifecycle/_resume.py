@@ -95,15 +95,25 @@ def _difference(mode: str, before: DatasetFingerprint | None, now: DatasetFinger
             "appended, not removed"
         )
     # A run in memory has no digest; then only the number of tasks is compared here.
-    digest = now.digest if now.tasks == before.tasks else now.prefixes.get(before.tasks)
+    digest = now.digest_of(before.tasks)
     if before.digest == digest or None in (before.digest, digest):
         return None
-    if now.tasks == before.tasks:
-        return f"its {mode} dataset had {_describe(before)}, and this one has {_describe(now)}"
-    return (
-        f"its {mode} dataset had {_describe(before)}, and this one has {_describe(now)}, of which the first "
-        f"{before.tasks} differ from these (fingerprint {digest})"
-    )
+    return f"its {mode} dataset had {_describe(before)}, and this one has {_describe(now)}{_place(before, now)}"
+
+
+def _place(before: DatasetFingerprint, now: DatasetFingerprint) -> str:
+    """Return where two datasets differ first, as the end of a clause; empty if that is not known."""
+    if not before.marks and before.tasks > 1:
+        # A run in memory, or of an earlier version.
+        return ""
+    same = 0
+    for length, digest in zip((*before.marked, before.tasks), (*before.marks, before.digest), strict=True):
+        if now.digest_of(length) != digest:
+            if length - same == 1:
+                return f", and task {same} is another"
+            return f", and one of the tasks {same} to {length - 1} is another"
+        same = length
+    return ""
 
 
 def _describe(fingerprint: DatasetFingerprint | None) -> str:

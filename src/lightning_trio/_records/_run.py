@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -13,19 +13,37 @@ from .._resources import NamedResources
 from .._spans import NO_USAGE, Usage, bounded
 from ._statuses import RolloutMode, RolloutStatus, RunStatus
 
+_MARKS: Final = 64
+"""How many digests of a dataset's first tasks are stored with a run, whose record is written every second."""
+
 
 @public
 @attrs.frozen
 class DatasetFingerprint:
     """The identity of a dataset: the number of tasks, and their digest if the store is persistent.
 
-    `prefixes` are digests of its first tasks, by their number: the digest of a dataset to which these tasks were
-    appended. They are not stored.
+    `marks` are digests of its first tasks, at up to 64 even distances (see `marked`), by which a later difference is
+    found. `prefixes` are such digests at the distances of other runs, by the number of tasks; they are not stored.
     """
 
     tasks: int
     digest: str | None = None
+    marks: Sequence[str] = attrs.field(default=(), converter=tuple[str, ...], eq=False, repr=False)
     prefixes: Mapping[int, str] = attrs.field(factory=dict[int, str], eq=False, repr=False)
+
+    @property
+    def marked(self) -> range:
+        """The numbers of first tasks that have a digest in `marks`.
+
+        >>> list(DatasetFingerprint(3).marked), len(DatasetFingerprint(1000).marked)
+        ([1, 2], 62)
+        """
+        step = max(-(-self.tasks // _MARKS), 1)
+        return range(step, self.tasks, step)
+
+    def digest_of(self, tasks: int) -> str | None:
+        """Return the digest of the first tasks, None if it is not known."""
+        return self.digest if tasks == self.tasks else self.prefixes.get(tasks)
 
 
 @public

@@ -79,7 +79,7 @@ class Datasets:
         lengths = {mode: set[int]() for mode in ("train", "val")}
         for run in before:
             for mode, fingerprint in run.datasets.items():
-                lengths.setdefault(mode, set()).add(fingerprint.tasks)
+                lengths.setdefault(mode, set()).update(fingerprint.marked, (fingerprint.tasks,))
         return {
             mode: _fingerprint(mode, dataset, lengths[mode]) if digest else DatasetFingerprint(len(dataset))
             for mode in self.modes
@@ -96,13 +96,15 @@ def _fingerprint(mode: str, dataset: Dataset[Any], lengths: Collection[int]) -> 
     """Return a digest of every task; one that cannot be stored is found here, before any task has run."""
     whole = hashlib.sha256()
     prefixes: dict[int, str] = {}
+    marked = DatasetFingerprint(len(dataset)).marked
+    lengths = {*lengths, *marked}
     # By index, because datasets of Agent-lightning 0.3 have only `__len__` and `__getitem__`.
     for index in range(len(dataset)):
         if index in lengths:
             prefixes[index] = whole.hexdigest()[:16]
         whole.update(canonical(dataset[index], f"{mode}_dataset[{index}]"))
         whole.update(b"\n")
-    return DatasetFingerprint(len(dataset), whole.hexdigest()[:16], prefixes)
+    return DatasetFingerprint(len(dataset), whole.hexdigest()[:16], [prefixes[each] for each in marked], prefixes)
 
 
 def is_other_task(before: object, now: object) -> bool:

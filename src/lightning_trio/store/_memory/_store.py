@@ -427,7 +427,7 @@ class InMemoryLightningStore(LightningStore):
         """Sum up rewards from the records: a difference of floats would keep the rounding error of the larger sum."""
         counts = self._counts[run_id]
         if not counts.removed:
-            del counts.rewards[mode]
+            counts.rewards.pop(mode, None)
             for entry in self._entries.values():
                 if entry.run_id == run_id and entry.mode == mode and entry.status in TERMINAL_ROLLOUT:
                     reward = entry.attempts[-1].final_reward if entry.attempts else None

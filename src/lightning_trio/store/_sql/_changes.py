@@ -75,6 +75,7 @@ def encode_change(change: Change, limit: int) -> EncodedChange:
 def update(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Sequence[EncodedChange]]) -> list[None]:
     """Apply changes, one after the other; see `LightningStore.update`."""
     states = load_states(transaction, ids, [number_of(ids, each.change.rollout_id) for call in calls for each in call])
+    reopened: list[RolloutState] = []
     for call in calls:
         for each in call:
             change = each.change
@@ -85,11 +86,16 @@ def update(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Seque
                 _remove(transaction, state)
                 del states[state.number]
             elif isinstance(change, RolloutReopening):
-                _reopen(transaction, state)
+                move = reopen_rollout(state)
+                if move is not None:
+                    state.move_on(transaction, move)
+                    reopened.append(state)
             elif isinstance(change, RolloutChange):
                 _change_rollout(transaction, state, change, each.columns)
             else:
                 _change_attempt(transaction, state, change, each.columns)
+    # Together, because a run that is resumed may reopen many thousands; removed ones have no row.
+    write_states(transaction, reopened)
     return [None] * len(calls)
 
 
@@ -106,13 +112,6 @@ def _remove(transaction: Transaction, state: RolloutState) -> None:
     transaction.execute("DELETE FROM payloads WHERE number = ?", (state.number,))
     transaction.execute("DELETE FROM rollouts WHERE number = ?", (state.number,))
     transaction.summary.count(state.run_id, "removed", 1)
-
-
-def _reopen(transaction: Transaction, state: RolloutState) -> None:
-    move = reopen_rollout(state)
-    if move is not None:
-        state.move_on(transaction, move)
-        write_states(transaction, [state])
 
 
 def _change_rollout(
