@@ -163,6 +163,8 @@ class Tables:
             self.replace(attrs.evolve(latest, **{**ends, "status": move.attempt_status, **fields}))
         self.not_counted[rollout_id] += not move.counts
         self.lost[rollout_id] += move.lost
+        if move.anew:
+            self.not_counted[rollout_id], self.lost[rollout_id] = len(self.attempts[rollout_id]), 0
         end_time = time.time() if move.status in store.TERMINAL_ROLLOUT else None
         self.rollouts[rollout_id] = attrs.evolve(self.rollouts[rollout_id], status=move.status, end_time=end_time)
         self.queue.pop(rollout_id, None)
@@ -255,8 +257,8 @@ class Tables:
         stored = self.spans.get(span.attempt_id, ())
         if any(span.span_id == known.span_id for known in stored):
             return None
-        if span.sequence_id == 0:
-            span = attrs.evolve(span, sequence_id=1 + max((known.sequence_id for known in stored), default=0))
+        last = max((known.sequence_id for known in stored), default=0)
+        span = attrs.evolve(span, sequence_id=store.span_number(span.sequence_id, last))
         self.spans[span.attempt_id] = (*stored, span)
         return span
 
@@ -270,9 +272,13 @@ class Tables:
         self.move(span.rollout_id, move, last_heartbeat_time=time.time())
         return self.add_span(span)
 
-    def change(self, change: store.RolloutChange | store.AttemptChange | store.RolloutRemoval) -> None:
+    def change(self, change: store.Change) -> None:
         if isinstance(change, store.RolloutRemoval):
             self.remove(change.rollout_id)
+        elif isinstance(change, store.RolloutReopening):
+            move = store.reopen_rollout(self.position(change.rollout_id))
+            if move is not None:
+                self.move(change.rollout_id, move)
         elif isinstance(change, store.AttemptChange):
             self.change_attempt(change)
         else:
@@ -371,7 +377,7 @@ class DictStore(agl.LightningStore):
         async with self._changing() as tables:
             return [tables.finish(outcome) for outcome in outcomes]
 
-    async def update(self, changes: Sequence[store.RolloutChange | store.AttemptChange | store.RolloutRemoval]) -> None:
+    async def update(self, changes: Sequence[store.Change]) -> None:
         async with self._changing() as tables:
             for change in changes:
                 tables.change(change)

@@ -247,3 +247,16 @@ class Counting(agl.LitAgent[int]):
     async def validation_rollout_async(self, task: int, resources: agl.NamedResources, rollout: agl.Rollout) -> float:
         await trio.lowlevel.checkpoint()
         return float(-task)
+
+
+@agl.rollout(runs_in="process")
+async def adds_a_span(path: str, rollout: agl.AttemptedRollout) -> None:
+    """Emit a reward, then add a higher one through the store at `path`."""
+    agl.emit_reward(0.25)
+    span = agl.Span.from_attributes(
+        attributes={"agentlightning.reward.0.name": "primary", "agentlightning.reward.0.value": 0.75},
+        rollout_id=rollout.rollout_id,
+        attempt_id=rollout.attempt.attempt_id,
+    )
+    async with agl.SqliteLightningStore(path) as store:
+        await store.add_span(span)

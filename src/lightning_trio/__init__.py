@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from ._records import RolloutConfig as RolloutConfig
     from ._records import RolloutMode as RolloutMode
     from ._records import RolloutRemoval as RolloutRemoval
+    from ._records import RolloutReopening as RolloutReopening
     from ._records import RolloutStatus as RolloutStatus
     from ._records import Run as Run
     from ._records import RunnerStatistics as RunnerStatistics

@@ -89,6 +89,7 @@ _NAMES_BY_MODULE: Final[Mapping[str, tuple[str, ...]]] = {
         "RolloutConfig",
         "RolloutMode",
         "RolloutRemoval",
+        "RolloutReopening",
         "RolloutStatus",
         "Run",
         "RunnerStatistics",

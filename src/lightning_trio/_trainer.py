@@ -181,7 +181,9 @@ class Trainer:
         train_dataset: Dataset[Any] | None = None,
         *,
         val_dataset: Dataset[Any] | None = None,
+        repeats: int = 1,
         resume: bool | str = False,
+        retry_failed: bool | Sequence[type[BaseException] | str] = False,
         force_resume: bool = False,
     ) -> FitResult:
         """Run the algorithm over the datasets and return its result.
@@ -192,15 +194,22 @@ class Trainer:
             agent: an agent made by `@rollout`, a `LitAgent`, or a plain function.
             train_dataset: tasks, as a list or anything with ``len()`` and ``[index]``.
             val_dataset: held-out tasks, likewise.
+            repeats: how often to run each task.
             resume: continue an unfinished run of the store, see `Runner.fit`.
-            force_resume: continue it even if it has another agent or dataset.
+            retry_failed: with `resume`, run its failed rollouts again, see `Runner.fit`.
+            force_resume: continue it even if it has another dataset.
 
         Raises:
             NestedTrioRun: Trio runs in this thread already; the message shows what to await instead.
             Exception: see `Runner.fit`.
         """
-        resumption = {"resume": resume, "force_resume": force_resume}
-        return self._fit(agent, train_dataset, val_dataset, resumption)
+        options = {
+            "repeats": repeats,
+            "resume": resume,
+            "retry_failed": retry_failed,
+            "force_resume": force_resume,
+        }
+        return self._fit(agent, train_dataset, val_dataset, options)
 
     def dev(
         self,
@@ -208,6 +217,7 @@ class Trainer:
         train_dataset: Dataset[Any] | None = None,
         *,
         val_dataset: Dataset[Any] | None = None,
+        repeats: int = 1,
     ) -> FitResult:
         """Run the algorithm like `fit`, for trying out an agent: it must be a `FastAlgorithm`.
 
@@ -218,14 +228,14 @@ class Trainer:
             raise TypeError(
                 f"dev() takes a FastAlgorithm such as Baseline, not {type(self.algorithm).__name__}; use fit() for it"
             )
-        return self._fit(agent, train_dataset, val_dataset, {})
+        return self._fit(agent, train_dataset, val_dataset, {"repeats": repeats})
 
     def _fit(
         self,
         agent: LitAgent[Any] | Callable[..., Any],
         train_dataset: Dataset[Any] | None,
         val_dataset: Dataset[Any] | None,
-        resumption: Mapping[str, Any],
+        options: Mapping[str, Any],
     ) -> FitResult:
         if trio.lowlevel.in_trio_run():
             raise NestedTrioRun.by_trainer()
@@ -233,7 +243,7 @@ class Trainer:
         lit_agent.set_trainer(self)
         self.algorithm.set_trainer(self)
         runner = Runner(lit_agent, hooks=self.hooks, **self.options.arguments())
-        return trio.run(functools.partial(runner.fit, train_dataset, val_dataset, **resumption))
+        return trio.run(functools.partial(runner.fit, train_dataset, val_dataset, **options))
 
 
 def _check_unsupported(llm_proxy: object, runner: object) -> None:

@@ -148,21 +148,27 @@ async def test_another_dataset_is_refused_naming_the_difference_and_the_way_to_f
         [run] = await store.query_runs()
 
         with pytest.raises(ResumeError) as caught:
-            await runner_of(Agent(), store).fit([*TASKS, 10], resume=True)
+            await runner_of(Agent(), store).fit(TASKS[:9], resume=True)
 
-        assert "its train dataset had 10 tasks, and this one has 11 tasks" in str(caught.value)
+        assert "its train dataset had 10 tasks, and this one has only 9 tasks; tasks may be appended" in str(
+            caught.value
+        )
         assert f'fit(…, resume="{run.run_id}", force_resume=True)' in str(caught.value)
 
 
-async def test_another_agent_is_refused(autojump_clock: MockClock) -> None:
+async def test_runs_of_another_agent_are_left_alone_and_refused_by_their_id(autojump_clock: MockClock) -> None:
     async def other(task: int) -> float:
         return 0.0
 
     async with InMemoryLightningStore() as store:
         await cut_off(store)
+        [run] = await store.query_runs()
 
+        result = await Runner(other, store=store).fit(TASKS, resume=True)
+
+        assert result.run_id != run.run_id
         with pytest.raises(ResumeError, match="it was begun with the agent 'agent', and this one is 'other'"):
-            await Runner(other, store=store).fit(TASKS, resume=True)
+            await Runner(other, store=store).fit(TASKS, resume=run.run_id)
 
 
 async def test_force_continues_anyway(autojump_clock: MockClock) -> None:
@@ -349,24 +355,83 @@ def run_of(run_id: str = "run-1", status: Any = "running", **fields: Any) -> Run
 def test_the_latest_unfinished_run_of_the_same_kind_is_chosen() -> None:
     runs = [run_of("run-1"), run_of("run-2"), run_of("run-3", agent="other"), run_of("run-4", "finished")]
 
-    chosen = choose_run(runs, run_of("run-5"), True, force=False)
+    chosen = choose_run(runs, run_of("run-5"), True)
 
-    assert chosen is runs[1]
+    assert chosen is not None
+    assert chosen.run is runs[1]
+    assert not chosen.differences
 
 
 def test_equal_numbers_of_other_tasks_are_distinguished_by_their_digest() -> None:
     other = run_of("run-1", datasets={"train": DatasetFingerprint(3, "xyz")})
 
-    with pytest.raises(
-        ResumeError, match=r"had 3 tasks \(fingerprint xyz\), and this one has 3 tasks \(fingerprint abc"
-    ):
-        choose_run([other], run_of(), True, force=False)
+    chosen = choose_run([other], run_of(), True)
+
+    assert chosen is not None
+    assert chosen.differences == {
+        "train": "its train dataset had 3 tasks (fingerprint xyz), and this one has 3 tasks (fingerprint abc)"
+    }
 
 
-def test_finished_runs_of_another_dataset_do_not_stand_in_the_way() -> None:
+def test_a_finished_run_of_another_dataset_differs_as_well() -> None:
     other = run_of("run-1", "finished", datasets={"train": DatasetFingerprint(9, "xyz")})
 
-    assert choose_run([other], run_of(), True, force=False) is None
+    chosen = choose_run([other], run_of(), True)
+
+    assert chosen is not None
+    assert list(chosen.differences) == ["train"]
+
+
+def test_finished_runs_of_another_algorithm_do_not_stand_in_the_way() -> None:
+    assert choose_run([run_of("run-1", "finished", algorithm="apo")], run_of(), True) is None
+
+
+def test_of_several_runs_the_one_with_the_same_datasets_comes_before_later_shorter_ones() -> None:
+    same = run_of("run-1", "finished")
+    shorter = run_of("run-2", "finished", datasets={"train": DatasetFingerprint(2, "ab")})
+    wanted = run_of("run-3", datasets={"train": DatasetFingerprint(3, "abc", prefixes={2: "ab"})})
+
+    chosen = choose_run([same, shorter], wanted, True)
+
+    assert chosen is not None
+    assert chosen.run is same
+
+
+@pytest.mark.parametrize(("before", "appended"), [("ab", {"train": 1}), ("xy", {})])
+def test_appended_tasks_are_recognized_by_the_digest_of_those_before(before: str, appended: dict[str, int]) -> None:
+    shorter = run_of("run-1", datasets={"train": DatasetFingerprint(2, before)})
+    wanted = run_of("run-2", datasets={"train": DatasetFingerprint(3, "abc", prefixes={2: "ab"})})
+
+    chosen = choose_run([shorter], wanted, True)
+
+    assert chosen is not None
+    assert chosen.appended == appended
+    assert bool(chosen.differences) == (not appended)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "changed", "place"),
+    [
+        (1, 0, ", and task 0 is another"),
+        (3, 0, ", and task 0 is another"),
+        (3, 2, ", and task 2 is another"),
+        (1000, 15, ", and one of the tasks 0 to 15 is another"),
+        (1000, 16, ", and one of the tasks 16 to 31 is another"),
+        (1000, 999, ", and one of the tasks 992 to 999 is another"),
+    ],
+)
+@pytest.mark.parametrize("appended", [0, 5])
+def test_the_place_of_the_first_difference_is_found_by_digests(
+    tasks: int, changed: int, place: str, appended: int
+) -> None:
+    before = run_of("run-1", datasets=Datasets(range(tasks), None).fingerprints(digest=True))
+    now = [-1 if task == changed else task for task in range(tasks + appended)]
+    fingerprints = Datasets(now, None).fingerprints(digest=True, before=[before])
+
+    chosen = choose_run([before], run_of("run-2", datasets=fingerprints), True)
+
+    assert chosen is not None
+    assert chosen.differences["train"].endswith(place)
 
 
 # Leases.

@@ -120,6 +120,9 @@ class BatchWorkers:
     def counts(self) -> AttemptCounts:
         return AttemptCounts(len(self.claimed), self.begun, int(self.is_stuck), 0)
 
+    def recorder_of(self, attempt_id: str) -> None:
+        return None
+
     def running(self, limit: int | None = None) -> list[RunningAttempt]:
         return [
             RunningAttempt(

@@ -47,6 +47,7 @@ from lightning_trio._records import (
     RETRY_NOW,
     AttemptOutcome,
     RolloutRemoval,
+    RolloutReopening,
     Worker,
 )
 from lightning_trio._spans import Usage
@@ -344,6 +345,19 @@ class StoreMachine(RuleBasedStateMachine):
         with pytest.raises(Evicted):
             self.call(self.store.get_rollout_by_id, rollout.rollout_id)
         assert self.call(self.store.wait_finished, [rollout.rollout_id]) == []
+
+    @precondition(lambda self: self.model.rollouts)
+    @rule(index=st.integers(0, 50))
+    def reopen(self, index: int) -> None:
+        rollout = self.some(index)
+        if rollout.status == "succeeded":
+            with pytest.raises(StaleAttempt):
+                self.call(self.store.update, [RolloutReopening(rollout.rollout_id)])
+            return
+        self.call(self.store.update, [RolloutReopening(rollout.rollout_id)])
+        if rollout.ended:
+            rollout.status, rollout.queued = "requeuing" if rollout.attempts else "queuing", True
+            rollout.not_counted, rollout.lost = len(rollout.attempts), 0
 
     @rule(worker_id=st.sampled_from(["worker-1", "worker-2"]))
     def expire(self, worker_id: str) -> None:

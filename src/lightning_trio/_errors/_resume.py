@@ -32,8 +32,9 @@ class ResumeError(UsageError, ValueError):
     def differs(cls, run_id: str, differences: Sequence[str]) -> Self:
         """Return the error for a run that was started with something else."""
         message = (
-            f"{run_id} cannot be resumed as it is: {'; '.join(differences)}. Pass what it was started with, start "
-            f'a new run with resume=False, or resume it all the same: fit(…, resume="{run_id}", force_resume=True)'
+            f"{run_id} cannot be resumed as it is: {'; '.join(differences)}. Pass what it was started with (tasks may "
+            "be appended), start a new run with resume=False, or resume it all the same, to keep what it ran and run "
+            f'what is new: fit(…, resume="{run_id}", force_resume=True)'
         )
         return compose(cls, message, parameter="resume", run_id=run_id, differences=tuple(differences))
 

@@ -76,6 +76,21 @@ class UsageError(LightningTrioError):
         return compose(cls, message, parameter="force_resume")
 
     @classmethod
+    def retry_without_resume(cls) -> Self:
+        """Return the error for `retry_failed` without `resume`."""
+        message = (
+            "retry_failed runs the failed rollouts of a run again, and without resume=True or the id of a run, fit "
+            "starts a new one; write: fit(…, resume=True, retry_failed=True)"
+        )
+        return compose(cls, message, parameter="retry_failed")
+
+    @classmethod
+    def unknown_error_class(cls, name: str) -> Self:
+        """Return the error for a `retry_failed` that names an exception that does not exist."""
+        message = f"retry_failed=[{name!r}], and its module has no such name"
+        return compose(cls, message, parameter="retry_failed")
+
+    @classmethod
     def not_a_snapshot(cls, value: object) -> Self:
         """Return the error for resources that are not a published snapshot."""
         message = (

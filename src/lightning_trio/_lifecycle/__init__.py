@@ -2,6 +2,7 @@
 
 from ._deadlines import Allowance as Allowance
 from ._deadlines import allowance as allowance
+from ._resume import RunComparison as RunComparison
 from ._resume import check_run as check_run
 from ._resume import choose_run as choose_run
 from ._retries import is_final as is_final
@@ -20,4 +21,5 @@ from ._transitions import check_removal as check_removal
 from ._transitions import end_attempt as end_attempt
 from ._transitions import lose_attempt as lose_attempt
 from ._transitions import note_heartbeat as note_heartbeat
+from ._transitions import reopen_rollout as reopen_rollout
 from ._transitions import worker_status as worker_status

@@ -2,65 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import attrs
 
 from .._errors import ResumeError, StaleRun
 from .._public import public_in
 from .._records import DatasetFingerprint, Run
 
 
-def choose_run(runs: Sequence[Run], wanted: Run, resume: bool | str, *, force: bool) -> Run | None:
+@attrs.frozen
+class RunComparison:
+    """A stored run, and how the run that would start now differs from it."""
+
+    run: Run
+    differences: Mapping[str, str]
+    """Clauses for a message, by what differs: ``"agent"``, ``"algorithm"``, ``"repeats"``, ``"train"`` or ``"val"``."""
+    appended: Mapping[str, int]
+    """How many tasks were appended to the datasets, by mode, and under ``"repeats"`` how many repeats of each task."""
+
+    @property
+    def adds(self) -> bool:
+        """Whether there is more to run than in the run."""
+        return bool(self.appended)
+
+
+def choose_run(runs: Sequence[Run], wanted: Run, resume: bool | str) -> RunComparison | None:
     """Return the run to resume, or a finished one whose result is returned again; None if there is neither.
+
+    True stands for the latest unfinished run of this agent, else for its latest finished run with this algorithm; among
+    these, for one with the same datasets, else for one to whose datasets tasks were appended. If there is only a run
+    that differs otherwise, that is returned, and the caller refuses it.
 
     Args:
         runs: the store's runs, in order of their start.
         wanted: the run as it would start now.
-        resume: True for the latest unfinished run, else the latest of this agent and these datasets; or a run's id.
-        force: whether to resume an unfinished run even if its agent or datasets differ.
+        resume: True, or a run's id.
 
     Raises:
-        ResumeError: the store has no run with that id, or the run to resume differs from `wanted`.
+        ResumeError: the store has no run with that id.
     """
     if isinstance(resume, str):
         run = next((run for run in runs if run.run_id == resume), None)
         if run is None:
             raise ResumeError.unknown(resume, [run.run_id for run in runs[-5:]])
-        return _checked(run, wanted, force)
-    mine = [run for run in runs if wanted.name is None or run.name == wanted.name]
+        return compare_runs(run, wanted)
+    mine = [run for run in runs if run.agent == wanted.agent and wanted.name in (None, run.name)]
     unfinished = [run for run in mine if run.status != "finished"]
-    same = [run for run in unfinished if not differences(run, wanted)]
-    if same:
-        return same[-1]
-    if unfinished:
-        return _checked(unfinished[-1], wanted, force)
-    return next((run for run in reversed(mine) if not differences(run, wanted)), None)
+    finished = [run for run in mine if run.status == "finished" and run.algorithm == wanted.algorithm]
+    for group in (unfinished, finished):
+        compared = [compare_runs(run, wanted) for run in reversed(group)]
+        fitting = [each for each in compared if not each.differences]
+        same = [each for each in fitting if not each.adds]
+        if compared:
+            return [*same, *fitting, *compared][0]
+    return None
 
 
-def _checked(run: Run, wanted: Run, force: bool) -> Run:
-    if not force and (found := differences(run, wanted)):
-        raise ResumeError.differs(run.run_id, found)
-    return run
-
-
-def differences(run: Run, wanted: Run) -> list[str]:
-    """Return the ways in which `run` differs from `wanted`, each as a clause for a message."""
-    found: list[str] = []
+def compare_runs(run: Run, wanted: Run) -> RunComparison:
+    """Return how `wanted`, the run as it would start now, differs from a stored run."""
+    differences: dict[str, str] = {}
+    appended: dict[str, int] = {}
     if run.agent != wanted.agent:
-        found.append(f"it was begun with the agent {run.agent!r}, and this one is {wanted.agent!r}")
+        differences["agent"] = f"it was begun with the agent {run.agent!r}, and this one is {wanted.agent!r}"
     if run.algorithm != wanted.algorithm:
-        found.append(f"it was begun with the algorithm {run.algorithm!r}, and this one is {wanted.algorithm!r}")
+        differences["algorithm"] = (
+            f"it was begun with the algorithm {run.algorithm!r}, and this one is {wanted.algorithm!r}"
+        )
+    if wanted.repeats < run.repeats:
+        differences["repeats"] = f"it was begun with repeats={run.repeats}, and this call has repeats={wanted.repeats}"
+    elif wanted.repeats > run.repeats:
+        appended["repeats"] = wanted.repeats - run.repeats
     for mode in ("train", "val"):
         before, now = run.datasets.get(mode), wanted.datasets.get(mode)
-        if not _same(before, now):
-            found.append(f"its {mode} dataset had {_describe(before)}, and this one has {_describe(now)}")
-    return found
+        difference = _difference(mode, before, now)
+        if difference is not None:
+            differences[mode] = difference
+        elif before is not None and now is not None and now.tasks > before.tasks:
+            appended[mode] = now.tasks - before.tasks
+    return RunComparison(run, differences, appended)
 
 
-def _same(before: DatasetFingerprint | None, now: DatasetFingerprint | None) -> bool:
+def _difference(mode: str, before: DatasetFingerprint | None, now: DatasetFingerprint | None) -> str | None:
+    """Return how a dataset differs, apart from appended tasks; None if it does not."""
     if before is None or now is None:
-        return before is now
-    # A run in memory has no digest; then only the number of tasks is compared.
-    return before.tasks == now.tasks and (before.digest == now.digest or None in (before.digest, now.digest))
+        if before is now:
+            return None
+        return f"its {mode} dataset had {_describe(before)}, and this one has {_describe(now)}"
+    if now.tasks < before.tasks:
+        return (
+            f"its {mode} dataset had {_describe(before)}, and this one has only {_describe(now)}; tasks may be "
+            "appended, not removed"
+        )
+    # A run in memory has no digest; then only the number of tasks is compared here.
+    digest = now.digest_of(before.tasks)
+    if before.digest == digest or None in (before.digest, digest):
+        return None
+    return f"its {mode} dataset had {_describe(before)}, and this one has {_describe(now)}{_place(before, now)}"
+
+
+def _place(before: DatasetFingerprint, now: DatasetFingerprint) -> str:
+    """Return where two datasets differ first, as the end of a clause; empty if that is not known."""
+    if not before.marks and before.tasks > 1:
+        # A run in memory, or of an earlier version.
+        return ""
+    same = 0
+    for length, digest in zip((*before.marked, before.tasks), (*before.marks, before.digest), strict=True):
+        if now.digest_of(length) != digest:
+            if length - same == 1:
+                return f", and task {same} is another"
+            return f", and one of the tasks {same} to {length - 1} is another"
+        same = length
+    return ""
 
 
 def _describe(fingerprint: DatasetFingerprint | None) -> str:

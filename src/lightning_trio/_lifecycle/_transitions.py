@@ -29,6 +29,11 @@ event                  position                        rollout          its atte
 `change_attempt`       to its own status               None: unchanged
 `change_attempt`       it runs                         as `end_attempt` with `RETRY_NOW`
 `change_attempt`       otherwise                       `StaleAttempt`
+`reopen_rollout`       failed or cancelled             requeuing, or    unchanged       now; the attempts so far
+                                                       queuing if it                    count no longer
+                                                       has no attempt
+`reopen_rollout`       succeeded                       `StaleAttempt`
+`reopen_rollout`       not ended                       None: unchanged
 `check_removal`        not ended                       `ValueError`
 =====================  ==============================  ===============  ==============  ==========================
 
@@ -121,6 +126,8 @@ class Move:
     """Whether the attempt that ends counts towards `max_attempts`."""
     lost: bool = False
     """Whether the attempt that ends was lost with its worker."""
+    anew: bool = False
+    """Whether none of the attempts so far counts any longer, towards `max_attempts` or `max_lost_attempts`."""
 
 
 @public_in("lightning_trio.store")
@@ -163,8 +170,8 @@ class RolloutPosition:
             status=move.status,
             queued=move.queue_in is not None,
             attempt_status=move.attempt_status or self.attempt_status,
-            counted=self.counted if move.counts else self.counted - 1,
-            lost=self.lost + move.lost,
+            counted=0 if move.anew else self.counted if move.counts else self.counted - 1,
+            lost=0 if move.anew else self.lost + move.lost,
         )
 
 
@@ -180,6 +187,8 @@ _COPIED: Constant[Mapping[AttemptStatus, Move]] = {
 }
 _LOST: Constant = Move("requeuing", "unresponsive", 0.0, counts=False, lost=True)
 _LOST_FOR_GOOD: Constant = Move("failed", "unresponsive", counts=False, lost=True)
+_REOPENED: Constant = Move("requeuing", queue_in=0.0, anew=True)
+_REOPENED_UNTRIED: Constant = Move("queuing", queue_in=0.0, anew=True)
 
 
 @public_in("lightning_trio.store")
@@ -208,7 +217,7 @@ def end_attempt(position: Position, attempt_id: str, status: AttemptStatus, foll
     >>> config = RolloutConfig(max_attempts=2, retry_condition=["timeout"])
     >>> position = RolloutPosition("ro-1", "running", False, "at-1", "running", counted=1, config=config)
     >>> end_attempt(position, "at-1", "timeout", RetryIn(5.0))
-    Move(status='requeuing', attempt_status='timeout', queue_in=5.0, counts=True, lost=False)
+    Move(status='requeuing', attempt_status='timeout', queue_in=5.0, counts=True, lost=False, anew=False)
     """
     return _ended(position, status, following) if _runs(position, attempt_id) else None
 
@@ -262,6 +271,26 @@ def change_attempt(position: Position, attempt_id: str, before: AttemptStatus, s
     if not _runs(position, attempt_id):
         raise StaleAttempt.attempt(position.rollout_id, attempt_id, before, position.status, status)
     return _ended(position, status, RETRY_NOW)
+
+
+@public_in("lightning_trio.store")
+def reopen_rollout(position: Position) -> Move | None:
+    """Return the move that puts a failed or cancelled rollout back into the queue; None if it has not ended.
+
+    This is the only way out of a terminal status. A runner takes it for a run that is resumed with `retry_failed`;
+    reports of earlier attempts are late as before.
+
+    >>> reopen_rollout(RolloutPosition("ro-1", "failed", attempt_id="at-1", attempt_status="failed", counted=1)).status
+    'requeuing'
+
+    Raises:
+        StaleAttempt: the rollout has succeeded.
+    """
+    if position.status == "succeeded":
+        raise StaleAttempt.rollout(position.rollout_id, position.status, "requeuing")
+    if position.status not in TERMINAL_ROLLOUT:
+        return None
+    return _REOPENED_UNTRIED if position.attempt_id is None else _REOPENED
 
 
 @public_in("lightning_trio.store")

@@ -4,11 +4,14 @@ Times are Unix times in seconds, as from `time.time`; durations are in seconds.
 """
 
 from ._changes import AttemptChange as AttemptChange
+from ._changes import Change as Change
 from ._changes import RolloutChange as RolloutChange
 from ._changes import RolloutRemoval as RolloutRemoval
+from ._changes import RolloutReopening as RolloutReopening
 from ._config import DEFAULT_CONFIG as DEFAULT_CONFIG
 from ._config import RolloutConfig as RolloutConfig
 from ._error_record import ErrorRecord as ErrorRecord
+from ._exception_names import bare_names as bare_names
 from ._exception_names import exception_names as exception_names
 from ._exception_names import is_named as is_named
 from ._exception_names import missing_name as missing_name

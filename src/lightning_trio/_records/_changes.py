@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -42,7 +42,19 @@ class AttemptChange:
 
 @public
 @attrs.frozen
+class RolloutReopening:
+    """The return of a failed or cancelled rollout to the queue; its attempts are kept and count no longer."""
+
+    rollout_id: str
+
+
+@public
+@attrs.frozen
 class RolloutRemoval:
     """The removal of a finished rollout, its attempts and its spans; counts and rewards stay."""
 
     rollout_id: str
+
+
+Change: TypeAlias = RolloutChange | AttemptChange | RolloutRemoval | RolloutReopening
+"""What a caller may change of rollouts and attempts."""

@@ -12,8 +12,10 @@ from .._errors import RemoteAgentError
 from .._public import public_module
 
 
-def exception_names(classes: Sequence[type[BaseException] | str]) -> tuple[str, ...]:
-    """Return the qualified name of each class; names are kept as they are.
+def exception_names(
+    classes: Sequence[type[BaseException] | str], parameter: str = "retry_exceptions"
+) -> tuple[str, ...]:
+    """Return the qualified name of each class; names are kept as they are. `parameter` is what messages call them.
 
     Raises:
         ValueError: an item is neither an exception class nor a name.
@@ -22,15 +24,15 @@ def exception_names(classes: Sequence[type[BaseException] | str]) -> tuple[str, 
     ('builtins.TimeoutError', 'RateLimitError')
     """
     if isinstance(classes, str | type):
-        raise ValueError(f"retry_exceptions={classes!r}; pass a list: retry_exceptions=[{_shown(classes)}]")
-    return tuple(_name(each) for each in classes)
+        raise ValueError(f"{parameter}={classes!r}; pass a list: {parameter}=[{_shown(classes)}]")
+    return tuple(_name(each, parameter) for each in classes)
 
 
 def _shown(value: str | type) -> str:
     return repr(value) if isinstance(value, str) else value.__name__
 
 
-def _name(value: object) -> str:
+def _name(value: object, parameter: str) -> str:
     if isinstance(value, type) and issubclass(value, BaseException):
         return _qualified(value)
     if isinstance(value, str) and all(part.isidentifier() or part == "<locals>" for part in value.split(".")):
@@ -42,7 +44,7 @@ def _name(value: object) -> str:
             # A class is often imported from another module than the one that defines it; raised ones know the latter.
             return value if "." not in value else _qualified(found)
     raise ValueError(
-        f"retry_exceptions names {value!r}, which is not an exception; pass classes, or names such as 'TimeoutError' "
+        f"{parameter} names {value!r}, which is not an exception; pass classes, or names such as 'TimeoutError' "
         "and 'openai.RateLimitError'"
     )
 
@@ -92,6 +94,26 @@ def is_named(exception: BaseException, names: Sequence[str]) -> bool:
     (True, False)
     """
     return all(not names_of.isdisjoint(names) for names_of in names_of_members(exception))
+
+
+def bare_names(names: Sequence[str]) -> frozenset[str]:
+    """Return the bare names of the classes that are named, and of the loaded classes that derive from them.
+
+    An error that was read from a store has only the bare name of its class.
+
+    >>> "ConnectionResetError" in bare_names(["builtins.OSError"])
+    True
+    """
+    found = {name.rpartition(".")[2] for name in names}
+    wanted = frozenset(names)
+    pending: list[tuple[type[BaseException], bool]] = [(BaseException, False)]
+    while pending:
+        kind, below = pending.pop()
+        below = below or kind.__name__ in wanted or _qualified(kind) in wanted
+        if below:
+            found.add(kind.__name__)
+        pending += [(each, below) for each in kind.__subclasses__()]
+    return frozenset(found)
 
 
 def names_of_members(exception: BaseException) -> tuple[frozenset[str], ...]:

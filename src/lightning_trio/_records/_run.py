@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from .._public import public
 from .._repr import one_line
 from .._resources import NamedResources
-from .._spans import NO_USAGE, Usage
+from .._spans import NO_USAGE, Usage, bounded
 from ._statuses import RolloutMode, RolloutStatus, RunStatus
+
+_MARKS: Final = 64
+"""How many digests of a dataset's first tasks are stored with a run, whose record is written every second."""
 
 
 @public
 @attrs.frozen
 class DatasetFingerprint:
-    """The identity of a dataset: the number of tasks, and their digest if the store is persistent."""
+    """The identity of a dataset: the number of tasks, and their digest if the store is persistent.
+
+    `marks` are digests of its first tasks, at up to 64 even distances (see `marked`), by which a later difference is
+    found. `prefixes` are such digests at the distances of other runs, by the number of tasks; they are not stored.
+    """
 
     tasks: int
     digest: str | None = None
+    marks: Sequence[str] = attrs.field(default=(), converter=tuple[str, ...], eq=False, repr=False)
+    prefixes: Mapping[int, str] = attrs.field(factory=dict[int, str], eq=False, repr=False)
+
+    @property
+    def marked(self) -> range:
+        """The numbers of first tasks that have a digest in `marks`.
+
+        >>> list(DatasetFingerprint(3).marked), len(DatasetFingerprint(1000).marked)
+        ([1, 2], 62)
+        """
+        step = max(-(-self.tasks // _MARKS), 1)
+        return range(step, self.tasks, step)
+
+    def digest_of(self, tasks: int) -> str | None:
+        """Return the digest of the first tasks, None if it is not known."""
+        return self.digest if tasks == self.tasks else self.prefixes.get(tasks)
 
 
 @public
@@ -47,6 +70,7 @@ class Run:
         ended_early: why it ended before all tasks had run, None if it did not.
         worker_id: the worker that runs it.
         takeovers: how often another `fit` has resumed it. A store rejects reports of an earlier one.
+        repeats: how often each task is run.
     """
 
     run_id: str
@@ -67,6 +91,13 @@ class Run:
     ended_early: str | None = None
     worker_id: str | None = None
     takeovers: int = 0
+    repeats: int = 1
+
+
+def _bounded_sums(
+    rewards: Mapping[RolloutMode | None, tuple[int, float]],
+) -> Mapping[RolloutMode | None, tuple[int, float]]:
+    return {mode: (number, bounded(total)) for mode, (number, total) in rewards.items()}
 
 
 @public
@@ -74,14 +105,15 @@ class Run:
 class RunSummary:
     """The number of a run's rollouts by status, and the sums of its rewards by mode.
 
-    `rewards` maps a mode (None for rollouts without one) to the number of rewarded rollouts and their sum.
+    `rewards` maps a mode (None for rollouts without one) to the number of rewarded rollouts and their sum. A sum that
+    exceeds the range of floats stays at the largest float, here and in every store.
     """
 
     counts: Mapping[RolloutStatus, int]
-    rewards: Mapping[RolloutMode | None, tuple[int, float]]
+    rewards: Mapping[RolloutMode | None, tuple[int, float]] = attrs.field(converter=_bounded_sums)
     usage: Usage = NO_USAGE
     """The usage of all attempts."""
-    agent_seconds: float = 0.0
+    agent_seconds: float = attrs.field(default=0.0, converter=bounded)
     """The durations of all attempts."""
     removed: int = 0
     """How many of the counted rollouts have been evicted or pruned since they finished."""

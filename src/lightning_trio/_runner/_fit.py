@@ -7,22 +7,27 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import attrs
 import trio
 
 from .._concurrency import FlatNursery
-from .._errors import AsyncioAgentError, ResumeError, StaleRun, Terminated
-from .._ids import new_run_id
-from .._lifecycle import TERMINAL_ROLLOUT, choose_run
-from .._records import AttemptedRollout, FitResult, ResourcesUpdate, RolloutMode, Run, RunSummary, Unset
+from .._errors import AsyncioAgentError, Terminated
+from .._lifecycle import TERMINAL_ROLLOUT
+from .._records import (
+    AttemptedRollout,
+    FitResult,
+    ResourcesUpdate,
+    RolloutMode,
+    Run,
+    RunSummary,
+    Unset,
+)
 from .._resources import NamedResources
 from ..algorithms import Algorithm, Baseline, Datasets, Session, describe_resources
 from ..lanes import WRONG_LOOP_ERRORS, find_asyncio_sign
 from ..store import LightningStore, RunStore
 from ._engine import Engine
 from ._failure_limit import FailureLimit
-from ._lease import describe_worker, end_leases, is_alive, is_of_dead_process
-from ._options import RunnerOptions
+from ._run_start import FitSettings, Resumption, RunStart, rollouts_left
 
 logger = logging.getLogger("lightning_trio.runner")
 
@@ -32,28 +37,6 @@ _RECORD_SECONDS = 1.0
 
 _LAST_RECORD_SECONDS = 2.0
 """How long the last record may take when the run is cancelled."""
-
-
-@attrs.frozen
-class FitSettings:
-    """The settings that a runner's fits share.
-
-    `own` is the snapshot of the runner's own resources, None if it has none.
-    """
-
-    options: RunnerOptions
-    agent_name: str
-    max_concurrency: int
-    own: ResourcesUpdate | None
-    worker_id: str
-
-
-@attrs.frozen
-class Resumption:
-    """Whether to resume a stored run: any, one by its id, or even one that differs."""
-
-    resume: bool | str = False
-    force: bool = False
 
 
 class Fit:
@@ -68,60 +51,11 @@ class Fit:
     async def run(self, resumption: Resumption) -> FitResult:
         """Run to the end and return the result."""
         await self._check_resources()
-        run = await self._begin(resumption)
+        run = await RunStart(self._store, self._settings, self._datasets).begin(resumption)
         if run.status == "finished":
             logger.info("%s has already finished; returning its result", run.run_id)
             return await self._result(run)
         return await self._work(run)
-
-    # Starting.
-
-    async def _begin(self, resumption: Resumption) -> Run:
-        """Return a new run, or one to resume."""
-        settings = self._settings
-        wanted = Run(
-            new_run_id(),
-            settings.options.run_name,
-            settings.agent_name,
-            settings.options.algorithm.name,
-            self._datasets.fingerprints(digest=self._store.persistent),
-            start_time=time.time(),
-            resources_id=None if settings.own is None else settings.own.resources_id,
-            config={"max_concurrency": settings.max_concurrency, "max_rollouts": settings.options.max_rollouts},
-            worker_id=settings.worker_id,
-        )
-        if resumption.resume is False:
-            await self._store.put([wanted])
-            return wanted
-        runs = await self._store.query_runs()
-        found = choose_run(runs, wanted, resumption.resume, force=resumption.force)
-        if found is None:
-            logger.info("there is no run to resume; starting %s", wanted.run_id)
-            await self._store.put([wanted])
-            return wanted
-        return found if found.status == "finished" else await self._take_over(found)
-
-    async def _take_over(self, run: Run) -> Run:
-        workers = await self._store.query_workers()
-        driver = next((worker for worker in workers if worker.worker_id == run.worker_id), None)
-        mine = self._settings.worker_id
-        if driver is not None and driver.worker_id != mine and is_alive(driver):
-            raise ResumeError.driven(run.run_id, describe_worker(driver), driver.lease_seconds or 0.0)
-        # Whether runners on other machines are alive is unknown until their leases expire.
-        await end_leases(
-            self._store, [worker for worker in workers if worker.worker_id != mine and is_of_dead_process(worker)]
-        )
-        counts = (await self._store.summarize(run.run_id)).counts
-        done = sum(number for status, number in counts.items() if status in TERMINAL_ROLLOUT)
-        logger.info(
-            "resuming %s: %d rollouts are done, %d started ones are not", run.run_id, done, sum(counts.values()) - done
-        )
-        taken = attrs.evolve(run, worker_id=mine, takeovers=run.takeovers + 1)
-        try:
-            await self._store.put([taken])
-        except StaleRun as exc:
-            raise ResumeError.just_taken(run.run_id) from exc
-        return taken
 
     async def _initial_resources(self, run: Run) -> ResourcesUpdate | None:
         """Return the snapshot that the run starts with; a resumed run's keeps its id."""
@@ -140,7 +74,8 @@ class Fit:
 
     async def _work(self, run: Run) -> FitResult:
         settings = self._settings
-        store = RunStore(self._store, run.run_id, self._check, await self._rollouts_left(run))
+        left = await rollouts_left(self._store, run, settings.options.max_rollouts)
+        store = RunStore(self._store, run.run_id, self._check, left)
         session = Session(
             run, store, await self._initial_resources(run), settings.max_concurrency, settings.options.adapter
         )
@@ -189,14 +124,6 @@ class Fit:
             session.run_id,
             reason,
         )
-
-    async def _rollouts_left(self, run: Run) -> int | None:
-        """Return how many rollouts may still be started, None for no limit."""
-        if self._settings.options.max_rollouts is None:
-            return None
-        counts = (await self._store.summarize(run.run_id)).counts
-        started = sum(number for status, number in counts.items() if status != "cancelled")
-        return max(self._settings.options.max_rollouts - started, 0)
 
     async def _failure_limit(self, run: Run) -> FailureLimit | None:
         max_failures = self._settings.options.max_failures
@@ -298,7 +225,7 @@ class Fit:
         error = rollout.attempt.error if isinstance(rollout, AttemptedRollout) else None
         logger.warning(
             "%d of %d rollouts of %s failed%s; the store's query_rollouts(status_in=['failed'], run_id_in=['%s']) "
-            "returns them all",
+            "returns them all, and fit(…, resume=True, retry_failed=True) runs them again",
             failed,
             sum(summary.counts.values()),
             run.run_id,

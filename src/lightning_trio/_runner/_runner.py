@@ -10,6 +10,7 @@ from typing import Any, Self
 import trio
 
 from .._agents import LitAgent, as_agent
+from .._checks import check_count
 from .._errors import DatasetError, NotInTrio, RunnerClosed, UsageError
 from .._host import STATUS_SIGNAL, STOP_SIGNALS, relaxed_gc
 from .._ids import random_bits
@@ -23,9 +24,12 @@ from .._records import (
     RolloutConfig,
     RolloutMode,
     RunnerStatistics,
+    exception_names,
+    missing_name,
 )
 from .._repr import one_line
 from .._resources import NamedResources, check_resources
+from .._spans import finding_traces
 from ..adapters import Adapter
 from ..algorithms import Algorithm, Baseline, Dataset, Datasets, check_dataset
 from ..lanes import DEFAULT_LANES, LaneOptions, OpenLane, lane_named, open_lanes
@@ -34,12 +38,13 @@ from ..tracing import Tracer
 from ._attempt import AttemptParts
 from ._bindings import Bindings
 from ._engine import Engine, EngineSettings
-from ._fit import Fit, FitSettings, Resumption
+from ._fit import Fit
 from ._hooks import Hook, HookCalls, check_hooks
 from ._inspection import RunningAttempt
 from ._lease import LEASE_SECONDS, open_lease
 from ._options import GRACE_SECONDS, MAX_CONCURRENCY, RunnerOptions, check_config
 from ._report import summary
+from ._run_start import FitSettings, Resumption
 from ._stream import RolloutStream, Tasks
 from ._workers import LocalWorkers, Workers
 
@@ -235,8 +240,9 @@ class Runner:
                 engine = self._make_engine(bindings, workers)
                 async with open_lease(self.store, self._worker_id, engine.is_busy, seconds=options.lease_seconds):
                     try:
-                        async with engine.open(), self._serving(engine):
-                            yield engine
+                        with finding_traces(workers.recorder_of):
+                            async with engine.open(), self._serving(engine):
+                                yield engine
                     finally:
                         workers.log_abandoned()
                         self._statistics = engine.statistics()
@@ -370,7 +376,9 @@ class Runner:
         train_dataset: Dataset[Any] | None = None,
         val_dataset: Dataset[Any] | None = None,
         *,
+        repeats: int = 1,
         resume: bool | str = False,
+        retry_failed: bool | Sequence[type[BaseException] | str] = False,
         force_resume: bool = False,
     ) -> FitResult:
         """Run the algorithm over the datasets and return the result, as ``trio.run(runner.fit, train, val)``.
@@ -381,11 +389,15 @@ class Runner:
         Args:
             train_dataset: tasks, as a list or anything with ``len()`` and ``[index]``.
             val_dataset: the same, held out.
+            repeats: how often to run each task; ``metadata["repeat"]`` counts from 0 where it is more than once.
             resume: True to resume the store's latest unfinished run of this agent and these datasets: finished
                 rollouts are kept, interrupted ones run again, counts and times cover the whole run. If that run has
-                finished, its result is returned; if there is no such run, a new one starts. A run's id to resume that
-                run.
-            force_resume: resume even a run of another agent or dataset.
+                finished, its result is returned; if there is no such run, a new one starts. Tasks may be appended to
+                the datasets, and `repeats` may be larger: only what is new is run. A run's id to resume that run.
+            retry_failed: with `resume`, also run the run's failed rollouts again, and those that a limit cancelled;
+                only those with certain errors, if it is a list of exception classes or their names. All attempts are
+                kept.
+            force_resume: resume even a run of another dataset, or, by its id, of another agent.
 
         Raises:
             DatasetError: a dataset is empty, or a generator (see `stream`).
@@ -401,8 +413,9 @@ class Runner:
             raise UsageError.argument("resume", resume, "True, False, or the id of a run, such as 'run-0123456789ab'")
         if force_resume and resume is False:
             raise UsageError.force_without_resume()
-        datasets = Datasets.of(train_dataset, val_dataset)
-        resumption = Resumption(resume, force_resume)
+        check_count("repeats", repeats)
+        datasets = Datasets.of(train_dataset, val_dataset, repeats)
+        resumption = Resumption(resume, force_resume, _to_retry(resume, retry_failed))
         if self._engine is not None:
             return await self._fit(self._engine, datasets, resumption)
         async with self:
@@ -423,6 +436,24 @@ async def _ensure_open(store: LightningStore) -> AsyncGenerator[None]:
         return
     async with store:
         yield
+
+
+def _to_retry(resume: bool | str, retry_failed: bool | Sequence[type[BaseException] | str]) -> bool | tuple[str, ...]:
+    """Return whether to run failed rollouts again: True, or the names of their errors."""
+    if retry_failed is False:
+        return False
+    if resume is False:
+        raise UsageError.retry_without_resume()
+    if retry_failed is True:
+        return True
+    if not isinstance(retry_failed, Sequence | type):
+        raise UsageError.argument("retry_failed", retry_failed, "True, or a list of exception classes or their names")
+    names = exception_names(retry_failed, "retry_failed")
+    if not names:
+        raise UsageError.argument("retry_failed", retry_failed, "True, or a list of at least one exception class")
+    if (missing := missing_name(names)) is not None:
+        raise UsageError.unknown_error_class(missing)
+    return names
 
 
 def _check_limit(limit: int | None) -> None:

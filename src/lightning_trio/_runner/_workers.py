@@ -106,6 +106,10 @@ class Workers(Protocol):
         """Return the attempts that run, the oldest first; called from any thread, and from signal handlers."""
         ...
 
+    def recorder_of(self, attempt_id: str) -> AttemptRecorder | None:
+        """Return the recorder of a running attempt, None if it does not run in this process; called as `running` is."""
+        ...
+
     def youngest_age(self) -> float | None:
         """Return for how many seconds the youngest attempt has run, None if none runs; called as `running` is."""
         ...
@@ -241,6 +245,11 @@ class LocalWorkers:
     def running(self, limit: int | None = None) -> list[RunningAttempt]:
         """Return the running attempts of this process, the oldest first."""
         return running_attempts(self._live, self._parts.clock.current_time(), self._thread, limit)
+
+    def recorder_of(self, attempt_id: str) -> AttemptRecorder | None:
+        """Return the recorder of a running attempt."""
+        live = self._live.get(attempt_id)
+        return None if live is None else live.recorder
 
     def youngest_age(self) -> float | None:
         """Return the age of the attempt that began last."""

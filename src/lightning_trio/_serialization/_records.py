@@ -71,7 +71,7 @@ def encode_run(run: Run, limit: int) -> str:
         NotStorable, PayloadTooLarge: see `encode`.
     """
     fields = {field.name: getattr(run, field.name) for field in attrs.fields(Run)}
-    fields["datasets"] = {mode: [each.tasks, each.digest] for mode, each in run.datasets.items()}
+    fields["datasets"] = {mode: [each.tasks, each.digest, each.marks] for mode, each in run.datasets.items()}
     for name in ("state", "history", "config"):
         # On their own first, so that an error has the name that the user knows.
         encode(fields[name], name, limit)

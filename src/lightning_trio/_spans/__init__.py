@@ -14,6 +14,10 @@ from ._attributes import query_linked_spans as query_linked_spans
 from ._attributes import sanitize_attributes as sanitize_attributes
 from ._attributes import to_json as to_json
 from ._attributes import unflatten_attributes as unflatten_attributes
+from ._bounds import MOST as MOST
+from ._bounds import MOST_INT as MOST_INT
+from ._bounds import bounded as bounded
+from ._bounds import bounded_int as bounded_int
 from ._layouts import annotation_attributes as annotation_attributes
 from ._layouts import exception_attributes as exception_attributes
 from ._layouts import get_message_value as get_message_value
@@ -21,6 +25,9 @@ from ._layouts import get_object_value as get_object_value
 from ._layouts import input_attributes as input_attributes
 from ._layouts import message_attributes as message_attributes
 from ._layouts import object_attributes as object_attributes
+from ._live_traces import LiveTrace as LiveTrace
+from ._live_traces import find_live_trace as find_live_trace
+from ._live_traces import finding_traces as finding_traces
 from ._rewards import RewardDimension as RewardDimension
 from ._rewards import as_reward as as_reward
 from ._rewards import find_final_reward as find_final_reward

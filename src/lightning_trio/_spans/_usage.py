@@ -9,6 +9,7 @@ import attrs
 
 from .. import semconv
 from .._public import public
+from ._bounds import bounded, bounded_int
 from ._span import Span
 
 
@@ -18,15 +19,16 @@ class Usage:
     """The usage of models, summed up: tokens, and cost if the spans have it.
 
     Source: the attributes ``gen_ai.usage.input_tokens``, ``gen_ai.usage.output_tokens`` and ``gen_ai.usage.cost`` of
-    an attempt's spans; `cost` is in the currency of these attributes.
+    an attempt's spans; `cost` is in the currency of these attributes. Tokens stay within 63 bits, and costs finite:
+    what is larger becomes the largest number.
 
     >>> Usage(10, 2) + Usage(5, 1, 0.5)
     Usage(input_tokens=15, output_tokens=3, cost=0.5)
     """
 
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: float = 0.0
+    input_tokens: int = attrs.field(default=0, converter=bounded_int)
+    output_tokens: int = attrs.field(default=0, converter=bounded_int)
+    cost: float = attrs.field(default=0.0, converter=bounded)
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -56,8 +58,8 @@ def sum_usage(spans: Iterable[Span]) -> Usage:
         attributes = span.attributes
         if not _KEYS.isdisjoint(attributes) and attributes.get(semconv.GEN_AI_OPERATION_NAME) not in _TOTALS:
             usage += Usage(
-                int(_number(attributes.get(semconv.GEN_AI_USAGE_INPUT_TOKENS))),
-                int(_number(attributes.get(semconv.GEN_AI_USAGE_OUTPUT_TOKENS))),
+                bounded_int(_number(attributes.get(semconv.GEN_AI_USAGE_INPUT_TOKENS))),
+                bounded_int(_number(attributes.get(semconv.GEN_AI_USAGE_OUTPUT_TOKENS))),
                 _number(attributes.get(semconv.GEN_AI_USAGE_COST)),
             )
     return usage

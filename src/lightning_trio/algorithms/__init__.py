@@ -9,7 +9,10 @@ from ._datasets import Dataset as Dataset
 from ._datasets import Datasets as Datasets
 from ._datasets import check_dataset as check_dataset
 from ._datasets import describe_resources as describe_resources
+from ._datasets import is_other_task as is_other_task
 from ._session import Session as Session
+from ._session import index_of_key as index_of_key
+from ._session import keys_of_other_task as keys_of_other_task
 
 # The other names are for this package's own use.
 __all__ = ["Algorithm", "Baseline", "Dataset", "FastAlgorithm", "FunctionalAlgorithm", "Session", "algo"]

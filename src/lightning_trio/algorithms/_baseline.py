@@ -12,7 +12,7 @@ from ._algorithm import FastAlgorithm
 
 @public
 class Baseline(FastAlgorithm):
-    """Runs every training task once, then every validation task once; the default of `fit`.
+    """Runs every training task, then every validation task, once or as often as `fit` repeats them; its default.
 
     Args:
         n_epochs: how many times to run both datasets.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from typing import Any, Protocol, TypeVar, cast
 
 import attrs
 
 from .._errors import DatasetError, NotStorable
 from .._public import public
-from .._records import DatasetFingerprint, RolloutMode
+from .._records import DatasetFingerprint, RolloutMode, Run
 from .._resources import LLM, NamedResources
 from .._serialization import canonical
 
@@ -41,14 +41,16 @@ class Datasets:
 
     train: Sequence[Any] | None
     val: Sequence[Any] | None
+    repeats: int = 1
+    """How often each task is run."""
 
     @classmethod
-    def of(cls, train: Dataset[Any] | None, val: Dataset[Any] | None) -> Datasets:
+    def of(cls, train: Dataset[Any] | None, val: Dataset[Any] | None, repeats: int = 1) -> Datasets:
         """Return the datasets as the sequences that algorithms expect.
 
         Algorithms are annotated with the familiar `Sequence` and use no more of it than a `Dataset` has.
         """
-        return cls(cast("Sequence[Any] | None", train), cast("Sequence[Any] | None", val))
+        return cls(cast("Sequence[Any] | None", train), cast("Sequence[Any] | None", val), repeats)
 
     @property
     def modes(self) -> Sequence[RolloutMode]:
@@ -60,33 +62,57 @@ class Datasets:
             modes.append("val")
         return modes
 
-    def fingerprints(self, *, digest: bool) -> Mapping[str, DatasetFingerprint]:
-        """Return a fingerprint of each dataset, by mode; with `digest` every task is read and encoded.
+    def of_mode(self, mode: str) -> Sequence[Any] | None:
+        """Return the dataset of ``"train"`` or ``"val"``."""
+        return self.train if mode == "train" else self.val
+
+    def fingerprints(self, *, digest: bool, before: Iterable[Run] = ()) -> Mapping[str, DatasetFingerprint]:
+        """Return a fingerprint of each dataset, by mode.
+
+        Args:
+            digest: whether to read and encode every task.
+            before: runs whose datasets may be the first tasks of these.
 
         Raises:
             NotStorable: a task cannot be stored; the message has its index.
         """
-        tasks = {"train": self.train, "val": self.val}
+        lengths = {mode: set[int]() for mode in ("train", "val")}
+        for run in before:
+            for mode, fingerprint in run.datasets.items():
+                lengths.setdefault(mode, set()).update(fingerprint.marked, (fingerprint.tasks,))
         return {
-            mode: DatasetFingerprint(len(dataset), _digest(f"{mode}_dataset", dataset) if digest else None)
-            for mode, dataset in tasks.items()
-            if dataset is not None
+            mode: _fingerprint(mode, dataset, lengths[mode]) if digest else DatasetFingerprint(len(dataset))
+            for mode in self.modes
+            if mode is not None and (dataset := self.of_mode(mode)) is not None
         }
 
     @property
     def size(self) -> int:
-        """The number of tasks in all datasets."""
-        return sum(len(tasks) for tasks in (self.train, self.val) if tasks is not None)
+        """The number of rollouts that run every task of all datasets as often as asked."""
+        return self.repeats * sum(len(tasks) for tasks in (self.train, self.val) if tasks is not None)
 
 
-def _digest(name: str, dataset: Dataset[Any]) -> str:
+def _fingerprint(mode: str, dataset: Dataset[Any], lengths: Collection[int]) -> DatasetFingerprint:
     """Return a digest of every task; one that cannot be stored is found here, before any task has run."""
     whole = hashlib.sha256()
+    prefixes: dict[int, str] = {}
+    marked = DatasetFingerprint(len(dataset)).marked
+    lengths = {*lengths, *marked}
     # By index, because datasets of Agent-lightning 0.3 have only `__len__` and `__getitem__`.
     for index in range(len(dataset)):
-        whole.update(canonical(dataset[index], f"{name}[{index}]"))
+        if index in lengths:
+            prefixes[index] = whole.hexdigest()[:16]
+        whole.update(canonical(dataset[index], f"{mode}_dataset[{index}]"))
         whole.update(b"\n")
-    return whole.hexdigest()[:16]
+    return DatasetFingerprint(len(dataset), whole.hexdigest()[:16], [prefixes[each] for each in marked], prefixes)
+
+
+def is_other_task(before: object, now: object) -> bool:
+    """Whether two tasks differ; False for tasks that cannot be compared, because they cannot be encoded."""
+    try:
+        return canonical(before, "task") != canonical(now, "task")
+    except NotStorable:
+        return False
 
 
 def encoded_task(task: object) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 import trio
 
+from .._checks import check_count
 from .._errors import StaleAttempt, UsageError
 from .._lifecycle import TERMINAL_ROLLOUT, UNFINISHED_ROLLOUT
 from .._public import public
@@ -33,7 +34,7 @@ from .._resources import NamedResources, check_resources
 from .._spans import Span
 from ..adapters import Adapter
 from ..store import Condition, LightningStore, Query
-from ._datasets import describe_resources, encoded_task
+from ._datasets import describe_resources, encoded_task, is_other_task
 
 logger = logging.getLogger("lightning_trio.runner")
 
@@ -50,6 +51,7 @@ class Session:
         store: the store, bound to the run.
         initial_resources: the resources that the run started with.
         adapter: the runner's adapter, which turns spans into training data; None if it has none.
+        repeats: how often `run` and `work_off` run each task, unless they are told otherwise; from ``fit(repeats=…)``.
 
     >>> from lightning_trio import Runner, algo
     >>> import trio
@@ -73,12 +75,15 @@ class Session:
         self.run_id: str = run.run_id
         self.store = store
         self.initial_resources: NamedResources = {} if initial is None else initial.resources
+        self.repeats: int = run.repeats
         self._record = run
         self._best = initial
         self._history: list[Mapping[str, Any]] = []
         self._window = max(_WINDOW_AT_LEAST, 4 * max_concurrency)
         self._rounds: Counter[str] = Counter()
         self._published: set[str] = set()
+        self._earlier: dict[str, Any] | None = None
+        """The tasks of earlier fits of the run by key, once they are needed."""
         self.begun: trio.Event = trio.Event()
         """Set once queued rollouts may run: in a run with a saved state, after the algorithm has loaded it."""
         if run.state is None:
@@ -191,8 +196,9 @@ class Session:
         mode: RolloutMode | None = None,
         resources: ResourcesUpdate | None = None,
         metadata: Mapping[str, Any] | None = None,
+        repeats: int | None = None,
     ) -> list[CompletedRollout]:
-        """Run every task once and return the completed rollouts, in the order of the tasks.
+        """Run every task and return the completed rollouts, in the order of the tasks, repeats of a task in a row.
 
         A rollout that never ran (see `max_rollouts`) is ``"cancelled"``, and its attempt has the `sequence_id` 0.
 
@@ -201,11 +207,13 @@ class Session:
             mode: ``"train"``, ``"val"`` or ``"test"``.
             resources: the snapshot to run with, from `publish`; None for the best so far.
             metadata: stored with every rollout.
+            repeats: how often to run each task; ``metadata["repeat"]`` counts from 0 where it is more than once. None
+                for `Session.repeats`.
         """
         order: dict[str, int] = {}
         completed: list[CompletedRollout] = []
         with self.store.holding():
-            async with aclosing(self._finished(tasks, mode, resources, metadata)) as batches:
+            async with aclosing(self._finished(tasks, mode, resources, metadata, repeats)) as batches:
                 async for enqueued, finished in batches:
                     order.update({rollout_id: len(order) + index for index, rollout_id in enumerate(enqueued)})
                     completed += await self._completed(finished)
@@ -217,9 +225,10 @@ class Session:
         *,
         mode: RolloutMode | None = None,
         resources: ResourcesUpdate | None = None,
+        repeats: int | None = None,
     ) -> None:
-        """Run every task once like `run`, without reading results; memory use is constant."""
-        async with aclosing(self._finished(tasks, mode, resources, None)) as batches:
+        """Run every task like `run`, without reading results; memory use is constant."""
+        async with aclosing(self._finished(tasks, mode, resources, None, repeats)) as batches:
             async for _ in batches:
                 pass
 
@@ -229,21 +238,29 @@ class Session:
         mode: RolloutMode | None,
         resources: ResourcesUpdate | None,
         metadata: Mapping[str, Any] | None,
+        repeats: int | None,
     ) -> AsyncGenerator[tuple[list[str], list[str]], None]:
         """Enqueue tasks as earlier ones end; yield the ids enqueued and those finished in each step."""
         if resources is not None and not isinstance(resources, ResourcesUpdate):
             raise UsageError.not_a_snapshot(resources)
+        repeats = self.repeats if repeats is None else repeats
+        check_count("repeats", repeats)
         self.begun.set()
         snapshot = resources or self._best
         resources_id = None if snapshot is None else snapshot.resources_id
         step = self._window // 2
         unfinished: list[str] = []
         key = self._next_keys(mode, resources_id)
-        for start, chunk in _chunks(tasks, step):
+        described = [metadata] if repeats == 1 else [{**(metadata or {}), "repeat": each} for each in range(repeats)]
+        for start, chunk in _chunks(tasks, max(step // repeats, 1)):
             requests = [
-                EnqueueRolloutRequest(task, mode, resources_id, None, metadata, key(index, task))
+                EnqueueRolloutRequest(task, mode, resources_id, None, of_repeat, f"{base}#{repeat}" if repeat else base)
                 for index, task in enumerate(chunk, start)
+                for base in [key(index, task)]
+                for repeat, of_repeat in enumerate(described)
             ]
+            if self._may_mix_up:
+                requests = await self._by_content(requests)
             enqueued = await self.store.enqueue(requests)
             before = unfinished + enqueued
             unfinished = await self.store.wait_finished(before, count=len(before) - step)
@@ -258,7 +275,25 @@ class Session:
         if not self.store.persistent:
             return lambda index, task: f"{prefix}/{index}"
         # With a checksum of the task: a round that differs from the interrupted one gets new rollouts, not old results.
-        return lambda index, task: f"{prefix}/{index}/{zlib.crc32(encoded_task(task)):08x}"
+        return lambda index, task: f"{prefix}/{index}/{_checksum(task)}"
+
+    @property
+    def _may_mix_up(self) -> bool:
+        """Whether a key of an earlier `fit` may belong to another task: in memory, keys have no checksums."""
+        return bool(self._record.takeovers) and not self.store.persistent
+
+    async def _by_content(self, requests: Sequence[EnqueueRolloutRequest]) -> list[EnqueueRolloutRequest]:
+        """Return the requests, with other keys for tasks that differ from those that have their keys."""
+        if self._earlier is None:
+            found = await self.store.query_rollouts(run_id_in=[self.run_id])
+            self._earlier = {rollout.key: rollout.input for rollout in found if rollout.key is not None}
+        earlier = self._earlier
+        return [
+            attrs.evolve(request, key=f"{request.key}/{_checksum(request.input)}")
+            if request.key in earlier and is_other_task(earlier[request.key], request.input)
+            else request
+            for request in requests
+        ]
 
     async def _completed(self, rollout_ids: Collection[str]) -> list[CompletedRollout]:
         rollouts = await self.store.query_rollouts(rollout_id_in=rollout_ids)
@@ -276,6 +311,28 @@ class Session:
                 return
             rollouts = await self.store.query_rollouts(status_in=UNFINISHED_ROLLOUT, run_id_in={self.run_id})
             await self.store.wait_finished([rollout.rollout_id for rollout in rollouts])
+
+
+def index_of_key(key: str | None) -> int | None:
+    """Return the index of a rollout's task among the tasks of its round, from its key; None without one.
+
+    >>> index_of_key("train/rs-1/0/17/5d41402a#2"), index_of_key("mine")
+    (17, None)
+    """
+    parts = [] if key is None else key.partition("#")[0].split("/")
+    return int(parts[3]) if len(parts) > 3 and parts[3].isdecimal() else None
+
+
+def keys_of_other_task(key: str | None, task: object) -> set[str]:
+    """Return the keys that `task` may have in the place of the task with this key."""
+    if key is None:
+        return set()
+    # In memory, keys have a checksum only where tasks changed.
+    return {f"{key}/{_checksum(task)}", f"{'/'.join(key.split('/')[:4])}/{_checksum(task)}"}
+
+
+def _checksum(task: object) -> str:
+    return f"{zlib.crc32(encoded_task(task)):08x}"
 
 
 def _without(ids: Sequence[str], left_out: Collection[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -133,7 +134,9 @@ class AsyncioRunner:
         train_dataset: Dataset[Any] | None = None,
         val_dataset: Dataset[Any] | None = None,
         *,
+        repeats: int = 1,
         resume: bool | str = False,
+        retry_failed: bool | Sequence[type[BaseException] | str] = False,
         force_resume: bool = False,
     ) -> FitResult:
         """Run the algorithm over the datasets and return its result, as `Runner.fit` does.
@@ -141,7 +144,15 @@ class AsyncioRunner:
         If the caller is cancelled, finished rollouts are kept and running ones are put back in the queue.
         """
         host = self._opened("await r.fit(train_dataset)")
-        fit = partial(self._runner.fit, train_dataset, val_dataset, resume=resume, force_resume=force_resume)
+        fit = partial(
+            self._runner.fit,
+            train_dataset,
+            val_dataset,
+            repeats=repeats,
+            resume=resume,
+            retry_failed=retry_failed,
+            force_resume=force_resume,
+        )
         return await host.start(fit).wait()
 
     def statistics(self) -> RunnerStatistics:

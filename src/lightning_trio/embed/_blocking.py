@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -140,7 +140,9 @@ class BlockingRunner:
         train_dataset: Dataset[Any] | None = None,
         val_dataset: Dataset[Any] | None = None,
         *,
+        repeats: int = 1,
         resume: bool | str = False,
+        retry_failed: bool | Sequence[type[BaseException] | str] = False,
         force_resume: bool = False,
     ) -> FitResult:
         """Run the algorithm over the datasets and return its result, as `Runner.fit` does.
@@ -148,7 +150,15 @@ class BlockingRunner:
         On Ctrl-C finished rollouts are kept and running ones are put back in the queue.
         """
         host = self._opened("r.fit(train_dataset)")
-        fit = partial(self._runner.fit, train_dataset, val_dataset, resume=resume, force_resume=force_resume)
+        fit = partial(
+            self._runner.fit,
+            train_dataset,
+            val_dataset,
+            repeats=repeats,
+            resume=resume,
+            retry_failed=retry_failed,
+            force_resume=force_resume,
+        )
         return _wait(host, fit)
 
     def statistics(self) -> RunnerStatistics:

@@ -8,8 +8,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,14 +25,13 @@ _INSTALL = "install: pip install 'lightning-trio[local]' && pip install --no-dep
 
 
 @public
-@asynccontextmanager
-async def open_local_llm(
+def open_local_llm(
     *,
     parallel: int = 4,
     threads: int = 1,
     context_tokens: int = 2048,
     model_path: str | os.PathLike[str] | None = None,
-) -> AsyncGenerator[LLM]:
+) -> AbstractAsyncContextManager[LLM]:
     """Serve a small model on this machine until the block ends.
 
     Use it to try out an agent or compare prompts free of charge, offline, and with answers that hardly change at
@@ -49,7 +48,7 @@ async def open_local_llm(
             batches, which can change a close decision even at temperature 0.
         threads: the number of CPU threads. More than there are idle cores make it several times slower.
         context_tokens: tokens that one request's prompt and answer may take together.
-        model_path: another model, as a GGUF file.
+        model_path: another model, as a GGUF file. A relative path is made absolute by this call.
 
     Returns:
         A resource whose `endpoint` is a base URL for `openai.AsyncOpenAI`. Its `api_key` is ``"local"``,
@@ -68,11 +67,17 @@ async def open_local_llm(
     >>> trio.run(main)  # doctest: +SKIP
     """
     sizes = {"parallel": parallel, "threads": threads, "context_tokens": context_tokens}
+    # Absolute now, because the working directory may have changed when the block is entered.
+    return _open_local_llm(None if model_path is None else Path(model_path).absolute(), sizes)
+
+
+@asynccontextmanager
+async def _open_local_llm(model_path: Path | None, sizes: Mapping[str, int]) -> AsyncGenerator[LLM]:
     for name, value in sizes.items():
         if value < 1:
             raise ResourceError.local_llm_size(name, value)
     _require("xllamacpp")
-    path = _bundled_model() if model_path is None else _existing_file(Path(model_path))
+    path = _bundled_model() if model_path is None else _existing_file(model_path)
     process = await trio.lowlevel.open_process(
         _command(path, **sizes), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

@@ -16,6 +16,7 @@ from .._lifecycle import check_run as check_run
 from .._lifecycle import end_attempt as end_attempt
 from .._lifecycle import lose_attempt as lose_attempt
 from .._lifecycle import note_heartbeat as note_heartbeat
+from .._lifecycle import reopen_rollout as reopen_rollout
 from .._lifecycle import worker_status as worker_status
 from .._records import FINAL as FINAL
 from .._records import GIVE_BACK as GIVE_BACK
@@ -23,6 +24,7 @@ from .._records import REPORTER_RETRIES as REPORTER_RETRIES
 from .._records import RETRY_NOW as RETRY_NOW
 from .._records import AttemptChange as AttemptChange
 from .._records import AttemptOutcome as AttemptOutcome
+from .._records import Change as Change
 from .._records import Final as Final
 from .._records import GiveBack as GiveBack
 from .._records import Next as Next
@@ -30,6 +32,7 @@ from .._records import ReporterRetries as ReporterRetries
 from .._records import RetryIn as RetryIn
 from .._records import RolloutChange as RolloutChange
 from .._records import RolloutRemoval as RolloutRemoval
+from .._records import RolloutReopening as RolloutReopening
 from .._records import Unset as Unset
 from .._records import WorkerStatus as WorkerStatus
 from ._audit import Audit as Audit
@@ -42,6 +45,7 @@ from ._query import Condition as Condition
 from ._query import Query as Query
 from ._query import Table as Table
 from ._query import select as select
+from ._rules import span_number as span_number
 from ._run_store import RunStore as RunStore
 from ._sqlite import SqliteLightningStore as SqliteLightningStore
 from ._store import LightningStore as LightningStore

@@ -13,7 +13,7 @@ from .._errors import Evicted, StoreFormatError
 from .._lifecycle import TERMINAL_ATTEMPT, TERMINAL_ROLLOUT
 from .._public import public
 from .._records import Attempt, AttemptedRollout, Rollout, RolloutStatus, RunStatus, RunSummary, StoreStatistics
-from .._spans import NO_USAGE, Span, Usage
+from .._spans import NO_USAGE, Span, Usage, bounded
 from ._query import Condition, Query
 from ._store import LightningStore
 
@@ -90,7 +90,7 @@ class _Books:
 
     @property
     def reward_sum(self) -> float:
-        return sum(total for _, total in self.summary.rewards.values())
+        return bounded(sum(total for _, total in self.summary.rewards.values()))
 
 
 @attrs.define
@@ -124,13 +124,13 @@ class _Found:
             self.unfinished[rollout.run_id] += 1
         elif isinstance(rollout, AttemptedRollout) and (reward := rollout.attempt.final_reward) is not None:
             self.rewarded += 1
-            self.reward_sum += reward
+            self.reward_sum = bounded(self.reward_sum + reward)
             self.reward_size += abs(reward)
         self.attempts += len(attempts)
         self.spans += spans
         for attempt in attempts:
             self.usage += attempt.usage
-            self.seconds += attempt.duration or 0.0
+            self.seconds = bounded(self.seconds + (attempt.duration or 0.0))
 
 
 @attrs.frozen

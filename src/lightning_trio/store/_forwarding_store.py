@@ -8,16 +8,14 @@ from typing import Any, Literal
 
 from .._public import public_in
 from .._records import (
-    AttemptChange,
     AttemptedRollout,
     AttemptOutcome,
+    Change,
     EnqueueRolloutRequest,
     Expiry,
     PaginatedResult,
     ResourcesUpdate,
-    RolloutChange,
     RolloutConfig,
-    RolloutRemoval,
     RolloutStatus,
     RunSummary,
     StoreStatistics,
@@ -108,7 +106,7 @@ class ForwardingStore(LightningStore):
     async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
         return await self._store.finish(outcomes)
 
-    async def update(self, changes: Sequence[RolloutChange | AttemptChange | RolloutRemoval]) -> None:
+    async def update(self, changes: Sequence[Change]) -> None:
         await self._store.update(changes)
 
     async def expire(self) -> Expiry:

@@ -12,16 +12,14 @@ from typing import Any, Literal, Self, TypeVar, final
 import trio
 
 from .._records import (
-    AttemptChange,
     AttemptedRollout,
     AttemptOutcome,
+    Change,
     EnqueueRolloutRequest,
     Expiry,
     PaginatedResult,
     ResourcesUpdate,
-    RolloutChange,
     RolloutConfig,
-    RolloutRemoval,
     RolloutStatus,
     Run,
     RunSummary,
@@ -163,16 +161,18 @@ class StorePrimitives(ABC):
         """
 
     @abstractmethod
-    async def update(self, changes: Sequence[RolloutChange | AttemptChange | RolloutRemoval]) -> None:
+    async def update(self, changes: Sequence[Change]) -> None:
         """Change rollouts and attempts, one after the other, all or none.
 
         Statuses stay consistent: a rollout set to a terminal status ends its latest attempt, and an attempt's status
         moves its rollout as `finish` does. A rollout newly set to ``"queuing"`` or ``"requeuing"`` can be claimed at
-        once. A removed rollout can no longer be found, nor its attempts, spans and key; counts and rewards stay.
+        once. A removed rollout can no longer be found, nor its attempts, spans and key; counts and rewards stay. A
+        reopened rollout is in the queue again, without an end, and its reward no longer counts, until it ends again.
 
         Raises:
             UnknownId: the store does not have a rollout, attempt or snapshot.
-            StaleAttempt: the status of an ended or superseded attempt, or of a terminal rollout, would change.
+            StaleAttempt: the status of an ended or superseded attempt, or of a terminal rollout, would change, or a
+                rollout to be reopened has succeeded.
             ValueError: a rollout to be removed has not finished.
         """
 

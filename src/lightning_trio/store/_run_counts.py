@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import attrs
 
 from .._records import RolloutMode, RolloutStatus, RunSummary
-from .._spans import NO_USAGE, Usage
+from .._spans import NO_USAGE, Usage, bounded
 
 
 @attrs.define(eq=False)
@@ -31,7 +31,7 @@ class RunCounts:
     def reward(self, mode: RolloutMode | None, value: float, number: int = 1) -> None:
         """Add the rewards of `number` rollouts, with the sum `value`."""
         count, total = self.rewards.get(mode, (0, 0.0))
-        self.rewards[mode] = (count + number, total + value)
+        self.rewards[mode] = (count + number, bounded(total + value))
 
     def attempt(self, duration: float, usage: Usage) -> None:
         """Add the duration and usage of an attempt."""

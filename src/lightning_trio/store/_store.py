@@ -35,7 +35,7 @@ from .._records import (
 )
 from .._repr import one_line
 from .._resources import NamedResources, check_resources
-from .._spans import Span
+from .._spans import LiveTrace, Span, find_live_trace, with_number
 from ._primitives import StorePrimitives
 from ._query import Condition, FilterLogic, Query, SortOrder
 
@@ -121,12 +121,29 @@ class LightningStore(StorePrimitives):
         return rollout
 
     async def add_span(self, span: Span) -> Span | None:
-        """Store one span and return it; None if it is already stored or came too late."""
-        return next(iter(await self.add_spans([span])), None)
+        """Store one span and return it; None if it is already stored or came too late.
+
+        A span with the `sequence_id` 0 gets the next number of its attempt. In a process that runs the attempt, that is
+        the number after all spans recorded so far, and the span counts as recorded, also for the final reward.
+        """
+        return next(iter(await self.add_many_spans([span])), None)
 
     async def add_many_spans(self, spans: Sequence[Span]) -> list[Span]:
-        """Store spans and return those that are new."""
-        return await self.add_spans(spans)
+        """Store spans and return those that are new; they are numbered as by `add_span`."""
+        traces: dict[str, LiveTrace] = {}
+        numbered: list[Span] = []
+        for span in spans:
+            trace = find_live_trace(span.attempt_id)
+            if trace is not None:
+                traces[span.attempt_id] = trace
+                if span.sequence_id <= 0:
+                    span = with_number(span, trace.next_sequence_id())
+            numbered.append(span)
+        stored = await self.add_spans(numbered)
+        for span in stored:
+            if span.attempt_id in traces:
+                traces[span.attempt_id].note_stored(span)
+        return stored
 
     async def add_otel_span(
         self, rollout_id: str, attempt_id: str, readable_span: ReadableSpan, sequence_id: int | None = None

@@ -251,6 +251,12 @@ class AttemptRecorder:
                 )
                 self.spans.append(self._own(owned))
 
+    def note_stored(self, span: Span) -> None:
+        """Add a span that a store has stored already; the store does not store it again with the others."""
+        if not self.closed:
+            self.has_foreign_spans = True
+            self.spans.append(span)
+
     def count_activity(self) -> int:
         """Return a number that grows while the attempt records something, in whichever process it runs."""
         return self.activity + (0 if self.remote_activity is None else self.remote_activity())
@@ -265,7 +271,8 @@ class AttemptRecorder:
         """Add what a worker process recorded for this attempt; `sequence_id` is the next free one."""
         self.has_foreign_spans = True
         self.spans.extend(spans)
-        self._sequence = itertools.count(sequence_id)
+        # Meanwhile, a store may have taken numbers here.
+        self._sequence = itertools.count(max(sequence_id, next(self._sequence)))
 
     def in_trace(self, span: Span) -> Span:
         """Return a span that was made without a trace as a child of this trace's root."""

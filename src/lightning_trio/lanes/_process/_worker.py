@@ -21,7 +21,7 @@ from opentelemetry import trace
 from ..._concurrency import sole_exception
 from ..._errors import AgentError
 from ..._records import names_of_members
-from ..._spans import is_number
+from ..._spans import finding_traces, is_number
 from ...tracing import AttemptRecorder, Tracer, enter_attempt, leave_attempt
 from ...tracing.instrumentation import AttemptTracerProvider, open_instrumentations
 from .._function import is_async_function
@@ -68,7 +68,8 @@ def run_in_worker(data: bytes) -> bytes:
         recorder.continue_trace(call.trace_id, call.root_id, sequence_id)
         recorder.spans = journal
         try:
-            value = _call_in_context(recorder, agent)
+            with finding_traces({call.rollout.attempt.attempt_id: recorder}.get):
+                value = _call_in_context(recorder, agent)
         finally:
             recorder.end_open_spans("in its worker process")
             sequence_id = recorder.next_sequence_id()

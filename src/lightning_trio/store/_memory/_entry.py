@@ -19,7 +19,8 @@ from ..._records import (
     RolloutMode,
     RolloutStatus,
 )
-from ..._spans import Span
+from ..._spans import Span, with_number
+from .._rules import span_number
 from ._queue import Place
 
 
@@ -153,9 +154,10 @@ class Entry:
             if span.span_id in arrivals.span_ids:
                 continue
             arrivals.span_ids.add(span.span_id)
-            if span.sequence_id <= 0:
-                span = attrs.evolve(span, sequence_id=arrivals.last_sequence_id + 1)
-            arrivals.last_sequence_id = max(arrivals.last_sequence_id, span.sequence_id)
+            number = span_number(span.sequence_id, arrivals.last_sequence_id)
+            if number != span.sequence_id:
+                span = with_number(span, number)
+            arrivals.last_sequence_id = max(arrivals.last_sequence_id, number)
             added.append(span)
         self.spans += added
         return added

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 
@@ -28,18 +28,31 @@ class Retention:
         self._holds: dict[str | None, int] = {}
         """The number of open `holding` blocks of each run."""
         self._held: dict[str | None, list[str]] = {}
+        self._reopened = Counter[str]()
+        """How often rollouts in `_finished` or `_held` were put back into the queue."""
+        self._gaps = 0
+        """The sum of these numbers."""
 
     def __len__(self) -> int:
-        return len(self._finished)
+        return len(self._finished) - self._gaps
 
     def ended(self, rollout_id: str) -> None:
         """Record the end of a rollout, and evict the oldest if there are too many."""
         finished = self._finished
         finished.append(rollout_id)
-        while len(finished) > self.retain:
+        while len(finished) - self._gaps > self.retain:
             self._evict(finished.popleft())
 
+    def reopened(self, rollout_id: str) -> None:
+        """Keep a rollout that has ended before and is in the queue again, until it ends again."""
+        self._reopened[rollout_id] += 1
+        self._gaps += 1
+
     def _evict(self, rollout_id: str) -> None:
+        if self._reopened and self._reopened[rollout_id]:
+            self._reopened[rollout_id] -= 1
+            self._gaps -= 1
+            return
         entry = self._entries.get(rollout_id)
         if entry is None:
             # Removed by a caller in the meantime.

@@ -28,6 +28,7 @@ from ..._lifecycle import (
     end_attempt,
     lose_attempt,
     note_heartbeat,
+    reopen_rollout,
 )
 from ..._public import public
 from ..._records import (
@@ -36,13 +37,16 @@ from ..._records import (
     AttemptChange,
     AttemptedRollout,
     AttemptOutcome,
+    Change,
     EnqueueRolloutRequest,
     Expiry,
     PaginatedResult,
     ResourcesUpdate,
     RolloutChange,
     RolloutConfig,
+    RolloutMode,
     RolloutRemoval,
+    RolloutReopening,
     RolloutStatus,
     Run,
     RunSummary,
@@ -315,7 +319,9 @@ class InMemoryLightningStore(LightningStore):
 
     def _move_on(self, entry: Entry, move: Move) -> None:
         """Apply a move to a rollout, except for the status of its attempt."""
-        if not move.counts:
+        if move.anew:
+            entry.not_counted, entry.lost = len(entry.attempts), 0
+        elif not move.counts:
             entry.not_counted += 1
             entry.lost += move.lost
         self._set_status(entry, move.status)
@@ -384,27 +390,54 @@ class InMemoryLightningStore(LightningStore):
         self._move_on(entry, move)
         return move.status
 
-    async def update(self, changes: Sequence[RolloutChange | AttemptChange | RolloutRemoval]) -> None:
+    async def update(self, changes: Sequence[Change]) -> None:
         await trio.lowlevel.checkpoint()
         entries = [self._known(change.rollout_id) for change in changes]
         # All moves are decided before any is made, each as if the previous ones had been: all are made or none.
         positions: dict[str, RolloutPosition] = {}
         moves = [self._decide(entry, change, positions) for entry, change in zip(entries, changes, strict=True)]
+        uncounted: set[tuple[str | None, RolloutMode | None]] = set()
         # By entry, not by id: an earlier change may have evicted the rollout.
         for entry, change, move in zip(entries, changes, moves, strict=True):
             if isinstance(change, RolloutRemoval):
                 # An earlier change may have evicted it.
                 if entry.rollout_id in self._entries:
                     self._forget(entry.rollout_id)
+            elif isinstance(change, RolloutReopening):
+                if move is not None and self._reopen(entry, move):
+                    uncounted.add((entry.run_id, entry.mode))
             elif isinstance(change, RolloutChange):
                 self._change_rollout(entry, change, move)
             else:
                 self._change_attempt(entry, change, move)
+        for run_id, mode in uncounted:
+            self._sum_up_again(run_id, mode)
+
+    def _reopen(self, entry: Entry, move: Move) -> bool:
+        """Put an ended rollout back into the queue, and return whether its reward counted."""
+        entry.end_time = None
+        self._retention.reopened(entry.rollout_id)
+        reward = entry.attempts[-1].final_reward if entry.attempts else None
+        if reward is not None:
+            self._counts[entry.run_id].reward(entry.mode, -reward, -1)
+        self._move_on(entry, move)
+        return reward is not None
+
+    def _sum_up_again(self, run_id: str | None, mode: RolloutMode | None) -> None:
+        """Sum up rewards from the records: a difference of floats would keep the rounding error of the larger sum."""
+        counts = self._counts[run_id]
+        if not counts.removed:
+            counts.rewards.pop(mode, None)
+            for entry in self._entries.values():
+                if entry.run_id == run_id and entry.mode == mode and entry.status in TERMINAL_ROLLOUT:
+                    reward = entry.attempts[-1].final_reward if entry.attempts else None
+                    if reward is not None:
+                        counts.reward(mode, reward)
 
     def _decide(
         self,
         entry: Entry,
-        change: RolloutChange | AttemptChange | RolloutRemoval,
+        change: RolloutChange | AttemptChange | RolloutRemoval | RolloutReopening,
         positions: dict[str, RolloutPosition],
     ) -> Move | None:
         """Return the move of a change, and record the resulting position in `positions`."""
@@ -412,6 +445,8 @@ class InMemoryLightningStore(LightningStore):
         move: Move | None = None
         if isinstance(change, RolloutRemoval):
             check_removal(position)
+        elif isinstance(change, RolloutReopening):
+            move = reopen_rollout(position)
         elif isinstance(change, RolloutChange):
             if not isinstance(change.resources_id, Unset):
                 self._check_resources_id(change.resources_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
@@ -22,6 +23,9 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
+
+_FILES: Final = frozenset({"passfile", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir"})
+"""The parameters of a connection string that are paths."""
 
 _TRANSIENT: Final = (
     errors.SerializationFailure,
@@ -131,6 +135,8 @@ def read_dsn(dsn: str, schema: str) -> Server:
             "postgresql://user@host:5432/database or 'host=… dbname=… user=…' (in a URL, special characters of a "
             "password are written as %XX: %2F for /, %40 for @)"
         )
+    # Absolute, because an agent may change the working directory before a further connection is opened.
+    given = {name: _absolute(value) if name in _FILES else value for name, value in given.items()}
     known = {**_defaults(), **{name: value for name, value in given.items() if value is not None}}
     user, database = known.get("user", ""), known.get("dbname") or known.get("user", "")
     where = known.get("host") or known.get("hostaddr") or "the local socket"
@@ -162,3 +168,8 @@ def _defaults() -> dict[str, str]:
 def is_lost(connection: psycopg.Connection[Any], exc: psycopg.Error) -> bool:
     """Whether the connection itself is gone, not only the statement."""
     return connection.closed or connection.pgconn.status != pq.ConnStatus.OK or isinstance(exc, _RESTARTING)
+
+
+def _absolute(value: Any) -> Any:
+    # "system" stands for the system's certificates; an empty path for libpq's default.
+    return os.path.abspath(value) if isinstance(value, str) and value not in ("", "system") else value

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import attrs
 
-from ..._lifecycle import TERMINAL_ATTEMPT, change_attempt, change_rollout, check_removal, worker_status
-from ..._records import Attempt, AttemptChange, AttemptStatus, RolloutChange, RolloutRemoval, Unset
+from ..._lifecycle import TERMINAL_ATTEMPT, change_attempt, change_rollout, check_removal, reopen_rollout, worker_status
+from ..._records import (
+    Attempt,
+    AttemptChange,
+    AttemptStatus,
+    Change,
+    RolloutChange,
+    RolloutRemoval,
+    RolloutReopening,
+    Unset,
+)
 from ..._serialization import encode, encode_config
 from .._rollout_ids import RolloutIdCipher
 from ._known_spans import CHAIN
@@ -27,8 +36,6 @@ from ._schema import INLINE_BYTES
 from ._transaction import Transaction
 from ._workers import note_busy, set_idle, set_unknown
 
-Change: TypeAlias = RolloutChange | AttemptChange | RolloutRemoval
-
 
 @attrs.frozen
 class EncodedChange:
@@ -45,7 +52,7 @@ def encode_change(change: Change, limit: int) -> EncodedChange:
         NotStorable, PayloadTooLarge: see `encode`.
     """
     columns: dict[str, Any] = {}
-    if isinstance(change, RolloutRemoval):
+    if isinstance(change, RolloutRemoval | RolloutReopening):
         return EncodedChange(change)
     if not isinstance(change.metadata, Unset):
         metadata = change.metadata
@@ -68,6 +75,7 @@ def encode_change(change: Change, limit: int) -> EncodedChange:
 def update(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Sequence[EncodedChange]]) -> list[None]:
     """Apply changes, one after the other; see `LightningStore.update`."""
     states = load_states(transaction, ids, [number_of(ids, each.change.rollout_id) for call in calls for each in call])
+    reopened: list[RolloutState] = []
     for call in calls:
         for each in call:
             change = each.change
@@ -77,10 +85,17 @@ def update(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Seque
             if isinstance(change, RolloutRemoval):
                 _remove(transaction, state)
                 del states[state.number]
+            elif isinstance(change, RolloutReopening):
+                move = reopen_rollout(state)
+                if move is not None:
+                    state.move_on(transaction, move)
+                    reopened.append(state)
             elif isinstance(change, RolloutChange):
                 _change_rollout(transaction, state, change, each.columns)
             else:
                 _change_attempt(transaction, state, change, each.columns)
+    # Together, because a run that is resumed may reopen many thousands; removed ones have no row.
+    write_states(transaction, reopened)
     return [None] * len(calls)
 
 

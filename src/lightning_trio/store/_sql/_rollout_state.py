@@ -127,7 +127,9 @@ class RolloutState:
         """Apply a move; the caller writes the attempt's new status."""
         if move.attempt_status is not None:
             self.attempt_status = move.attempt_status
-        if not move.counts:
+        if move.anew:
+            self.not_counted, self.lost = self.attempts, 0
+        elif not move.counts:
             self.not_counted += 1
             self.lost += move.lost
         self.available_at = None
@@ -140,7 +142,7 @@ class RolloutState:
         summary = transaction.summary
         summary.count(self.run_id, STATUS[self.status], -1)
         summary.count(self.run_id, STATUS[status], 1)
-        self.status = status
+        reopened, self.status = self.ended, status
         if self.ended:
             self.end_time = transaction.now()
             summary.ended.append(self.rollout_id)
@@ -148,6 +150,13 @@ class RolloutState:
                 name = f"reward:{self.mode or ''}"
                 summary.count(self.run_id, name, 1)
                 summary.sum_up(self.run_id, name, self.final_reward)
+        elif reopened:
+            self.end_time = None
+            if self.final_reward is not None:
+                name = f"reward:{self.mode or ''}"
+                summary.count(self.run_id, name, -1)
+                summary.sum_up(self.run_id, name, -self.final_reward)
+                summary.uncounted.add((self.run_id, name))
 
 
 def attempt_number(rollout_number: int, sequence_id: int) -> int:

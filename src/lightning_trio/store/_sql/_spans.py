@@ -9,6 +9,7 @@ from ..._lifecycle import Move, note_heartbeat
 from ..._serialization import encode_spans
 from ..._spans import Span, with_number
 from .._rollout_ids import RolloutIdCipher
+from .._rules import span_number
 from ._rollout_state import RolloutState, check_attempt_id, count_late, load_states, number_of, write_states
 from ._schema import SPAN
 from ._transaction import Transaction
@@ -150,7 +151,8 @@ def number_spans(spans: Sequence[Span], known: set[str], state: RolloutState) ->
 
 def _numbered(span: Span, state: RolloutState) -> Span:
     last = state.last_sequence_id or 0
-    if span.sequence_id <= 0:
-        span = with_number(span, last + 1)
-    state.last_sequence_id = max(last, span.sequence_id)
+    number = span_number(span.sequence_id, last)
+    if number != span.sequence_id:
+        span = with_number(span, number)
+    state.last_sequence_id = max(last, number)
     return span

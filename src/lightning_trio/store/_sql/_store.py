@@ -11,16 +11,14 @@ import trio
 
 from ..._errors import StoreClosed, StoreFormatError
 from ..._records import (
-    AttemptChange,
     AttemptedRollout,
     AttemptOutcome,
+    Change,
     EnqueueRolloutRequest,
     Expiry,
     PaginatedResult,
     ResourcesUpdate,
-    RolloutChange,
     RolloutConfig,
-    RolloutRemoval,
     RolloutStatus,
     RunSummary,
     StoreStatistics,
@@ -248,7 +246,7 @@ class SqlLightningStore(LightningStore):
         encoded = [_outcomes.encode_outcome(outcome, self._limit) for outcome in outcomes]
         return await self._write(_outcomes.finish, encoded)
 
-    async def update(self, changes: Sequence[RolloutChange | AttemptChange | RolloutRemoval]) -> None:
+    async def update(self, changes: Sequence[Change]) -> None:
         encoded = [_changes.encode_change(change, self._limit) for change in changes]
         await self._write(_changes.update, encoded)
 

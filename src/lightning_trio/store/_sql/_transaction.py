@@ -9,6 +9,7 @@ from typing import Any, Final
 import attrs
 
 from ..._records import Attempt
+from ..._spans import bounded
 from .._rollout_ids import RolloutIdCipher
 from ._dialect import Dialect, Kind
 from ._known_spans import KnownSpans
@@ -28,6 +29,8 @@ class CommitSummary:
     """Increments of integer counts, by run and name."""
     amounts: dict[tuple[str, str], float] = attrs.field(factory=dict[tuple[str, str], float])
     """Increments of sums, by run and name."""
+    uncounted: set[tuple[str, str]] = attrs.field(factory=set[tuple[str, str]])
+    """Sums of rewards from which some were taken away, by run and name."""
     ended: list[str] = attrs.field(factory=list[str])
     """Rollouts that have reached a terminal status."""
     queued: bool = False
@@ -47,7 +50,7 @@ class CommitSummary:
     def sum_up(self, run_id: str, name: str, amount: float) -> None:
         """Add to a sum of a run."""
         key = (run_id, name)
-        self.amounts[key] = self.amounts.get(key, 0.0) + amount
+        self.amounts[key] = bounded(self.amounts.get(key, 0.0) + amount)
 
     def copy(self) -> CommitSummary:
         """Return a copy to restore after a failed call."""
@@ -55,6 +58,7 @@ class CommitSummary:
             self,
             numbers=dict(self.numbers),
             amounts=dict(self.amounts),
+            uncounted=set(self.uncounted),
             ended=list(self.ended),
             busy=dict(self.busy),
             idle=dict(self.idle),
@@ -111,13 +115,15 @@ class Transaction(ABC):
         rows = self.select({column: kind}, rest, parameters)
         return rows[0][0] if rows else None
 
-    def with_rows(self, columns: Columns, rows: Sequence[Sequence[Any]], statement: str) -> None:
+    def with_rows(
+        self, columns: Columns, rows: Sequence[Sequence[Any]], statement: str, parameters: Sequence[Any] = ()
+    ) -> None:
         """Run a statement that reads `rows` as the table ``v``; rows of NULLs in ``v`` are padding.
 
         One statement for all rows, not one per row: see `SqliteConnection`.
         """
         for chunk, values in self._as_tables(columns, rows):
-            self.execute(f"WITH v({', '.join(columns)}) AS ({values}) {statement}", chunk)
+            self.execute(f"WITH v({', '.join(columns)}) AS ({values}) {statement}", [*chunk, *parameters])
 
     def select_with_rows(
         self, given: Columns, rows: Sequence[Sequence[Any]], columns: Columns, rest: str, more: str = ""

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 
 from ..._errors import StoreFormatError, StoreFull, StoreLocked, StoreUnavailable
+from ..._spans import MOST
 from .._sql import SQLITE, Columns, Connection, Kind
 
 T = TypeVar("T")
@@ -134,8 +135,12 @@ def _as_json(name: str, kind: Kind) -> str:
     if kind == "int":
         return f"coalesce({name}, 'null')"
     if kind == "real":
-        # 17 digits preserve a float exactly; SQLite's own conversion keeps 15.
-        return f"CASE WHEN {name} IS NULL THEN 'null' ELSE printf('%!.17g', {name}) END"
+        # 17 digits preserve a float exactly (beyond 1e90, to its last digit); SQLite's own conversion keeps 15. The
+        # largest float is exact, too, and an infinity, which JSON lacks, is read as the largest float.
+        return (
+            f"CASE WHEN abs({name}) < 1.797693134862315e308 THEN printf('%!.17g', {name}) "
+            f"WHEN {name} IS NULL THEN 'null' WHEN {name} > 0 THEN '{MOST!r}' ELSE '{-MOST!r}' END"
+        )
     return f"json_quote({name})"
 
 

@@ -31,7 +31,8 @@ class SqliteLightningStore(SqlLightningStore):
     file system.
 
     Args:
-        path: the file; created if it does not exist, in a folder that does.
+        path: the file; created if it does not exist, in a folder that does. A relative path is made absolute at once,
+            so that later changes of the working directory do not matter.
         synchronous: with ``"full"``, acknowledged calls survive a power cut. With ``"normal"``, they survive a crash of
             the process, but a power cut may lose the last commits (never the file).
         max_payload_bytes: the size limit of a task, a resources snapshot or the spans of an attempt, in bytes.
@@ -65,7 +66,8 @@ class SqliteLightningStore(SqlLightningStore):
             raise TypeError(f"path={path!r} is not the path of a file; pass a str or a pathlib.Path, such as 'runs.db'")
         if os.fspath(path) in ("", ":memory:"):
             raise ValueError(f"path={path!r} does not name a file; for a store in memory use InMemoryLightningStore()")
-        self.path: Path = Path(path)
+        # Absolute, because an agent may change the working directory before a further connection is opened.
+        self.path: Path = Path(path).absolute()
         self._synchronous = synchronous
         self._busy_seconds = busy_seconds
         self._creates_folder = False

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import sys
+
 from ..._records import REPORTER_RETRIES, EnqueueRolloutRequest, RolloutMode
+from ..._spans import Usage
 from ...store import LightningStore
-from ._steps import RETRY, Check, Marker, claim_one, expect_equal, finish, requests, span_of
+from ._steps import RETRY, Check, Marker, claim_one, expect, expect_equal, finish, requests, span_of
 
 
 async def counts_add_up(store: LightningStore) -> None:
@@ -57,6 +61,23 @@ async def rewards_are_summed_up_by_mode(store: LightningStore) -> None:
     expect_equal(summary.mean_reward("test"), None, "without any reward the mean is None")
 
 
+async def sums_stay_in_range(store: LightningStore) -> None:
+    most, tokens = sys.float_info.max, (1 << 63) - 1
+    await store.enqueue([EnqueueRolloutRequest(reward) for reward in (-most, -most, 1.0)], run_id="run-1")
+    for claimed in await store.claim(3):
+        usage = Usage(tokens, 10**30, 10**400)
+        await finish(store, claimed, final_reward=claimed.input, usage=usage, duration=most)
+
+    for run_id in ("run-1", None):
+        summary = await store.summarize(run_id)
+        number, total = summary.rewards[None]
+        expect(number == 3 and math.isclose(total, -most), "a sum of rewards out of range is the largest float")
+        usage = summary.usage
+        expect_equal((usage.input_tokens, usage.output_tokens), (tokens, tokens), "tokens stay within 63 bits")
+        expect(math.isclose(usage.cost, most) and math.isclose(summary.agent_seconds, most), "sums stay finite")
+    expect_equal((await store.statistics()).total_rollouts, 3, "the store still works")
+
+
 async def only_the_last_attempt_is_rewarded(store: LightningStore) -> None:
     await finish(store, await claim_one(store, config=RETRY), "failed", final_reward=0.25)
     expect_equal(dict((await store.summarize()).rewards), {}, "a rollout to be tried again has no reward yet")
@@ -95,6 +116,7 @@ CHECKS: tuple[Check, ...] = (
     counts_are_by_run_and_whole,
     a_status_that_nothing_has_is_not_counted,
     rewards_are_summed_up_by_mode,
+    sums_stay_in_range,
     only_the_last_attempt_is_rewarded,
     late_reports_are_not_counted,
     statistics_count_what_the_store_holds,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import trio
 
-from ..._errors import StaleRun, UnknownId
+from ..._errors import StaleAttempt, StaleRun, UnknownId
 from ..._records import (
     FINAL,
     DatasetFingerprint,
@@ -13,12 +13,14 @@ from ..._records import (
     RolloutChange,
     RolloutConfig,
     RolloutRemoval,
+    RolloutReopening,
     Run,
     Worker,
 )
 from ..._spans import Usage
 from ...store import LightningStore
 from ._steps import (
+    RETRY,
     SOON,
     Check,
     attempts_of,
@@ -27,6 +29,7 @@ from ._steps import (
     expect_equal,
     finish,
     ids_of,
+    nothing_changes,
     outcome_of,
     refused,
     requests,
@@ -200,6 +203,67 @@ async def removed_rollouts_stay_counted(store: LightningStore) -> None:
     expect(again not in (kept, gone), "the key of a removed rollout is free")
 
 
+async def reopened_rollouts_are_run_again(store: LightningStore) -> None:
+    await store.enqueue(requests("bad", "good", config=RETRY), run_id="run-1")
+    bad, good = await store.claim(2)
+    await finish(store, bad, "failed", final_reward=-8.0, next=FINAL)
+    await finish(store, good, final_reward=2.0)
+    await store.update([RolloutReopening(bad.rollout_id)])
+
+    reopened = await rollout_of(store, bad)
+    expect_equal((reopened.status, reopened.end_time), ("requeuing", None), "a reopened rollout is in the queue")
+    summary = await store.summarize("run-1")
+    expect_equal(dict(summary.counts), {"requeuing": 1, "succeeded": 1}, "a reopened rollout is no failed one")
+    expect_equal(dict(summary.rewards), {None: (1, 2.0)}, "the reward of a reopened rollout no longer counts")
+    expect_equal(await store.wait_finished([bad.rollout_id], count=0), [bad.rollout_id], "it has not finished")
+
+    [again] = await store.claim(1, run_id="run-1")
+    expect_equal(again.attempt.sequence_id, 2, "attempts of a reopened rollout are numbered on")
+    with refused(StaleAttempt, "the attempts before stay ended"):
+        await store.update_attempt(bad.rollout_id, bad.attempt.attempt_id, status="succeeded")
+    expect_equal(await finish(store, again, "failed"), "requeuing", "attempts before a reopening do not count")
+    [last] = await store.claim(1, run_id="run-1")
+    await finish(store, last, final_reward=4.0)
+    statuses = [attempt.status for attempt in await attempts_of(store, bad)]
+    expect_equal(statuses, ["failed", "failed", "succeeded"], "all attempts are kept")
+    ended = await rollout_of(store, bad)
+    expect((ended.end_time or 0.0) >= (good.end_time or 0.0), "a reopened rollout ends again")
+    summary = await store.summarize("run-1")
+    expect_equal(dict(summary.counts), {"succeeded": 2}, "a reopened rollout is counted once")
+    expect_equal(dict(summary.rewards), {None: (2, 6.0)}, "a reopened rollout has one reward, its last")
+
+
+async def a_reopened_reward_leaves_the_others_exact(store: LightningStore) -> None:
+    await store.enqueue([EnqueueRolloutRequest(reward, "train") for reward in (0.25, -1e300, 0.5)], run_id="run-1")
+    claimed = await store.claim(3)
+    for each in claimed:
+        await finish(store, each, "failed", final_reward=each.input)
+    await store.update([RolloutReopening(claimed[1].rollout_id)])
+
+    rewards = dict((await store.summarize("run-1")).rewards)
+    expect_equal(rewards, {"train": (2, 0.75)}, "the sum without a large reward has all its digits")
+
+
+async def a_reopened_rollout_that_never_ran_is_queued(store: LightningStore) -> None:
+    [rollout_id] = await store.enqueue(requests("a"), run_id="run-1", status="cancelled")
+    await store.update([RolloutReopening(rollout_id)])
+
+    expect_equal((await rollout_of(store, rollout_id)).status, "queuing", "a rollout that never ran is queued")
+    expect_equal(ids_of(await store.claim(1, run_id="run-1")), [rollout_id], "it can be claimed")
+
+
+async def only_unsuccessful_rollouts_are_reopened(store: LightningStore) -> None:
+    done = await claim_one(store)
+    await finish(store, done)
+    [queued] = await store.enqueue(requests("a"))
+    async with nothing_changes(store, "what has succeeded or has not ended is not reopened"):
+        with refused(StaleAttempt, "a succeeded rollout cannot be reopened"):
+            await store.update([RolloutReopening(done.rollout_id)])
+        with refused(UnknownId, "an unknown rollout cannot be reopened"):
+            await store.update([RolloutReopening("ro-unknown")])
+        await store.update([RolloutReopening(queued)])
+
+
 async def only_finished_rollouts_can_be_removed(store: LightningStore) -> None:
     [queued] = await store.enqueue(requests("a"))
     with refused(ValueError, "a rollout in the queue cannot be removed"):
@@ -284,6 +348,10 @@ CHECKS: tuple[Check, ...] = (
     lost_attempts_leave_the_others_their_number,
     a_final_outcome_is_not_retried,
     removed_rollouts_stay_counted,
+    reopened_rollouts_are_run_again,
+    a_reopened_reward_leaves_the_others_exact,
+    a_reopened_rollout_that_never_ran_is_queued,
+    only_unsuccessful_rollouts_are_reopened,
     only_finished_rollouts_can_be_removed,
     old_rollouts_are_pruned,
     usage_and_durations_add_up,
