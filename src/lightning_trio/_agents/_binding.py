@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import attrs
 
@@ -15,18 +15,16 @@ from ._agent import TRAIN_METHODS, VALIDATION_METHODS, FunctionalLitAgent, LitAg
 from ._injection import bind_function, supply_keywords
 
 
-def select_method(agent: LitAgent[Any], mode: RolloutMode | None) -> Callable[..., Any]:
-    """Return the function or method that runs a rollout of `mode`.
+def select_method(agent: LitAgent[Any], mode: RolloutMode | None) -> str:
+    """Return the name of the method that runs a rollout of `mode`.
 
     Raises:
         AgentSignatureError: the agent overrides no method for `mode`.
     """
-    if isinstance(agent, FunctionalLitAgent):
-        return agent.function
     names = TRAIN_METHODS if mode == "train" else VALIDATION_METHODS
     for name in names:
         if overrides(agent, name):
-            return cast("Callable[..., Any]", getattr(agent, name))
+            return name
     raise AgentSignatureError.no_method(agent.name, mode, reversed(names))
 
 
@@ -37,14 +35,16 @@ def bind_agent(agent: LitAgent[Any], mode: RolloutMode | None, resources: NamedR
         AgentSignatureError: the agent has no method for `mode`, or a parameter cannot be supplied.
         UnsupportedLane: its `runs_in` does not fit it, or it cannot be pickled for a worker process.
     """
-    fn = select_method(agent, mode)
-    lane = resolve_lane(agent.name, fn, agent.runs_in)
-    in_class, strip_proxy = True, False
+    fn: Callable[..., Any]
     if isinstance(agent, FunctionalLitAgent):
-        in_class, strip_proxy = False, agent.strip_proxy
+        method, fn, strip_proxy = None, agent.function, agent.strip_proxy
+    else:
+        method, strip_proxy = select_method(agent, mode), False
+        fn = getattr(agent, method)
+    lane = resolve_lane(agent.name, fn, agent.runs_in)
     bound = bind_function(agent.name, fn, resources, strip_proxy)
-    bound = attrs.evolve(bound, lane=lane, in_class=in_class)
-    if in_class:
+    bound = attrs.evolve(bound, lane=lane, method=method)
+    if method is not None:
         bound = supply_keywords(bound, resources)
     prepared = lane_named(lane, agent.name).prepare(bound, resources)
     return bound if prepared is None else attrs.evolve(bound, prepared=prepared)

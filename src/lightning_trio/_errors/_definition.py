@@ -75,6 +75,16 @@ class AgentSignatureError(UsageError, TypeError, ValueError):
         )
         return compose(cls, message, agent=agent, parameter=parameter)
 
+    @classmethod
+    def not_copyable(cls, agent: str, error: BaseException) -> Self:
+        """Return the error for an object that cannot be copied for attempts that run at the same time."""
+        message = (
+            f"the agent {agent} cannot be copied ({type(error).__name__}: {error}), and attempts that run at the same "
+            "time have a copy each. Write shared = True in its class if its methods change nothing on self, or a "
+            "__copy__ that returns a new agent"
+        )
+        return compose(cls, message, agent=agent)
+
     # A parameter that cannot be supplied.
 
     @classmethod

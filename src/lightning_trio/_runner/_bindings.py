@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from .._agents import LitAgent, bind_agent
+from .._agents import AgentCopies, LitAgent, bind_agent
 from .._errors import LightningTrioError
 from .._records import AttemptedRollout, RolloutMode
 from .._resources import NamedResources
@@ -25,9 +25,13 @@ class Bindings:
         agent: the agent.
         own: the runner's own resources, for rollouts without a snapshot.
         store: where the snapshots are.
+        copies: the agent's copies, whose methods replace the agent's own; None if attempts share the agent.
     """
 
-    def __init__(self, agent: LitAgent[Any], own: NamedResources, store: LightningStore) -> None:
+    def __init__(
+        self, agent: LitAgent[Any], own: NamedResources, store: LightningStore, copies: AgentCopies | None = None
+    ) -> None:
+        self.copies = copies
         self._agent = agent
         self._own = own
         self._store = store
