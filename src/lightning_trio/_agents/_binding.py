@@ -7,11 +7,12 @@ from typing import Any
 
 import attrs
 
-from .._errors import AgentSignatureError
+from .._errors import AgentSignatureError, AsyncioAgentError
 from .._records import RolloutMode
 from .._resources import NamedResources
-from ..lanes import BoundAgent, lane_named, resolve_lane
+from ..lanes import BoundAgent, is_async_function, lane_named, resolve_lane
 from ._agent import TRAIN_METHODS, VALIDATION_METHODS, FunctionalLitAgent, LitAgent, overrides
+from ._asyncio_use import find_asyncio_use
 from ._injection import bind_function, supply_keywords
 
 
@@ -28,6 +29,30 @@ def select_method(agent: LitAgent[Any], mode: RolloutMode | None) -> str:
     raise AgentSignatureError.no_method(agent.name, mode, reversed(names))
 
 
+def _select(agent: LitAgent[Any], mode: RolloutMode | None) -> tuple[str | None, Callable[..., Any]]:
+    """Return an agent's function for rollouts of `mode`, with its name if it is a method."""
+    if isinstance(agent, FunctionalLitAgent):
+        return None, agent.function
+    method = select_method(agent, mode)
+    return method, getattr(agent, method)
+
+
+def check_written_for_trio(agent: LitAgent[Any], mode: RolloutMode | None) -> None:
+    """Validate that an agent without `runs_in` does not use asyncio in Trio, as far as its code shows.
+
+    Raises:
+        AgentSignatureError: it has no method for `mode`.
+        AsyncioAgentError: it does.
+    """
+    method, fn = _select(agent, mode)
+    if agent.runs_in is not None or not is_async_function(fn):
+        return
+    use = find_asyncio_use(fn)
+    if use is not None:
+        place = f"{use.file}:{use.line}"
+        raise AsyncioAgentError.before_it_ran(agent.name, use.what, place, is_method=method is not None)
+
+
 def bind_agent(agent: LitAgent[Any], mode: RolloutMode | None, resources: NamedResources) -> BoundAgent:
     """Return an agent bound to the arguments that its parameters get from `resources`.
 
@@ -35,12 +60,8 @@ def bind_agent(agent: LitAgent[Any], mode: RolloutMode | None, resources: NamedR
         AgentSignatureError: the agent has no method for `mode`, or a parameter cannot be supplied.
         UnsupportedLane: its `runs_in` does not fit it, or it cannot be pickled for a worker process.
     """
-    fn: Callable[..., Any]
-    if isinstance(agent, FunctionalLitAgent):
-        method, fn, strip_proxy = None, agent.function, agent.strip_proxy
-    else:
-        method, strip_proxy = select_method(agent, mode), False
-        fn = getattr(agent, method)
+    method, fn = _select(agent, mode)
+    strip_proxy = isinstance(agent, FunctionalLitAgent) and agent.strip_proxy
     lane = resolve_lane(agent.name, fn, agent.runs_in)
     bound = bind_function(agent.name, fn, resources, strip_proxy)
     bound = attrs.evolve(bound, lane=lane, method=method)

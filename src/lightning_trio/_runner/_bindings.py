@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from .._agents import AgentCopies, LitAgent, bind_agent
+from .._agents import AgentCopies, LitAgent, bind_agent, check_written_for_trio
 from .._errors import LightningTrioError
 from .._records import AttemptedRollout, RolloutMode
 from .._resources import NamedResources
@@ -35,13 +35,15 @@ class Bindings:
         self._agent = agent
         self._own = own
         self._store = store
+        self._checked: set[RolloutMode | None] = set()
+        """The modes whose functions do not use asyncio in Trio."""
         self._bound: dict[tuple[RolloutMode | None, int], tuple[NamedResources, BoundAgent | LightningTrioError]] = {}
 
     def bind(self, mode: RolloutMode | None, resources: NamedResources) -> BoundAgent:
         """Return the agent with its arguments from `resources`.
 
         Raises:
-            AgentSignatureError, UnsupportedLane: see `bind_agent`.
+            AgentSignatureError, AsyncioAgentError, UnsupportedLane: see `bind_agent` and `check_written_for_trio`.
         """
         bound = self.try_to_bind(mode, resources)
         if isinstance(bound, LightningTrioError):
@@ -56,6 +58,9 @@ class Bindings:
         if known is not None and known[0] is resources:
             return known[1]
         try:
+            if mode not in self._checked:
+                check_written_for_trio(self._agent, mode)
+                self._checked.add(mode)
             bound: BoundAgent | LightningTrioError = bind_agent(self._agent, mode, resources)
         except LightningTrioError as exc:
             bound = exc

@@ -15,6 +15,7 @@ from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from typing import cast
 
+import attrs
 import trio
 from opentelemetry import trace
 
@@ -29,6 +30,9 @@ from .._returns import record_return
 from ._journal import Journal, journal_path
 from ._messages import RemoteError, WorkerCall, WorkerReport
 from ._pickling import PackedAgent, unpack_agent
+
+_agents: dict[type, object] = {}
+"""The agents that are classes, by class: each is kept for all rollouts of this process, like its state."""
 
 _process_lifetime = ExitStack()
 _tracer = Tracer()
@@ -83,7 +87,17 @@ def _load(packed: bytes) -> PackedAgent:
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         # The agent's module has set no provider, so OpenTelemetry's global calls in this process can be recorded too.
         trace.set_tracer_provider(AttemptTracerProvider())
-    return agent
+    return _with_own_state(agent)
+
+
+def _with_own_state(packed: PackedAgent) -> PackedAgent:
+    """Return a packed agent with the object that this process has of its class, whatever resources it came with."""
+    bound = packed.bound
+    owner: object = getattr(bound.fn, "__self__", None)
+    if bound.method is None or owner is None:
+        return packed
+    own = _agents.setdefault(type(owner), owner)
+    return packed if own is owner else packed._replace(bound=attrs.evolve(bound, fn=getattr(own, bound.method)))
 
 
 def _call_in_context(recorder: AttemptRecorder, agent: PackedAgent) -> object:
