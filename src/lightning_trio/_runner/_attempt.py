@@ -15,7 +15,7 @@ from .._agents import LitAgent
 from .._errors import AttemptTimedOut
 from .._records import AttemptedRollout, AttemptOutcome, AttemptStatus, ErrorRecord
 from .._spans import Span, find_final_reward, sum_usage
-from ..lanes import OpenLane, record_return
+from ..lanes import OpenLane, explain, record_return
 from ..tracing import AttemptRecorder, Tracer
 from ._ending import RETURNED, Cancelled, Ending, Silent, TimedOut, ending_of, settle
 from ._live_attempt import EndedAttempt, LiveAttempt
@@ -70,6 +70,8 @@ async def run_attempt(live: LiveAttempt, parts: AttemptParts) -> EndedAttempt:
     abandoned = None if live.call is None else live.call.abandoned
     live.ending = ending
     status, exception = settle(ending, late=duration >= live.limit, abandoned=abandoned)
+    if exception is not None and live.call is not None:
+        explain(exception, live.call.bound.lane)
     error = None if exception is None else ErrorRecord.from_exception(exception)
     recorder.abandoned = abandoned is not None
     spans = recorder.close(status, None if error is None else f"{error.type}: {error.message}")

@@ -10,6 +10,7 @@ from typing import Any, Self
 import trio
 
 from .._agents import AgentCopies, LitAgent, as_agent, needs_copies
+from .._concurrency import note
 from .._errors import DatasetError, NotInTrio, RunnerClosed, UsageError
 from .._host import STATUS_SIGNAL, STOP_SIGNALS, relaxed_gc
 from .._ids import random_bits
@@ -318,7 +319,7 @@ class Runner:
         if completed.error is not None:
             exception = completed.error.exception
             assert exception is not None
-            exception.add_note(f"In rollout {completed.rollout.rollout_id}.")
+            note(exception, f"In rollout {completed.rollout.rollout_id}.")
             raise exception
         return completed
 

@@ -25,6 +25,7 @@ from ..._records import names_of_members
 from ..._spans import is_number
 from ...tracing import AttemptRecorder, Tracer, enter_attempt, leave_attempt
 from ...tracing.instrumentation import AttemptTracerProvider, open_instrumentations
+from .._explanations import explain
 from .._function import is_async_function
 from .._returns import record_return
 from ._journal import Journal, journal_path
@@ -128,6 +129,8 @@ def _call(recorder: AttemptRecorder, agent: PackedAgent) -> object:
 
 
 def _to_remote(exc: BaseException) -> RemoteError:
+    # Here, because its causes are not pickled.
+    explain(exc, "process")
     sole = sole_exception(exc)
     try:
         # A plain str, because the class of what __str__ returns may not be picklable.
