@@ -123,7 +123,8 @@ class LitAgent(Generic[T]):
 
     def set_trainer(self, trainer: Trainer) -> None:
         """Store a weak reference to the trainer that runs this agent."""
-        self._trainer_ref = weakref.ref(trainer)
+        # In its dict, because the class may be frozen.
+        vars(self)["_trainer_ref"] = weakref.ref(trainer)
 
     def get_trainer(self) -> Trainer:
         """Return the trainer that runs this agent."""
@@ -132,7 +133,7 @@ class LitAgent(Generic[T]):
 
     def set_runner(self, runner: Runner) -> None:
         """Store a weak reference to the runner that runs this agent."""
-        self._runner_ref = weakref.ref(runner)
+        vars(self)["_runner_ref"] = weakref.ref(runner)
 
     def get_runner(self) -> Runner:
         """Return the runner that runs this agent; of several, the one opened last."""

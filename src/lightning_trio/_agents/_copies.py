@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import operator
 import types
 import weakref
@@ -14,6 +15,9 @@ import attrs
 from .._errors import AgentSignatureError
 from ..lanes import BoundAgent
 from ._agent import FunctionalLitAgent, LitAgent
+from ._self_references import changes_itself, find_reference, redirected
+
+logger = logging.getLogger("lightning_trio.agent")
 
 _MOST_BINDINGS = 8
 """How many bindings a copy keeps: those of both modes, for the latest resources."""
@@ -74,6 +78,10 @@ class AgentCopies:
         self._seen: Mapping[str, Any] = self._state(agent)
         """The agent's attributes when no attempt ran last."""
         self._model = self._copy(agent)
+        self._reference: str | None = None
+        """The attribute through which copies reach the agent itself, if that matters."""
+        if changes_itself(type(agent)):
+            self._reference = find_reference(self._state(self._model), agent)
         is_owner = _OWNERS.setdefault(id(agent), self) is self
         self._original: AgentCopy | None = AgentCopy(agent) if is_owner else None
         self._first = self._original
@@ -91,7 +99,7 @@ class AgentCopies:
             self._take_over_changes()
         taken, self._first = self._first, None
         if taken is None:
-            taken = self._free.pop() if self._free else AgentCopy(self._copy(self._model))
+            taken = self._free.pop() if self._free else self._make()
         self._running += 1
         return taken
 
@@ -114,6 +122,19 @@ class AgentCopies:
         """Leave the agent itself to other runners, unless an abandoned call still uses it."""
         if self._first is not None and _OWNERS.get(id(self._agent)) is self:
             del _OWNERS[id(self._agent)]
+
+    def _make(self) -> AgentCopy:
+        if self._reference is not None:
+            logger.warning(
+                "the agent %s refers to itself in self.%s, which the copies of attempts that run at the same time "
+                "share: code that gets self from there reads and sets attributes of another attempt. Make self.%s in "
+                "the method that uses it, or write a __copy__ that makes it anew",
+                self._agent.name,
+                self._reference,
+                self._reference,
+            )
+            self._reference = None
+        return AgentCopy(self._copy(self._model))
 
     def _take_over_changes(self) -> None:
         """Apply what the program has changed on the agent, while no attempt ran, to all copies."""
@@ -163,12 +184,11 @@ class AgentCopies:
     def _set(self, agent: LitAgent[Any], state: Mapping[str, Any], source: LitAgent[Any]) -> None:
         """Set attributes, also of a frozen class; a method of the source becomes the agent's own."""
         for name, value in state.items():
-            if isinstance(value, types.MethodType) and value.__self__ is source:
-                value = types.MethodType(value.__func__, agent)
+            own = redirected(value, source, agent)
             if name in self._slots:
-                object.__setattr__(agent, name, value)
+                object.__setattr__(agent, name, own)
             else:
-                vars(agent)[name] = value
+                vars(agent)[name] = own
 
 
 def needs_copies(agent: LitAgent[Any]) -> bool:
