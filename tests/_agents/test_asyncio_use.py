@@ -12,9 +12,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 import sniffio
 import trio
+import trio.lowlevel
 
 import lightning_trio as agl
 from lightning_trio import LitAgent, Runner
@@ -29,6 +31,9 @@ async def helper(task: Any) -> float:
 
 async def helper_of_a_helper(task: Any) -> float:
     return await helper(task)
+
+
+async def trio_free(task: Any) -> None: ...
 
 
 # Agents that are written for asyncio.
@@ -46,7 +51,7 @@ async def catches_its_errors(task: Any) -> float:
     try:
         await asyncio.gather(*[asyncio.sleep(0) for _ in range(3)])
         return 1.0
-    except Exception:
+    except Exception:  # noqa: BLE001  # as the agents do that this is about
         return 0.0
 
 
@@ -76,7 +81,7 @@ async def waits_for(task: Any) -> Any:
 
 async def has_a_timeout(task: Any) -> None:
     async with asyncio.timeout(1):
-        pass
+        await trio_free(task)
 
 
 async def has_a_task_group(task: Any) -> None:
@@ -126,13 +131,13 @@ async def opens_a_session(task: Any) -> Any:
 
 
 async def uses_a_library_that_is_not_loaded(task: Any) -> Any:
-    import redis.asyncio as redis  # type: ignore[import-not-found, unused-ignore]  # pyright: ignore
+    import redis.asyncio as redis  # type: ignore[import-not-found, unused-ignore]
 
     return await redis.Redis().get(task)
 
 
 async def uses_a_submodule(task: Any) -> Any:
-    from sqlalchemy.ext import asyncio as sql  # type: ignore[import-not-found, unused-ignore]  # pyright: ignore
+    from sqlalchemy.ext import asyncio as sql  # type: ignore[import-not-found, unused-ignore]
 
     async with sql.AsyncSession() as session:
         return session
@@ -260,6 +265,16 @@ async def test_every_call_of_a_runner_finds_it(call: str) -> None:
                 await getattr(runner, call)([1])
 
 
+async def test_a_queue_is_not_served() -> None:
+    store = agl.InMemoryLightningStore()
+    async with Runner(catches_its_errors, store=store) as runner:
+        await store.enqueue_rollout(1)
+        with pytest.raises(agl.AsyncioAgentError):
+            await runner.serve()
+
+        assert runner.statistics().attempts == 0
+
+
 # Agents that are classes.
 
 
@@ -368,7 +383,7 @@ async def completes_on_a_loop_of_its_own(task: Any) -> float:
 async def catches_its_exceptions(task: Any) -> float:
     try:
         await in_thread(len, task)
-    except (asyncio.TimeoutError, asyncio.CancelledError):
+    except (TimeoutError, asyncio.CancelledError):
         raise
     except TypeError:
         pass
@@ -385,7 +400,7 @@ async def is_annotated(task: Any, event: asyncio.Event | None = None) -> float:
 
 
 async def uses_anyio(task: Any) -> float:
-    await anyio.sleep(0)
+    await anyio.lowlevel.checkpoint()
     async with anyio.create_task_group():
         return 1.0
 
@@ -394,16 +409,16 @@ async def chooses_by_the_library(task: Any) -> float:
     if sniffio.current_async_library() == "asyncio":
         await asyncio.sleep(0)
     else:
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
     return 1.0
 
 
 async def chooses_by_import(task: Any) -> float:
     if task == "never":
-        from asyncio import sleep
+        pass
     else:
-        from trio import sleep
-    await sleep(0)
+        pass
+    await trio.lowlevel.checkpoint()
     return 1.0
 
 
@@ -416,7 +431,7 @@ async def asks_for_a_loop(task: Any) -> float:
 
 
 async def shadows_the_module(task: Any) -> float:
-    class asyncio:  # noqa: N801
+    class asyncio:
         @staticmethod
         async def sleep(seconds: float) -> None:
             await trio.sleep(seconds)
@@ -512,7 +527,7 @@ async def test_an_explicit_lane_skips_the_check() -> None:
     async def agent(task: int) -> float:
         try:
             await asyncio.Event().wait()
-        except RuntimeError:
+        except AttributeError:
             return 0.0
         return 1.0
 

@@ -54,6 +54,8 @@ _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
 _NAMES = ("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_GLOBAL")
 _STORES = ("STORE_FAST", "STORE_DEREF", "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "DELETE_FAST")
 _SKIPPED = ("NOP", "EXTENDED_ARG", "PRECALL", "KW_NAMES", "PUSH_NULL", "CACHE")
+_NOWHERE = (0, 0)
+"""The place of an instruction that knows none."""
 _COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>")
 
 
@@ -127,14 +129,14 @@ class _Code:
         self._code = code
         self._names = names
         self._instructions = [each for each in dis.get_instructions(code) if each.opname not in _SKIPPED]
-        self._by_start: dict[tuple[int | None, int | None], list[int]] = {}
+        self._by_start: dict[tuple[int, int], list[int]] = {}
         stores: dict[str, list[int]] = {}
         for index, each in enumerate(self._instructions):
             if each.opname in _STORES:
                 for name in _stored(each):
                     stores.setdefault(name, []).append(index)
-            elif each.positions is not None and each.opname in (*_NAMES, *_ATTRIBUTES, *_CALLS):
-                self._by_start.setdefault(each.positions[::2], []).append(index)
+            elif each.opname in (*_NAMES, *_ATTRIBUTES, *_CALLS):
+                self._by_start.setdefault(_start(each), []).append(index)
         parameters = code.co_varnames[: _count_parameters(code)]
         self._stores = {name: at[0] for name, at in stores.items() if len(at) == 1 and name not in parameters}
         """The names that are stored exactly once, so that their value is known, with the place."""
@@ -196,8 +198,10 @@ class _Code:
                 return around._nested(code)
             case _Object(FunctionType() as function) if _package(function) == package:
                 return _Code.of(function, None, package)
-            case _Method(function, owner) if _package(function) == package:
-                return _Code.of(function, _Object(owner), package)
+            case _Method():
+                # Unpacked: to type checkers, an attribute that is a function is a method.
+                method, owner = callee
+                return _Code.of(method, _Object(owner), package) if _package(method) == package else None
             case _:
                 return None
 
@@ -252,13 +256,13 @@ class _Code:
 
     def _callee(self, index: int) -> _Value:
         """Return the function that a call calls."""
-        place = self._instructions[index].positions
-        if place is None or None in place:
+        call = self._instructions[index]
+        if _end(call) == _NOWHERE:
             return None
         inside = [
             (_end(self._instructions[before]), before)
-            for before in self._by_start.get(place[::2], ())
-            if before < index and _end(self._instructions[before]) < _end(self._instructions[index])
+            for before in self._by_start.get(_start(call), ())
+            if before < index and _end(self._instructions[before]) < _end(call)
         ]
         return self._value(max(inside)[1]) if inside else None
 
@@ -293,9 +297,14 @@ def _stored(instruction: dis.Instruction) -> tuple[str, ...]:
     return (names[0],) if instruction.opname == "STORE_FAST_LOAD_FAST" else (names,)
 
 
+def _start(instruction: dis.Instruction) -> tuple[int, int]:
+    place = instruction.positions
+    return _NOWHERE if place is None else (place.lineno or 0, place.col_offset or 0)
+
+
 def _end(instruction: dis.Instruction) -> tuple[int, int]:
     place = instruction.positions
-    return (0, 0) if place is None else (place.end_lineno or 0, place.end_col_offset or 0)
+    return _NOWHERE if place is None else (place.end_lineno or 0, place.end_col_offset or 0)
 
 
 def _package(function: FunctionType) -> str:
@@ -358,10 +367,10 @@ def _name_of(value: _Value) -> str | None:
     if not isinstance(value, _Object):
         return None
     module, name = _origin(value.value)
-    if not _is_in(module, _LOOP_BOUND):
+    public = next((each for each in _LOOP_BOUND if _is_in(module, (each,))), None)
+    if public is None:
         return None
-    root = module.partition(".")[0].lstrip("_")
-    return f"{root}.{name}" if name else module
+    return f"{public.lstrip('_')}.{name}" if name else module
 
 
 def _origin(value: object) -> tuple[str, str]:

@@ -8,7 +8,7 @@ import operator
 import types
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import attrs
 
@@ -199,7 +199,7 @@ def needs_copies(agent: LitAgent[Any]) -> bool:
 def _blank(agent: LitAgent[Any]) -> LitAgent[Any]:
     """Return a new object of the agent's class, without its attributes."""
     try:
-        return cast("LitAgent[Any]", object.__new__(type(agent)))
+        return object.__new__(type(agent))
     except TypeError:
         # A base class written in C, such as dict, has content of its own.
         return copy.copy(agent)

@@ -1,4 +1,4 @@
-"""References of an agent to itself, such as ``self.tools = [self.search]``, which a copy must have to itself instead."""
+"""References of an agent to itself, such as ``self.tools = [self.search]``, which in a copy must refer to the copy."""
 
 from __future__ import annotations
 
@@ -110,4 +110,3 @@ def _sets_attributes(function: FunctionType) -> bool:
         if instruction.opname not in ("CACHE", "EXTENDED_ARG"):
             before = instruction.argval
     return False
-

@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from .._agents import AgentCopies, LitAgent, bind_agent, check_written_for_trio
-from .._errors import LightningTrioError
+from .._errors import AgentSignatureError, AsyncioAgentError, LightningTrioError
 from .._records import AttemptedRollout, RolloutMode
 from .._resources import NamedResources
 from ..lanes import BoundAgent
@@ -68,6 +68,25 @@ class Bindings:
             self._bound.clear()
         self._bound[key] = (resources, bound)
         return bound
+
+    def check_written_for_trio(self) -> None:
+        """Validate that the agent may run rollouts of some mode, for a caller that does not know which will come.
+
+        Raises:
+            AsyncioAgentError: it uses asyncio in Trio in all of them.
+        """
+        errors: list[AsyncioAgentError] = []
+        for mode in ("train", "val"):
+            try:
+                check_written_for_trio(self._agent, mode)
+                return
+            except AgentSignatureError:
+                # A class need not have a method for each mode.
+                continue
+            except AsyncioAgentError as exc:
+                errors.append(exc)
+        if errors:
+            raise errors[0]
 
     async def snapshots(self, rollouts: Iterable[AttemptedRollout]) -> dict[str | None, NamedResources]:
         """Return the resources of claimed rollouts, by the snapshot's id."""

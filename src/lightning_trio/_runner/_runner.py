@@ -373,8 +373,10 @@ class Runner:
 
         Raises:
             RunnerClosed: outside ``async with runner``.
+            AsyncioAgentError: the agent uses asyncio and has no `runs_in`.
         """
         engine = self._require_engine("async with runner: await runner.serve()")
+        engine.bindings.check_written_for_trio()
         task_status.started()
         await engine.work(None)
 
@@ -406,6 +408,7 @@ class Runner:
         Raises:
             DatasetError: a dataset is empty, or a generator (see `stream`).
             AgentSignatureError: a parameter of the agent cannot be supplied; nothing has run then.
+            AsyncioAgentError: the agent uses asyncio and has no `runs_in`; nothing has run then, either.
             NotInTrio: Trio does not run here, but perhaps asyncio; the message shows what to write instead.
             ResumeError: the run to resume is unknown, has another agent or dataset, or is being worked on.
         """

@@ -17,19 +17,19 @@ _SIGNALS = (
 )
 
 _OTHER_LOOP = (
-    "A client, session or lock of asyncio works only in the event loop that it was first used in, and asyncio.run makes "
-    'a new loop for every rollout. Write an async def agent with runs_in="asyncio", which has one loop for all rollouts, '
-    "or make the object in the function that asyncio.run runs"
+    "A client, session or lock of asyncio works only in the event loop that it was first used in, and asyncio.run "
+    'makes a new loop for every rollout. Write an async def agent with runs_in="asyncio", which has one loop for all '
+    "rollouts, or make the object in the function that asyncio.run runs"
 )
 
 _NOT_THE_LANES_LOOP = (
-    'A client, session or lock of asyncio works only in the event loop that it was first used in. With runs_in="asyncio" '
-    "that is the lane's loop: make and use the object in such agents only, and not with asyncio.run"
+    "A client, session or lock of asyncio works only in the event loop that it was first used in. With "
+    'runs_in="asyncio" that is the lane\'s loop: make and use the object in such agents only, and not with asyncio.run'
 )
 
 _ASYNCIO_IN_TRIO = (
-    "Its cause is a call of asyncio, which does not run in Trio: a library that this agent uses is written for asyncio. "
-    'Write runs_in="asyncio"'
+    "Its cause is a call of asyncio, which does not run in Trio: a library that this agent uses is written for "
+    'asyncio. Write runs_in="asyncio"'
 )
 
 _TRIO_IN_ASYNCIO = "Its cause is a call of Trio, which does not run in asyncio. Leave runs_in out"
