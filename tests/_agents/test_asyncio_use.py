@@ -89,6 +89,11 @@ async def has_a_task_group(task: Any) -> None:
         group.create_task(helper(task))
 
 
+async def takes_results_as_they_come(task: Any) -> None:
+    for each in asyncio.as_completed([helper(task)]):
+        await each
+
+
 async def makes_tasks(task: Any) -> None:
     for each in [asyncio.create_task(helper(number)) for number in range(3)]:
         await each
@@ -210,6 +215,7 @@ FOR_ASYNCIO = [
     waits_for,
     has_a_timeout,
     has_a_task_group,
+    takes_results_as_they_come,
     makes_tasks,
     has_a_module_semaphore,
     has_a_local_semaphore,
@@ -291,6 +297,15 @@ class SleepsInAMethod(LitAgent[int]):
         await asyncio.sleep(0)
 
 
+class Inherits(Sleeps):
+    pass
+
+
+class CallsSuper(SleepsInAMethod):
+    async def rollout_async(self, task: int) -> None:
+        await super().rollout_async(task)
+
+
 class HasASemaphore(LitAgent[int]):
     def __init__(self) -> None:
         super().__init__()
@@ -301,7 +316,7 @@ class HasASemaphore(LitAgent[int]):
             pass
 
 
-@pytest.mark.parametrize("kind", [Sleeps, SleepsInAMethod, HasASemaphore])
+@pytest.mark.parametrize("kind", [Sleeps, SleepsInAMethod, Inherits, CallsSuper, HasASemaphore])
 async def test_a_class_for_asyncio_is_an_error_before_the_first_rollout(kind: type[LitAgent[int]]) -> None:
     with pytest.raises(agl.AsyncioAgentError, match=r'it uses asyncio\..* Set runs_in = "asyncio" in its class'):
         await Runner(kind()).fit([1])

@@ -42,7 +42,7 @@ _LOOP_BOUND = (
 _NATIVE = ("trio", "anyio", "sniffio", "trio_asyncio")
 """Modules whose use shows that a function knows about Trio: it may choose between the two."""
 
-_NEED_A_LOOP = ("asyncio.create_task", "asyncio.ensure_future", "asyncio.gather")
+_NEED_A_LOOP = ("asyncio.as_completed", "asyncio.create_task", "asyncio.ensure_future", "asyncio.gather")
 """Functions that need a running loop when they are called, before anything is awaited."""
 
 _MOST_CALLS = 3
@@ -50,7 +50,7 @@ _MOST_CALLS = 3
 
 _AWAITS = ("GET_AWAITABLE", "BEFORE_ASYNC_WITH", "GET_AITER")
 _CALLS = ("CALL", "CALL_KW", "CALL_FUNCTION_EX")
-_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
+_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")
 _NAMES = ("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_GLOBAL")
 _STORES = ("STORE_FAST", "STORE_DEREF", "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "DELETE_FAST")
 _SKIPPED = ("NOP", "EXTENDED_ARG", "PRECALL", "KW_NAMES", "PUSH_NULL", "CACHE")
@@ -225,6 +225,8 @@ class _Code:
             return self._named(argument)
         if operation in ("STORE_FAST_LOAD_FAST", "LOAD_FAST_LOAD_FAST"):
             return self._named(argument[1])
+        if operation in _ATTRIBUTES and self._is_super(index):
+            return self._inherited(argument)
         if operation in _ATTRIBUTES:
             return _attribute(self._value(index - 1), argument)
         if operation in _CALLS:
@@ -252,7 +254,9 @@ class _Code:
         if name in code.co_varnames or name in code.co_cellvars:
             return None
         namespace = self._names.namespace
-        return _Object(namespace[name]) if name in namespace else None
+        if name in namespace:
+            return _Object(namespace[name])
+        return _Object(super) if name == "super" else None
 
     def _callee(self, index: int) -> _Value:
         """Return the function that a call calls."""
@@ -265,6 +269,25 @@ class _Code:
             if before < index and _end(self._instructions[before]) < _end(call)
         ]
         return self._value(max(inside)[1]) if inside else None
+
+    def _is_super(self, index: int) -> bool:
+        """Whether an attribute is one of ``super()``."""
+        if self._instructions[index].opname == "LOAD_SUPER_ATTR":
+            return True
+        # In Python 3.11, and where ``super`` has arguments.
+        before = index - 1
+        is_call = self._instructions[before].opname in _CALLS and self._instructions[before].arg == 0
+        return is_call and self._callee(before) == _Object(super)
+
+    def _inherited(self, name: str) -> _Value:
+        """Return the method that ``super()`` finds."""
+        kind, owner = self._named("__class__"), self._named(next(iter(self._code.co_varnames), ""))
+        if not isinstance(kind, _Object) or not isinstance(owner, _Object):
+            return None
+        classes = type(owner.value).__mro__
+        later = classes[classes.index(kind.value) + 1 :] if kind.value in classes else ()
+        found = next((vars(each)[name] for each in later if name in vars(each)), None)
+        return _Method(found, owner.value) if isinstance(found, FunctionType) else None
 
     def _imported(self, index: int) -> _Value:
         instruction = self._instructions[index]
