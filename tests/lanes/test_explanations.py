@@ -14,6 +14,7 @@ import trio.lowlevel
 
 import lightning_trio as agl
 from lightning_trio import Runner
+from lightning_trio.lanes import explain
 
 CLOSED_LOOP = asyncio.new_event_loop()
 CLOSED_LOOP.close()
@@ -167,5 +168,33 @@ async def test_an_error_that_takes_no_notes_is_recorded_as_it_is() -> None:
 async def test_other_errors_have_no_explanation() -> None:
     def agent(task: int) -> None:
         raise RuntimeError("its own")
+
+    assert (await notes_of(agent)).startswith("In rollout")
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+def test_an_error_whose_text_is_an_object_is_not_printed() -> None:
+    error = RuntimeError(Unprintable())
+
+    explain(error, "asyncio")
+
+    assert not hasattr(error, "__notes__")
+
+
+class Falsy(Exception):
+    def __bool__(self) -> bool:
+        raise TypeError("neither true nor false")
+
+
+async def test_an_error_with_code_of_its_own_as_cause_is_recorded_as_it_is() -> None:
+    def agent(task: int) -> None:
+        try:
+            raise Falsy
+        except Falsy as exc:
+            raise KeyError("its own") from exc
 
     assert (await notes_of(agent)).startswith("In rollout")

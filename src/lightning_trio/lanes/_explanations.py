@@ -55,9 +55,10 @@ def explain(exc: BaseException, lane: str) -> None:
 
 
 def _explanation(exc: BaseException, lane: str) -> str | None:
-    if type(exc) not in (RuntimeError, TypeError, ValueError, AttributeError):
+    message = exc.args[0] if exc.args else None
+    if type(exc) not in (RuntimeError, TypeError, ValueError, AttributeError) or type(message) is not str:
+        # These are all built-in errors with a text; str() of others may run code of the agent's.
         return None
-    message = str(exc)
     if "only works in main thread" in message and lane != "process":
         return _SIGNALS
     if any(sign in message for sign in _LOOP_SIGNS):
@@ -80,6 +81,6 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
         yield each
         if isinstance(each, BaseExceptionGroup):
             waiting.extend(each.exceptions)
-        before = each.__cause__ or each.__context__
+        before = each.__context__ if each.__cause__ is None else each.__cause__
         if before is not None:
             waiting.append(before)
