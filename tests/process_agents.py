@@ -7,6 +7,8 @@ import signal
 import sys
 import threading
 import time
+import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
@@ -260,3 +262,47 @@ async def adds_a_span(path: str, rollout: agl.AttemptedRollout) -> None:
     )
     async with agl.SqliteLightningStore(path) as store:
         await store.add_span(span)
+
+
+class Remembering(agl.LitAgent[int]):
+    """An agent that counts its rollouts, of both modes and with all resources."""
+
+    runs_in = "process"
+    count = 0
+
+    def rollout(self, task: int, resources: agl.NamedResources) -> float:
+        self.count += 1
+        return float(self.count)
+
+
+class RunsAPart(agl.LitAgent[int]):
+    """An agent that cannot be copied, but pickled."""
+
+    runs_in = "process"
+
+    def __copy__(self) -> RunsAPart:
+        raise TypeError("not in this process")
+
+    def rollout(self, task: int) -> float:
+        return float(task)
+
+
+def sets_an_alarm(task: int) -> float:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    return 1.0
+
+
+class LibraryError(Exception):
+    """What a library makes of any error."""
+
+
+async def calls_asyncio_in_a_library(task: int) -> None:
+    try:
+        await _wait_as_a_library()
+    except TypeError as exc:
+        raise LibraryError("no connection") from exc
+
+
+@types.coroutine
+def _wait_as_a_library() -> Iterator[object]:
+    yield object()

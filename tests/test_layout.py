@@ -70,8 +70,10 @@ _STAYS_IN_A_LIBRARY = "OpenTelemetry calls it from the agent's code, which no fa
 _RUNS_USERS_CODE = "pickling and unpickling run users' code; what they raise is told with what to change"
 
 BROAD_EXCEPTS = {
+    "_agents/_copies.py AgentCopies._copy": "copying runs users' code; the agent's attempts fail, or no runner opens",
     "_agents/_injection.py _evaluated": "an annotation is any expression; one that fails chooses no resource",
     "_agents/_injection.py _parameters": "as above; the parameter's others still count",
+    "_concurrency/_exception_groups.py note": "an exception that takes no notes is raised without them",
     "_host/_signals.py _print_descriptions": "in a signal's handler, which would raise into any code; it is printed",
     "_records/_error_record.py ErrorRecord.from_exception": "`str()` of a user's exception; a failure is its message",
     "_repr.py one_line.__repr__": "a repr must not raise in a debugger; it names what failed",

@@ -390,6 +390,7 @@ async def exit_in_asyncio(task: int) -> None:
     raise SystemExit(1)
 
 
+@agl.rollout(runs_in="trio")
 async def asyncio_call_in_trio(task: int) -> None:
     await asyncio.sleep(0)
 

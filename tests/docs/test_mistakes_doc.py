@@ -79,6 +79,14 @@ class NativeAio(agl.LitAgent[str]):
         await asyncio.sleep(0)
 
 
+class Unique(agl.LitAgent[str]):
+    def __copy__(self) -> object:
+        raise TypeError("there is only one")
+
+    async def rollout_async(self, task: str) -> float:
+        return 1.0
+
+
 @agl.rollout(runs_in="asyncio")
 async def native(task: str) -> None:
     await trio.lowlevel.checkpoint()
@@ -172,6 +180,7 @@ MISTAKES: dict[str, dict[str, Callable[[], object]]] = {
         ),
         "an asyncio agent without `runs_in`": lambda: step(native_aio),
         "the same in a class": lambda: step(NativeAio()),
+        "a class whose `__copy__` fails": lambda: step(Unique()),
         'Trio under `runs_in="asyncio"`': lambda: step(native),
         "a coroutine returned": lambda: step(plain),
         "a dictionary returned": lambda: step(bad),

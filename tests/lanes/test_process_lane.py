@@ -133,6 +133,21 @@ async def test_a_class_keeps_its_state_and_its_modes() -> None:
     assert result.mean_reward == {"train": 4.5, "val": -5.0}
 
 
+async def test_a_class_keeps_its_state_across_modes_and_resources() -> None:
+    async with Runner(agents.Remembering(), max_processes=1) as runner:
+        rewards = [
+            (await runner.step(1, mode=mode, resources={"factor": agents.Factor(value)})).final_reward
+            for mode in ("train", "val")
+            for value in (1.0, 2.0)
+        ]
+
+    assert rewards == [1.0, 2.0, 3.0, 4.0]
+
+
+async def test_a_class_is_not_copied_in_this_process() -> None:
+    assert (await Runner(agents.RunsAPart(), max_processes=1).fit([1])).mean_reward["train"] == 1.0
+
+
 async def test_a_function_decorated_under_another_name_is_found() -> None:
     assert (await Runner(agents.under_another_name).fit([2.0])).mean_reward["train"] == 2.0
 

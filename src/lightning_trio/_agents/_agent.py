@@ -7,7 +7,7 @@ import inspect
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar, cast
 
 from .._checks import checked
 from .._errors import AgentSignatureError
@@ -45,6 +45,9 @@ class LitAgent(Generic[T]):
     `lightning_trio.rollout`. Set `runs_in` on the class to choose a lane; if there is none of that name, making a
     runner raises `UnsupportedLane`.
 
+    Attempts that run at the same time have a shallow copy each, so a method may set ``self.task``. What ``__init__``
+    made is shared by the copies. Set `shared` on the class to run them all on the same object.
+
     >>> class Echo(LitAgent[str]):
     ...     async def rollout_async(self, task, resources, rollout):
     ...         return float(len(task))
@@ -54,6 +57,9 @@ class LitAgent(Generic[T]):
 
     runs_in: LaneName | str | None = None
     config: RolloutConfig | None = None
+
+    shared: ClassVar[bool] = False
+    """Whether all attempts that run at a time use the same object, instead of a shallow copy each."""
 
     trained_agents: str | None = None
     """Kept for Agent-lightning 0.3; nothing reads it."""
@@ -117,7 +123,8 @@ class LitAgent(Generic[T]):
 
     def set_trainer(self, trainer: Trainer) -> None:
         """Store a weak reference to the trainer that runs this agent."""
-        self._trainer_ref = weakref.ref(trainer)
+        # In its dict, because the class may be frozen.
+        vars(self)["_trainer_ref"] = weakref.ref(trainer)
 
     def get_trainer(self) -> Trainer:
         """Return the trainer that runs this agent."""
@@ -126,7 +133,7 @@ class LitAgent(Generic[T]):
 
     def set_runner(self, runner: Runner) -> None:
         """Store a weak reference to the runner that runs this agent."""
-        self._runner_ref = weakref.ref(runner)
+        vars(self)["_runner_ref"] = weakref.ref(runner)
 
     def get_runner(self) -> Runner:
         """Return the runner that runs this agent; of several, the one opened last."""

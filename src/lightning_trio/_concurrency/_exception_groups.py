@@ -41,6 +41,16 @@ def without_strays(exc: BaseException) -> BaseException:
     return error
 
 
+def note(exc: BaseException, text: str) -> None:
+    """Add a note to an exception once; one that accepts no notes, such as a frozen dataclass, is left as it is."""
+    try:
+        if text not in getattr(exc, "__notes__", ()):
+            exc.add_note(text)
+    except Exception:
+        # Notes explain an error; they must not replace it.
+        return
+
+
 def find_interruption(exc: BaseException) -> BaseException | None:
     """Return a new `KeyboardInterrupt` or `Terminated` if `exc` contains one."""
     if isinstance(exc, BaseExceptionGroup):

@@ -75,6 +75,16 @@ class AgentSignatureError(UsageError, TypeError, ValueError):
         )
         return compose(cls, message, agent=agent, parameter=parameter)
 
+    @classmethod
+    def not_copyable(cls, agent: str, error: BaseException) -> Self:
+        """Return the error for an object that cannot be copied for attempts that run at the same time."""
+        message = (
+            f"the agent {agent} cannot be copied ({type(error).__name__}: {error}), and attempts that run at the same "
+            "time have a copy each. Write shared = True in its class if its methods change nothing on self, or a "
+            "__copy__ that returns a new agent"
+        )
+        return compose(cls, message, agent=agent)
+
     # A parameter that cannot be supplied.
 
     @classmethod
@@ -155,10 +165,26 @@ class AsyncioAgentError(UsageError):
             sign: the evidence.
             is_method: whether it is a method of a class, which declares its lane in another way.
         """
-        how = 'Set runs_in = "asyncio" in its class' if is_method else 'Declare it with @agl.rollout(runs_in="asyncio")'
         message = (
-            f"the agent {agent} is written for asyncio ({sign}) and ran in Trio. {how}, or call trio.sleep, "
-            "trio.open_nursery and the like instead of asyncio's"
+            f"the agent {agent} is written for asyncio ({sign}) and ran in Trio. {_lane(is_method)}, or call "
+            "trio.sleep, trio.open_nursery and the like instead of asyncio's"
+        )
+        return compose(cls, message, agent=agent)
+
+    @classmethod
+    def before_it_ran(cls, agent: str, what: str, place: str, *, is_method: bool) -> Self:
+        """Return the error for an agent whose code shows that it cannot run in Trio.
+
+        Args:
+            agent: its name.
+            what: what it uses of asyncio or a library for asyncio.
+            place: the file and line.
+            is_method: as in `by_agent`.
+        """
+        message = (
+            f"the agent {agent} is written for asyncio (it uses {what} at {place}) and would run in Trio. "
+            f"{_lane(is_method)}, or call trio.sleep, trio.open_nursery and the like instead of asyncio's. "
+            'runs_in="trio" skips this check'
         )
         return compose(cls, message, agent=agent)
 
@@ -170,6 +196,10 @@ class AsyncioAgentError(UsageError):
             "trio.open_nursery and the like instead of asyncio's"
         )
         return compose(cls, message, algorithm=algorithm)
+
+
+def _lane(is_method: bool) -> str:
+    return 'Set runs_in = "asyncio" in its class' if is_method else 'Declare it with @agl.rollout(runs_in="asyncio")'
 
 
 @public

@@ -11,10 +11,11 @@ import attrs
 import outcome
 import trio
 
+from .._agents import LitAgent
 from .._errors import AttemptTimedOut
 from .._records import AttemptedRollout, AttemptOutcome, AttemptStatus, ErrorRecord
 from .._spans import Span, find_final_reward, sum_usage
-from ..lanes import OpenLane, record_return
+from ..lanes import OpenLane, explain, record_return
 from ..tracing import AttemptRecorder, Tracer
 from ._ending import RETURNED, Cancelled, Ending, Silent, TimedOut, ending_of, settle
 from ._live_attempt import EndedAttempt, LiveAttempt
@@ -28,17 +29,20 @@ _LOOKS = 10
 
 
 class AttemptHooks(Protocol):
-    """The hooks around an attempt, in the order of its life."""
+    """The hooks around an attempt, in the order of its life.
 
-    async def begin(self, rollout: AttemptedRollout) -> None:
+    `agent` is the copy of the agent that the attempt runs, None if attempts share the agent.
+    """
+
+    async def begin(self, agent: LitAgent[Any] | None, rollout: AttemptedRollout) -> None:
         """Call the hooks for the start."""
         ...
 
-    async def end_trace(self, rollout: AttemptedRollout) -> None:
+    async def end_trace(self, agent: LitAgent[Any] | None, rollout: AttemptedRollout) -> None:
         """Call the hooks that run after the agent, inside the trace."""
         ...
 
-    async def end(self, rollout: AttemptedRollout, spans: Sequence[Span]) -> None:
+    async def end(self, agent: LitAgent[Any] | None, rollout: AttemptedRollout, spans: Sequence[Span]) -> None:
         """Call the hooks that receive the whole trace."""
         ...
 
@@ -62,16 +66,18 @@ async def run_attempt(live: LiveAttempt, parts: AttemptParts) -> EndedAttempt:
     if duration is None:
         duration = parts.clock.current_time() - live.started
     if hooks is not None:
-        ending = await _close(live, ending, hooks.end_trace(recorder.rollout))
+        ending = await _close(live, ending, hooks.end_trace(live.agent, recorder.rollout))
     abandoned = None if live.call is None else live.call.abandoned
     live.ending = ending
     status, exception = settle(ending, late=duration >= live.limit, abandoned=abandoned)
+    if exception is not None and live.call is not None:
+        explain(exception, live.call.bound.lane)
     error = None if exception is None else ErrorRecord.from_exception(exception)
     recorder.abandoned = abandoned is not None
     spans = recorder.close(status, None if error is None else f"{error.type}: {error.message}")
     error, spans = redact(error, spans)
     if hooks is not None:
-        ending = await _close(live, ending, hooks.end(recorder.rollout, spans))
+        ending = await _close(live, ending, hooks.end(live.agent, recorder.rollout, spans))
     stop = ending.stop if isinstance(ending, Cancelled) else None
     return EndedAttempt(recorder.rollout, _outcome(recorder, status, spans, error, duration), stop, abandoned)
 
@@ -104,7 +110,7 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
     value: object = None
     try:
         if parts.hooks is not None:
-            await parts.hooks.begin(live.rollout)
+            await parts.hooks.begin(live.agent, live.rollout)
             live.started = clock.current_time()
         if live.lane is not None and live.call is not None and live.lane.has_workers and live.limit > 0:
             has_worker = True

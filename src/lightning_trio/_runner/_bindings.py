@@ -7,8 +7,8 @@ from typing import Any
 
 import trio
 
-from .._agents import LitAgent, bind_agent
-from .._errors import LightningTrioError
+from .._agents import AgentCopies, LitAgent, bind_agent, check_written_for_trio
+from .._errors import AgentSignatureError, AsyncioAgentError, LightningTrioError
 from .._records import AttemptedRollout, RolloutMode
 from .._resources import NamedResources
 from ..lanes import BoundAgent
@@ -25,19 +25,25 @@ class Bindings:
         agent: the agent.
         own: the runner's own resources, for rollouts without a snapshot.
         store: where the snapshots are.
+        copies: the agent's copies, whose methods replace the agent's own; None if attempts share the agent.
     """
 
-    def __init__(self, agent: LitAgent[Any], own: NamedResources, store: LightningStore) -> None:
+    def __init__(
+        self, agent: LitAgent[Any], own: NamedResources, store: LightningStore, copies: AgentCopies | None = None
+    ) -> None:
+        self.copies = copies
         self._agent = agent
         self._own = own
         self._store = store
+        self._checked: set[RolloutMode | None] = set()
+        """The modes whose functions do not use asyncio in Trio."""
         self._bound: dict[tuple[RolloutMode | None, int], tuple[NamedResources, BoundAgent | LightningTrioError]] = {}
 
     def bind(self, mode: RolloutMode | None, resources: NamedResources) -> BoundAgent:
         """Return the agent with its arguments from `resources`.
 
         Raises:
-            AgentSignatureError, UnsupportedLane: see `bind_agent`.
+            AgentSignatureError, AsyncioAgentError, UnsupportedLane: see `bind_agent` and `check_written_for_trio`.
         """
         bound = self.try_to_bind(mode, resources)
         if isinstance(bound, LightningTrioError):
@@ -52,6 +58,9 @@ class Bindings:
         if known is not None and known[0] is resources:
             return known[1]
         try:
+            if mode not in self._checked:
+                check_written_for_trio(self._agent, mode)
+                self._checked.add(mode)
             bound: BoundAgent | LightningTrioError = bind_agent(self._agent, mode, resources)
         except LightningTrioError as exc:
             bound = exc
@@ -59,6 +68,25 @@ class Bindings:
             self._bound.clear()
         self._bound[key] = (resources, bound)
         return bound
+
+    def check_written_for_trio(self) -> None:
+        """Validate that the agent may run rollouts of some mode, for a caller that does not know which will come.
+
+        Raises:
+            AsyncioAgentError: it uses asyncio in Trio in all of them.
+        """
+        errors: list[AsyncioAgentError] = []
+        for mode in ("train", "val"):
+            try:
+                check_written_for_trio(self._agent, mode)
+                return
+            except AgentSignatureError:
+                # A class need not have a method for each mode.
+                continue
+            except AsyncioAgentError as exc:
+                errors.append(exc)
+        if errors:
+            raise errors[0]
 
     async def snapshots(self, rollouts: Iterable[AttemptedRollout]) -> dict[str | None, NamedResources]:
         """Return the resources of claimed rollouts, by the snapshot's id."""

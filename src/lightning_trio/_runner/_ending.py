@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, TypeAlias
 import attrs
 import trio
 
-from .._concurrency import split_stop, without_strays
+from .._concurrency import note, split_stop, without_strays
 from .._errors import AgentError, AttemptTimedOut, RolloutCancelled
 from .._records import AttemptStatus
 from ..lanes import AbandonedCall
@@ -140,9 +140,9 @@ def settle(ending: Ending, *, late: bool, abandoned: AbandonedCall | None) -> Ve
     exception = verdict.exception
     assert exception is not None
     if late and exception is _exception_of(ending):
-        exception.add_note("The attempt's deadline had passed when this was raised.")
+        note(exception, "The attempt's deadline had passed when this was raised.")
     if isinstance(ending, TimedOut | Silent) and ending.returned:
-        exception.add_note("Its return value was refused because it came too late.")
+        note(exception, "Its return value was refused because it came too late.")
     if abandoned is not None:
-        exception.add_note(f"Its {abandoned.kind} could not be stopped and was abandoned.")
+        note(exception, f"Its {abandoned.kind} could not be stopped and was abandoned.")
     return verdict

@@ -104,28 +104,30 @@ class HookCalls:
 
     def __init__(self, hooks: Sequence[Hook], agent: LitAgent[Any], runner: Runner, tracer: Tracer) -> None:
         self._hooks = hooks
-        self._common = {"agent": agent, "runner": runner}
+        self._agent = agent
+        self._runner = runner
         self._tracer = tracer
 
-    async def begin(self, rollout: AttemptedRollout) -> None:
+    async def begin(self, agent: LitAgent[Any] | None, rollout: AttemptedRollout) -> None:
         """Call `on_rollout_start`, then `on_trace_start`."""
-        await self._call("on_rollout_start", rollout=rollout)
-        await self._call("on_trace_start", rollout=rollout, tracer=self._tracer)
+        await self._call("on_rollout_start", agent, rollout=rollout)
+        await self._call("on_trace_start", agent, rollout=rollout, tracer=self._tracer)
 
-    async def end_trace(self, rollout: AttemptedRollout) -> None:
+    async def end_trace(self, agent: LitAgent[Any] | None, rollout: AttemptedRollout) -> None:
         """Call `on_trace_end`."""
-        await self._call("on_trace_end", rollout=rollout, tracer=self._tracer)
+        await self._call("on_trace_end", agent, rollout=rollout, tracer=self._tracer)
 
-    async def end(self, rollout: AttemptedRollout, spans: Sequence[Span]) -> None:
+    async def end(self, agent: LitAgent[Any] | None, rollout: AttemptedRollout, spans: Sequence[Span]) -> None:
         """Call `on_rollout_end`."""
-        await self._call("on_rollout_end", rollout=rollout, spans=spans)
+        await self._call("on_rollout_end", agent, rollout=rollout, spans=spans)
 
     @trio.lowlevel.disable_ki_protection
-    async def _call(self, name: HookName, **arguments: Any) -> None:
+    async def _call(self, name: HookName, copy: LitAgent[Any] | None, **arguments: Any) -> None:
         """Call one method of every hook, logging what they raise."""
+        agent = self._agent if copy is None else copy
         for hook in self._hooks:
             try:
-                await getattr(hook, name)(**self._common, **arguments)
+                await getattr(hook, name)(agent=agent, runner=self._runner, **arguments)
             except (Exception, SystemExit) as exc:
                 what = "failed"
                 if (sign := find_asyncio_sign(exc)) is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import attrs
 import trio
 
+from .._agents import AgentCopy, LitAgent
 from .._lifecycle import Allowance
 from .._records import AttemptedRollout, AttemptOutcome, CompletedRollout, RolloutStatus
 from ..lanes import AbandonedCall, Call, OpenLane
@@ -31,6 +33,8 @@ class LiveAttempt:
     lane: OpenLane | None
     refusal: Exception | None
     started: float
+    copy: AgentCopy | None = attrs.field(default=None, init=False)
+    """The copy of the agent that it runs; None if attempts share the agent."""
     allowance: Allowance | None = attrs.field(default=None, init=False)
     """How long it may run, if more than `timeout_seconds` limits that."""
     limit: float = attrs.field(default=math.inf, init=False)
@@ -43,6 +47,11 @@ class LiveAttempt:
     """The seconds that the agent ran, once it has returned, in time or late."""
     ending: Ending | None = attrs.field(default=None, init=False)
     """How it has ended, or why it is being stopped before its deadline."""
+
+    @property
+    def agent(self) -> LitAgent[Any] | None:
+        """The copy of the agent that it runs; None if attempts share the agent."""
+        return None if self.copy is None else self.copy.agent
 
     @property
     def rollout(self) -> AttemptedRollout:
@@ -61,6 +70,8 @@ class EndedAttempt:
     outcome: AttemptOutcome
     stop: BaseException | None = None
     abandoned: AbandonedCall | None = None
+    copy: AgentCopy | None = attrs.field(default=None, init=False)
+    """The copy of the agent, which an abandoned call keeps."""
 
     def refuse(self) -> None:
         """Discard the outcome, because the rollout was ended through the store meanwhile."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
 import trio
 
-from .._agents import LitAgent, as_agent
+from .._agents import AgentCopies, LitAgent, as_agent, needs_copies
 from .._checks import check_count
+from .._concurrency import note
 from .._errors import DatasetError, NotInTrio, RunnerClosed, UsageError
 from .._host import STATUS_SIGNAL, STOP_SIGNALS, relaxed_gc
 from .._ids import random_bits
@@ -233,9 +234,11 @@ class Runner:
     async def _open(self) -> AsyncGenerator[Engine]:
         options = self.options
         names = DEFAULT_LANES if self.agent.runs_in is None else (self.agent.runs_in,)
-        with relaxed_gc():
+        # Before the agent is copied, so that the copies know the runner, too.
+        self.agent.set_runner(self)
+        with relaxed_gc(), self._open_copies() as copies:
             async with _ensure_open(self.store), self.tracer.open(), open_lanes(names, self._lane_options) as lanes:
-                bindings = Bindings(self.agent, options.resources, self.store)
+                bindings = Bindings(self.agent, options.resources, self.store, copies)
                 workers = self._make_workers(lanes, bindings)
                 engine = self._make_engine(bindings, workers)
                 async with open_lease(self.store, self._worker_id, engine.is_busy, seconds=options.lease_seconds):
@@ -252,7 +255,6 @@ class Runner:
         """Accept calls and signals for the engine until the block ends."""
         if self.options.resources:
             self._own_snapshot = await self.store.add_resources(self.options.resources)
-        self.agent.set_runner(self)
         self._engine = engine
         try:
             with STATUS_SIGNAL.joined(self.describe), STOP_SIGNALS.joined(engine.shutdown):
@@ -260,6 +262,20 @@ class Runner:
         finally:
             self._engine = None
             self._own_snapshot = self._last_published = None
+
+    @contextmanager
+    def _open_copies(self) -> Generator[AgentCopies | None]:
+        """Yield the agent's copies for attempts that run at the same time; None if they share the agent."""
+        agent = self.agent
+        in_processes = agent.runs_in is not None and not lane_named(agent.runs_in, agent.name).copies_agents
+        if in_processes or not needs_copies(agent):
+            yield None
+            return
+        copies = AgentCopies(agent)
+        try:
+            yield copies
+        finally:
+            copies.close()
 
     def _make_workers(self, lanes: Mapping[str, OpenLane], bindings: Bindings) -> Workers:
         tracer = self.tracer
@@ -309,7 +325,7 @@ class Runner:
         if completed.error is not None:
             exception = completed.error.exception
             assert exception is not None
-            exception.add_note(f"In rollout {completed.rollout.rollout_id}.")
+            note(exception, f"In rollout {completed.rollout.rollout_id}.")
             raise exception
         return completed
 
@@ -363,8 +379,10 @@ class Runner:
 
         Raises:
             RunnerClosed: outside ``async with runner``.
+            AsyncioAgentError: the agent uses asyncio and has no `runs_in`.
         """
         engine = self._require_engine("async with runner: await runner.serve()")
+        engine.bindings.check_written_for_trio()
         task_status.started()
         await engine.work(None)
 
@@ -402,6 +420,7 @@ class Runner:
         Raises:
             DatasetError: a dataset is empty, or a generator (see `stream`).
             AgentSignatureError: a parameter of the agent cannot be supplied; nothing has run then.
+            AsyncioAgentError: the agent uses asyncio and has no `runs_in`; nothing has run then, either.
             NotInTrio: Trio does not run here, but perhaps asyncio; the message shows what to write instead.
             ResumeError: the run to resume is unknown, has another agent or dataset, or is being worked on.
         """

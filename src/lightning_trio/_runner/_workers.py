@@ -16,7 +16,8 @@ from typing import NamedTuple, Protocol
 import attrs
 import trio
 
-from .._errors import LightningTrioError
+from .._agents import AgentCopy
+from .._errors import AgentSignatureError, LightningTrioError
 from .._lifecycle import allowance, is_final, retry_delay
 from .._records import FINAL, GIVE_BACK, AttemptedRollout, AttemptOutcome, AttemptStatus, RetryIn
 from .._resources import NamedResources
@@ -131,6 +132,7 @@ class LocalWorkers:
     def __init__(self, parts: AttemptParts, bindings: Bindings, max_concurrency: int) -> None:
         self._parts = parts
         self._bindings = bindings
+        self._copies = bindings.copies
         self._slots = Slots(max_concurrency)
         self._random = random.Random()
         self._thread = threading.get_ident()
@@ -181,6 +183,9 @@ class LocalWorkers:
             ended = await run_attempt(live, self._parts)
         finally:
             del self._live[attempt_id]
+            if live.copy is not None:
+                self._end_use(live.copy, live.call)
+        ended.copy = live.copy
         outcome = ended.outcome
         if outcome.status != "succeeded" and outcome.status != "cancelled":
             self._late_results += isinstance(live.ending, TimedOut | Silent) and live.ending.returned
@@ -195,10 +200,18 @@ class LocalWorkers:
         recorder = AttemptRecorder(parts.tracer, rollout, resources, parts.agent_name, claimed.host)
         bound = self._bindings.try_to_bind(rollout.mode, resources)
         now = parts.clock.current_time()
+        copy: AgentCopy | None = None
+        if self._copies is not None and not isinstance(bound, LightningTrioError):
+            try:
+                copy = self._copies.take()
+                bound = copy.bind(bound)
+            except AgentSignatureError as exc:
+                bound = exc
         if isinstance(bound, LightningTrioError):
             live = LiveAttempt(recorder, None, None, bound, now)
         else:
             live = LiveAttempt(recorder, Call(bound, recorder), parts.lanes[bound.lane], None, now)
+            live.copy = copy
         live.owner = trio.lowlevel.current_task()
         if config.queue_timeout_seconds is not None or config.total_timeout_seconds is not None:
             waited = attempt.start_time - rollout.start_time
@@ -207,6 +220,13 @@ class LocalWorkers:
         elif config.timeout_seconds is not None:
             live.limit = config.timeout_seconds
         return live
+
+    def _end_use(self, copy: AgentCopy, call: Call | None) -> None:
+        """Make an attempt's copy of the agent available to others, or let its abandoned call keep it."""
+        assert self._copies is not None
+        self._copies.attempt_ended()
+        if call is not None and call.abandoned is None:
+            self._copies.give_back(copy)
 
     def _plan_retry(self, live: LiveAttempt, outcome: AttemptOutcome, spent: float) -> AttemptOutcome:
         """Return the outcome with what follows an unsuccessful attempt: a retry or the end."""
@@ -231,10 +251,12 @@ class LocalWorkers:
             {"timeout": "stopped at its deadline"}.get(status, status),
             ended.abandoned.kind,
         )
-        ended.abandoned.when_ended(functools.partial(self._abandoned_ended, rollout_id))
+        ended.abandoned.when_ended(functools.partial(self._abandoned_ended, rollout_id, ended.copy))
 
-    def _abandoned_ended(self, rollout_id: str) -> None:
+    def _abandoned_ended(self, rollout_id: str, copy: AgentCopy | None) -> None:
         self._abandoned.discard(rollout_id)
+        if copy is not None and self._copies is not None:
+            self._copies.give_back(copy)
         self._late_results += 1
         self._slots.give_back()
 

@@ -3,6 +3,7 @@
 from ._abandoned import AbandonedCall as AbandonedCall
 from ._bound_agent import BoundAgent as BoundAgent
 from ._bound_agent import LiveArgument as LiveArgument
+from ._explanations import explain as explain
 from ._function import is_async_function as is_async_function
 from ._lane import Call as Call
 from ._lane import Lane as Lane

@@ -30,8 +30,8 @@ class BoundAgent:
     """Arguments that are the same for all rollouts with this snapshot."""
     live: Mapping[str, tuple[LiveArgument, Any]]
     """Arguments that depend on the attempt."""
-    in_class: bool = False
-    """Whether the function is a method of a `LitAgent`, whose class declares the lane."""
+    method: str | None = None
+    """The function's name if it is a method of a `LitAgent`, whose class declares the lane."""
     prepared: Any = attrs.field(default=None, repr=False)
     """The return value of `Lane.prepare`."""
 

@@ -108,6 +108,9 @@ class Lane(Protocol):
     name: str
     """The value of ``runs_in``."""
 
+    copies_agents: bool = True
+    """Whether attempts that run at the same time need copies of an agent that is a class; processes have their own."""
+
     def check(self, agent: str, fn: Callable[..., Any]) -> None:
         """Raise if a function cannot run here.
 

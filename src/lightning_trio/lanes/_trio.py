@@ -82,7 +82,7 @@ async def run_natively(bound: BoundAgent, task: Any, arguments: Mapping[str, Any
         sign = find_asyncio_sign(exc)
         if sign is None:
             raise
-        raise AsyncioAgentError.by_agent(bound.name, str(sign), is_method=bound.in_class) from exc
+        raise AsyncioAgentError.by_agent(bound.name, str(sign), is_method=bound.method is not None) from exc
 
 
 def _task_place(task: trio.lowlevel.Task, outer_nurseries: int, loop_thread: int, depth: int) -> RunningTask | None:

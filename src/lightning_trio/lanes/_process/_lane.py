@@ -17,6 +17,7 @@ class ProcessLane(Lane):
     """Run functions, sync or async, in worker processes."""
 
     name = "process"
+    copies_agents = False
 
     def check(self, agent: str, fn: Callable[..., Any]) -> None:
         """Accept every function; `prepare` raises if it cannot be pickled."""

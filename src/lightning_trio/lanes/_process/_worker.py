@@ -15,6 +15,7 @@ from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from typing import cast
 
+import attrs
 import trio
 from opentelemetry import trace
 
@@ -24,11 +25,15 @@ from ..._records import names_of_members
 from ..._spans import finding_traces, is_number
 from ...tracing import AttemptRecorder, Tracer, enter_attempt, leave_attempt
 from ...tracing.instrumentation import AttemptTracerProvider, open_instrumentations
+from .._explanations import explain
 from .._function import is_async_function
 from .._returns import record_return
 from ._journal import Journal, journal_path
 from ._messages import RemoteError, WorkerCall, WorkerReport
 from ._pickling import PackedAgent, unpack_agent
+
+_agents: dict[type, object] = {}
+"""The agents that are classes, by class: each is kept for all rollouts of this process, like its state."""
 
 _process_lifetime = ExitStack()
 _tracer = Tracer()
@@ -84,7 +89,17 @@ def _load(packed: bytes) -> PackedAgent:
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         # The agent's module has set no provider, so OpenTelemetry's global calls in this process can be recorded too.
         trace.set_tracer_provider(AttemptTracerProvider())
-    return agent
+    return _with_own_state(agent)
+
+
+def _with_own_state(packed: PackedAgent) -> PackedAgent:
+    """Return a packed agent with the object that this process has of its class, whatever resources it came with."""
+    bound = packed.bound
+    owner: object = getattr(bound.fn, "__self__", None)
+    if bound.method is None or owner is None:
+        return packed
+    own = _agents.setdefault(type(owner), owner)
+    return packed if own is owner else packed._replace(bound=attrs.evolve(bound, fn=getattr(own, bound.method)))
 
 
 def _call_in_context(recorder: AttemptRecorder, agent: PackedAgent) -> object:
@@ -115,6 +130,8 @@ def _call(recorder: AttemptRecorder, agent: PackedAgent) -> object:
 
 
 def _to_remote(exc: BaseException) -> RemoteError:
+    # Here, because its causes are not pickled.
+    explain(exc, "process")
     sole = sole_exception(exc)
     try:
         # A plain str, because the class of what __str__ returns may not be picklable.
