@@ -14,11 +14,17 @@ import trio
 from ._gc import forget_relaxed_gc
 
 
-def _after_fork_in_child() -> None:
-    # Without an open runner, a program may have forked itself to continue Trio's loop in the child.
-    if forget_relaxed_gc() and trio.lowlevel.in_trio_run():
+def leave_trio() -> None:
+    """Take away the mark that this thread runs Trio."""
+    if trio.lowlevel.in_trio_run():
         # There is no public API for this.
         vars(trio._core._run.GLOBAL_RUN_CONTEXT).clear()  # pyright: ignore
+
+
+def _after_fork_in_child() -> None:
+    # Without an open runner, a program may have forked itself to continue Trio's loop in the child.
+    if forget_relaxed_gc():
+        leave_trio()
 
 
 if hasattr(os, "register_at_fork"):
