@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import signal
@@ -16,8 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import trio
+import trio.lowlevel
 
 import lightning_trio as agl
+
+THRESHOLD = gc.get_threshold()
+"""The collector's, as it was before any runner was opened."""
 
 ENDLESS = "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid()))\nwhile True: pass"
 
@@ -30,13 +35,15 @@ def send(connection: Connection, value: float) -> None:
     connection.send(value)
 
 
-def send_signals(connection: Connection) -> None:
-    connection.send((signal.getsignal(signal.SIGINT) is signal.default_int_handler, signal.getsignal(signal.SIGTERM)))
+def send_state(connection: Connection) -> None:
+    handlers = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    connection.send((handlers, mask, signal.set_wakeup_fd(-1), gc.get_threshold() == THRESHOLD))
 
 
 def send_from_trio(connection: Connection) -> None:
     async def main() -> None:
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         connection.send(1.0)
 
     trio.run(main)
@@ -75,8 +82,9 @@ def grade(task: str) -> float:
         return float(_result_of(kind, send, 1.0))
     if what == "terminate":
         return float(_terminated(kind) == -signal.SIGTERM)
-    if what == "handlers":
-        return float(_result_of(kind, send_signals) == (True, signal.SIG_DFL))
+    if what == "state":
+        handlers = [signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL]
+        return float(_result_of(kind, send_state) == (handlers, set(), -1, True))
     if what == "trio":
         return float(_result_of(kind, send_from_trio))
     if what == "pool":
@@ -97,7 +105,7 @@ def grade(task: str) -> float:
 GRADINGS = [
     *(f"result {kind}" for kind in ("fork", "spawn", "forkserver")),
     *(f"terminate {kind}" for kind in ("fork", "spawn", "forkserver")),
-    *(f"{what} fork" for what in ("handlers", "trio", "pool", "executor")),
+    *(f"{what} fork" for what in ("state", "trio", "pool", "executor")),
     *(f"{what} spawn" for what in ("pool", "executor")),
     *(f"subprocess {name}" for name in ("SIGTERM", "SIGINT")),
 ]
@@ -131,6 +139,29 @@ def in_process(task: str) -> float:
 @agl.rollout(runs_in="process")
 async def in_process_and_trio(task: str) -> float:
     return grade(task)
+
+
+def emit_twice() -> None:
+    agl.emit_message("first")
+    agl.emit_message("second")
+
+
+def emit_in_child() -> float:
+    child = _context("fork").Process(target=emit_twice)
+    child.start()
+    child.join()
+    agl.emit_message("after")
+    return 1.0
+
+
+@agl.rollout
+def emits_in_thread(task: str) -> float:
+    return emit_in_child()
+
+
+@agl.rollout(runs_in="process")
+def emits_in_process(task: str) -> float:
+    return emit_in_child()
 
 
 # Families that do not end by themselves.

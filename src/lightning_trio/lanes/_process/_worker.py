@@ -88,6 +88,8 @@ def _do_nothing(signum: int, frame: FrameType | None) -> None:
 
 def _after_fork_in_child() -> None:
     leave_trio()
+    # An async agent's Trio: a signal to the child would wake the loop of its parent.
+    signal.set_wakeup_fd(-1)
     if signal.getsignal(signal.SIGINT) is _do_nothing:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
