@@ -187,11 +187,7 @@ def test_nor_for_several_and_the_exit_status_is_the_programs(waits_for: str) -> 
 
 @pytest.mark.parametrize("waits_for", ["its own executor", "asyncio.to_thread", "an executor of processes"])
 def test_after_ctrl_c_it_does_not_wait_either(waits_for: str) -> None:
-    agent = (
-        AGENTS[waits_for]
-        .replace("(config=LIMIT)", "")
-        .replace("    return", "    print('ready', flush=True)\n    return")
-    )
+    agent = AGENTS[waits_for].replace("(config=LIMIT)", "")
     agent = agent.replace("(task):\n", "(task):\n    print('ready', flush=True)\n", 1)
     program = PROGRAM.format(agent=agent, tasks="['x']", end="")
     program = program.replace("agl.Runner(agent, ", "agl.Runner(agent, grace_seconds=0.2, ")

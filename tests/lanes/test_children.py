@@ -1,4 +1,4 @@
-"""Processes that agents start: they work in each lane as in any program, and end with a worker process that is killed."""
+"""Processes that agents start: they work in each lane as in any program, and end with their worker process."""
 
 from __future__ import annotations
 
@@ -230,13 +230,25 @@ async def test_a_worker_that_dies_takes_its_family_along_and_is_noticed(kind: st
         assert_ends(tmp_path)
 
 
+def press_ctrl_c(program: Program) -> None:
+    os.killpg(program.process.pid, signal.SIGINT)
+
+
+def terminate(program: Program) -> None:
+    program.send(signal.SIGTERM)
+
+
+def kill(program: Program) -> None:
+    program.send(signal.SIGKILL)
+
+
 @FAMILIES
 @pytest.mark.parametrize(
     ("stop", "code"),
     [
-        (lambda program: os.killpg(program.process.pid, signal.SIGINT), 130),
-        (lambda program: program.send(signal.SIGTERM), 143),
-        (lambda program: program.send(signal.SIGKILL), -9),
+        (press_ctrl_c, 130),
+        (terminate, 143),
+        (kill, -9),
     ],
     ids=["ctrl-c", "term", "kill"],
 )

@@ -10,6 +10,8 @@ an executor for the whole program say, is not the agent's; of it only the calls 
 from __future__ import annotations
 
 import functools
+import itertools
+import logging
 import os
 import sys
 import threading
@@ -22,7 +24,12 @@ from typing import Any, Final, Protocol
 
 from ._family import kill_family
 
+logger = logging.getLogger("lightning_trio.lanes")
+
 _CONTAINERS: Final = (list, tuple, set, frozenset, deque)
+
+_MOST_MEMBERS: Final = 10_000
+"""How many members of a container are looked at: an agent may hold millions of numbers."""
 
 
 class Attempt(Protocol):
@@ -58,10 +65,14 @@ def exit_without_abandoned(attempt_of: Callable[[Context], Attempt | None]) -> N
 
 
 def _leave_behind(attempt_of: Callable[[Context], Attempt | None]) -> None:
-    search = _Search(attempt_of)
-    search.run()
-    for process in search.processes:
-        _kill(process)
+    try:
+        search = _Search(attempt_of)
+        search.run()
+        for process in search.processes:
+            _kill(process)
+    except Exception as exc:
+        # Raised here, it would keep Python from waiting for the program's own threads.
+        logger.debug("the search for what abandoned agents wait for failed with %r", exc)
 
 
 class _Search:
@@ -132,7 +143,7 @@ class _Search:
         for name, value in list(frame.f_locals.items()):
             kind = type(value)
             members = value if kind in _CONTAINERS else value.values() if kind is dict else (value,)
-            for member in list(members):
+            for member in list(itertools.islice(members, _MOST_MEMBERS)):
                 # A variable of an enclosing function is not the agent's own.
                 self._look_at_value(member, is_own=name not in free)
 
@@ -214,12 +225,12 @@ def _context_in(value: object) -> Context | None:
 
 
 def _kill(process: Any) -> None:
-    # Both kinds of process have `pid`; one that has ended, or was never started, needs no kill.
-    with suppress(ValueError, AssertionError):
-        ended = process.returncode if hasattr(process, "returncode") else process.exitcode
-        if process.pid is None or ended is not None:
-            return
-        if hasattr(os, "killpg"):
-            kill_family(process.pid)
-        else:
-            process.kill()
+    if issubclass(type(process), _classes("subprocess", "Popen")):
+        runs = process.returncode is None
+    else:
+        # One of multiprocessing; without `_popen` it is this process, its parent, or was not started or is closed.
+        runs = process._popen is not None and process.exitcode is None
+    if runs and hasattr(os, "killpg"):
+        kill_family(process.pid)
+    elif runs:
+        process.kill()

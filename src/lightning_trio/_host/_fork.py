@@ -8,6 +8,7 @@ goes on there: the garbage collector gets its thresholds back, and code in the c
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import trio
 
@@ -18,7 +19,8 @@ def leave_trio() -> None:
     """Take away the mark that this thread runs Trio."""
     if trio.lowlevel.in_trio_run():
         # There is no public API for this.
-        vars(trio._core._run.GLOBAL_RUN_CONTEXT).clear()  # pyright: ignore
+        state: Any = trio._core._run.GLOBAL_RUN_CONTEXT  # pyright: ignore[reportPrivateUsage]
+        vars(state).clear()
 
 
 def _after_fork_in_child() -> None:
