@@ -1,5 +1,12 @@
 """The operating-system process that runners share with a host program: signals, identity, garbage collector."""
 
+from ._exit import exit_without_abandoned as exit_without_abandoned
+from ._family import found_family as found_family
+from ._family import kill_descendants as kill_descendants
+from ._family import kill_family as kill_family
+from ._family import kill_group as kill_group
+from ._family import kill_own_family as kill_own_family
+from ._fork import leave_trio as leave_trio
 from ._gc import relaxed_gc as relaxed_gc
 from ._identity import is_dead as is_dead
 from ._identity import own_process as own_process

@@ -15,9 +15,49 @@ from contextlib import contextmanager
 
 _RELAXED = (50_000, 20, 100)
 
-_lock = threading.Lock()
-_open = 0
-_before: tuple[int, int, int] | None = None
+
+class _RelaxedCollector:
+    """The thresholds while blocks are open."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+        self._before: tuple[int, int, int] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._open > 0
+
+    def open(self) -> None:
+        with self._lock:
+            self._open += 1
+            before = gc.get_threshold()
+            if self._open == 1 and 0 < before[0] < _RELAXED[0]:
+                self._before = before
+                gc.set_threshold(*_RELAXED)
+
+    def close(self) -> None:
+        with self._lock:
+            self._open -= 1
+            if not self._open:
+                self.restore()
+
+    def restore(self) -> None:
+        before, self._before = self._before, None
+        if before is not None and gc.get_threshold() == _RELAXED:
+            gc.set_threshold(*before)
+
+
+_collector = _RelaxedCollector()
+
+
+def forget_relaxed_gc() -> bool:
+    """Restore the thresholds in a forked child, which has no runner; return whether its parent has one open."""
+    # Another collector, since a thread of the parent may hold the lock of this one.
+    global _collector
+    forgotten, _collector = _collector, _RelaxedCollector()
+    forgotten.restore()
+    return forgotten.is_open
 
 
 @contextmanager
@@ -28,20 +68,11 @@ def relaxed_gc() -> Generator[None]:
 
     The thresholds belong to the process, hence the count of open blocks. They stay as they are if the program has
     turned the collector off or set them higher, and they are not restored if the program has changed them meanwhile.
+    A forked child has its parent's earlier thresholds.
     """
-    global _open, _before
-    with _lock:
-        _open += 1
-        before = gc.get_threshold()
-        if _open == 1 and 0 < before[0] < _RELAXED[0]:
-            _before = before
-            gc.set_threshold(*_RELAXED)
+    collector = _collector
+    collector.open()
     try:
         yield
     finally:
-        with _lock:
-            _open -= 1
-            if not _open and _before is not None:
-                if gc.get_threshold() == _RELAXED:
-                    gc.set_threshold(*_before)
-                _before = None
+        collector.close()

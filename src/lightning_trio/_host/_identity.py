@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
-_PROC: Final = Path("/proc")
+PROC: Final = Path("/proc")
 
 
 def own_process() -> dict[str, str | int]:
@@ -44,16 +44,16 @@ def is_dead(process: int, started: object = None) -> bool:
     except (OSError, OverflowError):
         # It exists and belongs to another user, or the number is not a process id.
         return False
-    stat = _stat(process)
+    stat = read_stat(process)
     if stat is None:
         return False
     return stat[0] in ("Z", "X") or (started is not None and stat[19] != str(started))
 
 
-def _stat(process: int) -> list[str] | None:
+def read_stat(process: int) -> list[str] | None:
     """Return the fields of a process's ``stat`` from the third on; the name before them may contain any character."""
     try:
-        text = (_PROC / str(process) / "stat").read_text(encoding="utf-8", errors="replace")
+        text = (PROC / str(process) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     fields = text.rpartition(")")[2].split()
@@ -61,19 +61,19 @@ def _stat(process: int) -> list[str] | None:
 
 
 def _started(process: int) -> str | None:
-    stat = _stat(process)
+    stat = read_stat(process)
     return None if stat is None else stat[19]
 
 
 def _boot() -> str | None:
     try:
-        return (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return None
 
 
 def _namespace() -> str | None:
     try:
-        return os.readlink(_PROC / "self/ns/pid")
+        return os.readlink(PROC / "self/ns/pid")
     except OSError:
         return None

@@ -19,7 +19,7 @@ from types import FrameType
 import trio
 
 from .._errors import Terminated
-from ._signals import SharedHandler, is_default
+from ._signals import SharedHandler, is_default, is_trios
 
 logger = logging.getLogger("lightning_trio.runner")
 
@@ -223,10 +223,7 @@ def _raise_again_unless_noticed(noticed: _thread.LockType, signum: int) -> None:
 
 
 def _is_replaceable(handler: object) -> bool:
-    if handler is signal.default_int_handler:
-        return True
-    # Trio's handler is a function inside a method; only its module identifies it.
-    return getattr(handler, "__module__", None) == "trio._core._ki"
+    return handler is signal.default_int_handler or is_trios(handler)
 
 
 STOP_SIGNALS: SharedHandler[GracefulShutdown] = SharedHandler(

@@ -1,7 +1,8 @@
 """Signal handlers shared by all runners open in the main thread: the first runner installs them, the last removes them.
 
 A handler replaces only Python's or Trio's own, never one of the host program's. Python calls handlers in the main
-thread only, so runners in other threads have none.
+thread only, so runners in other threads have none. A forked child process has no runner, so the replaced handlers are
+put back there: it ends at a SIGTERM like any other.
 """
 
 from __future__ import annotations
@@ -37,6 +38,13 @@ class SharedHandler(Generic[T]):
         self.members: list[T] = []
         self.replaced: dict[int, Any] = {}
         """The previous handlers, by signal."""
+        self._masks = threading.local()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self._before_fork,
+                after_in_parent=self._after_fork,
+                after_in_child=self._after_fork_in_child,
+            )
 
     @contextmanager
     def joined(self, member: T) -> Generator[None]:
@@ -69,6 +77,38 @@ class SharedHandler(Generic[T]):
 
     def _handler(self, signum: int, frame: FrameType | None) -> None:
         self._handle(signum, frame, tuple(self.members))
+
+    # Around a fork, in the thread that forks.
+
+    def _before_fork(self) -> None:
+        # Python discards what arrives in a child before the next function runs; a blocked signal is kept until then.
+        if self.replaced:
+            self._masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, tuple(self.replaced))
+
+    def _after_fork(self) -> None:
+        before = vars(self._masks).pop("before", None)
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _after_fork_in_child(self) -> None:
+        if self.members:
+            # Trio's: a signal to the child would wake the loop of its parent.
+            signal.set_wakeup_fd(-1)
+            self.members.clear()
+        self.replaced = {signum: _without_trio(before) for signum, before in self.replaced.items()}
+        self._uninstall()
+        self._after_fork()
+
+
+def is_trios(handler: object) -> bool:
+    """Whether a handler of SIGINT is Trio's."""
+    # It is a function inside a method; only its module identifies it.
+    return getattr(handler, "__module__", None) == "trio._core._ki"
+
+
+def _without_trio(handler: Any) -> Any:
+    # Trio's handler reports to a loop that does not run in a child.
+    return signal.default_int_handler if is_trios(handler) else handler
 
 
 def is_default(handler: object) -> bool:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextvars import Context
 from typing import Any
 
 from .._errors import UnsupportedLane
+from .._host import exit_without_abandoned
 from .._public import public_in
+from ..tracing import CURRENT, AttemptRecorder
 from ._asyncio import AsyncioLane
 from ._function import is_async_function
 from ._lane import Lane, LaneOptions, OpenLane
@@ -78,5 +81,12 @@ def resolve_lane(agent: str, fn: Callable[..., Any], runs_in: str | None) -> str
 @asynccontextmanager
 async def open_lanes(names: Iterable[str], options: LaneOptions) -> AsyncGenerator[Mapping[str, OpenLane]]:
     """Open lanes; they are closed, the last one first, at the end of the block."""
+    exit_without_abandoned(_attempt_of)
     async with AsyncExitStack() as stack:
+        # Again at the end, since agents import what waits at exit.
+        stack.callback(exit_without_abandoned, _attempt_of)
         yield {name: await stack.enter_async_context(_lanes[name].open(options)) for name in names}
+
+
+def _attempt_of(context: Context) -> AttemptRecorder | None:
+    return context.get(CURRENT)

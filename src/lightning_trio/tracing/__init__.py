@@ -8,6 +8,7 @@ from ._current import CURRENT as CURRENT
 from ._current import enter_attempt as enter_attempt
 from ._current import leave_attempt as leave_attempt
 from ._export import ExporterStatistics as ExporterStatistics
+from ._fork import LostSpans as LostSpans
 from ._open_span import OpenSpan as OpenSpan
 from ._otel_context import host_link as host_link
 from ._recorder import AttemptRecorder as AttemptRecorder

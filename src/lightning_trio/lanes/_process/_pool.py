@@ -9,10 +9,11 @@ import pickle
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ import trio
 
 from ..._concurrency import FlatNursery, split_stop
 from ..._errors import RemoteAgentError, UnsupportedLane, UsageError, WorkerDied, WorkerTraceback
+from ..._host import kill_family, kill_group
 from ..._spans import Span
 from ...tracing import AttemptRecorder
 from .._lane import Call, OpenLane
@@ -112,6 +114,8 @@ class OpenProcessLane(OpenLane):
             )
         except trio_parallel.BrokenWorkerError as exc:
             self._recover(worker, recorder)
+            if hasattr(os, "killpg") and not hasattr(os, "pidfd_open"):
+                kill_group(worker.pid)
             raise WorkerDied.while_running(call.bound.name, worker.pid, _exit_code(exc)) from None
         except trio.Cancelled:
             self._recover(worker, recorder)
@@ -139,15 +143,17 @@ class OpenProcessLane(OpenLane):
         import trio_parallel
 
         directory = self._make_directory()
+        # Without fixing the program's, which would then be refused to set it.
+        start_method = multiprocessing.get_start_method(allow_none=True)
         # Shielded: a cancelled call kills its worker process itself, and the others end with the lane.
         with trio.CancelScope(shield=True):
             try:
                 async with trio_parallel.open_worker_context(
                     idle_timeout=math.inf,
-                    init=partial(prepare_worker, directory, self._leave_out),
+                    init=partial(prepare_worker, directory, self._leave_out, start_method),
                     grace_period=_GRACE_SECONDS,
                 ) as context:
-                    _block_interrupts(context)
+                    _adapt_workers(context)
                     task_status.started(WorkerProcess(context))
                     await self._closing.wait()
             except trio_parallel.BrokenWorkerError:
@@ -163,6 +169,7 @@ class OpenProcessLane(OpenLane):
             with trio.move_on_after(_START_SECONDS):
                 worker.pid = await worker.context.run_sync(os.getpid, kill_on_cancel=True, limiter=_UNLIMITED)
                 self._has_started = True
+                self._nursery.start_soon(_kill_orphans_of, worker.pid, name="lightning_trio worker watch")
                 return
         except trio_parallel.BrokenWorkerError as exc:
             exit_code = _exit_code(exc)
@@ -208,34 +215,81 @@ class OpenProcessLane(OpenLane):
             shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def _block_interrupts(context: trio_parallel.WorkerContext) -> None:
-    """Block SIGINT in worker processes while they start: a Ctrl-C before they ignore it would print a traceback."""
-    if not hasattr(signal, "pthread_sigmask"):
-        return
-    # There is no public API for this. A worker process inherits the mask of the thread that starts it, which is one of
-    # Trio's and serves other calls afterwards, so that thread's mask is restored.
+def _adapt_workers(context: trio_parallel.WorkerContext) -> None:
+    """Let worker processes start without Ctrl-C, and be killed with their descendants."""
+    # There is no public API for this.
     make_worker: Any = context._worker_class  # pyright: ignore[reportPrivateUsage]
 
-    def make_quiet_worker(*args: Any) -> Any:
+    def make_adapted_worker(*args: Any) -> Any:
         worker = make_worker(*args)
-        start = worker.proc.start
-
-        def start_quietly() -> None:
-            # The process object pickles itself, and this attribute must not be included.
-            del worker.proc.start
-            # Starting multiprocessing's own helper process later would unblock SIGINT.
-            resource_tracker.ensure_running()
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
-                start()
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-        worker.proc.start = start_quietly
+        if hasattr(signal, "pthread_sigmask"):
+            _block_interrupts(worker.proc)
+        if hasattr(os, "killpg"):
+            worker.kill = partial(_kill, worker.proc)
+        if hasattr(os, "pidfd_open"):
+            worker.wait = partial(_wait_ended, worker.proc, worker.wait)
         return worker
 
     # The context is frozen, but its dict can be changed.
-    vars(context)["_worker_class"] = make_quiet_worker
+    vars(context)["_worker_class"] = make_adapted_worker
+
+
+def _block_interrupts(process: Any) -> None:
+    """Block SIGINT in a worker process while it starts: a Ctrl-C before it ignores it would print a traceback."""
+    # A worker process inherits the mask of the thread that starts it, which is one of Trio's and serves other calls
+    # afterwards, so that thread's mask is restored.
+    start = process.start
+
+    def start_quietly() -> None:
+        # The process object pickles itself, and this attribute must not be included.
+        del process.start
+        # Starting multiprocessing's own helper process later would unblock SIGINT.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    process.start = start_quietly
+
+
+def _kill(process: BaseProcess) -> None:
+    if process.pid is None:
+        process.kill()
+    elif process.exitcode is None:
+        kill_family(process.pid)
+
+
+async def _wait_ended(process: BaseProcess, otherwise: Callable[[], Awaitable[int | None]]) -> int | None:
+    """Wait for the end of a worker process and return its exit code."""
+    # trio-parallel waits for a pipe, which a descendant that is out of reach may hold open.
+    if process.pid is None or process.exitcode is not None or not await _has_ended(process.pid):
+        return await otherwise()
+    process.join()
+    return process.exitcode
+
+
+async def _has_ended(pid: int) -> bool:
+    """Wait for the end of a child process; return at once whether it can be waited for."""
+    try:
+        file = os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        # Another system than Linux, or a sandbox.
+        return False
+    try:
+        await trio.lowlevel.wait_readable(file)
+    finally:
+        os.close(file)
+    return True
+
+
+async def _kill_orphans_of(pid: int) -> None:
+    """Kill what a worker process leaves behind however it ends; they may also hide its end from trio-parallel."""
+    # Shielded: a worker process ends with the lane at the latest.
+    with trio.CancelScope(shield=True):
+        if await _has_ended(pid):
+            kill_group(pid)
 
 
 def _exit_code(exc: BaseException) -> int | None:

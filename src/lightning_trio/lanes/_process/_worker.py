@@ -6,6 +6,7 @@ import atexit
 import functools
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.util
 import os
 import pickle
 import signal
@@ -13,6 +14,7 @@ import threading
 import traceback
 from collections.abc import Collection
 from contextlib import ExitStack, suppress
+from types import FrameType
 from typing import cast
 
 import attrs
@@ -21,6 +23,7 @@ from opentelemetry import trace
 
 from ..._concurrency import sole_exception
 from ..._errors import AgentError
+from ..._host import found_family, kill_descendants, kill_own_family, leave_trio
 from ..._records import names_of_members
 from ..._spans import finding_traces, is_number
 from ...tracing import AttemptRecorder, Tracer, enter_attempt, leave_attempt
@@ -40,12 +43,18 @@ _tracer = Tracer()
 _journal_file = -1
 
 
-def prepare_worker(directory: str, leave_out: Collection[str]) -> None:
-    """Set up the process; called once, before its first attempt."""
+def prepare_worker(directory: str, leave_out: Collection[str], start_method: str | None) -> None:
+    """Set up the process; called once, before its first attempt.
+
+    Args:
+        directory: where its journal is written.
+        leave_out: SDKs whose calls are not recorded.
+        start_method: that of multiprocessing in the parent process, None for the system's default.
+    """
+    found_family()
     threading.Thread(target=_end_with_parent, name="lightning_trio parent watch", daemon=True).start()
-    if hasattr(signal, "pthread_sigmask"):
-        # The parent handles Ctrl-C. It was blocked while this process started; trio-parallel ignores it from here on.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    _ignore_interrupts()
+    _allow_children(start_method)
     global _journal_file
     path = journal_path(directory, os.getpid())
     _journal_file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_TRUNC, 0o600)
@@ -59,7 +68,45 @@ def _end_with_parent() -> None:
     if parent is not None:
         # Not PR_SET_PDEATHSIG, which reports the end of the thread that started this process: Trio's threads end early.
         multiprocessing.connection.wait([parent.sentinel])
+        if hasattr(os, "killpg"):
+            kill_own_family()
         os._exit(1)
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C to the parent process, which kills this one if need be."""
+    # By a function, since children would inherit SIG_IGN, which trio-parallel has set: an agent could not interrupt a
+    # program that it runs.
+    signal.signal(signal.SIGINT, _do_nothing)
+    if hasattr(signal, "siginterrupt"):
+        signal.siginterrupt(signal.SIGINT, False)
+    if hasattr(signal, "pthread_sigmask"):
+        # It was blocked while this process started.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _do_nothing(signum: int, frame: FrameType | None) -> None:
+    pass
+
+
+def _after_fork_in_child() -> None:
+    leave_trio()
+    # An async agent's Trio: a signal to the child would wake the loop of its parent.
+    signal.set_wakeup_fd(-1)
+    if signal.getsignal(signal.SIGINT) is _do_nothing:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _allow_children(start_method: str | None) -> None:
+    """Let the agent start processes as in its parent; those it leaves are killed when this process ends."""
+    # trio-parallel starts daemonic processes, which multiprocessing allows no children, and forces its start method.
+    multiprocessing.current_process().daemon = False
+    multiprocessing.set_start_method(start_method, force=True)
+    if hasattr(os, "killpg"):
+        # After the finalizers of open pools, and before multiprocessing waits for its processes.
+        multiprocessing.util.Finalize(None, kill_descendants, exitpriority=0)
 
 
 def run_in_worker(data: bytes) -> bytes:
