@@ -63,7 +63,9 @@ class BackgroundTasks:
             )
         same = self._kinds.setdefault(kind, {})
         if len(same) >= _MOST_OF_A_KIND:
-            next(iter(same)).cancel()
+            oldest = next(iter(same))
+            del same[oldest]
+            oldest.cancel()
         same[task] = None
         task.add_done_callback(lambda task: same.pop(task, None), context=contextvars.Context())
 
