@@ -49,7 +49,8 @@ def create_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any],
         context.run(CHILD.set, child)
     else:
         # The caller's own context, which other tasks may share.
-        child = context.get(CHILD) or Child(None, find_creator())
+        inherited = context.get(CHILD)
+        child = Child(None, find_creator()) if inherited is None else inherited
     task = asyncio.Task(coro, loop=loop, **options)
     call.add_child(task, child)
     return task
@@ -289,7 +290,7 @@ class AsyncioCall:
             others.update(left[task] for task in shared)
         return own
 
-    def _is_shared(self, task: asyncio.Task[Any], others: Collection[Child]) -> bool:
+    def _is_shared(self, task: asyncio.Task[Any], others: Collection[Child | None]) -> bool:
         """Whether code outside the rollout waits for the task, or a task that goes on does."""
         return any(context.get(_CALL) is not self or context.get(CHILD) in others for context in waiters_of(task))
 

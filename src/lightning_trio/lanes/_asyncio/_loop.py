@@ -15,15 +15,12 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 from ._background import BackgroundTasks, drain, names_of
 from ._daemon_executor import DaemonExecutor
-
-if TYPE_CHECKING:
-    from ._call import AsyncioCall
 
 logger = logging.getLogger("lightning_trio.lanes")
 
@@ -37,11 +34,28 @@ _EXIT_STUCK_SECONDS = 0.5
 """How long the exit waits for the loop to notice; a blocked one is left behind."""
 
 
+class LoopCall(Protocol):
+    """What the loop knows of a call."""
+
+    @property
+    def filename(self) -> str | None:
+        """The file that defines the agent's function."""
+        ...
+
+    def owns(self, task: asyncio.Task[Any]) -> bool:
+        """Whether the task is the call's own or was created by its agent."""
+        ...
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Create the call's task; called in the loop's thread."""
+        ...
+
+
 class LoopUser(Protocol):
     """What the loop knows of an open lane; its methods are called in any thread."""
 
     @property
-    def owners(self) -> tuple[AsyncioCall, ...]:
+    def owners(self) -> Collection[LoopCall]:
         """The lane's calls on this loop."""
         ...
 
@@ -73,14 +87,14 @@ class AgentLoop:
         self._stopping = False
         self._serving = False
         self._pinged_at: float | None = None
-        self._starting: deque[tuple[AsyncioCall, list[None]]] = deque()
+        self._starting: deque[tuple[LoopCall, list[None]]] = deque()
         self._will_start = False
         self.thread = threading.Thread(target=self._run, name="lightning_trio-asyncio", daemon=True)
         self.thread.start()
 
     # In any thread.
 
-    def submit(self, call: AsyncioCall, ticket: list[None]) -> None:
+    def submit(self, call: LoopCall, ticket: list[None]) -> None:
         """Start a call on the loop.
 
         Raises:
