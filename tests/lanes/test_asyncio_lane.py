@@ -618,6 +618,7 @@ async def test_a_loop_blocked_for_long_gets_no_new_rollouts_and_still_ends_those
     async def collect(task: int) -> None:
         results.append(await runner.step(task))
 
+    await wait_for_one_loop()
     with trio.fail_after(15):
         async with Runner(agent) as runner, trio.open_nursery() as nursery:
             nursery.start_soon(collect, 0)

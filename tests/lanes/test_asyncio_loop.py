@@ -32,6 +32,13 @@ async def step(agent: Any, task: object = 0) -> float | None:
         return (await runner.step(task)).final_reward
 
 
+async def wait_for_loops(count: int) -> None:
+    """Wait until no more than so many loops run; raise `trio.TooSlowError` if that does not happen."""
+    with trio.fail_after(5):
+        while sum(thread.name == "lightning_trio-asyncio" for thread in threading.enumerate()) > count:
+            await trio.sleep(0.01)
+
+
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
     """An event to block on, set at the end of the test at the latest."""
@@ -207,6 +214,21 @@ def test_a_trainer_in_a_notebook_uses_the_same_loop_in_every_cell() -> None:
     assert len(asyncio.run(cells())) == 1
 
 
+async def test_a_runner_that_an_agent_runs_on_the_loop_itself_has_a_loop_of_its_own() -> None:
+    """It blocks the loop that it would have to wait for."""
+
+    @agl.rollout(runs_in="asyncio")
+    async def grader(task: int) -> float | None:
+        if task:
+            return agl.Trainer().fit(grader, [task - 1]).mean_reward["train"]
+        return 1.0
+
+    with trio.fail_after(5):
+        assert await step(grader, 2) == 1.0
+
+    await wait_for_loops(1)
+
+
 async def test_leaving_a_runner_leaves_the_calls_of_others_alone() -> None:
     begun = trio.Event()
     token = trio.lowlevel.current_trio_token()
@@ -380,7 +402,7 @@ AT_EXIT = """
 import asyncio, atexit, time, trio, lightning_trio as agl
 
 # Registered first, so called last.
-atexit.register(lambda: print("closed", "at once" if time.monotonic() - begin < 1 else "late", flush=True))
+atexit.register(lambda: print("closed", "at once" if time.monotonic() - begin < 1.8 else "late", flush=True))
 
 def run(agent, *tasks, **options):
     global begin

@@ -69,9 +69,15 @@ class LoopUser(Protocol):
 
 
 class AgentLoop:
-    """An asyncio loop in a thread of its own, which runs until the process exits, or until it is replaced or dies."""
+    """An asyncio loop in a thread of its own, which runs until the process exits, or until it is replaced or dies.
 
-    def __init__(self, create_task: Callable[..., asyncio.Task[Any]]) -> None:
+    Args:
+        create_task: the loop's task factory.
+        is_nested: whether it is for the runners of one thread only, and stops with the last of them.
+    """
+
+    def __init__(self, create_task: Callable[..., asyncio.Task[Any]], is_nested: bool) -> None:
+        self.is_nested = is_nested
         self.users: set[LoopUser] = set()
         """The open lanes with calls here; changed under the lock of this module only."""
         self.retired = False
@@ -260,24 +266,32 @@ _loops: set[AgentLoop] = set()
 
 
 def join_loop(user: LoopUser, create_task: Callable[..., asyncio.Task[Any]]) -> AgentLoop:
-    """Return the process's loop, which is started if there is none, with `user` among its users."""
+    """Return the process's loop, which is started if there is none, with `user` among its users.
+
+    A runner that an agent runs on the loop, and thereby blocks it, gets a loop for itself.
+    """
     global _current
     with _lock:
-        if _current is None:
+        here = threading.current_thread()
+        is_nested = any(loop.thread is here for loop in _loops)
+        loop = None if is_nested else _current
+        if loop is None:
             if not _loops:
                 # At each new start, because a forked child may have dropped what was registered before.
                 atexit.register(close_loops)
-            _current = AgentLoop(create_task)
-            _loops.add(_current)
-        _current.users.add(user)
-        return _current
+            loop = AgentLoop(create_task, is_nested)
+            _loops.add(loop)
+            if not is_nested:
+                _current = loop
+        loop.users.add(user)
+        return loop
 
 
 def leave_loop(loop: AgentLoop, user: LoopUser) -> None:
     """Remove a user; a retired loop stops when its last user has left."""
     with _lock:
         loop.users.discard(user)
-        is_over = loop.retired and not loop.users
+        is_over = (loop.retired or loop.is_nested) and not loop.users
     if is_over:
         loop.stop()
 
