@@ -202,7 +202,9 @@ async def test_of_one_function_only_so_many_tasks_go_on(monkeypatch: pytest.Monk
 # A rollout that is stopped at its deadline.
 
 
-async def test_at_a_deadline_what_a_library_started_goes_on(library: ModuleType) -> None:
+async def test_at_a_deadline_what_a_library_started_goes_on(
+    library: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
     worker = library.LogWorker()
 
     async def entry(task: int) -> int:
@@ -217,11 +219,12 @@ async def test_at_a_deadline_what_a_library_started_goes_on(library: ModuleType)
             await asyncio.sleep(60)
 
     first: list[asyncio.Task[None]] = []
-    result = await Runner(agent, max_concurrency=1, config=RolloutConfig(timeout_seconds=0.1)).fit(range(6))
+    result = await Runner(agent, max_concurrency=1, config=RolloutConfig(timeout_seconds=0.5)).fit(range(6))
     await wait_until(lambda: len(worker.written) == 6)
 
     assert result.counts == {"cancelled": 0, "failed": 1, "succeeded": 5}
     assert worker.written == [*range(6)]
+    assert not [message for message in caplog.messages if GOES_ON in message]
     assert set(first) == {worker.task}
     stop(worker.task)
 
@@ -229,11 +232,37 @@ async def test_at_a_deadline_what_a_library_started_goes_on(library: ModuleType)
 async def test_at_a_deadline_what_the_agent_itself_started_is_cancelled(library: ModuleType) -> None:
     tasks: list[asyncio.Task[None]] = []
 
-    @agl.rollout(runs_in="asyncio", config=RolloutConfig(timeout_seconds=0.1))
+    @agl.rollout(runs_in="asyncio", config=RolloutConfig(timeout_seconds=0.5))
     async def agent(task: int) -> None:
         tasks.append(asyncio.create_task(asyncio.sleep(60)))
         tasks.append(asyncio.ensure_future(asyncio.sleep(60)))
         await asyncio.sleep(60)
+
+    with pytest.raises(agl.AttemptTimedOut):
+        async with Runner(agent) as runner:
+            await runner.step(1)
+
+    assert [task.cancelled() for task in tasks] == [True, True]
+
+
+async def test_what_a_task_starts_as_its_agent_ends_is_the_agents_too() -> None:
+    tasks: list[asyncio.Task[None]] = []
+
+    async def record() -> None:
+        agl.emit_message("begun")
+        await asyncio.sleep(60)
+
+    async def start_another() -> None:
+        tasks.append(asyncio.create_task(record()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(60)
+
+    @agl.rollout(runs_in="asyncio", config=RolloutConfig(timeout_seconds=0.5))
+    async def agent(task: int) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            tasks.append(asyncio.create_task(start_another()))
 
     with pytest.raises(agl.AttemptTimedOut):
         async with Runner(agent) as runner:
@@ -252,7 +281,7 @@ async def test_at_a_deadline_what_recorded_something_is_cancelled_whoever_starte
     async def delegate() -> None:
         await think()
 
-    @agl.rollout(runs_in="asyncio", config=RolloutConfig(timeout_seconds=0.2))
+    @agl.rollout(runs_in="asyncio", config=RolloutConfig(timeout_seconds=0.5))
     async def agent(task: int) -> None:
         tasks.append(library.start(delegate()))
         await asyncio.sleep(60)
@@ -390,7 +419,7 @@ async def test_what_a_stopped_rollout_left_behind_is_cancelled_when_it_works_for
             except agl.NoActiveRollout:
                 await asyncio.sleep(20)
 
-    @agl.rollout(runs_in="asyncio", config=RolloutConfig(timeout_seconds=0.1))
+    @agl.rollout(runs_in="asyncio", config=RolloutConfig(timeout_seconds=0.5))
     async def agent(task: int) -> None:
         tasks.append(library.start(run_on()))
         await asyncio.sleep(60)
@@ -434,7 +463,7 @@ async def test_an_entry_that_a_librarys_worker_waits_for_goes_on_though_it_recor
 async def test_a_task_in_a_context_of_its_own_is_no_rollouts(caplog: pytest.LogCaptureFixture) -> None:
     kept: list[asyncio.Task[None]] = []
 
-    @agl.rollout(runs_in="asyncio", config=RolloutConfig(timeout_seconds=0.1))
+    @agl.rollout(runs_in="asyncio", config=RolloutConfig(timeout_seconds=0.5))
     async def agent(task: int) -> None:
         kept.append(asyncio.create_task(asyncio.sleep(60), context=contextvars.Context()))
         await asyncio.sleep(60)

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import inspect
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 logger = logging.getLogger("lightning_trio.lanes")
@@ -36,28 +36,34 @@ class BackgroundTasks:
         self._warned: set[object] = set()
         self._kinds: dict[object, dict[asyncio.Task[Any], None]] = {}
 
-    def keep(self, tasks: Collection[asyncio.Task[Any]], rollout: str) -> None:
-        """Let tasks of a rollout that has ended go on, and log those that do so for long, once for each function."""
+    def keep(self, tasks: Mapping[asyncio.Task[Any], bool], rollout: str) -> None:
+        """Let tasks of a rollout that has ended go on, and log those that do so for long, once for each function.
+
+        Args:
+            tasks: each with whether a line of the program created it; if not, there is nothing to mend.
+            rollout: the rollout, for the message.
+        """
         # In an empty context, because this one keeps the rollout's spans.
         asyncio.get_running_loop().call_later(
             _MOMENT_SECONDS, self._look, tasks, rollout, context=contextvars.Context()
         )
 
-    def _look(self, tasks: Collection[asyncio.Task[Any]], rollout: str) -> None:
-        for task in tasks:
+    def _look(self, tasks: Mapping[asyncio.Task[Any], bool], rollout: str) -> None:
+        for task, is_made_here in tasks.items():
             if not task.done():
-                self._add(task, rollout)
+                self._add(task, rollout, logging.WARNING if is_made_here else logging.INFO)
 
-    def _add(self, task: asyncio.Task[Any], rollout: str) -> None:
+    def _add(self, task: asyncio.Task[Any], rollout: str, level: int) -> None:
         coro = task.get_coro()
         kind = getattr(coro, "cr_code", None) or getattr(coro, "__qualname__", None)
         if kind not in self._warned:
             self._warned.add(kind)
-            logger.warning(
+            logger.log(
+                level,
                 "a task that %s left behind goes on, and so will others of its function: %s; it is taken for a "
                 "library's own, and can record nothing. If it is the rollout's work, await it before the agent "
                 "returns, in an asyncio.TaskGroup. If it serves many rollouts, start it in a context of its own, and "
-                "this warning is not logged: asyncio.create_task(…, context=contextvars.Context())",
+                "this is not logged: asyncio.create_task(…, context=contextvars.Context())",
                 rollout,
                 names_of([task]),
             )

@@ -76,6 +76,7 @@ class AsyncioCall:
         "_call",
         "_caller",
         "_children",
+        "_ending",
         "_on_end",
         "_ticket",
         "cancelled_at",
@@ -99,8 +100,9 @@ class AsyncioCall:
         """Whether the cancellation has reached the loop."""
         self.ended = False
         """Whether Trio has its result."""
+        self._ending = False
         self.is_over = False
-        """Whether the agent has ended, in the loop; the tasks that it left behind may still run."""
+        """Whether tasks that are created in its context are no longer its own."""
         self.task: asyncio.Task[outcome.Outcome[Any]] | None = None
         # Created with the first task: most agents create none, and this would take longer than everything else here.
         self._children: weakref.WeakKeyDictionary[asyncio.Task[Any], Child] | None = None
@@ -234,7 +236,7 @@ class AsyncioCall:
 
     def _cancel(self) -> None:
         self.cancelled_there = True
-        if self.task is not None and not self.is_over:
+        if self.task is not None and not self._ending:
             self.task.cancel()
 
     def _done(self, task: asyncio.Task[outcome.Outcome[Any]]) -> None:
@@ -254,9 +256,10 @@ class AsyncioCall:
             result = outcome.Error(error)
         except BaseException as exc:
             result = outcome.Error(exc)
-        self.is_over = True
+        self._ending = True
         if self._children:
             await self._end_children(self._children)
+        self.is_over = True
         return result
 
     async def _end_children(self, children: Mapping[asyncio.Task[Any], Child]) -> None:
@@ -264,11 +267,12 @@ class AsyncioCall:
         # No warning for tasks that are about to end by themselves, or that the agent has cancelled.
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
+        self.is_over = True
         left = {task: child for task, child in children.items() if not task.done()}
         if not left:
             return
         own = self._find_own(left)
-        if others := left.keys() - own:
+        if others := {task: self._has_made(child) for task, child in left.items() if task not in own}:
             self._bridge.loop.background.keep(others, str(self))
         if own:
             await self._end_own(own)
@@ -276,11 +280,10 @@ class AsyncioCall:
     def _find_own(self, left: Mapping[asyncio.Task[Any], Child]) -> set[asyncio.Task[Any]]:
         """Return the tasks that are the rollout's own work, and have the others end when they work for it later."""
         was_stopped = self.cancelled_at is not None
-        module = getattr(self._call[0], "__module__", None) or ""
         own = {
             task
             for task, child in left.items()
-            if task.cancelling() or child.recorded or (was_stopped and child.is_by(module))
+            if task.cancelling() or child.recorded or (was_stopped and self._has_made(child))
         }
         others = {child for task, child in left.items() if task not in own}
         for child in others:
@@ -289,6 +292,10 @@ class AsyncioCall:
             own -= shared
             others.update(left[task] for task in shared)
         return own
+
+    def _has_made(self, child: Child) -> bool:
+        """Whether a line of the program created the task, or one of the package that the agent is in."""
+        return child.is_by(getattr(self._call[0], "__module__", None) or "")
 
     def _is_shared(self, task: asyncio.Task[Any], others: Collection[Child | None]) -> bool:
         """Whether code outside the rollout waits for the task, or a task that goes on does."""
