@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.server
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -120,23 +119,14 @@ def test_a_client_that_a_module_keeps_works_in_dev_and_in_every_fit() -> None:
     assert counts == [8, 8]
 
 
-async def test_an_aiohttp_session_that_a_module_keeps_works_in_every_runner() -> None:
-    class Quiet(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None: ...
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+async def test_an_aiohttp_session_that_a_module_keeps_works_in_every_runner(empty_port: int) -> None:
     sessions: list[aiohttp.ClientSession] = []
 
     @agl.rollout(runs_in="asyncio")
     async def agent(task: int) -> float:
         if not sessions:
             sessions.append(aiohttp.ClientSession())
-        async with sessions[0].get(f"http://127.0.0.1:{server.server_port}/") as response:
+        async with sessions[0].get(f"http://127.0.0.1:{empty_port}/") as response:
             return float(response.status == 204)
 
     @agl.rollout(runs_in="asyncio")
@@ -145,8 +135,6 @@ async def test_an_aiohttp_session_that_a_module_keeps_works_in_every_runner() ->
 
     means = [(await Runner(agent, max_concurrency=2).fit(range(4))).mean_reward["train"] for _ in range(2)]
     await Runner(close).fit([0])
-    await trio.to_thread.run_sync(server.shutdown)
-    server.server_close()
 
     assert means == [1.0, 1.0]
 
