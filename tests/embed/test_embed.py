@@ -57,7 +57,9 @@ def statuses(runner: Runner) -> list[str]:
 
 
 def host_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("lightning_trio")]
+    # The agents' asyncio loop is the process's, and stays.
+    names = ("lightning_trio-host", "lightning_trio store")
+    return [thread for thread in threading.enumerate() if thread.name in names]
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from programs import interrupt_program
 
 import lightning_trio as agl
 from lightning_trio import RolloutConfig, Runner
+from lightning_trio.lanes._asyncio._loop import close_loops
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -24,6 +25,10 @@ pytestmark = pytest.mark.filterwarnings("error")
 async def half(task: float) -> float:
     await asyncio.sleep(0.001)
     return task / 2
+
+
+def side_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "lightning_trio-asyncio"]
 
 
 def limit(seconds: float = 0.1) -> RolloutConfig:
@@ -220,42 +225,24 @@ async def test_an_agent_may_use_asyncios_own_timeouts() -> None:
     assert result.mean_reward["train"] == 1.0
 
 
-async def test_one_runner_after_the_other_each_has_a_loop() -> None:
-    for _ in range(3):
-        assert (await Runner(half).fit([2])).mean_reward["train"] == 1.0
-
-    assert not [thread for thread in threading.enumerate() if "asyncio" in thread.name]
-
-
 async def test_no_loop_is_started_where_no_agent_needs_one() -> None:
     async def native(task: int) -> None: ...
 
+    close_loops()
     async with Runner(native) as runner:
         await runner.step(1)
 
-        assert not [thread for thread in threading.enumerate() if "asyncio" in thread.name]
+        assert not side_threads()
 
 
-async def test_leaving_a_task_behind_does_not_hold_the_runner_up() -> None:
-    tasks: list[asyncio.Task[None]] = []
-
-    @agl.rollout(runs_in="asyncio")
-    async def agent(task: int) -> None:
-        tasks.append(asyncio.create_task(asyncio.sleep(60)))
-
-    with trio.fail_after(5):
-        await Runner(agent).fit([1])
-
-    assert tasks[0].cancelled()
+# A rollout's own tasks that outlive its agent; for others see `test_asyncio_background.py`.
 
 
-# Tasks that outlive the agent.
-
-
-async def test_tasks_left_behind_are_cancelled_awaited_and_named(caplog: pytest.LogCaptureFixture) -> None:
+async def test_tasks_that_recorded_something_are_cancelled_awaited_and_named(caplog: pytest.LogCaptureFixture) -> None:
     events: list[str] = []
 
     async def forgotten() -> None:
+        agl.emit_message("begun")
         try:
             await asyncio.sleep(60)
         finally:
@@ -281,6 +268,7 @@ async def test_tasks_left_behind_are_cancelled_awaited_and_named(caplog: pytest.
 
 async def test_tasks_left_behind_that_do_not_end_do_not_hold_up_the_attempts_end() -> None:
     async def ignore() -> None:
+        agl.emit_message("begun")
         until = time.monotonic() + 0.9
         while time.monotonic() < until:
             with contextlib.suppress(asyncio.CancelledError):
@@ -288,7 +276,6 @@ async def test_tasks_left_behind_that_do_not_end_do_not_hold_up_the_attempts_end
 
     @agl.rollout(runs_in="asyncio", config=RolloutConfig(timeout_seconds=0.2))
     async def agent(task: int) -> None:
-        agl.emit_message("begun")
         background.append(asyncio.create_task(ignore()))
         await asyncio.sleep(60)
 
@@ -338,6 +325,7 @@ async def test_a_task_that_ignores_its_cancellation_holds_the_attempt_up_for_a_m
     heard: list[BaseException] = []
 
     async def stubborn() -> None:
+        agl.emit_message("begun")
         while not heard:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0.01)
@@ -349,6 +337,7 @@ async def test_a_task_that_ignores_its_cancellation_holds_the_attempt_up_for_a_m
     @agl.rollout(runs_in="asyncio")
     async def agent(task: int) -> float:
         asyncio.create_task(stubborn(), name="mule")  # noqa: RUF006
+        await asyncio.sleep(0)
         return 1.0
 
     with trio.fail_after(20):
@@ -483,7 +472,7 @@ async def test_a_loop_that_dies_fails_its_calls_and_is_replaced(caplog: pytest.L
             assert (await runner.step(2)).final_reward == 1.0
 
     assert "the agents' asyncio loop died" in caplog.text
-    assert not side_threads()
+    await wait_for_one_loop()
 
 
 # A blocked loop.
@@ -497,8 +486,11 @@ def gate() -> Iterator[threading.Event]:
     event.set()
 
 
-def side_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if "asyncio" in thread.name]
+async def wait_for_one_loop() -> None:
+    """Wait until replaced loops have closed; raise `trio.TooSlowError` if they do not."""
+    with trio.fail_after(5):
+        while len(side_threads()) > 1:
+            await trio.sleep(0.01)
 
 
 async def test_an_agent_that_blocks_the_loop_is_named_with_its_current_line(
@@ -560,7 +552,7 @@ async def test_an_agent_that_blocks_the_loop_is_abandoned_at_its_deadline_and_ot
     assert (attempt.status, attempt.final_reward) == ("timeout", None)
     assert runner.statistics().late_results == 1
     assert loops[0] is not loops[1]
-    assert not side_threads()
+    await wait_for_one_loop()
 
 
 async def test_rollouts_that_wait_behind_a_blocked_agent_are_moved_to_another_loop(gate: threading.Event) -> None:
@@ -626,6 +618,7 @@ async def test_a_loop_blocked_for_long_gets_no_new_rollouts_and_still_ends_those
     async def collect(task: int) -> None:
         results.append(await runner.step(task))
 
+    await wait_for_one_loop()
     with trio.fail_after(15):
         async with Runner(agent) as runner, trio.open_nursery() as nursery:
             nursery.start_soon(collect, 0)
@@ -635,7 +628,7 @@ async def test_a_loop_blocked_for_long_gets_no_new_rollouts_and_still_ends_those
             gate.set()
 
     assert [done.final_reward for done in results] == [1.0, 0.0]
-    assert not side_threads()
+    await wait_for_one_loop()
 
 
 async def test_leaving_the_runner_does_not_wait_for_a_blocked_loop(
@@ -649,7 +642,7 @@ async def test_leaving_the_runner_does_not_wait_for_a_blocked_loop(
         result = await Runner(agent, config=limit()).fit([1])
 
     assert result.counts["failed"] == 1
-    assert "did not stop within 0.2 s and is left behind" in caplog.text
+    assert "(agent) did not stop within 0.2 s and is left behind" in caplog.text
 
 
 def test_ctrl_c_ends_a_program_whose_asyncio_agent_blocks_the_loop() -> None:

@@ -44,7 +44,7 @@ async def langgraph_agent(task: str, llm: agl.LLM) -> float:
         """Get the weather of a city."""
         return weather_in(city)
 
-    # A client of its own, because the one that langchain-openai shares would outlive its loop.
+    # A client of its own, which is closed; see below for the one that langchain-openai keeps.
     async with openai.DefaultAsyncHttpxClient() as client:
         chat = ChatOpenAI(model=llm.model, base_url=llm.endpoint, api_key="any", http_async_client=client)
         model = chat.bind_tools([get_weather])
@@ -154,6 +154,26 @@ async def test_langgraph_and_the_agents_sdk_run_beside_native_and_threaded_agent
         "invoke_agent native_agent": 5,
         "invoke_agent threaded_agent": 5,
     }
+
+
+async def test_the_http_client_that_langchain_keeps_for_all_models_works_in_a_second_runner() -> None:
+    langchain_openai = pytest.importorskip("langchain_openai")
+
+    @agl.rollout(runs_in="asyncio")
+    async def agent(task: str, llm: agl.LLM) -> float:
+        chat = langchain_openai.ChatOpenAI(model=llm.model, base_url=llm.endpoint, api_key="any", max_retries=0)
+        if task == "close":
+            await chat.root_async_client.close()
+            return 1.0
+        return float((await chat.ainvoke(task)).content == "yes")
+
+    with trio.fail_after(60):
+        async with open_scripted_llm("yes") as server:
+            llm = agl.LLM(endpoint=server.base_url, model="scripted")
+            results = [await Runner(agent, resources={"llm": llm}).fit(CITIES) for _ in range(2)]
+            await Runner(agent, resources={"llm": llm}).fit(["close"])
+
+    assert [result.mean_reward["train"] for result in results] == [1.0, 1.0]
 
 
 async def test_a_langgraph_agent_is_cancelled_at_its_deadline() -> None:

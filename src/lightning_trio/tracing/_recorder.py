@@ -75,6 +75,7 @@ class AttemptRecorder:
         "has_foreign_spans",
         "host_link",
         "library_spans",
+        "on_span",
         "open_spans",
         "remote_activity",
         "resources",
@@ -113,6 +114,8 @@ class AttemptRecorder:
         """The number of span starts and ends, by which a watchdog detects silence."""
         self.remote_activity: Callable[[], int] | None = None
         """Returns the same number for what a worker process records for this attempt."""
+        self.on_span: Callable[[AttemptRecorder], object] | None = None
+        """Called in the context of each span that starts, also of those that come too late."""
         self.closed: bool = False
         self.abandoned: bool = False
         self._sequence = itertools.count(2)
@@ -131,15 +134,22 @@ class AttemptRecorder:
         """
         if not self.closed:
             return
-        self.tracer.count_late_span()
+        self._count_late_span()
         rollout_id, attempt_id = self.rollout.rollout_id, self.rollout.attempt.attempt_id
         if self.abandoned:
             raise AttemptAbandoned.abandoned(rollout_id, attempt_id)
         raise NoActiveRollout.ended(rollout_id, attempt_id)
 
+    def _count_late_span(self) -> None:
+        self.tracer.count_late_span()
+        if self.on_span is not None:
+            self.on_span(self)
+
     def next_sequence_id(self) -> int:
         """Return the next sequence id, and count it as activity."""
         self.activity += 1
+        if self.on_span is not None:
+            self.on_span(self)
         return next(self._sequence)
 
     def make_span(  # noqa: PLR0913  # the fields of a span; positional because it runs once per span
@@ -178,6 +188,8 @@ class AttemptRecorder:
             self.check_open()
         now = time.time()
         self.activity += 1
+        if self.on_span is not None:
+            self.on_span(self)
         # make_span written out: calling it would add a tenth to the time of this.
         span = Span(
             self.rollout.rollout_id,
@@ -223,7 +235,7 @@ class AttemptRecorder:
         if context is None:
             return
         if self.closed:
-            self.tracer.count_late_span()
+            self._count_late_span()
             return
         self.has_foreign_spans = True
         self.library_spans[context.span_id] = (self.next_sequence_id(), span)

@@ -7,7 +7,7 @@ import contextvars
 import logging
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +15,10 @@ import outcome
 import trio
 
 from ..._errors import AgentError
-from ...tracing import CURRENT
+from ...tracing import CURRENT, AttemptRecorder
+from ._background import names_of
+from ._children import CHILD, Child, find_creator, waiters_of
+from ._loop import LEFTOVER_SECONDS
 
 if TYPE_CHECKING:
     from ._bridge import AsyncioBridge
@@ -23,11 +26,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("lightning_trio.lanes")
 
-LEFTOVER_SECONDS = 1.0
-"""How long the tasks that an agent leaves behind may take to end once they are cancelled."""
-
 _PROMPT_SECONDS = 0.1
-"""How much of that time a cancelled attempt waits for them."""
+"""How long a cancelled attempt waits for the tasks that its agent left behind, once they are cancelled."""
 
 _CALL: contextvars.ContextVar[AsyncioCall | None] = contextvars.ContextVar("lightning_trio_asyncio_call", default=None)
 """The call whose agent is running; tasks that the agent creates inherit it."""
@@ -38,18 +38,31 @@ _NO_CONTEXT = contextvars.Context()
 
 def create_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
     """Create a task, and add it to the call in whose context it is created."""
-    task = asyncio.Task(coro, loop=loop, **options)
     context: contextvars.Context | None = options.get("context")
     call = _CALL.get() if context is None else context.get(_CALL)
-    if call is not None:
-        call.add_child(task)
+    if call is None or call.is_over:
+        return asyncio.Task(coro, loop=loop, **options)
+    if context is None:
+        # The task would make this copy.
+        options["context"] = context = contextvars.copy_context()
+        child = Child(CHILD.get(), find_creator())
+        context.run(CHILD.set, child)
+    else:
+        # The caller's own context, which other tasks may share.
+        inherited = context.get(CHILD)
+        child = Child(None, find_creator()) if inherited is None else inherited
+    task = asyncio.Task(coro, loop=loop, **options)
+    call.add_child(task, child)
     return task
 
 
-def names_of(tasks: Iterable[asyncio.Task[Any]]) -> str:
-    """Return the names of tasks and their functions, for a message."""
-    names = [f"{task.get_name()} ({getattr(task.get_coro(), '__qualname__', '?')})" for task in tasks]
-    return ", ".join(sorted(names)[:10]) + (", …" if len(names) > 10 else "")
+def _note_span(recorder: AttemptRecorder) -> None:
+    """Note which task records a span; called in its context, also when it is too late."""
+    child, call = CHILD.get(), _CALL.get()
+    # A task that serves many rollouts may record for another one than that which started it.
+    if child is not None and call is not None and CURRENT.get() is recorder:
+        child.note_span()
+        call.end_late(child)
 
 
 class AsyncioCall:
@@ -70,6 +83,7 @@ class AsyncioCall:
         "cancelled_there",
         "context",
         "ended",
+        "is_over",
         "raise_cancel",
         "task",
     )
@@ -79,18 +93,24 @@ class AsyncioCall:
         self._caller = trio.lowlevel.current_task()
         self._ticket: list[None] = []
         self._on_end: Callable[[], None] | None = None
-        self._ending = False
         self.raise_cancel: trio.lowlevel.RaiseCancelT | None = None
         self.cancelled_at: float | None = None
         """When Trio cancelled the call, by the real clock."""
         self.cancelled_there = False
         """Whether the cancellation has reached the loop."""
         self.ended = False
+        """Whether Trio has its result."""
+        self._ending = False
+        self.is_over = False
+        """Whether tasks that are created in its context are no longer its own."""
         self.task: asyncio.Task[outcome.Outcome[Any]] | None = None
-        # Created with the first task: most agents create none, and a WeakSet takes longer than everything else here.
-        self._children: weakref.WeakSet[asyncio.Task[Any]] | None = None
+        # Created with the first task: most agents create none, and this would take longer than everything else here.
+        self._children: weakref.WeakKeyDictionary[asyncio.Task[Any], Child] | None = None
         self.context = contextvars.copy_context()
         self.context.run(_CALL.set, self)
+        if CHILD.get() is not None:
+            # A runner that an agent opened.
+            self.context.run(CHILD.set, None)
 
     def __str__(self) -> str:
         recorder = self.context.get(CURRENT)
@@ -109,7 +129,7 @@ class AsyncioCall:
         self._bridge = bridge
         self._ticket = ticket = [None]
         bridge.calls.add(self)
-        bridge.submit(self, ticket)
+        bridge.loop.submit(self, ticket)
 
     def withdraw(self) -> bool:
         """Withdraw the call if the loop has not started it yet."""
@@ -142,7 +162,7 @@ class AsyncioCall:
             return trio.lowlevel.Abort.SUCCEEDED
         self.raise_cancel = raise_cancel
         self.cancelled_at = time.monotonic()
-        self._bridge.call_soon(self._cancel)
+        self._bridge.loop.call_soon(self._cancel)
         # Not yet: the call's clean-up runs first, and its end wakes this task.
         return trio.lowlevel.Abort.FAILED
 
@@ -161,8 +181,8 @@ class AsyncioCall:
             bridge.abandoned.discard(self)
             if self._on_end is not None:
                 self._on_end()
-        if bridge.retired and not bridge.calls and not bridge.abandoned:
-            bridge.stop()
+        if bridge.is_leaving:
+            bridge.leave()
 
     def abandon(self) -> None:
         """Abandon the call and wake its caller."""
@@ -170,8 +190,12 @@ class AsyncioCall:
         self._bridge.abandoned.add(self)
         if self.cancelled_there:
             # Its time to clean up is over.
-            self._bridge.call_soon(self._cancel)
+            self.cancel_again()
         trio.lowlevel.reschedule(self._caller, outcome.Value(None))
+
+    def cancel_again(self) -> None:
+        """Cancel an abandoned call once more."""
+        self._bridge.loop.call_soon(self._cancel)
 
     def when_ended(self, fn: Callable[[], None]) -> None:
         """Call `fn` when the call has ended, at once if it already has."""
@@ -184,13 +208,25 @@ class AsyncioCall:
         """Whether the task is the call's own or was created by its agent."""
         return task is self.task or (self._children is not None and task in self._children)
 
+    def end_late(self, child: Child) -> None:
+        """Cancel the task that goes on although its rollout was stopped, and now works for it; in any thread."""
+        late: Child | None = child
+        while late is not None and not late.ends_at_span:
+            late = late.parent
+        if late is not None:
+            late.ends_at_span = False
+            self._bridge.loop.call_soon(self._cancel_child, late)
+
     # In the loop's thread.
 
-    def add_child(self, task: asyncio.Task[Any]) -> None:
+    def add_child(self, task: asyncio.Task[Any], child: Child) -> None:
         """Add a task that the agent created."""
         if self._children is None:
-            self._children = weakref.WeakSet()
-        self._children.add(task)
+            self._children = weakref.WeakKeyDictionary()
+            recorder = self.context.get(CURRENT)
+            if recorder is not None:
+                recorder.on_span = _note_span
+        self._children[task] = child
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Create the call's task."""
@@ -220,20 +256,53 @@ class AsyncioCall:
             result = outcome.Error(error)
         except BaseException as exc:
             result = outcome.Error(exc)
+        self._ending = True
         if self._children:
-            self._ending = True
             await self._end_children(self._children)
+        self.is_over = True
         return result
 
-    async def _end_children(self, children: Iterable[asyncio.Task[Any]]) -> None:
-        """Cancel and await the tasks that the agent created and did not await."""
+    async def _end_children(self, children: Mapping[asyncio.Task[Any], Child]) -> None:
+        """Cancel and await the rollout's own tasks that the agent did not await, and let the others go on."""
         # No warning for tasks that are about to end by themselves, or that the agent has cancelled.
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
-        left = {child for child in children if not child.done()}
+        self.is_over = True
+        left = {task: child for task, child in children.items() if not task.done()}
         if not left:
             return
-        if forgotten := [child for child in left if not child.cancelling()]:
+        own = self._find_own(left)
+        if others := {task: self._has_made(child) for task, child in left.items() if task not in own}:
+            self._bridge.loop.background.keep(others, str(self))
+        if own:
+            await self._end_own(own)
+
+    def _find_own(self, left: Mapping[asyncio.Task[Any], Child]) -> set[asyncio.Task[Any]]:
+        """Return the tasks that are the rollout's own work, and have the others end when they work for it later."""
+        was_stopped = self.cancelled_at is not None
+        own = {
+            task
+            for task, child in left.items()
+            if task.cancelling() or child.recorded or (was_stopped and self._has_made(child))
+        }
+        others = {child for task, child in left.items() if task not in own}
+        for child in others:
+            child.ends_at_span = was_stopped
+        while shared := {task for task in own if self._is_shared(task, others)}:
+            own -= shared
+            others.update(left[task] for task in shared)
+        return own
+
+    def _has_made(self, child: Child) -> bool:
+        """Whether a line of the program created the task, or one of the package that the agent is in."""
+        return child.is_by(getattr(self._call[0], "__module__", None) or "")
+
+    def _is_shared(self, task: asyncio.Task[Any], others: Collection[Child | None]) -> bool:
+        """Whether code outside the rollout waits for the task, or a task that goes on does."""
+        return any(context.get(_CALL) is not self or context.get(CHILD) in others for context in waiters_of(task))
+
+    async def _end_own(self, own: set[asyncio.Task[Any]]) -> None:
+        if forgotten := [task for task in own if not task.cancelling()]:
             logger.warning(
                 "%s ended and left tasks behind, which are cancelled now: %s; await them before the agent returns, in "
                 "an asyncio.TaskGroup, or start a task that serves many rollouts in a context of its own: "
@@ -241,20 +310,29 @@ class AsyncioCall:
                 str(self),
                 names_of(forgotten),
             )
-        for child in forgotten:
-            child.cancel()
+        for task in forgotten:
+            task.cancel()
         with suppress(asyncio.CancelledError):
-            _, left = await asyncio.wait(left, timeout=_PROMPT_SECONDS)
-        if left and self.cancelled_at is not None:
+            _, own = await asyncio.wait(own, timeout=_PROMPT_SECONDS)
+        if own and self.cancelled_at is not None:
             # The attempt ends at its deadline; its remaining tasks keep its slot.
             self._bridge.abandon_soon(self)
-        if left:
+        if own:
             with suppress(asyncio.CancelledError):
-                _, left = await asyncio.wait(left, timeout=LEFTOVER_SECONDS)
-        if left:
+                _, own = await asyncio.wait(own, timeout=LEFTOVER_SECONDS)
+        if own:
             logger.warning(
-                "tasks that %s left behind do not end although they are cancelled: %s", str(self), names_of(left)
+                "tasks that %s left behind do not end although they are cancelled: %s", str(self), names_of(own)
             )
+
+    def _cancel_child(self, child: Child) -> None:
+        found = [task for task, each in (self._children or {}).items() if each is child and not task.done()]
+        for task in found:
+            logger.warning(
+                "a task that a stopped rollout left behind still records for it, and is cancelled: %s",
+                names_of([task]),
+            )
+            task.cancel()
 
 
 def _is_cancellation(exc: BaseException) -> bool:

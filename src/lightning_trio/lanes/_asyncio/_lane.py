@@ -1,4 +1,4 @@
-"""The asyncio lane: agents written for asyncio run on one event loop in a thread of its own.
+"""The asyncio lane: agents written for asyncio run on one event loop of the process, in a thread of its own.
 
 While calls are outstanding the loop is pinged. A warning says which agent blocks a loop that does not answer; if a
 cancellation does not reach the loop either, the attempt is abandoned like a worker thread, and later calls go to a new
@@ -40,11 +40,8 @@ _REPLACE_SECONDS = 10.0
 _CLEAN_UP_SECONDS = 10.0
 """How long a cancelled agent may take to clean up before it is abandoned."""
 
-_CLOSE_SECONDS = 2.0
-"""How long closing waits for the loops to stop."""
-
-_CLOSE_STUCK_SECONDS = 0.2
-"""The same if every loop has an abandoned call."""
+_CLOSE_SECONDS = 0.2
+"""How long closing waits for abandoned calls, which the lane has waited for already."""
 
 
 class AsyncioLane(Lane):
@@ -58,7 +55,7 @@ class AsyncioLane(Lane):
 
     @asynccontextmanager
     async def open(self, options: LaneOptions) -> AsyncGenerator[OpenLane]:
-        """Open the lane; its loops are stopped at the end of the block."""
+        """Open the lane; at the end of the block its calls have ended or are left behind, and the loop goes on."""
         async with FlatNursery() as nursery:
             lane = OpenAsyncioLane(nursery)
             try:
@@ -68,7 +65,7 @@ class AsyncioLane(Lane):
 
 
 class OpenAsyncioLane(OpenLane):
-    """Call async functions on an asyncio loop that starts with the first call."""
+    """Call async functions on the process's asyncio loop, which starts with the first call."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
@@ -110,7 +107,7 @@ class OpenAsyncioLane(OpenLane):
         except RuntimeError:
             # The loop is closed, and `_on_death` has not been called yet.
             call.withdraw()
-            self._replace(bridge)
+            self._move(bridge)
             call.submit(self._current or self._open_bridge())
         if not self._called.is_set():
             self._called.set()
@@ -121,27 +118,24 @@ class OpenAsyncioLane(OpenLane):
         if not self._is_watched:
             self._is_watched = True
             self._nursery.start_soon(self._watch, name="lightning_trio asyncio lane")
-        bridge = self._current = AsyncioBridge(self._on_death)
+        bridge = self._current = AsyncioBridge(self._move, self._on_death)
         self._bridges.append(bridge)
         return bridge
 
-    def _replace(self, bridge: AsyncioBridge) -> None:
-        """Retire a loop: later calls, and those that it has not started, go to another one."""
-        bridge.retired = True
+    def _move(self, bridge: AsyncioBridge) -> None:
+        """Let later calls, and those that a retired loop has not started, go to another loop."""
         if self._current is bridge:
             self._current = None
         for call in list(bridge.calls):
             if call.withdraw():
                 self._submit(call)
-        if not bridge.calls and not bridge.abandoned:
-            bridge.stop()
+        bridge.leave()
 
     def _on_death(self, bridge: AsyncioBridge, exc: BaseException | None) -> None:
         import outcome
 
-        logger.error("the agents' asyncio loop died with %r; later calls go to a new one", exc)
-        self._replace(bridge)
-        for call in [*bridge.calls, *bridge.abandoned]:
+        self._move(bridge)
+        for call in bridge.owners:
             error = AgentError.loop_died(exc)
             error.__cause__ = exc
             call.finish(outcome.Error(error))
@@ -151,57 +145,67 @@ class OpenAsyncioLane(OpenLane):
     async def _watch(self) -> None:
         with self._watching:
             while True:
-                self._bridges = [bridge for bridge in self._bridges if not bridge.ended.is_set()]
+                self._bridges = [bridge for bridge in self._bridges if not bridge.left.is_set()]
                 if not any(bridge.calls for bridge in self._bridges):
                     self._called = trio.Event()
                     await self._called.wait()
                 for bridge in self._bridges:
-                    bridge.ping()
+                    bridge.loop.ping()
                 await trio.sleep(_CHECK_SECONDS)
                 for bridge in list(self._bridges):
                     self._check(bridge)
 
     def _check(self, bridge: AsyncioBridge) -> None:
-        silence = bridge.silence()
+        loop = bridge.loop
+        silence = loop.silence()
         if silence < _BLOCKED_SECONDS:
-            bridge.warned = False
-        elif not bridge.warned and bridge.calls:
-            bridge.warned = True
+            loop.warned = False
+        elif not loop.warned and bridge.calls:
+            loop.warned = True
             logger.warning(
                 "the agents' asyncio loop has been blocked for %.1f s, with %d rollouts on it, by %s; run an agent "
                 'that blocks with @agl.rollout(runs_in="thread"), or await asyncio.to_thread(…) in it',
                 silence,
-                len(bridge.calls),
-                bridge.location(),
+                loop.count_calls(),
+                loop.location(),
             )
-        stuck = [call for call in bridge.calls if _is_stuck(call)]
-        for call in stuck:
+        for call in [call for call in bridge.calls if _is_stuck(call)]:
             call.abandon()
-        if not bridge.retired and (silence >= _REPLACE_SECONDS or (stuck and silence >= _BLOCKED_SECONDS)):
-            self._replace(bridge)
+        if silence >= _REPLACE_SECONDS or (silence >= _BLOCKED_SECONDS and _is_blocked_for(bridge)):
+            bridge.replace_loop()
 
     async def aclose(self) -> None:
-        """Stop the loops; one that does not stop in time is abandoned with a warning."""
+        """Leave the loop; abandoned calls that do not end now are left behind with a warning."""
         self._watching.cancel()
         for bridge in self._bridges:
-            bridge.stop()
-        # For a loop with an abandoned call the lane has waited already.
-        seconds = _CLOSE_SECONDS if any(not bridge.abandoned for bridge in self._bridges) else _CLOSE_STUCK_SECONDS
-        with trio.move_on_after(seconds, shield=True):
+            for call in bridge.abandoned:
+                call.cancel_again()
+            bridge.leave()
+        with trio.move_on_after(_CLOSE_SECONDS, shield=True):
             for bridge in self._bridges:
-                await bridge.ended.wait()
-                # The event was the last thing that the thread set: this waits for microseconds.
-                bridge.thread.join()
+                await bridge.left.wait()
         for bridge in self._bridges:
-            if not bridge.ended.is_set():
-                logger.warning(
-                    "the agents' asyncio loop did not stop within %g s and is left behind (it does not keep the "
-                    "process alive); it runs %s",
-                    seconds,
-                    bridge.location(),
-                )
+            if not bridge.left.is_set():
+                self._leave_behind(bridge)
         self._bridges.clear()
         self._current = None
+
+    def _leave_behind(self, bridge: AsyncioBridge) -> None:
+        logger.warning(
+            "%s did not stop within %g s and is left behind on the asyncio loop (it does not keep the process alive); "
+            "the loop runs %s",
+            ", ".join(f"the agent of {call}" for call in bridge.abandoned),
+            _CLOSE_SECONDS,
+            bridge.loop.location(),
+        )
+        if _is_blocked_for(bridge):
+            bridge.replace_loop()
+        bridge.leave_now()
+
+
+def _is_blocked_for(bridge: AsyncioBridge) -> bool:
+    """Whether a call was abandoned because its cancellation did not reach the loop."""
+    return any(not call.cancelled_there for call in bridge.abandoned)
 
 
 def _is_stuck(call: AsyncioCall) -> bool:

@@ -1,0 +1,106 @@
+"""Tasks that outlive their rollouts: those that libraries keep for all their calls, such as LiteLLM's log writer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+logger = logging.getLogger("lightning_trio.lanes")
+
+_MOMENT_SECONDS = 1.0
+"""A task that ends this soon after its rollout is not worth a warning."""
+
+_MOST_OF_A_KIND = 1000
+"""How many tasks of one function may go on; the context of each keeps its rollout's spans in memory."""
+
+_DRAIN_SECONDS = 2.0
+"""How long background tasks may finish their work before the loop closes."""
+
+_LOOK_SECONDS = 0.01
+
+
+def names_of(tasks: Iterable[asyncio.Task[Any]]) -> str:
+    """Return the names of tasks and their functions, for a message."""
+    names = [f"{task.get_name()} ({getattr(task.get_coro(), '__qualname__', '?')})" for task in tasks]
+    return ", ".join(sorted(names)[:10]) + (", …" if len(names) > 10 else "")
+
+
+class BackgroundTasks:
+    """The tasks of a loop that go on after their rollouts; used in the loop's thread only."""
+
+    def __init__(self) -> None:
+        self._warned: set[object] = set()
+        self._kinds: dict[object, dict[asyncio.Task[Any], None]] = {}
+
+    def keep(self, tasks: Mapping[asyncio.Task[Any], bool], rollout: str) -> None:
+        """Let tasks of a rollout that has ended go on, and log those that do so for long, once for each function.
+
+        Args:
+            tasks: each with whether a line of the program created it; if not, there is nothing to mend.
+            rollout: the rollout, for the message.
+        """
+        # In an empty context, because this one keeps the rollout's spans.
+        asyncio.get_running_loop().call_later(
+            _MOMENT_SECONDS, self._look, tasks, rollout, context=contextvars.Context()
+        )
+
+    def _look(self, tasks: Mapping[asyncio.Task[Any], bool], rollout: str) -> None:
+        for task, is_made_here in tasks.items():
+            if not task.done():
+                self._add(task, rollout, logging.WARNING if is_made_here else logging.INFO)
+
+    def _add(self, task: asyncio.Task[Any], rollout: str, level: int) -> None:
+        coro = task.get_coro()
+        kind = getattr(coro, "cr_code", None) or getattr(coro, "__qualname__", None)
+        if kind not in self._warned:
+            self._warned.add(kind)
+            logger.log(
+                level,
+                "a task that %s left behind goes on, and so will others of its function: %s; it is taken for a "
+                "library's own, and can record nothing. If it is the rollout's work, await it before the agent "
+                "returns, in an asyncio.TaskGroup. If it serves many rollouts, start it in a context of its own, and "
+                "this is not logged: asyncio.create_task(…, context=contextvars.Context())",
+                rollout,
+                names_of([task]),
+            )
+        same = self._kinds.setdefault(kind, {})
+        if len(same) >= _MOST_OF_A_KIND:
+            oldest = next(iter(same))
+            del same[oldest]
+            oldest.cancel()
+        same[task] = None
+        task.add_done_callback(lambda task: same.pop(task, None), context=contextvars.Context())
+
+
+async def drain() -> None:
+    """Wait until the loop's tasks have ended or wait for work, up to two seconds."""
+    deadline = asyncio.get_running_loop().time() + _DRAIN_SECONDS
+    quiet = 0
+    # Twice, because a task that has just been given work still stands where it waited for it.
+    while quiet < 2 and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(_LOOK_SECONDS if quiet else 0)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        busy = [task for task in tasks if not task.cancelling() and not _waits_for_work(task)]
+        if not tasks:
+            return
+        quiet = 0 if busy else quiet + 1
+        if busy:
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _waits_for_work(task: asyncio.Task[Any]) -> bool:
+    """Whether the task stands in ``await queue.get()``, or waits for an event, a lock or another task of asyncio."""
+    coro: Any = task.get_coro()
+    code = None
+    while inspect.iscoroutine(coro):
+        code = coro.cr_code
+        coro = coro.cr_await
+    if code is None:
+        return False
+    # Until Python 3.12, wait_for makes a task of what it waits for.
+    is_waiting_for_task = code.co_filename == asyncio.tasks.__file__ and code.co_name == "wait_for"
+    return is_waiting_for_task or code.co_filename in (asyncio.queues.__file__, asyncio.locks.__file__)
