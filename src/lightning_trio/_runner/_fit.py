@@ -23,6 +23,7 @@ from ._engine import Engine
 from ._failure_limit import FailureLimit
 from ._lease import describe_worker, end_leases, is_alive, is_of_dead_process
 from ._options import RunnerOptions
+from ._sub_rollouts import find_caller
 
 logger = logging.getLogger("lightning_trio.runner")
 
@@ -140,7 +141,9 @@ class Fit:
 
     async def _work(self, run: Run) -> FitResult:
         settings = self._settings
-        store = RunStore(self._store, run.run_id, self._check, await self._rollouts_left(run))
+        caller = find_caller()
+        metadata = None if caller is None else caller.metadata()
+        store = RunStore(self._store, run.run_id, self._check, await self._rollouts_left(run), metadata)
         session = Session(
             run, store, await self._initial_resources(run), settings.max_concurrency, settings.options.adapter
         )

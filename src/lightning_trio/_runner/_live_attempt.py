@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import attrs
 import trio
@@ -12,6 +13,14 @@ from .._records import AttemptedRollout, AttemptOutcome, CompletedRollout, Rollo
 from ..lanes import AbandonedCall, Call, OpenLane
 from ..tracing import AttemptRecorder
 from ._ending import Ending
+
+
+class Place(Protocol):
+    """What an attempt runs on."""
+
+    def release(self) -> None:
+        """Release it."""
+        ...
 
 
 @attrs.define(eq=False)
@@ -61,6 +70,8 @@ class EndedAttempt:
     outcome: AttemptOutcome
     stop: BaseException | None = None
     abandoned: AbandonedCall | None = None
+    place: Place | None = None
+    """What it releases instead of a slot of its own, for attempts that called a runner or ride on their parent's."""
 
     def refuse(self) -> None:
         """Discard the outcome, because the rollout was ended through the store meanwhile."""

@@ -298,8 +298,8 @@ class Runner:
         """
         engine = self._require_engine("async with runner: await runner.step(task)")
         request = await self._request(engine, task, resources, mode)
-        await engine.acquire_slot()
-        completed = await engine.run_new(request)
+        admission = await engine.acquire_slot()
+        completed = await engine.run_new(request, admission)
         if completed.error is not None:
             exception = completed.error.exception
             assert exception is not None

@@ -10,12 +10,14 @@ import functools
 import logging
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import NamedTuple, Protocol
 
 import attrs
 import trio
 
+from .._concurrency import LeavableNursery, open_leavable_nursery
 from .._errors import LightningTrioError
 from .._lifecycle import allowance, is_final, retry_delay
 from .._records import FINAL, GIVE_BACK, AttemptedRollout, AttemptOutcome, AttemptStatus, RetryIn
@@ -25,10 +27,11 @@ from ..lanes import Call
 from ..tracing import AttemptRecorder, enter_attempt, leave_attempt
 from ._attempt import AttemptParts, run_attempt
 from ._bindings import Bindings
-from ._ending import Silent, TimedOut
+from ._ending import Raised, Returned, Silent, TimedOut
 from ._inspection import RunningAttempt, running_attempts
-from ._live_attempt import EndedAttempt, LiveAttempt
+from ._live_attempt import EndedAttempt, LiveAttempt, Place
 from ._slots import Slots
+from ._sub_rollouts import OPEN, Admission, Caller
 
 logger = logging.getLogger("lightning_trio.runner")
 
@@ -37,13 +40,15 @@ logger = logging.getLogger("lightning_trio.runner")
 class ClaimedRollout:
     """A rollout with its new attempt, and the resources to run it with.
 
-    `host` is a link to the host program's current span, `spent` is the seconds since the rollout's first attempt began.
+    `host` is a link to the host program's current span, `spent` is the seconds since the rollout's first attempt began,
+    `admission` is the admission of a sub-rollout.
     """
 
     rollout: AttemptedRollout
     resources: NamedResources
     host: Link | None
     spent: float = 0.0
+    admission: Admission | None = None
 
 
 class AttemptCounts(NamedTuple):
@@ -64,6 +69,10 @@ class Workers(Protocol):
     @property
     def slots(self) -> Slots:
         """The places of attempts."""
+        ...
+
+    def open(self) -> AbstractAsyncContextManager[None]:
+        """Accept attempts within the block."""
         ...
 
     def start(
@@ -136,6 +145,33 @@ class LocalWorkers:
         self._abandoned: set[str] = set()
         """The rollouts whose abandoned calls still run."""
         self._late_results = 0
+        self._admissions: dict[str, Admission] = {}
+        """The admissions of running sub-rollouts, by attempt."""
+        self._callers: dict[str, Caller] = {}
+        """The running attempts whose agents have called a runner."""
+        self._apart: LeavableNursery
+        """Where attempts run that must not run in their caller's task."""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[None]:
+        """Let the agents that run here call runners within the block."""
+        OPEN[:] = [*OPEN, self]
+        try:
+            async with open_leavable_nursery() as self._apart:
+                yield
+        finally:
+            OPEN[:] = [each for each in OPEN if each is not self]
+
+    def caller_of(self, recorder: AttemptRecorder) -> Caller | None:
+        """Return a running attempt as a caller, None if it does not run here, or if another thread asks."""
+        attempt_id = recorder.rollout.attempt.attempt_id
+        caller = self._callers.get(attempt_id)
+        live = None if caller is not None else self._live.get(attempt_id)
+        if live is not None and live.recorder is recorder and self._thread == threading.get_ident():
+            admission = self._admissions.get(attempt_id)
+            caller = Caller(recorder, self._slots, *((admission.seat, admission.caller) if admission else ()))
+            self._callers[attempt_id] = caller
+        return caller
 
     @property
     def slots(self) -> Slots:
@@ -162,13 +198,42 @@ class LocalWorkers:
             raise ended.stop
 
     async def run(self, claimed: ClaimedRollout) -> EndedAttempt:
-        """Run an attempt in the current task."""
+        """Run an attempt in the current task; a sub-rollout in a task of its own, because Python's stack has a limit."""
+        if claimed.admission is not None:
+            return await self._run_apart(claimed)
         live = self._begin(claimed)
         context = enter_attempt(live.recorder)
         try:
             return await self._run(live, claimed.spent)
         finally:
             leave_attempt(context)
+
+    async def _run_apart(self, claimed: ClaimedRollout) -> EndedAttempt:
+        """Run an attempt in a task of its own, and wait for it; a cancellation is passed on to it."""
+        results: list[EndedAttempt] = []
+        ended, scope = trio.Event(), trio.CancelScope()
+
+        async def run() -> None:
+            try:
+                with scope:
+                    live = self._begin(claimed)
+                    # Never left: the context is this task's own.
+                    enter_attempt(live.recorder)
+                    results.append(await self._run(live, claimed.spent))
+            finally:
+                ended.set()
+
+        self._apart.nursery.start_soon(run, name=claimed.rollout.rollout_id)
+        try:
+            await ended.wait()
+        except trio.Cancelled as exc:
+            scope.cancel()
+            with trio.CancelScope(shield=True):
+                await ended.wait()
+            if isinstance(results[0].stop, trio.Cancelled):
+                results[0].stop = exc
+            # Otherwise the agent ended by itself; Trio raises the cancellation again at the next checkpoint.
+        return results[0]
 
     async def _run(self, live: LiveAttempt, spent: float) -> EndedAttempt:
         attempt_id = live.recorder.rollout.attempt.attempt_id
@@ -177,11 +242,27 @@ class LocalWorkers:
             ended = await run_attempt(live, self._parts)
         finally:
             del self._live[attempt_id]
+        if self._callers or self._admissions:
+            self._end_family(live, ended)
         outcome = ended.outcome
         if outcome.status != "succeeded" and outcome.status != "cancelled":
             self._late_results += isinstance(live.ending, TimedOut | Silent) and live.ending.returned
             ended.outcome = self._plan_retry(live, outcome, spent)
         return ended
+
+    def _end_family(self, live: LiveAttempt, ended: EndedAttempt) -> None:
+        """End an attempt as a sub-rollout and as a caller, if it is one."""
+        attempt_id = ended.rollout.attempt.attempt_id
+        admission = self._admissions.pop(attempt_id, None)
+        if admission is not None:
+            admission.caller.remove_child(live.recorder)
+            ended.place = admission.seat
+        caller = self._callers.pop(attempt_id, None)
+        if caller is not None:
+            caller.end()
+            ended.place = caller
+            if not isinstance(live.ending, Returned | Raised):
+                caller.stop_calls()
 
     def _begin(self, claimed: ClaimedRollout) -> LiveAttempt:
         self._begun += 1
@@ -189,6 +270,9 @@ class LocalWorkers:
         rollout, resources = claimed.rollout, claimed.resources
         config, attempt = rollout.config, rollout.attempt
         recorder = AttemptRecorder(parts.tracer, rollout, resources, parts.agent_name, claimed.host)
+        if claimed.admission is not None:
+            self._admissions[attempt.attempt_id] = claimed.admission
+            claimed.admission.caller.add_child(recorder)
         bound = self._bindings.try_to_bind(rollout.mode, resources)
         now = parts.clock.current_time()
         if isinstance(bound, LightningTrioError):
@@ -216,7 +300,7 @@ class LocalWorkers:
     def committed(self, ended: EndedAttempt, status: AttemptStatus) -> None:
         """Release the attempt's slot, or log that its abandoned call still holds it."""
         if ended.abandoned is None:
-            self._slots.give_back()
+            self._release(ended.place)
             return
         rollout_id = ended.rollout.rollout_id
         self._abandoned.add(rollout_id)
@@ -227,12 +311,18 @@ class LocalWorkers:
             {"timeout": "stopped at its deadline"}.get(status, status),
             ended.abandoned.kind,
         )
-        ended.abandoned.when_ended(functools.partial(self._abandoned_ended, rollout_id))
+        ended.abandoned.when_ended(functools.partial(self._abandoned_ended, rollout_id, ended.place))
 
-    def _abandoned_ended(self, rollout_id: str) -> None:
+    def _abandoned_ended(self, rollout_id: str, place: Place | None) -> None:
         self._abandoned.discard(rollout_id)
         self._late_results += 1
-        self._slots.give_back()
+        self._release(place)
+
+    def _release(self, place: Place | None) -> None:
+        if place is None:
+            self._slots.give_back()
+        else:
+            place.release()
 
     def counts(self) -> AttemptCounts:
         """Count the attempts of this process."""
