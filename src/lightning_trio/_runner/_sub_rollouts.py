@@ -43,6 +43,8 @@ class Caller:
     parent: Caller | None = None
     calls: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
     """The scopes of its calls of runners."""
+    tasks: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
+    """The scopes of the tasks of its sub-rollouts, with the deadlines of the calls."""
     _seats: dict[Slots, Seat] = attrs.field(factory=dict[Slots, Seat], init=False)
     _stuck: int = attrs.field(default=0, init=False)
     """How many sub-rollouts below it wait for a spare seat."""

@@ -198,9 +198,9 @@ class LocalWorkers:
             raise ended.stop
 
     async def run(self, claimed: ClaimedRollout) -> EndedAttempt:
-        """Run an attempt in the current task; a sub-rollout in a task of its own, because Python's stack has a limit."""
+        """Run an attempt in the current task, or a sub-rollout in its own, because Python's stack is limited."""
         if claimed.admission is not None:
-            return await self._run_apart(claimed)
+            return await self._run_apart(claimed, claimed.admission.caller)
         live = self._begin(claimed)
         context = enter_attempt(live.recorder)
         try:
@@ -208,10 +208,11 @@ class LocalWorkers:
         finally:
             leave_attempt(context)
 
-    async def _run_apart(self, claimed: ClaimedRollout) -> EndedAttempt:
+    async def _run_apart(self, claimed: ClaimedRollout, caller: Caller) -> EndedAttempt:
         """Run an attempt in a task of its own, and wait for it; a cancellation is passed on to it."""
         results: list[EndedAttempt] = []
-        ended, scope = trio.Event(), trio.CancelScope()
+        # At one moment with its own deadline, that of its parent counts: it ends as cancelled.
+        ended, scope = trio.Event(), trio.CancelScope(deadline=trio.current_effective_deadline())
 
         async def run() -> None:
             try:
@@ -221,19 +222,24 @@ class LocalWorkers:
                     enter_attempt(live.recorder)
                     results.append(await self._run(live, claimed.spent))
             finally:
+                caller.tasks.discard(scope)
                 ended.set()
 
+        caller.tasks.add(scope)
         self._apart.nursery.start_soon(run, name=claimed.rollout.rollout_id)
         try:
             await ended.wait()
+            stop = None
         except trio.Cancelled as exc:
+            stop = exc
             scope.cancel()
             with trio.CancelScope(shield=True):
                 await ended.wait()
-            if isinstance(results[0].stop, trio.Cancelled):
-                results[0].stop = exc
-            # Otherwise the agent ended by itself; Trio raises the cancellation again at the next checkpoint.
-        return results[0]
+        [result] = results
+        if isinstance(result.stop, trio.Cancelled):
+            # The caller's own; if the agent ended by itself, Trio raises it again at the next checkpoint.
+            result.stop = stop
+        return result
 
     async def _run(self, live: LiveAttempt, spent: float) -> EndedAttempt:
         attempt_id = live.recorder.rollout.attempt.attempt_id
