@@ -18,6 +18,7 @@ from ..lanes import OpenLane, record_return
 from ..tracing import AttemptRecorder, Tracer
 from ._ending import RETURNED, Cancelled, Ending, Silent, TimedOut, ending_of, settle
 from ._live_attempt import EndedAttempt, LiveAttempt
+from ._loop_watch import LoopWatch
 from ._redaction import redact
 
 _END_HOOKS_SECONDS = 2.0
@@ -52,6 +53,7 @@ class AttemptParts:
     lanes: Mapping[str, OpenLane]
     hooks: AttemptHooks | None
     clock: trio.abc.Clock
+    watch: LoopWatch
 
 
 async def run_attempt(live: LiveAttempt, parts: AttemptParts) -> EndedAttempt:
@@ -65,7 +67,7 @@ async def run_attempt(live: LiveAttempt, parts: AttemptParts) -> EndedAttempt:
         ending = await _close(live, ending, hooks.end_trace(recorder.rollout))
     abandoned = None if live.call is None else live.call.abandoned
     live.ending = ending
-    status, exception = settle(ending, late=duration >= live.limit, abandoned=abandoned)
+    status, exception = settle(ending, late=duration - live.lag >= live.limit, abandoned=abandoned)
     error = None if exception is None else ErrorRecord.from_exception(exception)
     recorder.abandoned = abandoned is not None
     spans = recorder.close(status, None if error is None else f"{error.type}: {error.message}")
@@ -121,7 +123,7 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
                 value = await _call(live)
                 # By the clock: the scope has caught nothing if the cancellation never reached the agent.
                 live.duration = clock.current_time() - live.started
-                returned_late = live.ending is not None or live.duration >= live.limit
+                returned_late = live.ending is not None or (live.duration >= live.limit and _is_late(live, parts.watch))
             if live.scope.cancelled_caught or returned_late:
                 return _time_is_up(live, returned=returned_late)
         record_return(live.recorder, value)
@@ -131,6 +133,13 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
     finally:
         if has_worker and live.lane is not None and live.call is not None:
             live.lane.release(live.call)
+
+
+def _is_late(live: LiveAttempt, watch: LoopWatch) -> bool:
+    """Whether an attempt that returns now ran too long itself, and was not held up by others in Trio's thread."""
+    assert live.duration is not None
+    live.lag += watch.lag(live)
+    return live.duration - live.lag >= live.limit
 
 
 def _time_is_up(live: LiveAttempt, *, returned: bool) -> Ending:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Protocol
 
 import attrs
@@ -44,6 +45,8 @@ class LiveAttempt:
     """How long it may run, if more than `timeout_seconds` limits that."""
     limit: float = attrs.field(default=math.inf, init=False)
     """How many seconds it may run; 0 if it must not begin."""
+    lag: float = attrs.field(default=0.0, init=False)
+    """The seconds that it could not run because others blocked Trio's thread; they do not count."""
     owner: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
     """The task that runs the attempt."""
     scope: trio.CancelScope | None = attrs.field(default=None, init=False)
@@ -57,6 +60,12 @@ class LiveAttempt:
     def rollout(self) -> AttemptedRollout:
         """The rollout with this attempt."""
         return self.recorder.rollout
+
+    @property
+    def outer_nurseries(self) -> int:
+        """How many nurseries of its task are not its agent's; a great number outside of the agent's call."""
+        state = None if self.call is None else self.call.state
+        return state[1] if self.lane is not None and self.lane.in_trio and state is not None else sys.maxsize
 
 
 @attrs.define(eq=False)

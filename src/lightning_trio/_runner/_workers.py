@@ -10,7 +10,7 @@ import functools
 import logging
 import random
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import NamedTuple, Protocol
 
@@ -157,8 +157,9 @@ class LocalWorkers:
         """Let the agents that run here call runners within the block."""
         OPEN[:] = [*OPEN, self]
         try:
-            async with open_leavable_nursery() as self._apart:
-                yield
+            with self._parts.watch.joined(self):
+                async with open_leavable_nursery() as self._apart:
+                    yield
         finally:
             OPEN[:] = [each for each in OPEN if each is not self]
 
@@ -172,6 +173,19 @@ class LocalWorkers:
             caller = Caller(recorder, self._slots, *((admission.seat, admission.caller) if admission else ()))
             self._callers[attempt_id] = caller
         return caller
+
+    def attempts(self) -> Collection[LiveAttempt]:
+        """Return the running attempts; called from any thread."""
+        return self._live.values()
+
+    def extend(self, live: LiveAttempt, seconds: float) -> None:
+        """Move the deadline of an attempt that others kept from running, and of the sub-rollouts it waits for."""
+        live.lag += seconds
+        if live.scope is not None:
+            live.scope.deadline += seconds
+        caller = self._callers.get(live.recorder.rollout.attempt.attempt_id)
+        for scope in () if caller is None else caller.tasks:
+            scope.deadline += seconds
 
     @property
     def slots(self) -> Slots:
@@ -284,7 +298,10 @@ class LocalWorkers:
         if isinstance(bound, LightningTrioError):
             live = LiveAttempt(recorder, None, None, bound, now)
         else:
-            live = LiveAttempt(recorder, Call(bound, recorder), parts.lanes[bound.lane], None, now)
+            lane = parts.lanes[bound.lane]
+            live = LiveAttempt(recorder, Call(bound, recorder), lane, None, now)
+            if lane.in_trio and not parts.watch.watches:
+                parts.watch.watch()
         live.owner = trio.lowlevel.current_task()
         if config.queue_timeout_seconds is not None or config.total_timeout_seconds is not None:
             waited = attempt.start_time - rollout.start_time
@@ -292,6 +309,10 @@ class LocalWorkers:
             live.limit = live.allowance.seconds
         elif config.timeout_seconds is not None:
             live.limit = config.timeout_seconds
+        else:
+            return live
+        if not parts.watch.measures:
+            parts.watch.measure()
         return live
 
     def _plan_retry(self, live: LiveAttempt, outcome: AttemptOutcome, spent: float) -> AttemptOutcome:
