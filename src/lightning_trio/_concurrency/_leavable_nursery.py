@@ -14,6 +14,9 @@ _CHECK_SECONDS = 0.05
 """How often a block that leaves tasks behind asks whether all others have ended: Trio does not say when one ends."""
 
 
+_open: dict[trio.Nursery, LeavableNursery] = {}
+
+
 class LeavableNursery:
     """A nursery, made by `open_leavable_nursery`, whose block ends although the tasks left behind do not."""
 
@@ -30,7 +33,7 @@ class LeavableNursery:
         self._left: set[trio.lowlevel.Task] = set()
 
     def leave_behind(self, task: trio.lowlevel.Task) -> None:
-        """Let the block end without a task, which must raise nothing when it ends."""
+        """Let the block end without a task."""
         self._left.add(task)
         self._changed.set()
 
@@ -38,12 +41,14 @@ class LeavableNursery:
         """Keep the nursery open in a task of its own, until its last task has ended."""
         try:
             async with trio.open_nursery() as self.nursery:
+                _open[self.nursery] = self
                 self.opened.set()
                 await self._closing.wait()
         except BaseException as exc:
             # Raised at the end of the block; leaving a system task, it would crash Trio.
             self.error = exc
         finally:
+            del _open[self.nursery]
             self._ended = True
             self._changed.set()
             self.body.cancel()
@@ -58,6 +63,13 @@ class LeavableNursery:
                 return
             else:
                 await trio.sleep(_CHECK_SECONDS)
+
+
+def leave_behind(task: trio.lowlevel.Task) -> None:
+    """Let the block of a task's nursery end without it, if that is possible; it must raise nothing when it ends."""
+    parent = task.parent_nursery
+    if parent is not None and (leavable := _open.get(parent)) is not None:
+        leavable.leave_behind(task)
 
 
 @asynccontextmanager

@@ -56,10 +56,20 @@ class AttemptParts:
     watch: LoopWatch
 
 
-async def run_attempt(live: LiveAttempt, parts: AttemptParts) -> EndedAttempt:
-    """Run one attempt to its end, however it ends, in a context that belongs to it; raises nothing."""
+async def run_attempt(live: LiveAttempt, parts: AttemptParts, ending: Ending | None = None) -> EndedAttempt | None:
+    """Run one attempt to its end, however it ends, in a context that belongs to it; raises nothing.
+
+    Args:
+        live: the attempt.
+        parts: what it shares with others.
+        ending: how it ends without its task, which was given up; that task's own call returns None.
+    """
     recorder, hooks = live.recorder, parts.hooks
-    ending = await _reach_ending(live, parts)
+    if ending is None:
+        ending = await _reach_ending(live, parts)
+        live.scope = None
+        if live.given_up:
+            return None
     duration = live.duration
     if duration is None:
         duration = parts.clock.current_time() - live.started
@@ -125,7 +135,7 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
                 live.duration = clock.current_time() - live.started
                 returned_late = live.ending is not None or (live.duration >= live.limit and _is_late(live, parts.watch))
             if live.scope.cancelled_caught or returned_late:
-                return _time_is_up(live, returned=returned_late)
+                return time_is_up(live, returned=returned_late)
         record_return(live.recorder, value)
         return RETURNED
     except BaseException as exc:
@@ -142,7 +152,8 @@ def _is_late(live: LiveAttempt, watch: LoopWatch) -> bool:
     return live.duration - live.lag >= live.limit
 
 
-def _time_is_up(live: LiveAttempt, *, returned: bool) -> Ending:
+def time_is_up(live: LiveAttempt, *, returned: bool) -> TimedOut | Silent:
+    """Return the ending of an attempt whose deadline has passed; `returned` if the agent returned all the same."""
     if isinstance(live.ending, Silent):
         return Silent(live.ending.seconds, returned)
     if live.allowance is not None:
@@ -190,6 +201,7 @@ async def _watch(live: LiveAttempt, limit: float) -> None:
         seen, silent = now, silent + 1 if seen == now else 0
     assert live.scope is not None
     live.ending = Silent(limit)
+    live.scope.deadline = min(live.scope.deadline, trio.current_time())
     live.scope.cancel()
 
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import attrs
 import trio
 
-from .._concurrency import FlatNursery
+from .._concurrency import FlatNursery, open_leavable_nursery
 from .._errors import RunnerClosed, StaleAttempt
 from .._host import GracefulShutdown
 from .._lifecycle import TERMINAL_ROLLOUT
@@ -128,8 +128,9 @@ class Engine:
         caller = find_caller()
         host = host_link() if caller is None else caller.link()
         with self._call(caller), self.shutdown.stoppable() as call:
-            # Flat, so that a Ctrl-C that is raised in an agent's code leaves it in no group.
-            async with FlatNursery() as nursery:
+            # It leaves attempts behind that were given up.
+            async with open_leavable_nursery() as leavable:
+                nursery = leavable.nursery
                 with call.claiming(nursery.cancel_scope):
                     await self._claim_all(run_id, host, nursery, caller)
             await call.wait_others()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from typing import Protocol
 
 import attrs
@@ -50,9 +51,15 @@ class LiveAttempt:
     owner: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
     """The task that runs the attempt."""
     scope: trio.CancelScope | None = attrs.field(default=None, init=False)
-    """The scope of its deadline; None while it has none."""
+    """The scope of its deadline; None while it has none, and once the agent's call has ended."""
     duration: float | None = attrs.field(default=None, init=False)
     """The seconds that the agent ran, once it has returned, in time or late."""
+    spent: float = attrs.field(default=0.0, init=False)
+    """The seconds since the rollout's first attempt began."""
+    report: Callable[[EndedAttempt], None] | None = attrs.field(default=None, init=False)
+    """What its end is reported to; None if it is returned to the caller."""
+    given_up: bool = attrs.field(default=False, init=False)
+    """Whether it has ended without its task."""
     ending: Ending | None = attrs.field(default=None, init=False)
     """How it has ended, or why it is being stopped before its deadline."""
 
@@ -60,6 +67,11 @@ class LiveAttempt:
     def rollout(self) -> AttemptedRollout:
         """The rollout with this attempt."""
         return self.recorder.rollout
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether it may be stopped before it ends by itself."""
+        return self.limit < math.inf or self.recorder.rollout.config.unresponsive_seconds is not None
 
     @property
     def outer_nurseries(self) -> int:

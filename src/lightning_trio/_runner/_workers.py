@@ -17,19 +17,20 @@ from typing import NamedTuple, Protocol
 import attrs
 import trio
 
-from .._concurrency import LeavableNursery, open_leavable_nursery
+from .._concurrency import FlatNursery, LeavableNursery, leave_behind, open_leavable_nursery
 from .._errors import LightningTrioError
 from .._lifecycle import allowance, is_final, retry_delay
 from .._records import FINAL, GIVE_BACK, AttemptedRollout, AttemptOutcome, AttemptStatus, RetryIn
 from .._resources import NamedResources
 from .._spans import Link
-from ..lanes import Call
+from ..lanes import Call, RunningTask
 from ..tracing import AttemptRecorder, enter_attempt, leave_attempt
-from ._attempt import AttemptParts, run_attempt
+from ._attempt import AttemptParts, run_attempt, time_is_up
 from ._bindings import Bindings
 from ._ending import Raised, Returned, Silent, TimedOut
 from ._inspection import RunningAttempt, running_attempts
 from ._live_attempt import EndedAttempt, LiveAttempt, Place
+from ._overdue import AbandonedTask, OverdueWatch
 from ._slots import Slots
 from ._sub_rollouts import OPEN, Admission, Caller
 
@@ -151,6 +152,9 @@ class LocalWorkers:
         """The running attempts whose agents have called a runner."""
         self._apart: LeavableNursery
         """Where attempts run that must not run in their caller's task."""
+        self._finishing: trio.Nursery
+        """Where attempts end that were given up."""
+        self._overdue = OverdueWatch(self.attempts, self._locate, self._give_up)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
@@ -158,8 +162,14 @@ class LocalWorkers:
         OPEN[:] = [*OPEN, self]
         try:
             with self._parts.watch.joined(self):
-                async with open_leavable_nursery() as self._apart:
-                    yield
+                async with FlatNursery() as self._finishing:
+                    watching = trio.CancelScope()
+                    self._finishing.start_soon(self._watch_overdue, watching)
+                    try:
+                        async with open_leavable_nursery() as self._apart:
+                            yield
+                    finally:
+                        watching.cancel()
         finally:
             OPEN[:] = [each for each in OPEN if each is not self]
 
@@ -202,9 +212,12 @@ class LocalWorkers:
     @trio.lowlevel.enable_ki_protection
     async def _run_and_report(self, claimed: ClaimedRollout, report: Callable[[EndedAttempt], None]) -> None:
         live = self._begin(claimed)
+        live.report = report
         # Never left: the context is this task's own and ends with it.
         enter_attempt(live.recorder)
-        ended = await self._run(live, claimed.spent)
+        ended = await self._run(live)
+        if ended is None:
+            return
         if ended.outcome.status == "cancelled":
             ended.outcome = attrs.evolve(ended.outcome, next=GIVE_BACK)
         report(ended)
@@ -212,63 +225,117 @@ class LocalWorkers:
             raise ended.stop
 
     async def run(self, claimed: ClaimedRollout) -> EndedAttempt:
-        """Run an attempt in the current task, or a sub-rollout in its own, because Python's stack is limited."""
-        if claimed.admission is not None:
-            return await self._run_apart(claimed, claimed.admission.caller)
+        """Run an attempt in the current task, or in its own if this one may have to go on without it.
+
+        A sub-rollout has a task of its own, too, because Python's stack is limited.
+        """
         live = self._begin(claimed)
+        admission = claimed.admission
+        if admission is not None or (live.is_limited and live.lane is not None and live.lane.in_trio):
+            return await self._run_apart(live, None if admission is None else admission.caller)
         context = enter_attempt(live.recorder)
         try:
-            return await self._run(live, claimed.spent)
+            ended = await self._run(live)
         finally:
             leave_attempt(context)
+        assert ended is not None
+        return ended
 
-    async def _run_apart(self, claimed: ClaimedRollout, caller: Caller) -> EndedAttempt:
-        """Run an attempt in a task of its own, and wait for it; a cancellation is passed on to it."""
+    async def _run_apart(self, live: LiveAttempt, caller: Caller | None) -> EndedAttempt:
+        """Run an attempt in a task of its own, and wait for its end; a cancellation is passed on to it."""
         results: list[EndedAttempt] = []
         # At one moment with its own deadline, that of its parent counts: it ends as cancelled.
         ended, scope = trio.Event(), trio.CancelScope(deadline=trio.current_effective_deadline())
 
-        async def run() -> None:
-            try:
-                with scope:
-                    live = self._begin(claimed)
-                    # Never left: the context is this task's own.
-                    enter_attempt(live.recorder)
-                    results.append(await self._run(live, claimed.spent))
-            finally:
-                caller.tasks.discard(scope)
-                ended.set()
+        def report(result: EndedAttempt) -> None:
+            results.append(result)
+            ended.set()
 
-        caller.tasks.add(scope)
-        self._apart.nursery.start_soon(run, name=claimed.rollout.rollout_id)
+        live.report = report
+        if caller is not None:
+            caller.tasks.add(scope)
+        self._apart.nursery.start_soon(self._run_within, live, scope, name=live.rollout.rollout_id)
+        stop = None
         try:
             await ended.wait()
-            stop = None
         except trio.Cancelled as exc:
             stop = exc
             scope.cancel()
             with trio.CancelScope(shield=True):
                 await ended.wait()
+        if caller is not None:
+            caller.tasks.discard(scope)
         [result] = results
         if isinstance(result.stop, trio.Cancelled):
             # The caller's own; if the agent ended by itself, Trio raises it again at the next checkpoint.
             result.stop = stop
         return result
 
-    async def _run(self, live: LiveAttempt, spent: float) -> EndedAttempt:
+    @trio.lowlevel.enable_ki_protection
+    async def _run_within(self, live: LiveAttempt, scope: trio.CancelScope) -> None:
+        with scope:
+            live.owner = trio.lowlevel.current_task()
+            # Never left, as in _run_and_report.
+            enter_attempt(live.recorder)
+            ended = await self._run(live)
+            if ended is not None:
+                assert live.report is not None
+                live.report(ended)
+
+    async def _run(self, live: LiveAttempt) -> EndedAttempt | None:
+        """Run an attempt; returns None if it was given up, once its task ends."""
         attempt_id = live.recorder.rollout.attempt.attempt_id
         self._live[attempt_id] = live
         try:
             ended = await run_attempt(live, self._parts)
         finally:
-            del self._live[attempt_id]
+            if not live.given_up:
+                del self._live[attempt_id]
+        if ended is None:
+            assert live.call is not None
+            assert isinstance(live.call.abandoned, AbandonedTask)
+            live.call.abandoned.end()
+            return None
+        return self._finish(live, ended)
+
+    def _finish(self, live: LiveAttempt, ended: EndedAttempt) -> EndedAttempt:
         if self._callers or self._admissions:
             self._end_family(live, ended)
         outcome = ended.outcome
         if outcome.status != "succeeded" and outcome.status != "cancelled":
             self._late_results += isinstance(live.ending, TimedOut | Silent) and live.ending.returned
-            ended.outcome = self._plan_retry(live, outcome, spent)
+            ended.outcome = self._plan_retry(live, outcome)
         return ended
+
+    # Attempts that do not end at their deadlines.
+
+    async def _watch_overdue(self, scope: trio.CancelScope) -> None:
+        with scope:
+            await self._overdue.run()
+
+    def _locate(self, live: LiveAttempt) -> RunningTask | None:
+        return None if live.lane is None or live.call is None else live.lane.locate(live.call, self._thread)
+
+    def _give_up(self, live: LiveAttempt) -> None:
+        """End an attempt without its task."""
+        assert live.call is not None
+        assert live.owner is not None
+        live.given_up = True
+        live.call.abandoned = AbandonedTask()
+        del self._live[live.rollout.attempt.attempt_id]
+        leave_behind(live.owner)
+        self._finishing.start_soon(self._end_without_task, live)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _end_without_task(self, live: LiveAttempt) -> None:
+        # Never left, as in _run_and_report.
+        enter_attempt(live.recorder)
+        ended = await run_attempt(live, self._parts, time_is_up(live, returned=False))
+        assert ended is not None
+        assert live.report is not None
+        live.report(self._finish(live, ended))
+        if ended.stop is not None:
+            raise ended.stop
 
     def _end_family(self, live: LiveAttempt, ended: EndedAttempt) -> None:
         """End an attempt as a sub-rollout and as a caller, if it is one."""
@@ -303,6 +370,10 @@ class LocalWorkers:
             if lane.in_trio and not parts.watch.watches:
                 parts.watch.watch()
         live.owner = trio.lowlevel.current_task()
+        if claimed.spent:
+            live.spent = claimed.spent
+        if config.unresponsive_seconds is not None:
+            self._overdue.expect(now + config.unresponsive_seconds)
         if config.queue_timeout_seconds is not None or config.total_timeout_seconds is not None:
             waited = attempt.start_time - rollout.start_time
             live.allowance = allowance(config, attempt.sequence_id, waited, claimed.spent)
@@ -311,15 +382,16 @@ class LocalWorkers:
             live.limit = config.timeout_seconds
         else:
             return live
+        self._overdue.expect(now + live.limit)
         if not parts.watch.measures:
             parts.watch.measure()
         return live
 
-    def _plan_retry(self, live: LiveAttempt, outcome: AttemptOutcome, spent: float) -> AttemptOutcome:
+    def _plan_retry(self, live: LiveAttempt, outcome: AttemptOutcome) -> AttemptOutcome:
         """Return the outcome with what follows an unsuccessful attempt: a retry or the end."""
         config, attempt = live.rollout.config, live.rollout.attempt
         delay = retry_delay(attempt.sequence_id, config, self._random.random())
-        spent += self._parts.clock.current_time() - live.started + delay
+        spent = live.spent + self._parts.clock.current_time() - live.started + delay
         used_up = isinstance(live.ending, TimedOut) and live.ending.final
         final = used_up or is_final(outcome.status, outcome.error, config, spent)
         return attrs.evolve(outcome, next=FINAL if final else RetryIn(delay))

@@ -100,6 +100,20 @@ def runs_now(task: trio.lowlevel.Task, outer_nurseries: int) -> bool:
     return any(runs_now(child, 0) for nursery in nurseries for child in list(nursery.child_tasks))
 
 
+def can_be_cancelled(task: trio.lowlevel.Task, outer_nurseries: int) -> bool:
+    """Whether a cancelled task, or one below it, is in a shielded scope, whose end its cancellation waits for.
+
+    Where all that are left are cancelled and still run, nothing can end them.
+    """
+    nurseries = task.child_nurseries[outer_nurseries:]
+    children = [child for nursery in nurseries for child in nursery.child_tasks]
+    if children:
+        return any(can_be_cancelled(child, 0) for child in children)
+    # Trio has no public name for it; without it, a task counts as one that cleans up.
+    status = getattr(task, "_cancel_status", None)
+    return not getattr(status, "effectively_cancelled", False)
+
+
 def _task_place(task: trio.lowlevel.Task, outer_nurseries: int, loop_thread: int, depth: int) -> RunningTask | None:
     coro: Any = task.coro
     if coro.cr_running:
