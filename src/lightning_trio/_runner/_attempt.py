@@ -68,7 +68,7 @@ async def run_attempt(live: LiveAttempt, parts: AttemptParts, ending: Ending | N
     if ending is None:
         ending = await _reach_ending(live, parts)
         live.scope = None
-        if live.given_up:
+        if live.owner is None:
             return None
     duration = live.duration
     if duration is None:
@@ -77,7 +77,7 @@ async def run_attempt(live: LiveAttempt, parts: AttemptParts, ending: Ending | N
         ending = await _close(live, ending, hooks.end_trace(recorder.rollout))
     abandoned = None if live.call is None else live.call.abandoned
     live.ending = ending
-    status, exception = settle(ending, late=duration - live.lag >= live.limit, abandoned=abandoned)
+    status, exception = settle(ending, late=duration >= live.limit, abandoned=abandoned)
     error = None if exception is None else ErrorRecord.from_exception(exception)
     recorder.abandoned = abandoned is not None
     spans = recorder.close(status, None if error is None else f"{error.type}: {error.message}")
@@ -148,8 +148,8 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
 def _is_late(live: LiveAttempt, watch: LoopWatch) -> bool:
     """Whether an attempt that returns now ran too long itself, and was not held up by others in Trio's thread."""
     assert live.duration is not None
-    live.lag += watch.lag(live)
-    return live.duration - live.lag >= live.limit
+    live.limit += watch.lag(live)
+    return live.duration >= live.limit
 
 
 def time_is_up(live: LiveAttempt, *, returned: bool) -> TimedOut | Silent:
@@ -158,9 +158,11 @@ def time_is_up(live: LiveAttempt, *, returned: bool) -> TimedOut | Silent:
         return Silent(live.ending.seconds, returned)
     if live.allowance is not None:
         return TimedOut(live.allowance.make_error(), live.allowance.final, returned)
+    limit = live.rollout.config.timeout_seconds
+    assert limit is not None
     if returned:
-        return TimedOut(AttemptTimedOut.returned_late(live.limit), returned=True)
-    return TimedOut(AttemptTimedOut.at_deadline(live.limit))
+        return TimedOut(AttemptTimedOut.returned_late(limit), returned=True)
+    return TimedOut(AttemptTimedOut.at_deadline(limit))
 
 
 def _call(live: LiveAttempt) -> Awaitable[Any]:

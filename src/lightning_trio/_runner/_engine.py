@@ -245,8 +245,8 @@ class Engine:
         resources = (await self.bindings.snapshots(started))[rollout.resources_id]
         host = host_link() if admission is None else admission.caller.link()
         began = trio.current_time()
+        spent = 0.0
         while True:
-            spent = trio.current_time() - began
             ended = await self._workers.run(ClaimedRollout(rollout, resources, host, spent, admission))
             delay = 0.0
             if isinstance(ended.outcome.next, RetryIn):
@@ -263,6 +263,7 @@ class Engine:
             except StaleAttempt:
                 # The rollout was cancelled through the store while it waited.
                 return ended.completed("cancelled")
+            spent = trio.current_time() - began
 
     async def _next_attempt(
         self, rollout: AttemptedRollout, delay: float, before: Admission | None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
 from typing import Protocol
 
 import attrs
@@ -45,21 +44,13 @@ class LiveAttempt:
     allowance: Allowance | None = attrs.field(default=None, init=False)
     """How long it may run, if more than `timeout_seconds` limits that."""
     limit: float = attrs.field(default=math.inf, init=False)
-    """How many seconds it may run; 0 if it must not begin."""
-    lag: float = attrs.field(default=0.0, init=False)
-    """The seconds that it could not run because others blocked Trio's thread; they do not count."""
+    """How many seconds it may run, and others may keep it from running; 0 if it must not begin."""
     owner: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
-    """The task that runs the attempt."""
+    """The task that runs the attempt; None once the attempt was given up and ends without it."""
     scope: trio.CancelScope | None = attrs.field(default=None, init=False)
     """The scope of its deadline; None while it has none, and once the agent's call has ended."""
     duration: float | None = attrs.field(default=None, init=False)
     """The seconds that the agent ran, once it has returned, in time or late."""
-    spent: float = attrs.field(default=0.0, init=False)
-    """The seconds since the rollout's first attempt began."""
-    report: Callable[[EndedAttempt], None] | None = attrs.field(default=None, init=False)
-    """What its end is reported to; None if it is returned to the caller."""
-    given_up: bool = attrs.field(default=False, init=False)
-    """Whether it has ended without its task."""
     ending: Ending | None = attrs.field(default=None, init=False)
     """How it has ended, or why it is being stopped before its deadline."""
 

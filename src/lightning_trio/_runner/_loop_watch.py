@@ -3,9 +3,9 @@
 A daemon thread asks Trio's loop for an answer while attempts run. A loop that does not answer for a second is blocked,
 and a warning says by which rollout and at which line.
 
-A *stretch* is the time between two looks of Trio's loop at its timers. Nothing but the task that blocks can run then, so
-a long stretch is not counted against the other attempts: their deadlines are moved before Trio looks at them. The
-thread looks at what runs several times in a long stretch, and counts the time up to a look as that attempt's own.
+A *stretch* is the time between two looks of Trio's loop at its timers. Only what blocks can run then, so a long
+stretch is not counted against the other attempts: their deadlines are moved before Trio looks at them. The thread looks
+at what runs several times in a long stretch, and counts the time up to a look as that attempt's own.
 The clocks are real ones: a virtual one does not measure how long a thread takes.
 """
 
@@ -63,6 +63,10 @@ class LoopWatch:
         self._pinged_at: float | None = None
         self._warned = False
         self._stretches: Stretches | None = None
+        self.watches: bool = False
+        """Whether `watch` was called."""
+        self.measures: bool = False
+        """Whether `measure` was called."""
 
     # In Trio's thread.
 
@@ -77,27 +81,20 @@ class LoopWatch:
             if not self.members:
                 self._end()
 
-    @property
-    def watches(self) -> bool:
-        """Whether `watch` was called."""
-        return self._closed is not None
-
     def watch(self) -> None:
         """Watch the loop from now on, because an attempt runs in Trio's thread."""
+        self.watches = True
         self._closed = threading.Event()
         threading.Thread(target=self._run, args=(self._closed,), name="lightning_trio-watch", daemon=True).start()
 
-    @property
-    def measures(self) -> bool:
-        """Whether `measure` was called."""
-        return self._stretches is not None
-
     def measure(self) -> None:
         """Measure stretches from now on, because an attempt has a deadline."""
+        self.measures = True
         self._stretches = Stretches(self)
         trio.lowlevel.add_instrument(self._stretches)
 
     def _end(self) -> None:
+        self.watches = self.measures = False
         if self._closed is not None:
             self._closed.set()
             self._closed = None
@@ -161,8 +158,9 @@ class LoopWatch:
             owner = f"rollout {live.rollout.rollout_id} (agent {live.recorder.agent_name})"
         line = "" if place is None else f", in {place.function} at {place.file}:{place.line}: {place.code}"
         logger.warning(
-            "Trio's thread has been blocked for %.1f s, with %d rollouts on it, by %s%s; await trio.to_thread.run_sync(…) "
-            "for a call that blocks, or write the agent as a plain def, which runs in a thread",
+            "Trio's thread has been blocked for %.1f s, with %d rollouts on it, by %s%s; await "
+            "trio.to_thread.run_sync(…) for a call that blocks, or write the agent as a plain def, which runs in a "
+            "thread",
             seconds,
             sum(len(member.attempts()) for member in self.members),
             owner,
@@ -214,7 +212,7 @@ class Stretches(trio.abc.Instrument):
 
     def _seconds_back(self, live: LiveAttempt, now: float, length: float) -> float:
         if live.lane is not None and not live.lane.in_trio:
-            return now + _DELIVERY_SECONDS - (live.started + live.limit + live.lag)
+            return now + _DELIVERY_SECONDS - (live.started + live.limit)
         return min(length, now - live.started) - self._charged.get(live, 0.0)
 
     def lag(self, live: LiveAttempt) -> float:

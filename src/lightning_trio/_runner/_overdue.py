@@ -7,6 +7,7 @@ abandon, or in a shielded scope, goes on; the attempt ends without it, and the t
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Collection
 from typing import ClassVar
 
@@ -67,30 +68,34 @@ class OverdueWatch:
         self._give_up = give_up
         self._pause = trio.CancelScope()
         """The scope of the wait for the next look."""
+        self.covered: float = math.inf
+        """Deadlines from this one on need no call of `expect`."""
         self._named: set[LiveAttempt] = set()
 
     def expect(self, deadline: float) -> None:
         """Look at the attempts again soon after a deadline."""
-        due = deadline + _OVERDUE_SECONDS
-        if due < self._pause.deadline:
-            self._pause.deadline = due
+        if deadline < self.covered:
+            self.covered = deadline
+            self._pause.deadline = deadline + _OVERDUE_SECONDS
 
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
             with self._pause:
                 await trio.sleep_forever()
-            self._pause = trio.CancelScope(deadline=self._look(trio.current_time()))
+            due = self._look(trio.current_time())
+            self._pause = trio.CancelScope(deadline=due)
+            self.covered = due - _OVERDUE_SECONDS
 
     def _look(self, now: float) -> float:
         """Name or give up the attempts that are overdue, and return the time of the next look."""
         attempts = list(self._attempts())
         self._named.intersection_update(attempts)
-        return min((self._look_at(live, now) for live in attempts), default=float("inf"))
+        return min((self._look_at(live, now) for live in attempts), default=math.inf)
 
     def _look_at(self, live: LiveAttempt, now: float) -> float:
         if live.lane is None or not live.lane.in_trio:
-            return float("inf")
+            return math.inf
         if live.scope is None:
             return now + live.limit + _OVERDUE_SECONDS
         deadline = live.scope.deadline
@@ -104,7 +109,7 @@ class OverdueWatch:
             if live.owner is not None and can_be_cancelled(live.owner, live.outer_nurseries):
                 return max(deadline + _CLEAN_UP_SECONDS, now)
         self._give_up(live)
-        return float("inf")
+        return math.inf
 
     def _warn(self, live: LiveAttempt, seconds: float) -> None:
         place = self._locate(live)

@@ -146,6 +146,12 @@ class LocalWorkers:
         self._abandoned: set[str] = set()
         """The rollouts whose abandoned calls still run."""
         self._late_results = 0
+        self._spent: dict[str, float] = {}
+        """`ClaimedRollout.spent` of running attempts where it is not 0."""
+        self._report: Callable[[EndedAttempt], None]
+        """What the ends of attempts from the queue are reported to."""
+        self._waiters: dict[str, Callable[[EndedAttempt], None]] = {}
+        """What the ends of attempts in `_apart` are reported to."""
         self._admissions: dict[str, Admission] = {}
         """The admissions of running sub-rollouts, by attempt."""
         self._callers: dict[str, Caller] = {}
@@ -190,7 +196,7 @@ class LocalWorkers:
 
     def extend(self, live: LiveAttempt, seconds: float) -> None:
         """Move the deadline of an attempt that others kept from running, and of the sub-rollouts it waits for."""
-        live.lag += seconds
+        live.limit += seconds
         if live.scope is not None:
             live.scope.deadline += seconds
         caller = self._callers.get(live.recorder.rollout.attempt.attempt_id)
@@ -206,13 +212,13 @@ class LocalWorkers:
         self, claimed: Sequence[ClaimedRollout], nursery: trio.Nursery, report: Callable[[EndedAttempt], None]
     ) -> None:
         """Start attempts, each in a task of its own."""
+        self._report = report
         for each in claimed:
             nursery.start_soon(self._run_and_report, each, report, name=each.rollout.rollout_id)
 
     @trio.lowlevel.enable_ki_protection
     async def _run_and_report(self, claimed: ClaimedRollout, report: Callable[[EndedAttempt], None]) -> None:
         live = self._begin(claimed)
-        live.report = report
         # Never left: the context is this task's own and ends with it.
         enter_attempt(live.recorder)
         ended = await self._run(live)
@@ -251,7 +257,7 @@ class LocalWorkers:
             results.append(result)
             ended.set()
 
-        live.report = report
+        self._waiters[live.rollout.attempt.attempt_id] = report
         if caller is not None:
             caller.tasks.add(scope)
         self._apart.nursery.start_soon(self._run_within, live, scope, name=live.rollout.rollout_id)
@@ -279,8 +285,7 @@ class LocalWorkers:
             enter_attempt(live.recorder)
             ended = await self._run(live)
             if ended is not None:
-                assert live.report is not None
-                live.report(ended)
+                self._waiters.pop(live.rollout.attempt.attempt_id)(ended)
 
     async def _run(self, live: LiveAttempt) -> EndedAttempt | None:
         """Run an attempt; returns None if it was given up, once its task ends."""
@@ -289,23 +294,26 @@ class LocalWorkers:
         try:
             ended = await run_attempt(live, self._parts)
         finally:
-            if not live.given_up:
-                del self._live[attempt_id]
+            self._live.pop(attempt_id, None)
         if ended is None:
             assert live.call is not None
             assert isinstance(live.call.abandoned, AbandonedTask)
             live.call.abandoned.end()
             return None
-        return self._finish(live, ended)
+        if ended.outcome.status != "succeeded" or self._callers or self._admissions or self._spent:
+            self._complete(live, ended)
+        return ended
 
-    def _finish(self, live: LiveAttempt, ended: EndedAttempt) -> EndedAttempt:
+    def _complete(self, live: LiveAttempt, ended: EndedAttempt) -> None:
+        """Add to an attempt that has ended what follows from its end."""
         if self._callers or self._admissions:
             self._end_family(live, ended)
         outcome = ended.outcome
         if outcome.status != "succeeded" and outcome.status != "cancelled":
             self._late_results += isinstance(live.ending, TimedOut | Silent) and live.ending.returned
             ended.outcome = self._plan_retry(live, outcome)
-        return ended
+        if self._spent:
+            self._spent.pop(ended.rollout.attempt.attempt_id, None)
 
     # Attempts that do not end at their deadlines.
 
@@ -320,10 +328,10 @@ class LocalWorkers:
         """End an attempt without its task."""
         assert live.call is not None
         assert live.owner is not None
-        live.given_up = True
         live.call.abandoned = AbandonedTask()
         del self._live[live.rollout.attempt.attempt_id]
         leave_behind(live.owner)
+        live.owner = None
         self._finishing.start_soon(self._end_without_task, live)
 
     @trio.lowlevel.enable_ki_protection
@@ -332,8 +340,8 @@ class LocalWorkers:
         enter_attempt(live.recorder)
         ended = await run_attempt(live, self._parts, time_is_up(live, returned=False))
         assert ended is not None
-        assert live.report is not None
-        live.report(self._finish(live, ended))
+        self._complete(live, ended)
+        self._waiters.pop(ended.rollout.attempt.attempt_id, self._report)(ended)
         if ended.stop is not None:
             raise ended.stop
 
@@ -371,7 +379,7 @@ class LocalWorkers:
                 parts.watch.watch()
         live.owner = trio.lowlevel.current_task()
         if claimed.spent:
-            live.spent = claimed.spent
+            self._spent[attempt.attempt_id] = claimed.spent
         if config.unresponsive_seconds is not None:
             self._overdue.expect(now + config.unresponsive_seconds)
         if config.queue_timeout_seconds is not None or config.total_timeout_seconds is not None:
@@ -382,7 +390,8 @@ class LocalWorkers:
             live.limit = config.timeout_seconds
         else:
             return live
-        self._overdue.expect(now + live.limit)
+        if now + live.limit < self._overdue.covered:
+            self._overdue.expect(now + live.limit)
         if not parts.watch.measures:
             parts.watch.measure()
         return live
@@ -391,7 +400,7 @@ class LocalWorkers:
         """Return the outcome with what follows an unsuccessful attempt: a retry or the end."""
         config, attempt = live.rollout.config, live.rollout.attempt
         delay = retry_delay(attempt.sequence_id, config, self._random.random())
-        spent = live.spent + self._parts.clock.current_time() - live.started + delay
+        spent = self._spent.get(attempt.attempt_id, 0.0) + self._parts.clock.current_time() - live.started + delay
         used_up = isinstance(live.ending, TimedOut) and live.ending.final
         final = used_up or is_final(outcome.status, outcome.error, config, spent)
         return attrs.evolve(outcome, next=FINAL if final else RetryIn(delay))
