@@ -1,7 +1,7 @@
 """Attempts in Trio that do not end at their deadline: named in a warning, and given up.
 
-A task can only be stopped at a checkpoint that its cancellation reaches. One that waits for a thread which Trio does not
-abandon, or in a shielded scope, goes on; the attempt ends without it, and the task keeps the slot until it ends.
+A task can only be stopped at a checkpoint that its cancellation reaches. One that waits for a thread which Trio does
+not abandon, or in a shielded scope, goes on; the attempt ends without it, and the task keeps the slot until it ends.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ class OverdueWatch:
             place = place.children[0]
         line = "" if place is None else f", in {place.function} at {place.file}:{place.line}: {place.code}"
         logger.warning(
-            "rollout %s (agent %s) still runs %.1f s after it was cancelled at its deadline%s; a deadline does not reach "
-            "a shielded scope, or a thread without trio.to_thread.run_sync(…, abandon_on_cancel=True)",
+            "rollout %s (agent %s) still runs %.1f s after it was cancelled at its deadline%s; a deadline does not "
+            "reach a shielded scope, or a thread without trio.to_thread.run_sync(…, abandon_on_cancel=True)",
             live.rollout.rollout_id,
             live.recorder.agent_name,
             seconds,

@@ -143,8 +143,8 @@ class LocalWorkers:
         self._live: dict[str, LiveAttempt] = {}
         """The running attempts by id, the oldest first."""
         self._begun = 0
-        self._abandoned: set[str] = set()
-        """The rollouts whose abandoned calls still run."""
+        self._abandoned: dict[str, str] = {}
+        """The rollouts whose abandoned calls still run, with the kind of call."""
         self._late_results = 0
         self._spent: dict[str, float] = {}
         """`ClaimedRollout.spent` of running attempts where it is not 0."""
@@ -341,7 +341,8 @@ class LocalWorkers:
         ended = await run_attempt(live, self._parts, time_is_up(live, returned=False))
         assert ended is not None
         self._complete(live, ended)
-        self._waiters.pop(ended.rollout.attempt.attempt_id, self._report)(ended)
+        report = self._waiters.pop(ended.rollout.attempt.attempt_id, None) or self._report
+        report(ended)
         if ended.stop is not None:
             raise ended.stop
 
@@ -411,7 +412,7 @@ class LocalWorkers:
             self._release(ended.place)
             return
         rollout_id = ended.rollout.rollout_id
-        self._abandoned.add(rollout_id)
+        self._abandoned[rollout_id] = ended.abandoned.kind
         logger.warning(
             "rollout %s was %s, but its %s could not be stopped and was abandoned: it keeps its slot until it "
             "ends and can record nothing more",
@@ -422,7 +423,7 @@ class LocalWorkers:
         ended.abandoned.when_ended(functools.partial(self._abandoned_ended, rollout_id, ended.place))
 
     def _abandoned_ended(self, rollout_id: str, place: Place | None) -> None:
-        self._abandoned.discard(rollout_id)
+        self._abandoned.pop(rollout_id, None)
         self._late_results += 1
         self._release(place)
 
@@ -448,9 +449,12 @@ class LocalWorkers:
 
     def log_abandoned(self) -> None:
         """Log the rollouts whose abandoned calls outlive the runner."""
-        if self._abandoned:
-            logger.warning(
-                "the runner is closed, and %d abandoned attempts still run (they do not keep the process alive): %s",
-                len(self._abandoned),
-                ", ".join(sorted(self._abandoned)[:20]),
-            )
+        if not self._abandoned:
+            return
+        tasks = sum(kind == AbandonedTask.kind for kind in self._abandoned.values())
+        logger.warning(
+            "the runner is closed, and %d abandoned attempts still run (%s): %s",
+            len(self._abandoned),
+            f"Trio waits for {tasks} of them at its end" if tasks else "they do not keep the process alive",
+            ", ".join(sorted(self._abandoned)[:20]),
+        )
