@@ -73,7 +73,7 @@ BROAD_EXCEPTS = {
     "_agents/_injection.py _evaluated": "an annotation is any expression; one that fails chooses no resource",
     "_agents/_injection.py _parameters": "as above; the parameter's others still count",
     "_concurrency/_leavable_nursery.py LeavableNursery.hold": "a system task would crash Trio; raised in the block's",
-    "_concurrency/_leavable_nursery.py open_leavable_nursery": "the block's error cancels its tasks, and is raised again",
+    "_concurrency/_leavable_nursery.py open_leavable_nursery": "what ends the block cancels its tasks; raised again",
     "_host/_signals.py _print_descriptions": "in a signal's handler, which would raise into any code; it is printed",
     "_records/_error_record.py ErrorRecord.from_exception": "`str()` of a user's exception; a failure is its message",
     "_repr.py one_line.__repr__": "a repr must not raise in a debugger; it names what failed",

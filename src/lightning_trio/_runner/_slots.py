@@ -35,7 +35,7 @@ class Seat:
 class Taken(NamedTuple):
     """How many attempts may start, and the seat that the first of them rides on, None if all have slots."""
 
-    count: int
+    number: int
     seat: Seat | None
 
 

@@ -186,7 +186,10 @@ class LocalWorkers:
         live = None if caller is not None else self._live.get(attempt_id)
         if live is not None and live.recorder is recorder and self._thread == threading.get_ident():
             admission = self._admissions.get(attempt_id)
-            caller = Caller(recorder, self._slots, *((admission.seat, admission.caller) if admission else ()))
+            if admission is None:
+                caller = Caller(recorder, self._slots)
+            else:
+                caller = Caller(recorder, self._slots, admission.seat, admission.caller)
             self._callers[attempt_id] = caller
         return caller
 
