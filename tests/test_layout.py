@@ -75,6 +75,8 @@ BROAD_EXCEPTS = {
     "_agents/_injection.py _parameters": "as above; the parameter's others still count",
     "_concurrency/_exception_groups.py note": "an exception that takes no notes is raised without them",
     "_host/_exit.py _leave_behind": "at exit, raised, it would keep Python from joining the program's threads",
+    "_concurrency/_leavable_nursery.py LeavableNursery.hold": "a system task would crash Trio; raised in the block's",
+    "_concurrency/_leavable_nursery.py open_leavable_nursery": "what ends the block cancels its tasks; raised again",
     "_host/_signals.py _print_descriptions": "in a signal's handler, which would raise into any code; it is printed",
     "_records/_error_record.py ErrorRecord.from_exception": "`str()` of a user's exception; a failure is its message",
     "_repr.py one_line.__repr__": "a repr must not raise in a debugger; it names what failed",

@@ -61,6 +61,10 @@ class BatchWorkers:
     def slots(self) -> Slots:
         return self._slots
 
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[None]:
+        yield
+
     def start(
         self, claimed: Sequence[ClaimedRollout], nursery: trio.Nursery, report: Callable[[EndedAttempt], None]
     ) -> None:

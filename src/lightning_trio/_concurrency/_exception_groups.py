@@ -59,3 +59,8 @@ def find_interruption(exc: BaseException) -> BaseException | None:
     if isinstance(exc, Terminated):
         return Terminated()
     return KeyboardInterrupt() if isinstance(exc, KeyboardInterrupt) else None
+
+
+def flat(exc: BaseException) -> BaseException:
+    """Return a new Ctrl-C or SIGTERM if an exception contains one, else its only exception, else itself."""
+    return find_interruption(exc) or sole_exception(exc)

@@ -6,7 +6,7 @@ from types import TracebackType
 
 import trio
 
-from ._exception_groups import find_interruption, sole_exception
+from ._exception_groups import flat
 
 
 class FlatNursery:
@@ -31,10 +31,10 @@ class FlatNursery:
         try:
             return await self._manager.__aexit__(kind, exc, tb)
         except BaseExceptionGroup as group:
-            flat = find_interruption(group) or sole_exception(group)
-            if flat is group:
+            inner = flat(group)
+            if inner is group:
                 raise
-            if flat is exc:
+            if inner is exc:
                 return False
             # Not `from None`, which would drop the exception's own cause; the group adds nothing.
-            raise flat from flat.__cause__
+            raise inner from inner.__cause__

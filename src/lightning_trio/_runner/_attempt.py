@@ -19,6 +19,7 @@ from ..lanes import OpenLane, explain, record_return
 from ..tracing import AttemptRecorder, Tracer
 from ._ending import RETURNED, Cancelled, Ending, Silent, TimedOut, ending_of, settle
 from ._live_attempt import EndedAttempt, LiveAttempt
+from ._loop_watch import LoopWatch
 from ._redaction import redact
 
 _END_HOOKS_SECONDS = 2.0
@@ -56,12 +57,23 @@ class AttemptParts:
     lanes: Mapping[str, OpenLane]
     hooks: AttemptHooks | None
     clock: trio.abc.Clock
+    watch: LoopWatch
 
 
-async def run_attempt(live: LiveAttempt, parts: AttemptParts) -> EndedAttempt:
-    """Run one attempt to its end, however it ends, in a context that belongs to it; raises nothing."""
+async def run_attempt(live: LiveAttempt, parts: AttemptParts, ending: Ending | None = None) -> EndedAttempt | None:
+    """Run one attempt to its end, however it ends, in a context that belongs to it; raises nothing.
+
+    Args:
+        live: the attempt.
+        parts: what it shares with others.
+        ending: how it ends without its task, which was given up; that task's own call returns None.
+    """
     recorder, hooks = live.recorder, parts.hooks
-    ending = await _reach_ending(live, parts)
+    if ending is None:
+        ending = await _reach_ending(live, parts)
+        live.scope = None
+        if live.owner is None:
+            return None
     duration = live.duration
     if duration is None:
         duration = parts.clock.current_time() - live.started
@@ -127,9 +139,9 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
                 value = await _call(live)
                 # By the clock: the scope has caught nothing if the cancellation never reached the agent.
                 live.duration = clock.current_time() - live.started
-                returned_late = live.ending is not None or live.duration >= live.limit
+                returned_late = live.ending is not None or (live.duration >= live.limit and _is_late(live, parts.watch))
             if live.scope.cancelled_caught or returned_late:
-                return _time_is_up(live, returned=returned_late)
+                return time_is_up(live, returned=returned_late)
         record_return(live.recorder, value)
         return RETURNED
     except BaseException as exc:
@@ -139,14 +151,24 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
             live.lane.release(live.call)
 
 
-def _time_is_up(live: LiveAttempt, *, returned: bool) -> Ending:
+def _is_late(live: LiveAttempt, watch: LoopWatch) -> bool:
+    """Whether an attempt that returns now ran too long itself, and was not held up by others in Trio's thread."""
+    assert live.duration is not None
+    live.limit += watch.lag(live)
+    return live.duration >= live.limit
+
+
+def time_is_up(live: LiveAttempt, *, returned: bool) -> TimedOut | Silent:
+    """Return the ending of an attempt whose deadline has passed; `returned` if the agent returned all the same."""
     if isinstance(live.ending, Silent):
         return Silent(live.ending.seconds, returned)
     if live.allowance is not None:
         return TimedOut(live.allowance.make_error(), live.allowance.final, returned)
+    limit = live.rollout.config.timeout_seconds
+    assert limit is not None
     if returned:
-        return TimedOut(AttemptTimedOut.returned_late(live.limit), returned=True)
-    return TimedOut(AttemptTimedOut.at_deadline(live.limit))
+        return TimedOut(AttemptTimedOut.returned_late(limit), returned=True)
+    return TimedOut(AttemptTimedOut.at_deadline(limit))
 
 
 def _call(live: LiveAttempt) -> Awaitable[Any]:
@@ -187,6 +209,7 @@ async def _watch(live: LiveAttempt, limit: float) -> None:
         seen, silent = now, silent + 1 if seen == now else 0
     assert live.scope is not None
     live.ending = Silent(limit)
+    live.scope.deadline = min(live.scope.deadline, trio.current_time())
     live.scope.cancel()
 
 

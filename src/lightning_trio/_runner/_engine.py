@@ -5,13 +5,13 @@ An attempt holds a slot from before it is claimed until its outcome is committed
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import attrs
 import trio
 
-from .._concurrency import FlatNursery
+from .._concurrency import FlatNursery, open_leavable_nursery
 from .._errors import RunnerClosed, StaleAttempt
 from .._host import GracefulShutdown
 from .._lifecycle import TERMINAL_ROLLOUT
@@ -35,6 +35,8 @@ from ._commits import Commits
 from ._inspection import RunningAttempt
 from ._live_attempt import EndedAttempt
 from ._report import describe
+from ._slots import Seat
+from ._sub_rollouts import Admission, Caller, find_caller
 from ._workers import ClaimedRollout, Workers
 
 _CLAIM_AT_ONCE = 256
@@ -123,23 +125,31 @@ class Engine:
         Raises:
             KeyboardInterrupt, Terminated: stopped by a signal, after the grace period; see `GracefulShutdown`.
         """
-        host = host_link()
-        with self._call(), self.shutdown.stoppable() as call:
-            # Flat, so that a Ctrl-C that is raised in an agent's code leaves it in no group.
-            async with FlatNursery() as nursery:
+        caller = find_caller()
+        host = host_link() if caller is None else caller.link()
+        with self._call(caller), self.shutdown.stoppable() as call:
+            # It leaves attempts behind that were given up.
+            async with open_leavable_nursery() as leavable:
+                nursery = leavable.nursery
                 with call.claiming(nursery.cancel_scope):
-                    await self._claim_all(run_id, host, nursery)
+                    await self._claim_all(run_id, host, nursery, caller)
             await call.wait_others()
             if not call.stopping:
                 # Callers that wait for rollouts would wait for ever.
                 raise RuntimeError("the queue's task ended without being cancelled; please report this")
 
-    async def _claim_all(self, run_id: str | None, host: Link | None, nursery: trio.Nursery) -> None:
+    async def _claim_all(
+        self, run_id: str | None, host: Link | None, nursery: trio.Nursery, caller: Caller | None
+    ) -> None:
         slots = self._workers.slots
+        seat: Seat | None = None
         while True:
             await self._store.wait_claimable(run_id=run_id)
             # No checkpoint if a slot is free: the store claims while the previous rollouts start.
-            held = slots.take_nowait(_CLAIM_AT_ONCE) or await slots.take(_CLAIM_AT_ONCE)
+            if caller is None:
+                held = slots.take_nowait(_CLAIM_AT_ONCE) or await slots.take(_CLAIM_AT_ONCE)
+            else:
+                held, seat = await caller.take(slots, _CLAIM_AT_ONCE)
             claimed: list[AttemptedRollout] = []
             try:
                 claimed = await self._store.claim(
@@ -149,7 +159,11 @@ class Engine:
                     default_config=self._settings.default_config,
                 )
             finally:
-                slots.give_back(held - len(claimed))
+                spare = held - len(claimed)
+                if seat is not None and not claimed:
+                    seat.release()
+                    spare -= 1
+                slots.give_back(spare)
             snapshots = await self.bindings.snapshots(claimed)
             ready = [
                 ClaimedRollout(rollout, snapshots[rollout.resources_id], host, await self._spent(rollout))
@@ -157,6 +171,8 @@ class Engine:
                 else ClaimedRollout(rollout, snapshots[rollout.resources_id], host)
                 for rollout in claimed
             ]
+            if caller is not None:
+                ready = _admitted(ready, caller, seat)
             self._workers.start(ready, nursery, self.commits.submit)
 
     async def _spent(self, rollout: AttemptedRollout) -> float:
@@ -172,26 +188,50 @@ class Engine:
     # One rollout for a caller that waits for it.
 
     @trio.lowlevel.enable_ki_protection
-    async def acquire_slot(self) -> None:
-        """Wait for a slot, which `run_new` releases."""
-        with self._call():
-            await self._workers.slots.take()
+    async def acquire_slot(self) -> Admission | None:
+        """Wait for a slot, which `run_new` releases; a sub-rollout gets an admission to pass on to it."""
+        caller = find_caller()
+        with self._call(caller):
+            return await self._acquire(caller)
+        # Not reached: `_call` raises where its block was cancelled.
+        raise AssertionError
+
+    async def _acquire(self, caller: Caller | None) -> Admission | None:
+        slots = self._workers.slots
+        if caller is None:
+            await slots.take()
+            return None
+        return Admission(caller, (await caller.take(slots, 1)).seat)
+
+    def _release(self, admission: Admission | None) -> None:
+        """Release the slot or the seat of a rollout that did not start."""
+        if admission is None or admission.seat is None:
+            self._workers.slots.give_back()
+        else:
+            admission.seat.release()
 
     @trio.lowlevel.enable_ki_protection
-    async def run_new(self, request: EnqueueRolloutRequest) -> CompletedRollout:
+    async def run_new(self, request: EnqueueRolloutRequest, admission: Admission | None = None) -> CompletedRollout:
         """Run a rollout that bypasses the queue, retries included; the caller has acquired a slot.
 
         When the caller is cancelled, the rollout ends as cancelled.
 
+        Args:
+            request: the rollout.
+            admission: what `acquire_slot` returned.
+
         Raises:
             RunnerClosed: the runner was closed meanwhile; the rollout ends as cancelled.
         """
-        with self._call():
-            return await self._run_new(request)
-        # Not reached: `_call` raises where its block was cancelled.
+        caller = None if admission is None else admission.caller
+        with self._call(caller):
+            if caller is not None:
+                request = attrs.evolve(request, metadata={**(request.metadata or {}), **caller.metadata()})
+            return await self._run_new(request, admission)
+        # See acquire_slot.
         raise AssertionError
 
-    async def _run_new(self, request: EnqueueRolloutRequest) -> CompletedRollout:
+    async def _run_new(self, request: EnqueueRolloutRequest, admission: Admission | None) -> CompletedRollout:
         settings = self._settings
         started: list[AttemptedRollout] = []
         try:
@@ -200,13 +240,14 @@ class Engine:
             )
         finally:
             if not started:
-                self._workers.slots.give_back()
+                self._release(admission)
         [rollout] = started
         resources = (await self.bindings.snapshots(started))[rollout.resources_id]
-        host = host_link()
+        host = host_link() if admission is None else admission.caller.link()
         began = trio.current_time()
+        spent = 0.0
         while True:
-            ended = await self._workers.run(ClaimedRollout(rollout, resources, host, trio.current_time() - began))
+            ended = await self._workers.run(ClaimedRollout(rollout, resources, host, spent, admission))
             delay = 0.0
             if isinstance(ended.outcome.next, RetryIn):
                 delay = ended.outcome.next.seconds
@@ -218,28 +259,32 @@ class Engine:
             if status in TERMINAL_ROLLOUT:
                 return ended.completed(status)
             try:
-                rollout = await self._next_attempt(rollout, delay)
+                rollout, admission = await self._next_attempt(rollout, delay, admission)
             except StaleAttempt:
                 # The rollout was cancelled through the store while it waited.
                 return ended.completed("cancelled")
+            spent = trio.current_time() - began
 
-    async def _next_attempt(self, rollout: AttemptedRollout, delay: float) -> AttemptedRollout:
+    async def _next_attempt(
+        self, rollout: AttemptedRollout, delay: float, before: Admission | None
+    ) -> tuple[AttemptedRollout, Admission | None]:
         self._retrying += 1
         holds_slot = False
+        admission: Admission | None = None
         try:
             await trio.sleep(delay)
-            await self._workers.slots.take()
+            admission = await self._acquire(None if before is None else before.caller)
             holds_slot = True
             [rollout] = await self._store.start([rollout.rollout_id], worker_id=self._settings.worker_id)
         except BaseException:
             if holds_slot:
-                self._workers.slots.give_back()
+                self._release(admission)
             with trio.CancelScope(shield=True), suppress(StaleAttempt):
                 await self._store.update_rollout(rollout.rollout_id, status="cancelled")
             raise
         finally:
             self._retrying -= 1
-        return rollout
+        return rollout, admission
 
     # Outcomes.
 
@@ -265,17 +310,27 @@ class Engine:
     # Opening and closing.
 
     @contextmanager
-    def _call(self) -> Generator[None]:
-        """Register the block, so that closing the runner cancels it and waits for its commits."""
+    def _call(self, caller: Caller | None) -> Generator[None]:
+        """Register the block, so that closing the runner cancels it and waits for its commits.
+
+        Raises:
+            AttemptAbandoned, NoActiveRollout: the attempt that made the call was stopped.
+        """
         self.check_open()
         with trio.CancelScope() as scope, self.commits.expecting():
             self._calls.add(scope)
+            if caller is not None:
+                caller.calls.add(scope)
             try:
                 yield
             finally:
                 self._calls.discard(scope)
+                if caller is not None:
+                    caller.calls.discard(scope)
         if scope.cancelled_caught:
             self.check_open()
+            if caller is not None:
+                caller.recorder.check_open()
 
     def check_open(self) -> None:
         """Raise if the runner is closed, or was closed meanwhile.
@@ -291,10 +346,18 @@ class Engine:
         """Commit outcomes until the block ends; then cancel running attempts and commit their outcomes."""
         async with FlatNursery() as nursery:
             nursery.start_soon(self.commits.run)
-            try:
-                yield
-            finally:
-                self._closing = True
-                self.commits.close()
-                for scope in list(self._calls):
-                    scope.cancel()
+            async with self._workers.open():
+                try:
+                    yield
+                finally:
+                    self._closing = True
+                    self.commits.close()
+                    for scope in list(self._calls):
+                        scope.cancel()
+
+
+def _admitted(claimed: Sequence[ClaimedRollout], caller: Caller, seat: Seat | None) -> list[ClaimedRollout]:
+    """Return rollouts as sub-rollouts of the caller, the first on the seat, if there is one."""
+    return [
+        attrs.evolve(each, admission=Admission(caller, None if number else seat)) for number, each in enumerate(claimed)
+    ]

@@ -28,6 +28,7 @@ from ..store import LightningStore, RunStore
 from ._engine import Engine
 from ._failure_limit import FailureLimit
 from ._run_start import FitSettings, Resumption, RunStart, rollouts_left
+from ._sub_rollouts import find_caller
 
 logger = logging.getLogger("lightning_trio.runner")
 
@@ -75,7 +76,9 @@ class Fit:
     async def _work(self, run: Run) -> FitResult:
         settings = self._settings
         left = await rollouts_left(self._store, run, settings.options.max_rollouts)
-        store = RunStore(self._store, run.run_id, self._check, left)
+        caller = find_caller()
+        metadata = None if caller is None else caller.metadata()
+        store = RunStore(self._store, run.run_id, self._check, left, metadata)
         session = Session(
             run, store, await self._initial_resources(run), settings.max_concurrency, settings.options.adapter
         )

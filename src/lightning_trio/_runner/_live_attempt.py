@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import sys
+from typing import Any, Protocol
 
 import attrs
 import trio
@@ -14,6 +15,14 @@ from .._records import AttemptedRollout, AttemptOutcome, CompletedRollout, Rollo
 from ..lanes import AbandonedCall, Call, OpenLane
 from ..tracing import AttemptRecorder
 from ._ending import Ending
+
+
+class Place(Protocol):
+    """What an attempt runs on."""
+
+    def release(self) -> None:
+        """Release it."""
+        ...
 
 
 @attrs.define(eq=False)
@@ -38,11 +47,11 @@ class LiveAttempt:
     allowance: Allowance | None = attrs.field(default=None, init=False)
     """How long it may run, if more than `timeout_seconds` limits that."""
     limit: float = attrs.field(default=math.inf, init=False)
-    """How many seconds it may run; 0 if it must not begin."""
+    """How many seconds it may run, and others may keep it from running; 0 if it must not begin."""
     owner: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
-    """The task that runs the attempt."""
+    """The task that runs the attempt; None once the attempt was given up and ends without it."""
     scope: trio.CancelScope | None = attrs.field(default=None, init=False)
-    """The scope of its deadline; None while it has none."""
+    """The scope of its deadline; None while it has none, and once the agent's call has ended."""
     duration: float | None = attrs.field(default=None, init=False)
     """The seconds that the agent ran, once it has returned, in time or late."""
     ending: Ending | None = attrs.field(default=None, init=False)
@@ -58,6 +67,17 @@ class LiveAttempt:
         """The rollout with this attempt."""
         return self.recorder.rollout
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether it may be stopped before it ends by itself."""
+        return self.limit < math.inf or self.recorder.rollout.config.unresponsive_seconds is not None
+
+    @property
+    def outer_nurseries(self) -> int:
+        """How many nurseries of its task are not its agent's; a great number outside of the agent's call."""
+        state = None if self.call is None else self.call.state
+        return state[1] if self.lane is not None and self.lane.in_trio and state is not None else sys.maxsize
+
 
 @attrs.define(eq=False)
 class EndedAttempt:
@@ -72,6 +92,8 @@ class EndedAttempt:
     abandoned: AbandonedCall | None = None
     copy: AgentCopy | None = attrs.field(default=None, init=False)
     """The copy of the agent, which an abandoned call keeps."""
+    place: Place | None = None
+    """What it releases instead of a slot of its own, for attempts that called a runner or ride on their parent's."""
 
     def refuse(self) -> None:
         """Discard the outcome, because the rollout was ended through the store meanwhile."""

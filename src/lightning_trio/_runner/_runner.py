@@ -43,6 +43,7 @@ from ._fit import Fit
 from ._hooks import Hook, HookCalls, check_hooks
 from ._inspection import RunningAttempt
 from ._lease import LEASE_SECONDS, open_lease
+from ._loop_watch import current_watch
 from ._options import GRACE_SECONDS, MAX_CONCURRENCY, RunnerOptions, check_config
 from ._report import summary
 from ._run_start import FitSettings, Resumption
@@ -280,7 +281,7 @@ class Runner:
     def _make_workers(self, lanes: Mapping[str, OpenLane], bindings: Bindings) -> Workers:
         tracer = self.tracer
         calls = HookCalls(self.hooks, self.agent, self, tracer) if self.hooks else None
-        parts = AttemptParts(self.agent.name, tracer, lanes, calls, trio.lowlevel.current_clock())
+        parts = AttemptParts(self.agent.name, tracer, lanes, calls, trio.lowlevel.current_clock(), current_watch())
         return LocalWorkers(parts, bindings, self._max_concurrency)
 
     def _make_engine(self, bindings: Bindings, workers: Workers) -> Engine:
@@ -320,8 +321,8 @@ class Runner:
         """
         engine = self._require_engine("async with runner: await runner.step(task)")
         request = await self._request(engine, task, resources, mode)
-        await engine.acquire_slot()
-        completed = await engine.run_new(request)
+        admission = await engine.acquire_slot()
+        completed = await engine.run_new(request, admission)
         if completed.error is not None:
             exception = completed.error.exception
             assert exception is not None

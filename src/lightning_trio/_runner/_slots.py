@@ -1,8 +1,42 @@
-"""The slots of running attempts."""
+"""The slots of running attempts, and the seats on which sub-rollouts ride on the slots of their parents."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+
+import outcome
 import trio
+
+
+class Seat:
+    """A ride on the slot of an attempt that waits, for one of its sub-rollouts at a time; the others wait in turn."""
+
+    __slots__ = ("_slots", "inherited", "taken", "waiting")
+
+    def __init__(self, slots: Slots, *, taken: bool = False) -> None:
+        self._slots = slots
+        self.taken: bool = taken
+        self.waiting: OrderedDict[trio.lowlevel.Task, None] = OrderedDict()
+        self.inherited: Callable[[], None] | None = None
+        """Releases the slot below the seat, whose attempt ended before the sub-rollout on it."""
+
+    def release(self) -> None:
+        """Pass the seat to the next task that waits for it."""
+        if self.inherited is not None:
+            self.inherited()
+        elif self.waiting:
+            self._slots.wake(next(iter(self.waiting)), self)
+        else:
+            self.taken = False
+
+
+class Taken(NamedTuple):
+    """How many attempts may start, and the seat that the first of them rides on, None if all have slots."""
+
+    number: int
+    seat: Seat | None
 
 
 class Slots:
@@ -15,12 +49,19 @@ class Slots:
     """
 
     def __init__(self, total: int) -> None:
+        self._total = total
         self._free = total
-        self._waiting = trio.lowlevel.ParkingLot()
+        """Negative while more slots are taken than there are, see `lend_if_stuck`."""
+        self._waiting: OrderedDict[trio.lowlevel.Task, Seat | None] = OrderedDict()
+        """The waiting tasks, each with the seat that it waits for as well."""
+        self.spare: Seat = Seat(self, taken=True)
+        """What sub-rollouts wait for that have no seat; taken until `lend_if_stuck`."""
+        self.stuck: int = 0
+        """How many attempts with slots have sub-rollouts that wait for the spare seat of some runner."""
 
     def take_nowait(self, limit: int) -> int:
         """Take up to `limit` slots and return their number; 0 while other tasks wait."""
-        taken = 0 if self._waiting else min(limit, self._free)
+        taken = 0 if self._waiting or self._free < 0 else min(limit, self._free)
         self._free -= taken
         return taken
 
@@ -32,11 +73,57 @@ class Slots:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return taken
         # `give_back` passes its slot to the first waiting task, so that none is overtaken.
-        await self._waiting.park()
+        await self._wait(None)
         return 1 + self.take_nowait(limit - 1)
+
+    async def take_or_ride(self, limit: int, seat: Seat) -> Taken:
+        """Wait for the seat or a slot, whichever comes first, and take up to `limit` of them."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        rides = not seat.taken
+        seat.taken = True
+        taken = rides + self.take_nowait(limit - rides)
+        if taken:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return Taken(taken, seat if rides else None)
+        ridden = await self._wait(seat)
+        return Taken(1 + self.take_nowait(limit - 1), ridden)
+
+    async def _wait(self, seat: Seat | None) -> Seat | None:
+        """Wait for a slot, or for the seat, which is returned if it came first."""
+        task = trio.lowlevel.current_task()
+        self._waiting[task] = seat
+        if seat is not None:
+            seat.waiting[task] = None
+
+        def withdraw(raise_cancel: object) -> trio.lowlevel.Abort:
+            self._remove(task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        ridden: Seat | None = await trio.lowlevel.wait_task_rescheduled(withdraw)
+        return ridden
+
+    def _remove(self, task: trio.lowlevel.Task) -> None:
+        seat = self._waiting.pop(task)
+        if seat is not None:
+            del seat.waiting[task]
+
+    def wake(self, task: trio.lowlevel.Task, seat: Seat | None) -> None:
+        """Wake a waiting task, which has got the seat, or a slot."""
+        self._remove(task)
+        trio.lowlevel.reschedule(task, outcome.Value(seat))
 
     def give_back(self, count: int = 1) -> None:
         """Release `count` slots, to waiting tasks first."""
         self._free += count
-        if self._waiting:
-            self._free -= len(self._waiting.unpark(count=count))
+        while self._waiting and self._free > 0:
+            self._free -= 1
+            self.wake(next(iter(self._waiting)), None)
+
+    def lend_if_stuck(self) -> None:
+        """Lend a sub-rollout a slot too many if all attempts with slots wait for sub-rollouts that have none.
+
+        Otherwise two runners whose agents call each other could wait for each other for ever.
+        """
+        if self.spare.waiting and self.stuck >= self._total - self._free:
+            self._free -= 1
+            self.wake(next(iter(self.spare.waiting)), None)

@@ -15,6 +15,7 @@ from .._public import public
 from .._records import CompletedRollout, EnqueueRolloutRequest
 from .._repr import counted, one_line
 from ._engine import Engine
+from ._sub_rollouts import Admission
 
 Tasks: TypeAlias = Iterable[Any] | AsyncIterable[Any]
 
@@ -108,12 +109,12 @@ class RolloutStream:
                 await self._start(task, resources_id, nursery)
 
     async def _start(self, task: Any, resources_id: str | None, nursery: trio.Nursery) -> None:
-        await self._engine.acquire_slot()
-        nursery.start_soon(self._run, self._request(task, resources_id))
+        admission = await self._engine.acquire_slot()
+        nursery.start_soon(self._run, self._request(task, resources_id), admission)
         await self._places.acquire()
 
-    async def _run(self, request: EnqueueRolloutRequest) -> None:
-        completed = await self._engine.run_new(request)
+    async def _run(self, request: EnqueueRolloutRequest, admission: Admission | None) -> None:
+        completed = await self._engine.run_new(request, admission)
         # The channel has room for every place. A result that arrives after the block was left has no reader.
         with suppress(trio.BrokenResourceError):
             self._send.send_nowait(completed)

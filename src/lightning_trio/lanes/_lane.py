@@ -64,6 +64,8 @@ class OpenLane(Protocol):
 
     has_workers: bool = False
     """Whether `get_ready` does anything; its time does not count as the agent's."""
+    in_trio: bool = False
+    """Whether agents run in the attempt's own task, so that one that blocks stops all others."""
 
     async def get_ready(self, call: Call) -> None:
         """Wait until the call can begin at once.

@@ -18,6 +18,7 @@ from .._public import public
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _TRIO = os.path.dirname(trio.__file__) + os.sep
+_TRIO_LOOP = os.path.join(_TRIO, "_core", "_run.py")
 _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
@@ -43,6 +44,16 @@ def thread_place(ident: int | None) -> RunningTask | None:
     """Return the current line of a thread, None if it has not begun or has ended."""
     frame = None if ident is None else sys._current_frames().get(ident)  # pyright: ignore[reportPrivateUsage]  # documented
     return None if frame is None else place_of("thread", list(outwards(frame, None))[::-1])
+
+
+def running_place(innermost: FrameType | None) -> RunningTask | None:
+    """Return the current line of the task that Trio runs, given the innermost frame of Trio's thread."""
+    frames: list[FrameType] = []
+    for frame in outwards(innermost, None):
+        if frame.f_code.co_filename == _TRIO_LOOP:
+            break
+        frames.append(frame)
+    return place_of("Trio's thread", frames[::-1])
 
 
 def outwards(frame: FrameType | None, last: FrameType | None) -> Iterator[FrameType]:

@@ -52,6 +52,8 @@ def check_async(agent: str, fn: Callable[..., Any], lane: str) -> None:
 class OpenTrioLane(OpenLane):
     """Call agents in the attempt's task."""
 
+    in_trio = True
+
     def run(self, call: Call) -> Awaitable[Any]:
         """Call the agent in the current task."""
         task = trio.lowlevel.current_task()
@@ -83,6 +85,33 @@ async def run_natively(bound: BoundAgent, task: Any, arguments: Mapping[str, Any
         if sign is None:
             raise
         raise AsyncioAgentError.by_agent(bound.name, str(sign), is_method=bound.method is not None) from exc
+
+
+def runs_now(task: trio.lowlevel.Task, outer_nurseries: int) -> bool:
+    """Whether Trio runs a task at this moment, or one below it; may be called from any thread.
+
+    Args:
+        task: the task.
+        outer_nurseries: how many of its nurseries to leave out, the outer ones.
+    """
+    if getattr(task.coro, "cr_running", False):
+        return True
+    nurseries = task.child_nurseries[outer_nurseries:]
+    return any(runs_now(child, 0) for nursery in nurseries for child in list(nursery.child_tasks))
+
+
+def can_be_cancelled(task: trio.lowlevel.Task, outer_nurseries: int) -> bool:
+    """Whether a cancelled task, or one below it, is in a shielded scope, whose end its cancellation waits for.
+
+    Where all that are left are cancelled and still run, nothing can end them.
+    """
+    nurseries = task.child_nurseries[outer_nurseries:]
+    children = [child for nursery in nurseries for child in nursery.child_tasks]
+    if children:
+        return any(can_be_cancelled(child, 0) for child in children)
+    # Trio has no public name for it; without it, a task counts as one that cleans up.
+    status = getattr(task, "_cancel_status", None)
+    return not getattr(status, "effectively_cancelled", False)
 
 
 def _task_place(task: trio.lowlevel.Task, outer_nurseries: int, loop_thread: int, depth: int) -> RunningTask | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import Literal
+from typing import Any, Literal
+
+import attrs
 
 from .._errors import StaleAttempt, UnknownId
 from .._lifecycle import UNFINISHED_ROLLOUT
@@ -38,6 +40,7 @@ class RunStore(ForwardingStore):
         check: called with the resources of a publication (mode UNSET) or of a request; raises if the run's agent
             cannot run with them.
         max_rollouts: how many rollouts to run; further requests are recorded as cancelled at once.
+        metadata: added to the metadata of every rollout.
     """
 
     def __init__(
@@ -46,8 +49,10 @@ class RunStore(ForwardingStore):
         run_id: str,
         check: Callable[[RolloutMode | None | Unset, NamedResources], None],
         max_rollouts: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(store)
+        self._metadata = metadata
         self._run_id = run_id
         self._check = check
         self._left = max_rollouts
@@ -94,6 +99,8 @@ class RunStore(ForwardingStore):
         status: Literal["queuing", "cancelled"] = "queuing",
     ) -> list[str]:
         await self._check_requests(requests)
+        if self._metadata is not None:
+            requests = [attrs.evolve(r, metadata={**(r.metadata or {}), **self._metadata}) for r in requests]
         if self._left is None or status == "cancelled":
             return await super().enqueue(requests, run_id=self._run_id, status=status)
         known = await self._known_keys(requests)
