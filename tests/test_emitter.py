@@ -177,7 +177,7 @@ def test_emit_object_writes_anything_else_as_json(value: object, kind: str, read
     assert agl.get_object_value(core) == read
 
 
-@pytest.mark.parametrize("value", [object(), {"a": object()}, {"\ud800": 1}, len])
+@pytest.mark.parametrize("value", [object(), {"a": object()}, (each for each in ()), len])
 def test_emit_object_refuses_what_json_cannot_say(value: object) -> None:
     with pytest.raises(RuntimeError, match=r"Object must be JSON serializable, and this \w+ is not"):
         agl.emit_object(value, propagate=False)

@@ -1,8 +1,8 @@
-"""Plain values: users' objects as what JSON has, and as JSON text.
+r"""Plain values: users' objects as what JSON has, and as JSON text.
 
 No library is imported to recognise its objects: arrays, models and tables are known by the methods of their classes.
 
-A lone surrogate, as in a file name that is not valid text, is written as its escape: ``\\ud835``.
+A lone surrogate, as in a file name that is not valid text, is written as its escape: ``\ud835``.
 """
 
 from __future__ import annotations
@@ -65,6 +65,35 @@ def _dumped(value: object) -> str:
     return without_surrogates(text)
 
 
+def spaced_json(value: object, **options: Any) -> str:
+    """Return `value` as JSON text in the layout of `json.dumps`, which takes the options; text remains readable.
+
+    Raises:
+        TypeError, RecursionError: see `json_text`.
+    """
+    return without_surrogates(json.dumps(plain(value), **{"ensure_ascii": False, **options}))
+
+
+def from_json(text: str | bytes) -> Any:
+    """Return the value of JSON text, in which there may be escapes of lone surrogates, which msgspec rejects.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    import msgspec
+
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        if (b"\\u" if isinstance(text, bytes) else "\\u") not in text:  # type: ignore[operator]  # they go together
+            raise
+    return json.loads(text, parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _with_null(value: Any) -> Any:
     """Return a plain value with null for NaN and infinities, as msgspec writes them."""
     if isinstance(value, dict):
@@ -110,7 +139,7 @@ def _known(value: Any, otherwise: Callable[[Any], Any] | None) -> Any:
 
 
 def simplified(value: Any) -> Any:
-    """Return an object as a value that is a step nearer to JSON's, such as the fields of a model or the list of an array.
+    """Return an object as a value that is a step nearer to JSON's, such as a model's fields or an array's list.
 
     Raises:
         TypeError: it has no plain form.
@@ -122,7 +151,7 @@ def simplified(value: Any) -> Any:
     raise TypeError(f"objects of type {type(value).__module__}.{type(value).__qualname__} have no form in JSON")
 
 
-def _of_scalar(value: Any) -> Any:  # noqa: C901  # one line for each kind of value
+def _of_scalar(value: Any) -> Any:  # one line for each kind of value
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, str):
@@ -181,7 +210,7 @@ def _of_model(value: Any) -> Any:
     elif attrs.has(kind):
         names = {field.name: field.name for field in attrs.fields(kind)}
     elif hasattr(kind, "__struct_fields__"):
-        names = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
+        return _fields_of_struct(value)
     elif hasattr(kind, "__fields__") and hasattr(kind, "dict"):
         # A model of pydantic's first version.
         return value.dict()
@@ -191,6 +220,13 @@ def _of_model(value: Any) -> Any:
         return value
     # msgspec leaves private fields out, too.
     return {name: getattr(value, field) for name, field in names.items() if not field.startswith("_")}
+
+
+def _fields_of_struct(value: Any) -> dict[str, Any]:
+    import msgspec
+
+    fields = zip(type(value).__struct_encode_fields__, type(value).__struct_fields__, strict=True)
+    return {name: inner for name, field in fields if (inner := getattr(value, field)) is not msgspec.UNSET}
 
 
 def _dumped_model(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import string
 import warnings
@@ -13,7 +12,7 @@ from typing import Literal, TypeAlias, get_args
 import attrs
 
 from .._errors import MissingPlaceholder, ResourceError
-from .._plain_values import plain, without_surrogates
+from .._plain_values import spaced_json
 from .._public import public
 from .._repr import shortened
 from ._resource import Resource
@@ -177,10 +176,7 @@ def _tojson(
 
     The parameters are those that this filter has in chat templates.
     """
-    text = json.dumps(
-        plain(value), indent=indent, ensure_ascii=ensure_ascii, separators=separators, sort_keys=sort_keys
-    )
-    return without_surrogates(text)
+    return spaced_json(value, indent=indent, ensure_ascii=ensure_ascii, separators=separators, sort_keys=sort_keys)
 
 
 @lru_cache(maxsize=1024)

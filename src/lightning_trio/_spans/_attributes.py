@@ -145,7 +145,7 @@ def sanitize_attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _with_plain(value: Any, plain_leaf: Callable[[Any], Any]) -> Any:
-    """Return attributes, or a part of them, with other objects than strings, bools and numbers passed through a function."""
+    """Return attributes, or a part of them, with what `plain_leaf` returns for objects that are no valid attributes."""
     if value.__class__ in _PRIMITIVES or value is None:
         return value
     if isinstance(value, Mapping):
@@ -194,7 +194,7 @@ def _without_none(value: Any) -> Any:
 
 
 def _plain_text(value: Any) -> Any:
-    """Return an object as a string, number or list; one with fields as JSON; bytes and objects without a form unchanged."""
+    """Return an object as a string, number or list, one with fields as JSON, bytes and other objects unchanged."""
     if isinstance(value, bytes):
         return value
     try:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import base64
 import inspect
-import json
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import semconv
-from .._plain_values import json_text
+from .._plain_values import from_json, json_text
 from .._public import public
 from ..semconv import LightningSpanAttributes as Keys
 from ._attributes import check_attributes, flatten_value, plain_annotation, sanitize_attributes
@@ -96,8 +95,7 @@ def get_object_value(span: Span | SpanCoreFields) -> Any:
     encoded = span.attributes.get(Keys.OBJECT_JSON)
     if encoded is not None:
         try:
-            # Not msgspec, which rejects lone surrogates.
-            return json.loads(encoded)
+            return from_json(encoded)
         except (ValueError, TypeError) as exc:
             raise RuntimeError(f"{Keys.OBJECT_JSON} of the span {span.name!r} is not JSON: {exc}") from exc
     literal = span.attributes.get(Keys.OBJECT_LITERAL)

@@ -33,7 +33,7 @@ class RewardDimension:
 
 
 def is_number(value: object) -> bool:
-    """Whether `value` can be a reward: any real number, including decimals, and NumPy's numbers, bools and 0-d arrays."""
+    """Whether `value` can be a reward: any real number, also a decimal, or one of NumPy's or in a 0-d array."""
     return value.__class__ is float or isinstance(value, _NUMBERS) or isinstance(_scalar(value), _NUMBERS)
 
 

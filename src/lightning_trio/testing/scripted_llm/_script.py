@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias, cast
@@ -12,6 +11,7 @@ import attrs
 import trio
 
 from ..._chat_format import FinishReason
+from ..._plain_values import spaced_json
 from ..._public import public_in
 from ..._spans import Usage
 
@@ -32,7 +32,7 @@ def _error_status(instance: object, attribute: attrs.Attribute[Any], value: int)
 
 
 def _argument_text(arguments: Mapping[str, Any] | str) -> str:
-    return arguments if isinstance(arguments, str) else json.dumps(dict(arguments), ensure_ascii=False)
+    return arguments if isinstance(arguments, str) else spaced_json(arguments)
 
 
 def _tool_calls(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
