@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 import attrs
 import trio
-from opentelemetry import context as otel_context
 
 from . import semconv
 from ._concurrency import sole_exception
@@ -285,7 +285,6 @@ class Operation:
         self._open: OpenSpan | None = None
         self._span: SpanCoreFields | None = None
         self._own: dict[str, Any] | None = None
-        self._token: Any = None
 
     @one_line
     def __repr__(self) -> str:
@@ -330,16 +329,19 @@ class Operation:
             self._own[Keys.OPERATION_NAME] = self._name
         if self._propagate:
             self._open = current_recorder("operation()").start_span(semconv.AGL_OPERATION, self._own)
-            self._token = otel_context.attach(self._open.context())
+            self._open.enter(sys._getframe(1))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if isinstance(exc, GeneratorExit):
+            # The block is in a generator whose caller needs no more of it, which is no failure.
+            exc = None
         status = OK_STATUS if exc is None else _error_status(exc)
         assert self._own is not None
         if self._open is None:
             self._span = SpanCoreFields(semconv.AGL_OPERATION, status, self._own)
             return
-        otel_context.detach(self._token)
+        self._open.leave()
         if exc is not None:
             self._open.events.append(Event("exception", exception_attributes(exc)))
         span = self._open.end(status)
