@@ -10,6 +10,7 @@ from ._datasets import Datasets as Datasets
 from ._datasets import check_dataset as check_dataset
 from ._datasets import describe_resources as describe_resources
 from ._session import Session as Session
+from ._tables import check_no_table as check_no_table
 
 # The other names are for this package's own use.
 __all__ = ["Algorithm", "Baseline", "Dataset", "FastAlgorithm", "FunctionalAlgorithm", "Session", "algo"]

@@ -34,6 +34,7 @@ from .._spans import Span
 from ..adapters import Adapter
 from ..store import Condition, LightningStore, Query
 from ._datasets import describe_resources, encoded_task
+from ._tables import check_no_table
 
 logger = logging.getLogger("lightning_trio.runner")
 
@@ -233,6 +234,7 @@ class Session:
         """Enqueue tasks as earlier ones end; yield the ids enqueued and those finished in each step."""
         if resources is not None and not isinstance(resources, ResourcesUpdate):
             raise UsageError.not_a_snapshot(resources)
+        check_no_table("tasks", tasks, by_index=True)
         self.begun.set()
         snapshot = resources or self._best
         resources_id = None if snapshot is None else snapshot.resources_id
