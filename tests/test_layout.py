@@ -85,7 +85,7 @@ BROAD_EXCEPTS = {
     "_runner/_hooks.py HookCalls._call": "hooks watch rollouts and do not fail them; it is logged",
     "_runner/_lease.py _end_lease": "the runner is closing, and leases expire by themselves; it is logged",
     "_runner/_runner.py Runner.__aenter__": "a runner that has failed to open can be opened again; raised again",
-    "_serialization/_values.py _encode_plain": "encoding and comparing run users' code; the slower way names the place",
+    "_serialization/_values.py _read_back": "making an object again may run a user's code; the error has its path",
     "_spans/_attributes.py _plain_number": "methods of any value; `to_json` describes it",
     "_spans/_attributes.py to_json": "`str()` of any value; describing it must not stop the agent",
     "embed/_blocking.py BlockingRunner.__enter__": _CLOSES,

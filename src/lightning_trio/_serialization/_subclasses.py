@@ -84,7 +84,7 @@ def made_of_plain(kind: type, plain: Any, state: Mapping[str, Any]) -> Any:
     made = _MAKERS[base](kind, plain)
     rest = dict(state)
     if isinstance(made, collections.defaultdict) and "default_factory" in rest:
-        made.default_factory = _FACTORIES[rest.pop("default_factory")]
+        made.default_factory = _FACTORIES.get(rest.pop("default_factory"))
     if rest:
         made.__dict__.update(rest)
     return made
