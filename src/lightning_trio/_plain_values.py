@@ -71,7 +71,8 @@ def spaced_json(value: object, **options: Any) -> str:
     Raises:
         TypeError, RecursionError: see `json_text`.
     """
-    return without_surrogates(json.dumps(plain(value), **{"ensure_ascii": False, **options}))
+    options.setdefault("ensure_ascii", False)
+    return without_surrogates(json.dumps(plain(value), **options))
 
 
 def from_json(text: str | bytes) -> Any:

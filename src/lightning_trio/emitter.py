@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast, overload
@@ -329,7 +328,8 @@ class Operation:
             self._own[Keys.OPERATION_NAME] = self._name
         if self._propagate:
             self._open = current_recorder("operation()").start_span(semconv.AGL_OPERATION, self._own)
-            self._open.enter(sys._getframe(1))
+            own = inspect.currentframe()
+            self._open.enter(None if own is None else own.f_back)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:

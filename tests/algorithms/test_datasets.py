@@ -103,9 +103,7 @@ async def test_a_row_of_a_frame_that_another_process_could_not_read_is_refused(t
     rows = list(pd.DataFrame(COLUMNS).itertuples())
     runner = agl.Runner(length, store=agl.SqliteLightningStore(tmp_path / "run.db"))
 
-    with pytest.raises(
-        agl.NotStorable, match=r"train_dataset\[0\]: the module \S+ has no class Pandas"
-    ):
+    with pytest.raises(agl.NotStorable, match=r"train_dataset\[0\]: the module \S+ has no class Pandas"):
         await runner.fit(rows)
 
 

@@ -47,7 +47,7 @@ def _items(flat: Any, path: str, write: Write) -> list[Any]:
     kind = flat.dtype.kind
     if kind in "mM" or (kind in "fc" and flat.dtype.itemsize > 16 * (kind == "c") + 8 * (kind == "f")):
         # NumPy's times, of which Python's have no nanoseconds, and floats longer than Python's.
-        return flat.astype("int64").tolist() if kind == "m" else flat.astype(str).tolist()
+        flat = flat.astype("int64" if kind == "m" else str)
     items: list[Any] = flat.tolist()
     if kind in "biu" or (kind == "f" and all(map(math.isfinite, items))):
         return items

@@ -12,7 +12,7 @@ _FACTORIES: Final[Mapping[str, type]] = {
 """What a `defaultdict` may call for a missing key: a file must not name any other class for that."""
 
 
-def _filled(fill: Callable[[Any, Any], Any], base: type) -> Callable[[type, Any], Any]:
+def _filled(fill: Callable[[Any, Any], Any], base: Any) -> Callable[[type, Any], Any]:
     def make(kind: type, plain: Any) -> Any:
         made = base.__new__(kind)
         fill(made, plain)
@@ -54,7 +54,7 @@ def base_of(kind: type) -> type | None:
     return next((base for base in _MAKERS if issubclass(kind, base)), None)
 
 
-def plain_of(value: Any, base: type) -> Any:
+def plain_of(value: Any, base: type[Any]) -> Any:
     """Return an object as one of the built-in class itself, dict in place of `OrderedDict`."""
     if base is str:
         return str.__str__(value)

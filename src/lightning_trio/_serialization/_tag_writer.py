@@ -110,7 +110,7 @@ def is_plain(value: Any) -> bool:
         return True
     if kind is int:
         # What msgspec reads as an integer.
-        return -(1 << 63) <= value < 1 << 64
+        return bool(-(1 << 63) <= value < 1 << 64)
     return kind is float and math.isfinite(value)
 
 

@@ -60,7 +60,7 @@ class OpenSpan:
         """Whether it is an operation's in a generator, which ends late if the generator is left early."""
         return isinstance(self._current, GeneratorSpan)
 
-    def enter(self, caller: FrameType) -> None:
+    def enter(self, caller: FrameType | None) -> None:
         """Make this span the current one for the code that follows `caller`."""
         generator = generator_around(caller)
         if generator is None:

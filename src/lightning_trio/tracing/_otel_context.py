@@ -91,7 +91,7 @@ class GeneratorSpan(NativeSpan):
         if _current_flow() != self._flow:
             # A task or thread that the generator has started, in a copy of its context.
             return True
-        frame: FrameType | None = None if self.ended else sys._getframe(1)
+        frame: FrameType | None = None if self.ended else inspect.currentframe()
         while frame is not None and id(frame) != self._frame_id:
             frame = frame.f_back
         return frame is not None

@@ -299,9 +299,9 @@ class AttemptRecorder:
 
     def _end_open_spans(self, left_open: TraceStatus, left_generator: TraceStatus) -> None:
         while self.open_spans:
-            span = next(reversed(self.open_spans.values()))
+            last = next(reversed(self.open_spans.values()))
             # A generator that was left early ends when it is collected, which may be after its attempt.
-            span.end(left_generator if span.in_generator else left_open)
+            last.end(left_generator if last.in_generator else left_open)
         self.tracer.forget_library_spans(list(self.library_spans))
         while self.library_spans:
             _, (sequence_id, live) = self.library_spans.popitem()

@@ -36,7 +36,7 @@ def as_assistant_message(value: object) -> AssistantMessage | None:
     fields: Any = plain(value, repr)
     if isinstance(fields, dict) and fields.get("choices"):
         fields = fields["choices"][0].get("message")
-    role = fields.get("role") or _ROLES.get(fields.get("type")) if isinstance(fields, dict) else None
+    role = fields.get("role") or _ROLES.get(str(fields.get("type"))) if isinstance(fields, dict) else None
     if role is None:
         return None
     if role != "assistant":
