@@ -84,10 +84,10 @@ class NotStorable(UsageError, TypeError, ValueError):
         return compose(cls, message, rollout_id=rollout_id)
 
     @classmethod
-    def name(cls, error: UnicodeEncodeError) -> Self:
+    def name(cls, name: str) -> Self:
         """Return the error for a name, a key or an id that UTF-8 cannot encode."""
         message = (
-            f"the name {error.object!r} has a lone surrogate, which a store keeps in tasks and other values, not in "
+            f"the name {name!r} has a lone surrogate, which a store keeps in tasks and other values, not in "
             r"names, keys and ids; write its escape: name.encode('utf-8', 'backslashreplace').decode()"
         )
         return compose(cls, message)

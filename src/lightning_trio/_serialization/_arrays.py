@@ -49,7 +49,7 @@ def _items(flat: Any, path: str, write: Write) -> list[Any]:
         # NumPy's times, of which Python's have no nanoseconds, and floats longer than Python's.
         flat = flat.astype("int64" if kind == "m" else str)
     items: list[Any] = flat.tolist()
-    if kind in "biu" or (kind == "f" and all(map(math.isfinite, items))):
+    if flat.dtype.kind in "biu" or (flat.dtype.kind == "f" and all(map(math.isfinite, items))):
         return items
     return [write(item, f"{path}[{index}]") for index, item in enumerate(items)]
 

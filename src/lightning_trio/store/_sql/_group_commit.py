@@ -205,7 +205,9 @@ class GroupCommit:
                 connection.execute("ROLLBACK TO one")
                 connection.known_spans.clear()
                 connection.summary = before
-                call.result = outcome.Error(NotStorable.name(exc) if isinstance(exc, UnicodeEncodeError) else exc)
+                call.result = outcome.Error(
+                    NotStorable.name(exc.object) if isinstance(exc, UnicodeEncodeError) else exc
+                )
             else:
                 call.result = outcome.Value(result)
             connection.execute("RELEASE one")
