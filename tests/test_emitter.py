@@ -894,6 +894,57 @@ async def test_a_generator_may_be_collected_in_another_thread() -> None:
     assert operations(done)[0].status == agl.TraceStatus("OK")
 
 
+@agl.operation(name="stream")
+async def decorated_chunks(count: int) -> AsyncGenerator[str, str]:
+    said = "nothing"
+    for _ in range(count):
+        agl.emit_message(f"heard {said}")
+        said = yield said
+
+
+@agl.operation(name="stream")
+def decorated_plain_chunks(count: int) -> Generator[str, str, str]:
+    said = "nothing"
+    for _ in range(count):
+        agl.emit_message(f"heard {said}")
+        said = yield said
+    return "over"
+
+
+async def test_a_decorated_async_generator_is_an_operation_until_it_is_left() -> None:
+    async def agent(task: str) -> None:
+        async with contextlib.aclosing(decorated_chunks(3)) as steps:
+            assert await anext(steps) == "nothing"
+            agl.emit_message("between")
+            assert await steps.asend("hello") == "hello"
+        agl.emit_message("after")
+        assert [step async for step in decorated_chunks(1)] == ["nothing"]
+
+    done = await run(agent)
+
+    assert done.error is None
+    assert children(done) == {"stream": ["heard nothing", "heard hello", "heard nothing"], "root": ["between", "after"]}
+    assert operations(done)[0].attributes["agentlightning.operation.input.count"] == 3
+
+
+async def test_a_decorated_generator_is_an_operation_until_its_end() -> None:
+    async def agent(task: str) -> None:
+        def delegating() -> Generator[str, str]:
+            assert (yield from decorated_plain_chunks(1)) == "over"
+
+        assert list(delegating()) == ["nothing"]
+        steps = decorated_plain_chunks(2)
+        next(steps)
+        with pytest.raises(ValueError, match="bad"):
+            steps.throw(ValueError("bad"))
+
+    first, second = operations(done := await run(agent))
+
+    assert done.error is None
+    assert first.status == agl.TraceStatus("OK")
+    assert second.status == agl.TraceStatus("ERROR", "ValueError: bad")
+
+
 async def test_an_operation_in_a_context_manager_is_around_the_block() -> None:
     async def agent(task: str) -> None:
         with step():

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
@@ -291,7 +292,10 @@ class Operation:
         return f"<Operation {self._name or 'without a name'}: {state}>"
 
     def __call__(self, fn: Callable[P, T]) -> Callable[P, T]:
-        """Return a sync or async function wrapped in the operation; its span has the arguments and the result."""
+        """Return a sync or async function wrapped in the operation; its span has the arguments and the result.
+
+        The operation of a generator lasts until its end, and has no result.
+        """
         signature = inspect.signature(fn)
         name = self._name or getattr(fn, "__name__", type(fn).__name__)
 
@@ -310,6 +314,9 @@ class Operation:
                     return result
 
             return cast("Callable[P, T]", async_operation)
+
+        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+            return _around_generator(fn, start)
 
         @functools.wraps(fn)
         def sync_operation(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -375,6 +382,29 @@ class Operation:
         if self._span is None:
             raise RuntimeError("Span is not ready yet: call span() after the operation's block has ended")
         return self._span
+
+
+def _around_generator(fn: Callable[P, Any], start: Callable[..., Operation]) -> Callable[P, Any]:
+    """Return a generator function wrapped in an operation that begins with the first step."""
+    if inspect.isasyncgenfunction(fn):
+
+        @functools.wraps(fn)
+        async def async_generator(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
+            with start(args, kwargs):
+                async with aclosing(fn(*args, **kwargs)) as steps:
+                    sent = None
+                    with suppress(StopAsyncIteration):
+                        while True:
+                            sent = yield await steps.asend(sent)
+
+        return async_generator
+
+    @functools.wraps(fn)
+    def generator(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, Any]:
+        with start(args, kwargs):
+            return (yield from fn(*args, **kwargs))
+
+    return generator
 
 
 def _error_status(exc: BaseException) -> TraceStatus:

@@ -58,7 +58,7 @@ def canonical(value: Any, name: str) -> bytes:
     Raises:
         NotStorable: see `encode`.
     """
-    return _encoded(value, name, lambda written: _encode_in_order(_in_order(written)))
+    return _encoded(value, name, _encode_in_order)
 
 
 def _in_order(written: Any) -> Any:
@@ -82,7 +82,8 @@ def _encoded(value: Any, name: str, encode_json: Callable[[Any], bytes]) -> byte
         if is_plain(value):
             with contextlib.suppress(UnicodeEncodeError):
                 return encode_json(value)
-        encoded = encode_json(tagged(value, name))
+        written = tagged(value, name)
+        encoded = encode_json(written if encode_json is _encode else _in_order(written))
         _read_back(encoded, value, name)
     except RecursionError:
         raise NotStorable.too_deep(name) from None
