@@ -121,7 +121,7 @@ class Question(str):
         ({Level.EASY: 1, 2: 3, None: 4, (1, "b"): 5, 1.5: 6}, '{"easy":1,"2":3,"null":4,"[1,\\"b\\"]":5,"1.5":6}'),
         ({HALF: ["Ü", HALF, math.inf]}, '{"half \\ud835":["Ü","half \\ud835",null]}'),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_an_object_is_written_as_its_natural_json(value: Any, text: str) -> None:
     assert json_text(value) == text
@@ -137,7 +137,9 @@ def test_messages_of_clients_are_written_with_their_fields() -> None:
     assert (langchain["type"], langchain["content"]) == ("human", "hi")
 
 
-@pytest.mark.parametrize("value", [object(), [len], {"a": Answer}, (each for each in ())], ids=repr)
+@pytest.mark.parametrize(
+    "value", [object(), [len], {"a": Answer}, (each for each in ())], ids=lambda value: type(value).__name__
+)
 def test_an_object_without_a_form_in_json_is_an_error_that_names_its_type(value: Any) -> None:
     with pytest.raises(TypeError, match=r"objects of type [\w.]+ have no form in JSON"):
         json_text(value)

@@ -276,7 +276,9 @@ def test_a_zone_that_this_machine_does_not_know_is_an_offset() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [defaultdict(lambda: 1, a=1), type("Local", (dict,), {})(a=1), type("Cycle", (dict,), {})(a=1)], ids=repr
+    "value",
+    [defaultdict(lambda: 1, a=1), type("Local", (dict,), {})(a=1), type("Cycle", (dict,), {})(a=1)],
+    ids=["factory", "local", "cycle"],
 )
 def test_a_dict_that_cannot_be_made_again_comes_back_plain(value: Any) -> None:
     if type(value).__name__ == "Cycle":
