@@ -150,7 +150,9 @@ async def test_an_agent_gets_the_resource_that_was_published(
 
 
 @pytest.mark.parametrize("kind", STORES)
-async def test_lone_surrogates_fail_nothing_anywhere(kind: str, open_store: Callable[[str], LightningStore]) -> None:
+async def test_lone_surrogates_fail_nothing_anywhere(
+    kind: str, open_store: Callable[[str], LightningStore], caplog: pytest.LogCaptureFixture
+) -> None:
     half = "half \ud835"
 
     @agl.rollout(name=half)
@@ -174,6 +176,8 @@ async def test_lone_surrogates_fail_nothing_anywhere(kind: str, open_store: Call
     assert [text for span in spans if (text := agl.get_message_value(span))] == [f"{half} {half}"]
     assert {half: half} in [agl.get_object_value(span) for span in spans]
     assert spans[0].status.description == f"ValueError: {half}"
+    # A log in a file is in UTF-8.
+    assert "the first with ValueError: half \\ud835;" in caplog.text.encode().decode()
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])

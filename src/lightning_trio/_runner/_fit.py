@@ -14,6 +14,7 @@ from .._concurrency import FlatNursery
 from .._errors import AsyncioAgentError, ResumeError, StaleRun, Terminated
 from .._ids import new_run_id
 from .._lifecycle import TERMINAL_ROLLOUT, choose_run
+from .._plain_values import without_surrogates
 from .._records import AttemptedRollout, FitResult, ResourcesUpdate, RolloutMode, Run, RunSummary, Unset
 from .._resources import NamedResources
 from ..algorithms import Algorithm, Baseline, Datasets, Session, describe_resources
@@ -302,7 +303,7 @@ class Fit:
             failed,
             sum(summary.counts.values()),
             run.run_id,
-            "" if error is None else f", the first with {error.type}: {error.message}",
+            "" if error is None else f", the first with {error.type}: {without_surrogates(error.message)}",
             run.run_id,
         )
 
