@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import collections
+import contextlib
 import datetime
+import enum
 import functools
+import gc
+import logging
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import attrs
 import numpy as np
+import pydantic
 import pytest
 import trio
+import trio.testing
+from openai.types.chat import ChatCompletionMessage
 
 import lightning_trio as agl
+from lightning_trio._spans import message_attributes
 from lightning_trio.semconv import LightningSpanAttributes as Keys
 
 EMITTERS: dict[str, Callable[[], object]] = {
@@ -149,6 +160,22 @@ def test_emit_object_writes_primitives_and_bytes_as_literals(value: object, kind
     assert agl.get_object_value(core) == value
 
 
+HALF = "half \ud835"
+
+
+class Answer(pydantic.BaseModel):
+    text: str
+    sources: list[Any] | None = None
+
+
+class Level(enum.StrEnum):
+    EASY = "easy"
+
+
+class Rank(enum.IntEnum):
+    FIRST = 1
+
+
 @attrs.frozen
 class Room:
     name: str
@@ -177,10 +204,118 @@ def test_emit_object_writes_anything_else_as_json(value: object, kind: str, read
     assert agl.get_object_value(core) == read
 
 
-@pytest.mark.parametrize("value", [object(), {"a": object()}, {"\ud800": 1}, len])
+@pytest.mark.parametrize("value", [object(), {"a": object()}, (each for each in ()), len])
 def test_emit_object_refuses_what_json_cannot_say(value: object) -> None:
     with pytest.raises(RuntimeError, match=r"Object must be JSON serializable, and this \w+ is not"):
         agl.emit_object(value, propagate=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "read"),
+    [
+        (Answer(text="42"), "test_emitter.Answer", {"text": "42", "sources": None}),
+        ({"ok": np.bool_(True)}, "dict", {"ok": True}),
+        ({"at": Path("/x")}, "dict", {"at": "/x"}),
+        ({"text": HALF}, "dict", {"text": HALF}),
+        ({HALF: 1}, "dict", {HALF: 1}),
+        (np.array([[1, 2]]), "numpy.ndarray", [[1, 2]]),
+        (Level.EASY, "test_emitter.Level", "easy"),
+        (collections.deque([1]), "collections.deque", [1]),
+        (range(2), "range", [0, 1]),
+        (bytearray(b"raw"), "bytes", b"raw"),
+        (HALF, "str", HALF),
+        ({Level.EASY: 2**80}, "dict", {"easy": 2**80}),
+    ],
+    ids=ascii,
+)
+def test_emit_object_writes_users_objects_as_their_natural_json(value: object, kind: str, read: object) -> None:
+    core = agl.emit_object(value, propagate=False)
+
+    assert core.attributes[Keys.OBJECT_TYPE] == kind
+    assert agl.get_object_value(core) == read
+
+
+def test_emit_object_writes_a_clients_message_with_its_fields() -> None:
+    core = agl.emit_object(ChatCompletionMessage(role="assistant", content="hi"), propagate=False)
+
+    read = agl.get_object_value(core)
+    assert (read["role"], read["content"]) == ("assistant", "hi")
+
+
+@pytest.mark.parametrize(
+    ("value", "attribute"),
+    [
+        (np.bool_(True), True),
+        (np.int64(3), 3),
+        (np.float32(0.5), 0.5),
+        (np.array(3), 3),
+        (np.array([1, 2]), [1, 2]),
+        ([np.float64(0.5), np.float64(1)], [0.5, 1.0]),
+        (Level.EASY, "easy"),
+        (Rank.FIRST, 1),
+        (collections.deque(["a", "b"]), ["a", "b"]),
+        (range(2), [0, 1]),
+        ({3}, [3]),
+        (HALF, HALF),
+    ],
+    ids=ascii,
+)
+@pytest.mark.parametrize("emit", ["annotation", "message", "operation"])
+async def test_an_attribute_is_the_plain_value(value: object, attribute: object, emit: str) -> None:
+    async def agent(task: str) -> None:
+        if emit == "annotation":
+            agl.emit_annotation({"a": value})
+        elif emit == "message":
+            agl.emit_message("hello", {"a": value})
+        else:
+            with agl.operation(a=value):
+                pass
+
+    [span] = below_root(await run(agent))
+
+    assert span.attributes["a"] == attribute
+    assert type(span.attributes["a"]) is type(attribute)
+
+
+@pytest.mark.parametrize(
+    ("value", "attribute"),
+    [
+        (Path("/x"), "/x"),
+        (datetime.date(2026, 1, 2), "2026-01-02"),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (bytearray(b"a"), "YQ=="),
+        (Answer(text="42"), '{"text":"42","sources":null}'),
+        (Room("Turing"), '{"name":"Turing"}'),
+    ],
+    ids=repr,
+)
+def test_emit_annotation_writes_text_for_an_object_with_a_form_in_json(value: object, attribute: str) -> None:
+    core = agl.emit_annotation({"a": value}, propagate=False)
+
+    assert core.attributes == {"a": attribute}
+
+
+def test_a_model_may_be_an_annotation() -> None:
+    core = agl.emit_annotation(Answer(text="42", sources=[{"page": np.int64(3)}]), propagate=False)  # type: ignore[arg-type]
+
+    assert core.attributes == {"text": "42", "sources.0.page": 3}
+
+
+def test_an_annotations_fields_that_are_none_are_left_out() -> None:
+    assert agl.emit_annotation(Answer(text="42"), propagate=False).attributes == {"text": "42"}  # type: ignore[arg-type]
+
+
+def test_a_message_is_recorded_as_a_plain_string() -> None:
+    assert type(message_attributes(Level.EASY)[Keys.MESSAGE_BODY]) is str
+
+
+def test_dimensions_of_a_reward_may_be_numpys_and_have_members_of_enums_as_names() -> None:
+    reward = {Level.EASY: np.bool_(True), "score": np.array(0.5), "cost": np.float32(0.25)}
+    core = agl.emit_reward(reward, primary_key=Level.EASY, propagate=False)  # type: ignore[arg-type]  # NumPy's
+
+    dimensions = agl.get_rewards_from_span(core)
+    assert [(each.name, each.value) for each in dimensions] == [("easy", 1.0), ("score", 0.5), ("cost", 0.25)]
+    assert {type(value) for value in core.attributes.values()} == {str, float}
 
 
 def test_an_emitted_model_does_not_show_its_key() -> None:
@@ -630,6 +765,249 @@ async def test_a_child_task_started_in_an_operation_belongs_below_it() -> None:
 
     assert child.parent_id == thread.parent_id == fan_out.span_id
     assert fan_out.parent_id == root.span_id
+
+
+# Operations in generators, which run in their callers' context.
+
+
+async def chunks() -> AsyncGenerator[int]:
+    with agl.operation(name="stream"):
+        for number in range(5):
+            agl.emit_message(f"making {number}")
+            yield number
+
+
+def plain_chunks() -> Generator[int]:
+    with agl.operation(name="stream"):
+        for number in range(5):
+            agl.emit_message(f"making {number}")
+            yield number
+
+
+@contextlib.contextmanager
+def step() -> Generator[None]:
+    with agl.operation(name="step"):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def async_step() -> AsyncGenerator[None]:
+    with step():
+        yield
+
+
+async def leave_early(task: str) -> None:
+    async for number in chunks():
+        agl.emit_message(f"got {number}")
+        if number == 1:
+            break
+    agl.emit_message("after")
+
+
+def leave_early_in_a_thread(task: str) -> None:
+    asyncio.run(leave_early(task))
+
+
+def children(done: agl.CompletedRollout) -> dict[str, list[str]]:
+    """Return the texts of the messages below each operation and the root."""
+    names = {span.span_id: str(span.attributes.get("agentlightning.operation.name", "root")) for span in done.spans}
+    found: dict[str, list[str]] = {}
+    for span in done.spans:
+        if (text := agl.get_message_value(span)) is not None:
+            found.setdefault(names[span.parent_id or ""], []).append(text)
+    return found
+
+
+left_early = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
+"""What Trio says of a generator that is collected before its end."""
+
+
+@pytest.fixture
+def log_of_opentelemetry(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]:
+    yield caplog.records
+    gc.collect()
+    assert [record for record in caplog.records if record.name.startswith("opentelemetry")] == []
+
+
+@left_early
+@pytest.mark.parametrize(
+    "agent",
+    [leave_early, agl.rollout(runs_in="asyncio")(leave_early), leave_early_in_a_thread],
+    ids=["trio", "asyncio", "thread"],
+)
+@pytest.mark.usefixtures("log_of_opentelemetry")
+async def test_an_operation_in_a_generator_that_is_left_early_is_around_what_the_generator_records(agent: Any) -> None:
+    tracer = agl.Tracer()
+    done = await run(agent, tracer=tracer)
+    gc.collect()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert children(done) == {"stream": ["making 0", "making 1"], "root": ["got 0", "got 1", "after"]}
+    assert tracer.statistics().late_spans == 0
+
+
+@left_early
+@pytest.mark.usefixtures("log_of_opentelemetry")
+async def test_a_generator_left_early_is_no_failure() -> None:
+    [span] = operations(await run(leave_early))
+
+    assert span.status == agl.TraceStatus("OK")
+    assert span.events == ()
+
+
+@pytest.mark.usefixtures("log_of_opentelemetry")
+async def test_a_generator_may_end_inside_a_later_operation() -> None:
+    async def agent(task: str) -> None:
+        numbers = plain_chunks()
+        next(numbers)
+        with agl.operation(name="next"):
+            agl.emit_message("before")
+            numbers.close()
+            agl.emit_message("behind")
+        agl.emit_message("after")
+
+    done = await run(agent)
+
+    assert children(done) == {"stream": ["making 0"], "next": ["before", "behind"], "root": ["after"]}
+    assert {span.parent_id for span in operations(done)} == {done.spans[0].span_id}
+
+
+@pytest.mark.usefixtures("log_of_opentelemetry")
+async def test_a_generator_may_be_collected_in_another_thread() -> None:
+    class Holder:
+        """A holder of itself, which only the collector frees."""
+
+    def agent(task: str) -> None:
+        holder: Any = Holder()
+        holder.itself = holder
+        holder.numbers = plain_chunks()
+        next(holder.numbers)
+        del holder
+        collecting = threading.Thread(target=gc.collect)
+        collecting.start()
+        collecting.join()
+        agl.emit_message("after")
+
+    done = await run(agent)
+
+    assert children(done) == {"stream": ["making 0"], "root": ["after"]}
+    assert operations(done)[0].status == agl.TraceStatus("OK")
+
+
+@agl.operation(name="stream")
+async def decorated_chunks(count: int) -> AsyncGenerator[str, str]:
+    said = "nothing"
+    for _ in range(count):
+        agl.emit_message(f"heard {said}")
+        said = yield said
+
+
+@agl.operation(name="stream")
+def decorated_plain_chunks(count: int) -> Generator[str, str, str]:
+    said = "nothing"
+    for _ in range(count):
+        agl.emit_message(f"heard {said}")
+        said = yield said
+    return "over"
+
+
+async def test_a_decorated_async_generator_is_an_operation_until_it_is_left() -> None:
+    async def agent(task: str) -> None:
+        async with contextlib.aclosing(decorated_chunks(3)) as steps:
+            assert await anext(steps) == "nothing"
+            agl.emit_message("between")
+            assert await steps.asend("hello") == "hello"
+        agl.emit_message("after")
+        assert [step async for step in decorated_chunks(1)] == ["nothing"]
+
+    done = await run(agent)
+
+    assert done.error is None
+    assert children(done) == {"stream": ["heard nothing", "heard hello", "heard nothing"], "root": ["between", "after"]}
+    assert operations(done)[0].attributes["agentlightning.operation.input.count"] == 3
+
+
+async def test_a_decorated_generator_is_an_operation_until_its_end() -> None:
+    async def agent(task: str) -> None:
+        def delegating() -> Generator[str, str]:
+            assert (yield from decorated_plain_chunks(1)) == "over"
+
+        assert list(delegating()) == ["nothing"]
+        steps = decorated_plain_chunks(2)
+        next(steps)
+        with pytest.raises(ValueError, match="bad"):
+            steps.throw(ValueError("bad"))
+
+    first, second = operations(done := await run(agent))
+
+    assert done.error is None
+    assert first.status == agl.TraceStatus("OK")
+    assert second.status == agl.TraceStatus("ERROR", "ValueError: bad")
+
+
+async def test_an_operation_in_a_context_manager_is_around_the_block() -> None:
+    async def agent(task: str) -> None:
+        with step():
+            agl.emit_message("in the block")
+        async with async_step():
+            agl.emit_message("in the async block")
+        agl.emit_message("after")
+
+    done = await run(agent)
+
+    assert children(done) == {"step": ["in the block", "in the async block"], "root": ["after"]}
+
+
+async def test_a_context_manager_in_a_generator_is_around_what_the_generator_records() -> None:
+    async def numbers() -> AsyncGenerator[int]:
+        async with async_step():
+            agl.emit_message("making")
+            yield 1
+            yield 2
+
+    async def agent(task: str) -> None:
+        async with contextlib.aclosing(numbers()) as found:
+            async for _ in found:
+                agl.emit_message("got")
+                break
+        agl.emit_message("after")
+
+    assert children(await run(agent)) == {"step": ["making"], "root": ["got", "after"]}
+
+
+async def test_what_a_generator_starts_belongs_below_its_operation() -> None:
+    async def numbers() -> AsyncGenerator[int]:
+        async def child() -> None:
+            agl.emit_message("child")
+
+        with agl.operation(name="stream"):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(child)
+            await trio.to_thread.run_sync(agl.emit_message, "thread")
+            yield 1
+
+    async def agent(task: str) -> None:
+        async for _ in numbers():
+            agl.emit_message("got")
+
+    assert children(await run(agent)) == {"stream": ["child", "thread"], "root": ["got"]}
+
+
+async def test_a_librarys_span_in_the_loop_of_a_generator_is_its_callers() -> None:
+    tracer = agl.Tracer(instrument_openai=False)
+    library = tracer.provider.get_tracer("library")
+
+    async def agent(task: str) -> None:
+        for number in plain_chunks():
+            with library.start_as_current_span(f"call {number}"):
+                agl.emit_message(f"got {number}")
+            if number == 1:
+                break
+
+    done = await run(agent, tracer=tracer)
+
+    calls = [span for span in done.spans if span.name.startswith("call")]
+    assert [span.parent_id for span in calls] == [done.spans[0].span_id] * 2
 
 
 async def test_an_exception_in_an_operation_is_recorded_once_and_propagates() -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 import attrs
 import trio
-from opentelemetry import context as otel_context
 
 from . import semconv
 from ._concurrency import sole_exception
@@ -285,7 +285,6 @@ class Operation:
         self._open: OpenSpan | None = None
         self._span: SpanCoreFields | None = None
         self._own: dict[str, Any] | None = None
-        self._token: Any = None
 
     @one_line
     def __repr__(self) -> str:
@@ -293,7 +292,10 @@ class Operation:
         return f"<Operation {self._name or 'without a name'}: {state}>"
 
     def __call__(self, fn: Callable[P, T]) -> Callable[P, T]:
-        """Return a sync or async function wrapped in the operation; its span has the arguments and the result."""
+        """Return a sync or async function wrapped in the operation; its span has the arguments and the result.
+
+        The operation of a generator lasts until its end, and has no result.
+        """
         signature = inspect.signature(fn)
         name = self._name or getattr(fn, "__name__", type(fn).__name__)
 
@@ -313,6 +315,9 @@ class Operation:
 
             return cast("Callable[P, T]", async_operation)
 
+        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+            return _around_generator(fn, start)
+
         @functools.wraps(fn)
         def sync_operation(*args: P.args, **kwargs: P.kwargs) -> T:
             with start(args, kwargs) as running:
@@ -330,16 +335,20 @@ class Operation:
             self._own[Keys.OPERATION_NAME] = self._name
         if self._propagate:
             self._open = current_recorder("operation()").start_span(semconv.AGL_OPERATION, self._own)
-            self._token = otel_context.attach(self._open.context())
+            own = inspect.currentframe()
+            self._open.enter(None if own is None else own.f_back)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if isinstance(exc, GeneratorExit):
+            # The block is in a generator whose caller needs no more of it, which is no failure.
+            exc = None
         status = OK_STATUS if exc is None else _error_status(exc)
         assert self._own is not None
         if self._open is None:
             self._span = SpanCoreFields(semconv.AGL_OPERATION, status, self._own)
             return
-        otel_context.detach(self._token)
+        self._open.leave()
         if exc is not None:
             self._open.events.append(Event("exception", exception_attributes(exc)))
         span = self._open.end(status)
@@ -373,6 +382,29 @@ class Operation:
         if self._span is None:
             raise RuntimeError("Span is not ready yet: call span() after the operation's block has ended")
         return self._span
+
+
+def _around_generator(fn: Callable[P, Any], start: Callable[..., Operation]) -> Callable[P, Any]:
+    """Return a generator function wrapped in an operation that begins with the first step."""
+    if inspect.isasyncgenfunction(fn):
+
+        @functools.wraps(fn)
+        async def async_generator(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
+            with start(args, kwargs):
+                async with aclosing(fn(*args, **kwargs)) as steps:
+                    sent = None
+                    with suppress(StopAsyncIteration):
+                        while True:
+                            sent = yield await steps.asend(sent)
+
+        return async_generator
+
+    @functools.wraps(fn)
+    def generator(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, Any]:
+        with start(args, kwargs):
+            return (yield from fn(*args, **kwargs))
+
+    return generator
 
 
 def _error_status(exc: BaseException) -> TraceStatus:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 
 import attrs
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -145,6 +146,25 @@ def test_a_jinja_template_lists_its_placeholders() -> None:
 
 def test_single_braces_are_text_in_jinja() -> None:
     assert jinja('{"label": {{ label }}}').format(label=1) == '{"label": 1}'
+
+
+def test_tojson_writes_what_a_model_should_read() -> None:
+    tool = {"name": "find", "doc": "a<b> & 'Ü'", "limits": np.array([1, 2]), "half": "\ud835"}
+
+    assert jinja("{{ tool | tojson }}").format(tool=tool) == (
+        """{"name": "find", "doc": "a<b> & 'Ü'", "limits": [1, 2], "half": "\\ud835"}"""
+    )
+
+
+def test_tojson_takes_the_parameters_that_it_has_in_chat_templates() -> None:
+    template = jinja("{{ tool | tojson(indent=1, ensure_ascii=True, separators=(',', ':'), sort_keys=True) }}")
+
+    assert template.format(tool={"b": "Ü", "a": 1}) == '{\n "a":1,\n "b":"\\u00dc"\n}'
+
+
+def test_tojson_of_a_missing_placeholder_names_it() -> None:
+    with pytest.raises(agl.MissingPlaceholder, match="needs 'tool'"):
+        jinja("{{ tool | tojson }}").format(name="find")
 
 
 def test_jinja_does_not_escape_for_html() -> None:

@@ -13,18 +13,25 @@ import os
 import subprocess
 import sys
 import uuid
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import attrs
 import msgspec
+import numpy as np
+import pandas as pd
 import pydantic
+import pydantic.v1
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from openai.types.chat import ChatCompletionMessage
 
 from lightning_trio import (
     LLM,
@@ -169,11 +176,283 @@ def test_fields_that_init_does_not_take_come_back() -> None:
     assert round_trip(booking) == booking
 
 
-def test_a_subclass_of_a_mapping_comes_back_as_a_dict() -> None:
-    back = round_trip(OrderedDict(a=1))
+def test_a_mapping_that_is_no_dict_comes_back_as_one() -> None:
+    back = round_trip(MappingProxyType({"a": 1}))
 
     assert back == {"a": 1}
     assert type(back) is dict
+
+
+# Classes derived from built-in ones.
+
+
+class Level(enum.StrEnum):
+    EASY = "easy"
+
+
+class Rank(enum.IntEnum):
+    FIRST = 1
+
+
+class Question(str):
+    """Without slots: an instance has attributes of its own."""
+
+
+class Row(dict[str, Any]):
+    pass
+
+
+class Pair(tuple[int, ...]):
+    __slots__ = ()
+
+
+class Bag(set[int]):
+    pass
+
+
+class Named(dict[str, Any]):
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class Parsed(NamedTuple("Parsed", [("x", str), ("y", str)])):
+    def __new__(cls, text: str) -> Parsed:
+        return super().__new__(cls, *text.split(","))
+
+
+def named() -> Named:
+    made = Named("tea")
+    made["a"] = 1
+    return made
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Level.EASY,
+        Rank.FIRST,
+        {"level": Level.EASY},
+        {Level.EASY: 1},
+        Question("why?"),
+        Row(a=(1,)),
+        Pair((1, 2)),
+        Bag({1}),
+        named(),
+        Parsed("1,2"),
+        OrderedDict(b=1, a=2),
+        Counter("aab"),
+        defaultdict(list, {"a": [1]}),
+        deque([1, (2,)], maxlen=5),
+        range(1, 9, 2),
+        bytearray(b"raw"),
+        "half \ud835",
+        "\ud835\udc00",
+        {"\ud835": "\udc00"},
+        datetime.datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=1),
+    ],
+    ids=ascii,
+)
+def test_an_object_of_a_class_that_equals_plain_values_comes_back_as_one(value: Any) -> None:
+    back = round_trip([value])[0]
+
+    assert back == value
+    assert type(back) is type(value)
+    assert getattr(back, "__dict__", None) == getattr(value, "__dict__", None)
+    assert canonical(back, "task") == canonical(value, "task")
+
+
+def test_what_is_more_than_its_value_comes_back_with_it() -> None:
+    assert round_trip(deque([1, 2], maxlen=2)).maxlen == 2
+    assert round_trip(defaultdict(list))["new"] == []
+    moment = round_trip(datetime.datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=1))
+    assert (str(moment.tzinfo), moment.fold) == ("Europe/Berlin", 1)
+
+
+def test_a_zone_that_this_machine_does_not_know_is_an_offset() -> None:
+    moment = datetime.datetime(2026, 7, 1, tzinfo=ZoneInfo("Europe/Berlin"))
+    text = encode(moment, "task", LIMIT).replace("Europe/Berlin", "Europe/Atlantis")
+
+    assert decode(text) == moment
+
+
+@pytest.mark.parametrize(
+    "value",
+    [defaultdict(lambda: 1, a=1), type("Local", (dict,), {})(a=1), type("Cycle", (dict,), {})(a=1)],
+    ids=["factory", "local", "cycle"],
+)
+def test_a_dict_that_cannot_be_made_again_comes_back_plain(value: Any) -> None:
+    if type(value).__name__ == "Cycle":
+        value.itself = value
+
+    back = round_trip(value)
+
+    assert back == {"a": 1}
+    assert type(back) is dict
+
+
+def test_a_file_cannot_choose_what_a_defaultdict_calls() -> None:
+    text = encode(defaultdict(list), "task", LIMIT).replace('"list"', '"Popen"')
+
+    assert decode(text).default_factory is None
+
+
+def test_a_class_that_is_no_longer_derived_from_it_gives_the_plain_value() -> None:
+    text = encode(Row(a=1), "task", LIMIT)
+
+    assert decode(text.replace(":Row", ":Question")) == decode(text.replace(":Row", ":Gone")) == {"a": 1}
+
+
+def test_a_named_tuple_that_has_other_fields_now_is_an_unknown_object() -> None:
+    text = encode(Point(1.0, 2.0), "task", LIMIT).replace('"y"', '"z"')
+
+    assert decode(text) == UnknownObject("test_store_values:Point", {"x": 1.0, "z": 2.0})
+
+
+# NumPy and pandas.
+
+ARRAYS = [
+    np.bool_(True),
+    np.int64(3),
+    np.uint64(2**64 - 1),
+    np.float16(0.1),
+    np.float32(0.1),
+    np.float64(0.1),
+    np.longdouble("0.1"),
+    np.complex64(1 + 2j),
+    np.str_("Ü\ud835"),
+    np.bytes_(b"raw"),
+    np.datetime64("2026-01-02T03:04:05.123456789"),
+    np.datetime64("2026-01"),
+    np.timedelta64(5, "ns"),
+    np.arange(6).reshape(2, 3),
+    np.array(3.5),
+    np.zeros((0, 3), "float32"),
+    np.array([1.0, math.nan, -math.inf]),
+    np.array([[1, 2], [3, 4]], order="F"),
+    np.array(["a", "bb"]),
+    np.array([b"a"]),
+    np.array([True]),
+    np.array([1j]),
+    np.array(["2026-01-02", "NaT"], "M8[D]"),
+    np.array([1, 2], "m8[ms]"),
+    np.array(["0.1"], np.longdouble),
+    np.array([{"role": "user", "content": "hi"}, (1, np.int8(2))], dtype=object),
+    np.array([(1, [2.0, 3.0])], dtype=[("a", "i4"), ("b", "f8", (2,))]),
+    np.array([(1, (2.0,))], dtype=[("a", "i4"), ("b", [("c", "f8")])]),
+]
+
+
+@pytest.mark.parametrize("value", ARRAYS, ids=lambda value: f"{type(value).__name__} {value!a}")
+def test_numpys_values_come_back_as_they_were(value: Any) -> None:
+    back = round_trip({"rows": [value]})["rows"][0]
+
+    assert type(back) is type(value)
+    assert (back.dtype, back.shape) == (value.dtype, value.shape)
+    assert repr(back) == repr(value)
+    assert canonical(back, "task") == canonical(value, "task")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pd.Timestamp("2026-01-02 03:04:05.123456789"),
+        pd.Timestamp("2026-07-02", tz="Europe/Berlin"),
+        pd.Timedelta(-5, "ns"),
+        pd.NaT,
+        pd.NA,
+    ],
+    ids=repr,
+)
+def test_pandas_values_come_back_as_they_were(value: Any) -> None:
+    back = round_trip([value])[0]
+
+    assert type(back) is type(value)
+    assert repr(back) == repr(value)
+
+
+def test_a_process_without_the_libraries_gets_lists_and_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [np.int64(3), np.array([[1, 2]]), np.array(0.5), np.zeros((0, 3)), np.array([{"a": np.float32(0.5)}])]
+    text = encode([*values, pd.NaT, pd.Timestamp("2026-01-02"), pd.Timedelta(1, "s")], "task", LIMIT)
+    monkeypatch.delitem(sys.modules, "numpy")
+    monkeypatch.delitem(sys.modules, "pandas")
+
+    moment = datetime.datetime(2026, 1, 2)
+    assert decode(text) == [3, [[1, 2]], 0.5, [], [{"a": 0.5}], None, moment, "P0DT0H0M1S"]
+
+
+# Messages of clients.
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ChatCompletionMessage(role="assistant", content="hi"),
+        ChatCompletionMessage.model_validate({"role": "assistant", "content": None, "reasoning": "extra"}),
+        HumanMessage("hi", name="Ada"),
+        AIMessage("hi", tool_calls=[{"name": "f", "args": {"a": 1}, "id": "7"}]),
+        ToolMessage("yes", tool_call_id="7"),
+    ],
+    ids=repr,
+)
+def test_a_clients_message_comes_back(message: Any) -> None:
+    back = round_trip([message])[0]
+
+    assert back == message
+    assert type(back) is type(message)
+
+
+class OldModel(pydantic.v1.BaseModel):
+    x: int = 0
+    tags: tuple[str, ...] = ()
+
+
+def test_a_model_of_pydantics_first_version_comes_back() -> None:
+    assert round_trip(OldModel(x=1)) == OldModel(x=1)
+
+
+# Classes that another process could not find, and objects that could not be made again.
+
+
+class Strict(msgspec.Struct):
+    x: int
+
+    def __post_init__(self) -> None:
+        if calls.pop():
+            raise ValueError("made again")
+
+
+calls: list[bool] = []
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            next(pd.DataFrame({"q": ["a"]}).itertuples()),
+            r"task\[0\]: the module pandas.core.frame has no class Pandas, .*_asdict\(\)",
+        ),
+        (namedtuple("Elsewhere", "x")(1), r"task\[0\]: the module test_store_values has no class Elsewhere"),
+        (enum.Enum("Colours", "RED").RED, r"task\[0\]: the module test_store_values has no class Colours"),
+        (np.ma.array([1]), r"task\[0\]: object of type numpy.ma.MaskedArray cannot be stored"),
+        (pd.DataFrame({"q": ["a"]}), r"task\[0\]: object of type pandas.*DataFrame cannot be stored"),
+    ],
+    ids=["row of a frame", "named tuple", "enum", "masked array", "frame"],
+)
+def test_an_object_of_a_class_that_is_not_to_be_found_is_refused(value: Any, message: str) -> None:
+    with pytest.raises(NotStorable, match=message):
+        encode([value], "task", LIMIT)
+
+
+def test_an_object_that_cannot_be_made_again_is_refused_with_its_path() -> None:
+    calls[:] = [True, True, True, False]
+    value = {"a": [1, Strict(1)]}
+
+    with pytest.raises(
+        NotStorable, match=r"task\['a'\]\[1\]: this Strict could .* \(ValueError: made again\)"
+    ) as caught:
+        encode(value, "task", LIMIT)
+
+    assert caught.value.path == "task['a'][1]"
 
 
 def test_a_class_that_is_not_loaded_reads_as_an_unknown_object() -> None:

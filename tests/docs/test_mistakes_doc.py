@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import trio
 import trio.lowlevel
@@ -162,6 +163,7 @@ MISTAKES: dict[str, dict[str, Callable[[], object]]] = {
     "runner.md": {
         "`step` on a closed runner": lambda: trio.run(agl.Runner(one).step, 1),
         "a generator as dataset": lambda: trio.run(agl.Runner(one).fit, (task for task in "ab")),
+        "a table as dataset": lambda: trio.run(agl.Runner(one).fit, pd.DataFrame({"q": ["a"]})),
         "an empty dataset": lambda: trio.run(agl.Runner(one).fit, []),
         "a stream read without `async with`": lambda: trio.run(read_stream_without_entering),
         "a class as component": lambda: agl.Runner(one, store=agl.InMemoryLightningStore),  # type: ignore[arg-type]

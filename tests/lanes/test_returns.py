@@ -7,6 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import trio
 from hypothesis import given, settings
@@ -94,13 +95,18 @@ async def test_any_real_number_is_the_final_reward(value: object, reward: float)
     assert type(done.final_reward) is float
 
 
-@pytest.mark.parametrize("kind", ["float32", "float64", "int64", "float16"])
+@pytest.mark.parametrize("kind", ["float32", "float64", "int64", "float16", "bool_", "array"])
 async def test_numpys_numbers_are_rewards(kind: str) -> None:
-    numpy = pytest.importorskip("numpy")
-
-    done = await returning(getattr(numpy, kind)(1))
+    done = await returning(getattr(np, kind)(1))
 
     assert done.final_reward == 1.0
+    assert type(done.final_reward) is float
+
+
+@pytest.mark.parametrize("value", [np.array([1.0]), np.datetime64(1, "ns"), np.str_("1"), np.complex64(1)], ids=repr)
+async def test_what_is_no_single_number_of_numpys_is_no_reward(value: object) -> None:
+    with pytest.raises(agl.InvalidReturn, match="an agent returns a number"):
+        await returning(value)
 
 
 async def test_the_reward_is_one_annotation_below_the_root() -> None:

@@ -13,12 +13,15 @@ from functools import partial
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
+import pydantic
 import pytest
 import trio
 import trio.testing
+from langchain_core.messages import AIMessage, HumanMessage
 from openai import AsyncOpenAI, OpenAI
-from openai.types.chat import ChatCompletionMessageParam
+from openai.types.chat import ChatCompletionMessage, ChatCompletionMessageParam
 
 from lightning_trio import Usage
 from lightning_trio.testing.scripted_llm import ScriptedLLM, open_scripted_llm
@@ -42,6 +45,14 @@ PATH = "/chat/completions"
 # A fully read stream leaves the async generators inside the SDK and its HTTP client to the garbage collector;
 # under Trio their finalisation warns. Closing the stream and the client does not close them.
 sdk_stream = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
+
+
+TOOL_CALL = {"id": "7", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+
+
+class Meeting(pydantic.BaseModel):
+    day: str
+    people: int
 
 
 @asynccontextmanager
@@ -323,6 +334,86 @@ async def test_arguments_may_be_invalid_json() -> None:
         answer = (await client.post(PATH, json=BODY)).json()
 
     assert answer["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"] == '{"day": '
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_lone_surrogate_reaches_the_client(stream: bool) -> None:
+    """Half a surrogate pair, from a model that cut an emoji in two, is sent as its escape."""
+    async with opened("half \ud835") as (_, client):
+        response = await client.post(PATH, json={**BODY, "stream": stream})
+
+    assert response.text.count("\\ud835") == 1
+
+
+async def test_the_sdk_reads_a_lone_surrogate() -> None:
+    """The SDK gives out the text of the script."""
+    async with open_scripted_llm("half \ud835") as llm_server, sdk(llm_server) as client:
+        answer = await client.chat.completions.create(model="m", messages=ASK)
+
+    assert answer.choices[0].message.content == "half \ud835"
+
+
+async def test_a_request_may_have_a_lone_surrogate() -> None:
+    """The server reads the escape, and records the text that it stands for."""
+    async with opened("yes") as (llm_server, client):
+        response = await client.post(PATH, content=b'{"messages": [{"role": "user", "content": "half \\ud835"}]}')
+
+    assert response.status_code == 200
+    assert llm_server.requests[0].body["messages"][0]["content"] == "half \ud835"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"day": np.str_("Monday"), "people": np.int64(4)},
+        {"day": "Monday", "people": 4},
+        Meeting(day="Monday", people=4),
+    ],
+    ids=["numpy", "plain", "model"],
+)
+async def test_arguments_are_written_as_their_natural_json(arguments: Any) -> None:
+    """The client gets the JSON text that a model would have written."""
+    call = ToolCall("book", arguments)
+
+    assert call.arguments == '{"day": "Monday", "people": 4}'
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": "Hi", "tool_calls": [TOOL_CALL]},
+        ChatCompletionMessage.model_validate({"role": "assistant", "content": "Hi", "tool_calls": [TOOL_CALL]}),
+        AIMessage("Hi", tool_calls=[{"name": "f", "args": {"a": 1}, "id": "7"}]),
+        AIMessage([{"type": "text", "text": "Hi"}], tool_calls=[{"name": "f", "args": {"a": 1}, "id": "7"}]),
+    ],
+    ids=["dict", "openai", "langchain", "langchain parts"],
+)
+async def test_a_clients_message_is_a_reply(message: Any) -> None:
+    """What a client got before can be the script, whole with its tool calls."""
+    async with open_scripted_llm([message]) as llm_server, sdk(llm_server) as client:
+        answer = (await client.chat.completions.create(model="m", messages=ASK)).choices[0].message
+
+    assert answer.content == "Hi"
+    assert [call.model_dump() for call in answer.tool_calls or ()] == [TOOL_CALL]
+
+
+async def test_a_whole_completion_is_a_reply() -> None:
+    """What one server answered is the script of another."""
+    async with open_scripted_llm("Hi") as llm_server, sdk(llm_server) as client:
+        completion = await client.chat.completions.create(model="m", messages=ASK)
+    async with open_scripted_llm(completion) as llm_server, sdk(llm_server) as client:
+        again = await client.chat.completions.create(model="m", messages=ASK)
+
+    assert again.choices[0].message.content == "Hi"
+
+
+@pytest.mark.parametrize("script", [Meeting(day="Monday", people=4), Reply(Meeting(day="Monday", people=4))], ids=repr)
+async def test_a_model_is_sent_as_json(script: Script) -> None:
+    """A structured answer is the JSON of the model that the client asked for."""
+    async with open_scripted_llm(script) as llm_server, sdk(llm_server) as client:
+        answer = await client.chat.completions.create(model="m", messages=ASK)
+
+    assert Meeting.model_validate_json(answer.choices[0].message.content or "") == Meeting(day="Monday", people=4)
 
 
 async def test_a_rate_limit_has_status_header_and_body() -> None:
@@ -722,6 +813,8 @@ async def _async_rule(body: Mapping[str, Any]) -> str:
     ("script", "says"),
     [
         (42, "script is of type int; write a str"),
+        (HumanMessage("hello"), "is a message of the role user"),
+        ({"text": "hello"}, r"script is \{'text': 'hello'\} \(dict\); write a str"),
         (["fine", None], r"script\[1\] is None \(NoneType\); write a str"),
         (_async_rule, "is async; write a plain `def`"),
     ],

@@ -736,6 +736,26 @@ async def test_exported_spans_have_their_attributes_and_the_ids_of_their_attempt
     }
 
 
+async def test_exporters_get_text_that_utf8_can_encode_and_integers_of_64_bits(tracer: agl.Tracer) -> None:
+    """OTLP has no others, and an exporter loses the whole batch with one of them."""
+    half, escaped = "half \ud835", "half \\ud835"
+
+    async def agent(task: str) -> None:
+        with agl.operation(name=half):
+            agl.emit_annotation({half: [half], "n": 2**80, "ns": [1, 2**80]})
+            raise ValueError(half)
+
+    done, (root, operation, annotation) = await exported(agent, tracer)
+
+    assert annotation.attributes is not None
+    assert annotation.attributes[escaped] == [escaped]
+    assert (annotation.attributes["n"], annotation.attributes["ns"]) == (str(2**80), [1, str(2**80)])
+    assert root.status.description == operation.status.description == f"ValueError: {escaped}"
+    assert (operation.events[0].attributes or {})["exception.message"] == escaped
+    # What the store keeps is the text itself.
+    assert done.spans[0].status.description == f"ValueError: {half}"
+
+
 async def test_a_slow_exporter_holds_no_rollout_up(tracer: agl.Tracer, gate: Gate) -> None:
     tracer.add_exporter(gate)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, ParamSpec, T
 
 from .._checks import checked
 from .._errors import AgentSignatureError
+from .._plain_values import without_surrogates
 from .._public import public
 from .._records import LaneName, Rollout, RolloutConfig
 from .._repr import one_line
@@ -194,7 +195,7 @@ class FunctionalLitAgent(LitAgent[Any], Generic[P, R]):
         if config is not None:
             checked("config", config, RolloutConfig)
         self._fn = fn
-        self._name = name or str(getattr(fn, "__name__", type(fn).__name__))
+        self._name = without_surrogates(name or str(getattr(fn, "__name__", type(fn).__name__)))
         self.strip_proxy = strip_proxy
         self.runs_in: LaneName | str | None = runs_in
         self.config: RolloutConfig | None = config

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import msgspec
 
+from .._plain_values import from_json
 from ._messages import Message, Tool
 
 
@@ -46,7 +47,12 @@ def decode_request(body: bytes) -> ChatRequest:
     ['Hello']
     """
     try:
-        return _decoder.decode(body)
+        try:
+            return _decoder.decode(body)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            return msgspec.convert(from_json(body), ChatRequest)
     except msgspec.ValidationError as error:
         raise ValueError(f"The request is not a chat completion request: {error}") from error
     except ValueError as error:

@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from .._plain_values import json_text
+
 
 class TextPart(msgspec.Struct, frozen=True):
     """A part of any type but ``"tool_call"``, such as ``"text"`` or ``"reasoning"``; `content` may be empty."""
@@ -77,8 +79,5 @@ def encode_span_messages(messages: Sequence[object]) -> str:
     >>> encode_span_messages([SpanMessage("user", [TextPart("Hello")])])
     '[{"role":"user","parts":[{"content":"Hello","type":"text"}]}]'
     """
-    try:
-        return msgspec.json.encode(messages, enc_hook=str).decode()
-    except UnicodeEncodeError:
-        # Half a surrogate pair, from a model that cut an emoji in two: JSON can express it escaped, UTF-8 cannot.
-        return json.dumps(msgspec.to_builtins(messages, enc_hook=str))
+    # A model that cuts an emoji in two leaves half a surrogate pair.
+    return json_text(messages, str)

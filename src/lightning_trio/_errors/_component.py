@@ -114,6 +114,18 @@ class DatasetError(UsageError, TypeError):
         return compose(cls, message, parameter=parameter)
 
     @classmethod
+    def table(cls, parameter: str, kind: str, rows: str) -> Self:
+        """Return the error for a table, given the expression for its rows."""
+        message = f"{parameter} is {with_article(kind)}, whose items are not its rows; pass the rows: {rows}"
+        return compose(cls, message, parameter=parameter)
+
+    @classmethod
+    def splits(cls, parameter: str, kind: str) -> Self:
+        """Return the error for a mapping of splits to datasets."""
+        message = f'{parameter} is {with_article(kind)} of several splits; pass one of them: splits["train"]'
+        return compose(cls, message, parameter=parameter)
+
+    @classmethod
     def no_length(cls, parameter: str, value: object) -> Self:
         """Return the error for a generator or another iterable without a length."""
         message = (

@@ -24,7 +24,8 @@ class NotStorable(UsageError, TypeError, ValueError):
         """Return the error for an object of a class that has no stored form."""
         message = (
             f"{path}: object of type {kind.__module__}.{kind.__qualname__} cannot be stored; a store keeps what JSON "
-            "has, tuples, sets, bytes, dates, enums, dataclasses, attrs classes, msgspec structs and pydantic models. "
+            "has, tuples, sets, bytes, dates, enums, dataclasses, attrs classes, msgspec structs, pydantic models and "
+            "NumPy's arrays. "
             "Put a path, bytes or a plain value in its place, or use InMemoryLightningStore, which keeps any object"
         )
         return compose(cls, message, path=path)
@@ -37,6 +38,29 @@ class NotStorable(UsageError, TypeError, ValueError):
             "find it; define it at the top of its module"
         )
         return compose(cls, message, path=path)
+
+    @classmethod
+    def unfindable_class(cls, path: str, kind: type) -> Self:
+        """Return the error for an object whose class is not in its module under its name."""
+        message = (
+            f"{path}: the module {kind.__module__} has no class {kind.__qualname__}, so that another process could not "
+            "find it; pass a dict in its place (_asdict() of a named tuple, model_dump() of a model)"
+        )
+        return compose(cls, message, path=path)
+
+    @classmethod
+    def unreadable(cls, path: str, value: object, error: BaseException) -> Self:
+        """Return the error for an object that could not be made again from what a store would keep of it."""
+        message = (
+            f"{path}: this {type(value).__qualname__} could be stored and not read again ({type(error).__name__}: "
+            f"{error}); pass a dict of what matters in its place"
+        )
+        return compose(cls, message, path=path)
+
+    @classmethod
+    def array(cls, path: str, dtype: object) -> Self:
+        """Return the error for an array of a type that its description does not say all about."""
+        return compose(cls, f"{path}: an array of type {dtype} cannot be stored; pass its tolist()", path=path)
 
     @classmethod
     def resource_with_more(cls, path: str, kind: type, attributes: Sequence[str]) -> Self:
@@ -58,6 +82,15 @@ class NotStorable(UsageError, TypeError, ValueError):
         """Return the error for spans with an attribute that cannot be encoded."""
         message = f"the spans of rollout {rollout_id} cannot be stored: {why}"
         return compose(cls, message, rollout_id=rollout_id)
+
+    @classmethod
+    def name(cls, name: str) -> Self:
+        """Return the error for a name, a key or an id that UTF-8 cannot encode."""
+        message = (
+            f"the name {name!r} has a lone surrogate, which a store keeps in tasks and other values, not in "
+            r"names, keys and ids; write its escape: name.encode('utf-8', 'backslashreplace').decode()"
+        )
+        return compose(cls, message)
 
     @classmethod
     def by_postgres(cls, said: str) -> Self:

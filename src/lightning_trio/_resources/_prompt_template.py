@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias, get_args
 import attrs
 
 from .._errors import MissingPlaceholder, ResourceError
+from .._plain_values import spaced_json
 from .._public import public
 from .._repr import shortened
 from ._resource import Resource
@@ -164,6 +165,20 @@ def _format_fields(template: str) -> tuple[frozenset[str], list[str]]:
     return frozenset(names), paths
 
 
+def _tojson(
+    value: object,
+    indent: int | None = None,
+    ensure_ascii: bool = False,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Return `value` as JSON for a model to read; Jinja2's own filter escapes for HTML, sorts keys and writes ASCII.
+
+    The parameters are those that this filter has in chat templates.
+    """
+    return spaced_json(value, indent=indent, ensure_ascii=ensure_ascii, separators=separators, sort_keys=sort_keys)
+
+
 @lru_cache(maxsize=1024)
 def _compile_jinja(template: str) -> _Compiled:
     # Jinja2 takes 90 ms to import, and most programs never use it.
@@ -172,6 +187,7 @@ def _compile_jinja(template: str) -> _Compiled:
     from jinja2.sandbox import SandboxedEnvironment
 
     environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters["tojson"] = _tojson
     try:
         names = frozenset(meta.find_undeclared_variables(environment.parse(template)))
         compiled = environment.from_string(template)

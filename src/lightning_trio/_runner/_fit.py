@@ -12,15 +12,8 @@ import trio
 from .._concurrency import FlatNursery
 from .._errors import AsyncioAgentError, Terminated
 from .._lifecycle import TERMINAL_ROLLOUT
-from .._records import (
-    AttemptedRollout,
-    FitResult,
-    ResourcesUpdate,
-    RolloutMode,
-    Run,
-    RunSummary,
-    Unset,
-)
+from .._plain_values import without_surrogates
+from .._records import AttemptedRollout, FitResult, ResourcesUpdate, RolloutMode, Run, RunSummary, Unset
 from .._resources import NamedResources
 from ..algorithms import Algorithm, Baseline, Datasets, Session, describe_resources
 from ..lanes import WRONG_LOOP_ERRORS, find_asyncio_sign
@@ -232,7 +225,7 @@ class Fit:
             failed,
             sum(summary.counts.values()),
             run.run_id,
-            "" if error is None else f", the first with {error.type}: {error.message}",
+            "" if error is None else f", the first with {error.type}: {without_surrogates(error.message)}",
             run.run_id,
         )
 

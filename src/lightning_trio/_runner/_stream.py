@@ -14,6 +14,7 @@ from .._errors import DatasetError, UsageError
 from .._public import public
 from .._records import CompletedRollout, EnqueueRolloutRequest
 from .._repr import counted, one_line
+from ..algorithms import check_no_table
 from ._engine import Engine
 from ._sub_rollouts import Admission
 
@@ -32,6 +33,7 @@ class RolloutStream:
         request: Callable[[Any, str | None], EnqueueRolloutRequest],
         ahead: int,
     ) -> None:
+        check_no_table("tasks", tasks)
         if not isinstance(tasks, Iterable | AsyncIterable):
             raise DatasetError.not_iterable(tasks)
         self._engine = engine

@@ -38,3 +38,17 @@ def read_model(kind: type[Any], fields: dict[str, Any], rest: dict[str, Any]) ->
     object.__setattr__(made, "__pydantic_private__", rest.get("__pydantic_private__"))
     object.__setattr__(made, "__pydantic_fields_set__", rest.get("__pydantic_fields_set__", set(fields)))
     return made
+
+
+def is_old_model(kind: type[Any]) -> bool:
+    """Whether a class is a model of pydantic's first version."""
+    return hasattr(kind, "__fields_set__") and hasattr(kind, "__fields__") and not is_model(kind)
+
+
+def read_old_model(kind: type[Any], fields: dict[str, Any]) -> Any:
+    """Return a model of pydantic's first version with these fields; neither `__init__` nor validators run again."""
+    made: Any = object.__new__(kind)
+    object.__setattr__(made, "__dict__", fields)
+    object.__setattr__(made, "__fields_set__", set(fields))
+    made._init_private_attributes()
+    return made

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import base64
+import collections
 import contextlib
 import dataclasses
 import datetime
 import enum
-import sys
 import uuid
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import PurePath
 from typing import Any, Final, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import attrs
 import msgspec
 
-from .._public import public_module
 from .._resources import LostKey, Resource, UnknownResource, key_for_token, resource_class
-from ._pydantic_models import is_model, read_model
+from ._arrays import read_array, read_pandas, read_scalar
+from ._classes import find_class
+from ._pydantic_models import is_model, is_old_model, read_model, read_old_model
+from ._subclasses import base_of, made_of_plain
 
 T = TypeVar("T")
 
@@ -58,7 +61,11 @@ def _read_object(stored: list[Any]) -> Any:
         return kind(fields["path"])
     if is_model(kind):
         return read_model(kind, fields, rest)
-    if issubclass(kind, msgspec.Struct | tuple):
+    if is_old_model(kind):
+        return read_old_model(kind, fields)
+    if issubclass(kind, tuple):
+        return _read_named_tuple(kind, name, fields)
+    if issubclass(kind, msgspec.Struct):
         return kind(**fields)
     return _made_of(kind, fields)
 
@@ -85,12 +92,9 @@ def _read_enum(stored: list[Any]) -> Any:
 
 
 def _loaded_class(name: str) -> type[Any] | None:
-    """Return a class from a loaded module, or None; a file must not be able to make a process import modules."""
-    module, _, qualified = name.partition(":")
-    found: Any = sys.modules.get(public_module(module))
-    for part in qualified.split("."):
-        found = getattr(found, part, None)
-    if not isinstance(found, type):
+    """Return a loaded class of which objects can be made without calling it, or None."""
+    found = find_class(name)
+    if found is None:
         return None
     made_of_fields = (
         attrs.has(found)
@@ -98,8 +102,40 @@ def _loaded_class(name: str) -> type[Any] | None:
         or issubclass(found, msgspec.Struct | enum.Enum | PurePath)
         or (issubclass(found, tuple) and hasattr(found, "_fields"))
         or is_model(found)
+        or is_old_model(found)
     )
     return found if made_of_fields else None
+
+
+def _read_named_tuple(kind: type[Any], name: str, fields: dict[str, Any]) -> Any:
+    """Return a named tuple without calling its class, whose `__new__` may take other arguments."""
+    known: dict[str, Any] = {**kind._field_defaults, **fields}
+    if known.keys() != set(kind._fields):
+        # Stored by another version of the class.
+        return UnknownObject(name, fields)
+    return tuple.__new__(kind, [known[field] for field in kind._fields])
+
+
+def _read_subclass(stored: list[Any]) -> Any:
+    name, raw, *more = stored
+    plain = untagged(raw)
+    kind = find_class(name)
+    base = None if kind is None else base_of(kind)
+    if kind is None or base is None or not issubclass(base, type(plain)):
+        return plain
+    return made_of_plain(kind, plain, untagged(more[0]) if more else {})
+
+
+def _read_datetime(stored: Any) -> datetime.datetime:
+    if isinstance(stored, str):
+        return datetime.datetime.fromisoformat(stored)
+    text, zone, fold = stored
+    value = datetime.datetime.fromisoformat(text)
+    try:
+        return value.replace(tzinfo=ZoneInfo(zone), fold=fold)
+    except (ZoneInfoNotFoundError, ValueError):
+        # This machine does not know the zone; the time has the offset that it had there.
+        return value
 
 
 def _read_resource(stored: list[Any]) -> Resource:
@@ -131,9 +167,12 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "$tuple": lambda stored: tuple(map(untagged, stored)),
     "$set": lambda stored: set(map(untagged, stored)),
     "$frozenset": lambda stored: frozenset(map(untagged, stored)),
+    "$deque": lambda stored: collections.deque(map(untagged, stored[0]), stored[1]),
+    "$range": lambda stored: range(*stored),
     "$bytes": base64.b64decode,
+    "$bytearray": lambda stored: bytearray(base64.b64decode(stored)),
     "$complex": lambda stored: complex(*map(untagged, stored)),
-    "$datetime": datetime.datetime.fromisoformat,
+    "$datetime": _read_datetime,
     "$date": datetime.date.fromisoformat,
     "$time": datetime.time.fromisoformat,
     "$timedelta": lambda stored: datetime.timedelta(*stored),
@@ -141,8 +180,14 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "$decimal": Decimal,
     "$fraction": Fraction,
     "$float": float,
+    "$utf8": lambda stored: base64.b64decode(stored).decode("utf-8", "surrogatepass"),
+    # What stores of the first versions have.
     "$surrogates": lambda stored: base64.b64decode(stored).decode("utf-16-le", "surrogatepass"),
     "$dict": lambda stored: {untagged(key): untagged(inner) for key, inner in stored},
+    "$ndarray": lambda stored: read_array(stored, untagged),
+    "$numpy": lambda stored: read_scalar(stored, untagged),
+    "$pandas": read_pandas,
+    "$subclass": _read_subclass,
     "$object": _read_object,
     "$enum": _read_enum,
     "$resource": _read_resource,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -21,7 +22,10 @@ import msgspec
 
 from .._errors import NotStorable
 from .._resources import LLM, LostKey, Resource, UnknownResource, token_for_key
-from ._pydantic_models import is_model, rest_of_model
+from ._arrays import write_array
+from ._classes import is_findable
+from ._pydantic_models import is_model, is_old_model, rest_of_model
+from ._subclasses import base_of, plain_of, state_of
 
 
 def tagged(value: Any, path: str) -> Any:  # noqa: C901  # one line for each kind of value
@@ -50,28 +54,64 @@ def tagged(value: Any, path: str) -> Any:  # noqa: C901  # one line for each kin
         stored = [_type_name(kind, path), value.name]
         # Combined flags are not a member; their value identifies them.
         return {"$enum": stored if value.name in kind.__members__ else [*stored, tagged(value.value, path)]}
+    if (array := write_array(value, path, tagged)) is not None:
+        return array
     if (fields := _fields_of(value)) is not None:
         named = [_type_name(kind, path), {name: tagged(v, f"{path}.{name}") for name, v in fields}]
         return {"$object": [*named, tagged(rest, path)] if (rest := rest_of_model(value)) else named}
-    if isinstance(value, str):
-        return _text(str.__str__(value), path)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return tagged(float(value), path)
-    if isinstance(value, list):
-        return _items(value, path)
+    if (base := base_of(kind)) is not None:
+        return _subclass(value, base, path)
     if isinstance(value, Mapping):
         return _mapping(value, path)
     raise NotStorable.kind(path, kind)
+
+
+def _subclass(value: Any, base: type, path: str) -> Any:
+    """Return an object of a class derived from a built-in one; one of JSON's as the plain value if need be.
+
+    Another process can do with a plain string or dict in place of an object of a class that it cannot find.
+    """
+    kind = type(value)
+    plain = tagged(plain_of(value, base), path)
+    may_be_plain = base in _JSON_TYPES
+    if not (may_be_plain and not is_findable(kind)):
+        name = _type_name(kind, path)
+        state = state_of(value)
+        if state is not None and (not may_be_plain or is_plain(state)):
+            return {"$subclass": [name, plain, tagged(state, path)] if state else [name, plain]}
+        if not may_be_plain:
+            raise NotStorable.kind(path, kind)
+    return plain
+
+
+_JSON_TYPES: Final = frozenset({str, int, float, list, dict, collections.OrderedDict})
 
 
 def _text(value: str, path: str) -> Any:
     try:
         value.encode()
     except UnicodeEncodeError:
-        return {"$surrogates": base64.b64encode(value.encode("utf-16-le", "surrogatepass")).decode()}
+        # Not UTF-16, which would make one character of two halves.
+        return {"$utf8": base64.b64encode(value.encode("utf-8", "surrogatepass")).decode()}
     return value
+
+
+def is_plain(value: Any) -> bool:
+    """Whether JSON text without tags decodes to an equal value of the same types, if UTF-8 can encode its strings."""
+    kind = type(value)
+    if kind is dict:
+        for key, inner in value.items():
+            if type(key) is not str or key[:1] == "$" or not (type(inner) is str or is_plain(inner)):
+                return False
+        return True
+    if kind is list:
+        return all(type(inner) is str or is_plain(inner) for inner in value)
+    if kind is str or kind is bool or value is None:
+        return True
+    if kind is int:
+        # What msgspec reads as an integer.
+        return bool(-(1 << 63) <= value < 1 << 64)
+    return kind is float and math.isfinite(value)
 
 
 def _items(values: Iterable[Any], path: str) -> list[Any]:
@@ -95,11 +135,19 @@ def _members(value: Iterable[Any], path: str) -> list[Any]:
     return [tagged(member, f"{path} member {member!r}") for member in value]
 
 
+def _datetime(value: datetime.datetime) -> Any:
+    zone = getattr(value.tzinfo, "key", None)
+    return value.isoformat() if zone is None else [value.isoformat(), zone, value.fold]
+
+
 _TAGS: Final[Mapping[type, str]] = {
     tuple: "$tuple",
     set: "$set",
     frozenset: "$frozenset",
+    collections.deque: "$deque",
+    range: "$range",
     bytes: "$bytes",
+    bytearray: "$bytearray",
     complex: "$complex",
     datetime.datetime: "$datetime",
     datetime.date: "$date",
@@ -114,9 +162,12 @@ _WRITERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "$tuple": _tuple,
     "$set": _members,
     "$frozenset": _members,
+    "$deque": lambda value, path: [_items(value, path), value.maxlen],
+    "$range": lambda value, path: [value.start, value.stop, value.step],
     "$bytes": lambda value, path: base64.b64encode(value).decode(),
+    "$bytearray": lambda value, path: base64.b64encode(value).decode(),
     "$complex": lambda value, path: [tagged(value.real, path), tagged(value.imag, path)],
-    "$datetime": lambda value, path: value.isoformat(),
+    "$datetime": lambda value, path: _datetime(value),
     "$date": lambda value, path: value.isoformat(),
     "$time": lambda value, path: value.isoformat(),
     "$timedelta": lambda value, path: [value.days, value.seconds, value.microseconds],
@@ -129,6 +180,8 @@ _WRITERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
 def _type_name(kind: type, path: str) -> str:
     if "<locals>" in kind.__qualname__:
         raise NotStorable.local_class(path, kind)
+    if not is_findable(kind):
+        raise NotStorable.unfindable_class(path, kind)
     module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__
     return f"{module}:{kind.__qualname__}"
 
@@ -146,7 +199,7 @@ def _fields_of(value: Any) -> list[tuple[str, Any]] | None:
         return [(name, getattr(value, name)) for name in value.__struct_fields__]
     if isinstance(value, tuple) and hasattr(kind, "_fields"):
         return list(zip(kind._fields, value, strict=True))
-    if is_model(kind):
+    if is_model(kind) or is_old_model(kind):
         return list(value.__dict__.items())
     return None
 

@@ -1,8 +1,8 @@
 """Users' values as JSON text that decodes to equal values, or an error with the path to the part that would not.
 
 JSON's own types are encoded as themselves. Others are encoded as an object with one key that begins with ``$`` (such
-keys of users are escaped), so that a tuple comes back as a tuple and NaN as NaN. Subclasses of str, int, float, list
-and dict that compare equal to the plain value come back as the plain value.
+keys of users are escaped), so that a tuple comes back as a tuple and NaN as NaN, and an object as one of its class
+where that is loaded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 from .._errors import NotStorable, PayloadTooLarge
 from ._tag_reader import untagged
-from ._tag_writer import tagged
+from ._tag_writer import is_plain, tagged
 
 NO_LIMIT: Final = 1 << 62
 
@@ -46,12 +46,7 @@ def encode(value: Any, name: str, limit: int) -> str:
         NotStorable: a part of it cannot be stored; the message has the path to that part.
         PayloadTooLarge: it takes more than `limit` bytes.
     """
-    encoded = _encode_plain(value, _encode)
-    if encoded is None:
-        try:
-            encoded = _encode(tagged(value, name))
-        except RecursionError:
-            raise NotStorable.too_deep(name) from None
+    encoded = _encoded(value, name, _encode)
     if len(encoded) > limit:
         raise PayloadTooLarge.value(name, len(encoded), limit)
     return encoded.decode()
@@ -63,13 +58,7 @@ def canonical(value: Any, name: str) -> bytes:
     Raises:
         NotStorable: see `encode`.
     """
-    encoded = _encode_plain(value, _encode_in_order)
-    if encoded is None:
-        try:
-            encoded = _encode_in_order(_in_order(tagged(value, name)))
-        except RecursionError:
-            raise NotStorable.too_deep(name) from None
-    return encoded
+    return _encoded(value, name, _encode_in_order)
 
 
 def _in_order(written: Any) -> Any:
@@ -88,22 +77,39 @@ def _in_order(written: Any) -> Any:
 _UNORDERED: Final = frozenset({"$set", "$frozenset", "$dict"})
 
 
-def _encode_plain(value: Any, encode_json: Callable[[Any], bytes]) -> bytes | None:
-    """Return `value` as plain JSON, or None if it would not decode to an equal value."""
-    kind = type(value)
-    if kind is str or kind is int or value is None or kind is bool:
-        with contextlib.suppress(UnicodeEncodeError):
-            return encode_json(value)
-        return None
+def _encoded(value: Any, name: str, encode_json: Callable[[Any], bytes]) -> bytes:
     try:
-        encoded = encode_json(value)
-        # msgspec writes a tuple as a list, NaN as null, a date as text; comparing is quicker than a search for these.
-        same = _decode(encoded) == value and b'"$' not in encoded
-    except Exception:
-        # An object that cannot be encoded or compared may raise anything; the error of `tagged` has its path.
-        return None
-    # Arrays compare elementwise, and the result is not a bool.
-    return encoded if same is True else None
+        if is_plain(value):
+            with contextlib.suppress(UnicodeEncodeError):
+                return encode_json(value)
+        written = tagged(value, name)
+        encoded = encode_json(written if encode_json is _encode else _in_order(written))
+        _read_back(encoded, value, name)
+    except RecursionError:
+        raise NotStorable.too_deep(name) from None
+    return encoded
+
+
+def _read_back(encoded: bytes, value: Any, name: str) -> None:
+    """Validate that a text can be read, because reading it makes objects of users' classes.
+
+    Raises:
+        NotStorable: it cannot; the message has the path to the innermost list or dict with such an object.
+    """
+    try:
+        untagged(_decode(encoded))
+    except Exception as exc:
+        for path, inner in _parts(value, name):
+            _read_back(_encode(tagged(inner, path)), inner, path)
+        raise NotStorable.unreadable(name, value, exc) from exc
+
+
+def _parts(value: Any, path: str) -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [(f"{path}[{key!r}]", inner) for key, inner in value.items()]
+    if isinstance(value, list | tuple):
+        return [(f"{path}[{index}]", inner) for index, inner in enumerate(value)]
+    return []
 
 
 def decode(text: str) -> Any:

@@ -5,12 +5,14 @@ OpenTelemetry attributes are flat: strings mapped to a string, a bool, a number,
 
 from __future__ import annotations
 
+import enum
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
+from .._plain_values import json_text, plain
 from .._public import public
 from ..semconv import LightningSpanAttributes
 from ._span import Attributes, Span
@@ -21,14 +23,11 @@ _LINK = LightningSpanAttributes.LINK
 
 
 def to_json(value: object) -> str:
-    """Encode `value` as JSON; objects that msgspec does not know are encoded as their `str`."""
-    # msgspec takes 40 ms to import, and many agents emit no objects.
-    import msgspec
-
+    """Encode `value` as JSON; objects without a plain form are encoded as their `str`."""
     try:
-        return msgspec.json.encode(value, enc_hook=str).decode()
+        return json_text(value, str)
     except Exception as exc:
-        # A lone surrogate, a cycle, a `__str__` that raises: recording a value must not stop the agent.
+        # A cycle, a `__str__` that raises: recording a value must not stop the agent.
         return json.dumps(f"<{type(value).__qualname__}: {type(exc).__name__} when written as JSON>")
 
 
@@ -135,14 +134,74 @@ def sanitize_attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     if not attributes:
         return {}
     sane: dict[str, Any] = {}
-    for key, value in flatten_attributes(attributes).items():
+    for key, value in flatten_attributes(_with_plain(attributes, _plain_number)).items():
         if value.__class__ in _PRIMITIVES:
             sane[key] = value
         elif is_primitive_list(value):
             sane[key] = list(value)
         else:
-            sane[key] = value if isinstance(value, _PRIMITIVES) else to_json(value)
+            sane[key] = to_json(value)
     return sane
+
+
+def _with_plain(value: Any, plain_leaf: Callable[[Any], Any]) -> Any:
+    """Return attributes, or a part of them, with what `plain_leaf` returns for objects that are no valid attributes."""
+    if value.__class__ in _PRIMITIVES or value is None:
+        return value
+    if isinstance(value, Mapping):
+        return {
+            key if key.__class__ is str else _plain_number(key): inner
+            if inner.__class__ in _PRIMITIVES
+            else _with_plain(inner, plain_leaf)
+            for key, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return value if is_primitive_list(value) else [_with_plain(inner, plain_leaf) for inner in value]
+    return plain_leaf(value)
+
+
+def _plain_number(value: Any) -> Any:
+    """Return members of enums, and NumPy's scalars and arrays, as strings, numbers and lists; others unchanged."""
+    try:
+        known = plain(value)
+    except Exception:
+        # Users' methods run here; `to_json` describes the value.
+        return value
+    if isinstance(known, str):
+        return known if isinstance(value, str | enum.Enum) else value
+    return known if isinstance(known, int | float) or _is_array(known) else value
+
+
+def _is_array(value: object) -> bool:
+    """Whether a value is a list of one kind of primitive, or of such lists."""
+    return isinstance(value, list) and (is_primitive_list(value) or all(map(_is_array, value)))
+
+
+def plain_annotation(annotation: Any) -> Any:
+    """Return an annotation with attributes that OpenTelemetry accepts in place of objects with a form in JSON.
+
+    A model may be an annotation itself; its fields that are None are left out, because no attribute is None.
+    """
+    if not isinstance(annotation, Mapping):
+        annotation = _without_none(plain(annotation))
+    return _with_plain(annotation, _plain_text)
+
+
+def _without_none(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+
+
+def _plain_text(value: Any) -> Any:
+    """Return an object as a string, number or list, one with fields as JSON, bytes and other objects unchanged."""
+    if isinstance(value, bytes):
+        return value
+    try:
+        known = plain(value)
+    except (TypeError, ValueError, RecursionError):
+        return value
+    return json_text(known) if isinstance(known, dict | list) and not _is_array(known) else known
 
 
 def check_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import base64
 import inspect
-import numbers
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import semconv
+from .._plain_values import from_json, json_text
 from .._public import public
 from ..semconv import LightningSpanAttributes as Keys
-from ._attributes import check_attributes, flatten_value, sanitize_attributes
+from ._attributes import check_attributes, flatten_value, plain_annotation, sanitize_attributes
 from ._span import Span, SpanCoreFields
 
 _MESSAGE_BODY = Keys.MESSAGE_BODY
@@ -29,6 +29,8 @@ def message_attributes(message: str, attributes: Mapping[str, Any] | None = None
     """
     if not isinstance(message, str):
         raise TypeError(f"a message is a string, not {type(message).__name__}; emit_object takes any object")
+    if message.__class__ is not str:
+        message = str.__str__(message)
     if not attributes:
         return {_MESSAGE_BODY: message}
     return {**sanitize_attributes(attributes), _MESSAGE_BODY: message}
@@ -57,32 +59,20 @@ def object_attributes(value: object, attributes: Mapping[str, Any] | None = None
     kind = type(value)
     if kind in (str, bool, int, float):
         return {**sane, Keys.OBJECT_TYPE: kind.__name__, Keys.OBJECT_LITERAL: str(value)}
-    if isinstance(value, bytes):
+    if isinstance(value, bytes | bytearray):
         return {**sane, Keys.OBJECT_TYPE: "bytes", Keys.OBJECT_LITERAL: base64.b64encode(value).decode()}
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     return {**sane, Keys.OBJECT_TYPE: name, Keys.OBJECT_JSON: _strict_json(value)}
 
 
 def _strict_json(value: object) -> str:
-    # `to_json` has the reason for the late import.
-    import msgspec
-
     try:
-        return msgspec.json.encode(value, enc_hook=_plain_number).decode()
-    except (TypeError, ValueError, RecursionError, NotImplementedError) as exc:
+        return json_text(value)
+    except (TypeError, ValueError, RecursionError) as exc:
         raise RuntimeError(
             f"Object must be JSON serializable, and this {type(value).__qualname__} is not ({exc}); "
             "emit its repr() or a dict of what matters"
         ) from exc
-
-
-def _plain_number(value: object) -> object:
-    # NumPy's numbers, which users expect to be written like plain ones.
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        return float(value)
-    raise NotImplementedError(f"Encoding objects of type {type(value).__qualname__} is unsupported")
 
 
 _LITERALS: dict[str, Callable[[str], object]] = {
@@ -102,14 +92,11 @@ def get_object_value(span: Span | SpanCoreFields) -> Any:
     >>> get_object_value(emit_object(b"raw", propagate=False))
     b'raw'
     """
-    # `to_json` has the reason for the late import.
-    import msgspec
-
     encoded = span.attributes.get(Keys.OBJECT_JSON)
     if encoded is not None:
         try:
-            return msgspec.json.decode(encoded)
-        except (msgspec.DecodeError, TypeError) as exc:
+            return from_json(encoded)
+        except (ValueError, TypeError) as exc:
             raise RuntimeError(f"{Keys.OBJECT_JSON} of the span {span.name!r} is not JSON: {exc}") from exc
     literal = span.attributes.get(Keys.OBJECT_LITERAL)
     if literal is None:
@@ -147,9 +134,13 @@ def annotation_attributes(annotation: Mapping[str, Any]) -> dict[str, Any]:
         TypeError: `annotation` is not a mapping.
         ValueError: a value is not a string, bool, number or list of one of these.
     """
-    if not isinstance(annotation, Mapping):
+    try:
+        attributes = plain_annotation(annotation)
+    except (TypeError, RecursionError):
+        attributes = None
+    if not isinstance(attributes, Mapping):
         raise TypeError(f"an annotation is a mapping of attributes, not {type(annotation).__name__}")
-    return check_attributes(annotation)
+    return check_attributes(attributes)
 
 
 def input_attributes(

@@ -13,6 +13,7 @@ import attrs
 
 from .. import semconv
 from .._errors import InvalidReward
+from .._plain_values import plain
 from .._public import public
 from ._attributes import filter_and_unflatten_attributes, sanitize_attributes
 from ._span import Attributes, Span, SpanCoreFields
@@ -32,8 +33,17 @@ class RewardDimension:
 
 
 def is_number(value: object) -> bool:
-    """Whether `value` can be a reward: any real number, including decimals and NumPy's."""
-    return value.__class__ is float or isinstance(value, _NUMBERS)
+    """Whether `value` can be a reward: any real number, also a decimal, or one of NumPy's or in a 0-d array."""
+    return value.__class__ is float or isinstance(value, _NUMBERS) or isinstance(_scalar(value), _NUMBERS)
+
+
+def _scalar(value: Any) -> object:
+    """Return NumPy's bool, or the only item of an array or tensor without dimensions, as Python's; None for others."""
+    kind = type(value)
+    if not hasattr(kind, "tolist") or getattr(value, "shape", None) != ():
+        return None
+    # NumPy's times would become a number of nanoseconds.
+    return None if getattr(value.dtype, "kind", None) in ("m", "M") else value.tolist()
 
 
 def as_reward(value: object) -> float:
@@ -100,7 +110,7 @@ def reward_attributes(
     for index, name in enumerate([primary_key, *(name for name in reward if name != primary_key)]):
         if not is_number(reward[name]):
             raise ValueError(f"the reward's dimension {name!r} is {reward[name]!r}, which is not a number")
-        laid_out[f"{_REWARD}.{index}.name"] = name
+        laid_out[f"{_REWARD}.{index}.name"] = plain(name)
         laid_out[f"{_REWARD}.{index}.value"] = as_reward(reward[name])
     return laid_out
 

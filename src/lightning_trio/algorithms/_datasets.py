@@ -13,6 +13,7 @@ from .._public import public
 from .._records import DatasetFingerprint, RolloutMode, Run
 from .._resources import LLM, NamedResources
 from .._serialization import canonical
+from ._tables import check_no_table
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -143,9 +144,15 @@ def check_dataset(name: str, dataset: object) -> None:
     """
     if dataset is None:
         return
+    check_no_table(name, dataset, by_index=True)
     if isinstance(dataset, str | bytes | Mapping | set | frozenset):
         raise DatasetError.not_a_list(name, dataset)
     if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
         raise DatasetError.no_length(name, dataset)
-    if len(dataset) == 0:
+    try:
+        size = len(dataset)
+    except TypeError:
+        # NumPy's arrays without dimensions are `Sized`, and have no length.
+        raise DatasetError.no_length(name, dataset) from None
+    if size == 0:
         raise DatasetError.empty(name)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from opentelemetry.context import Context
@@ -22,6 +23,7 @@ from opentelemetry.trace import Link as SdkLink
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from .._ids import random_bits
+from .._plain_values import without_surrogates
 from .._spans import OtelResource, Span
 from .._spans import SpanContext as SpanIds
 from .._version import __version__
@@ -115,31 +117,51 @@ class _OwnIds(IdGenerator):
 def to_readable(span: Span) -> ReadableSpan:
     """Return a record as exporters expect it, with the ids of rollout and attempt as attributes."""
     attributes = {
-        **span.attributes,
+        **_exported(span.attributes),
         Ids.ROLLOUT_ID: span.rollout_id,
         Ids.ATTEMPT_ID: span.attempt_id,
         Ids.SPAN_SEQUENCE_ID: span.sequence_id,
     }
     parent = span.parent
+    description = span.status.description
     return ReadableSpan(
-        name=span.name,
+        name=without_surrogates(span.name),
         context=_sdk_context(span.context),
         parent=None if parent is None else _sdk_context(parent),
         resource=_RESOURCE
         if not span.resource.attributes
-        else SdkResource(span.resource.attributes, span.resource.schema_url),
+        else SdkResource(_exported(span.resource.attributes), span.resource.schema_url),
         attributes=attributes,
         events=[
-            SdkEvent(event.name, event.attributes, _nanoseconds(event.timestamp or span.start_time))
+            SdkEvent(
+                without_surrogates(event.name),
+                _exported(event.attributes),
+                _nanoseconds(event.timestamp or span.start_time),
+            )
             for event in span.events
         ],
-        links=[SdkLink(_sdk_context(link.context), link.attributes) for link in span.links],
+        links=[SdkLink(_sdk_context(link.context), _exported(link.attributes)) for link in span.links],
         kind=SpanKind[span.kind],
-        status=Status(StatusCode[span.status.status_code], span.status.description),
+        status=Status(
+            StatusCode[span.status.status_code], None if description is None else without_surrogates(description)
+        ),
         start_time=_nanoseconds(span.start_time),
         end_time=_nanoseconds(span.end_time),
         instrumentation_scope=_SCOPE,
     )
+
+
+def _exported(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes that every exporter can encode, in UTF-8 and with integers of 64 bits."""
+    return {without_surrogates(key): _exported_value(value) for key, value in attributes.items()}
+
+
+def _exported_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_surrogates(value)
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        return str(value)
+    return [_exported_value(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _sdk_context(ids: SpanIds) -> SpanContext:

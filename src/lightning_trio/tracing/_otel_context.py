@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import contextlib
+import inspect
+import sys
+import threading
+from contextvars import Token
+from types import FrameType
+from typing import Any, Protocol
 
+import trio
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.trace import (
     INVALID_SPAN,
     NonRecordingSpan,
+    Span,
     SpanContext,
     TraceFlags,
     get_current_span,
@@ -50,6 +58,83 @@ class NativeSpan(NonRecordingSpan):
 
     def __repr__(self) -> str:
         return f"NativeSpan(trace_id={self.recorder.trace_id!r}, span_id={self.span_id!r})"
+
+
+class GeneratorSpan(NativeSpan):
+    """The span of an operation in a generator: current for the generator's own code, and not for its caller's.
+
+    A generator runs in its caller's context, so what it makes current stays current between its steps, and after a
+    caller has left it: it is closed when it is collected, in some other context, or with the caller's next operation
+    still open. For the caller, and once it has ended, the span that was current before stands in its place.
+    """
+
+    def __init__(self, recorder: Trace, span_id: str, generator: FrameType) -> None:
+        super().__init__(recorder, span_id)
+        self._previous: Span = get_current_span()
+        # The ids, because a frame would keep the generator's variables alive.
+        self._frame_id = id(generator)
+        self._flow = _current_flow()
+        self.ended: bool = False
+
+    def get_span_context(self) -> SpanContext:
+        span = self.resolved()
+        return super().get_span_context() if span is self else span.get_span_context()
+
+    def resolved(self) -> Span:
+        """Return the span that is current for the calling code: this one or one that was current before."""
+        span: Span = self
+        while isinstance(span, GeneratorSpan) and not span._is_around_caller():
+            span = span._previous
+        return span
+
+    def _is_around_caller(self) -> bool:
+        if _current_flow() != self._flow:
+            # A task or thread that the generator has started, in a copy of its context.
+            return True
+        frame: FrameType | None = None if self.ended else inspect.currentframe()
+        while frame is not None and id(frame) != self._frame_id:
+            frame = frame.f_back
+        return frame is not None
+
+
+def _current_flow() -> int:
+    """Return a number for the task of Trio or asyncio that is running, or for the thread."""
+    with contextlib.suppress(RuntimeError):
+        return id(trio.lowlevel.current_task())
+    # Most programs never import asyncio.
+    asyncio: Any = sys.modules.get("asyncio")
+    with contextlib.suppress(RuntimeError):
+        if asyncio is not None and (task := asyncio.current_task()) is not None:
+            return id(task)
+    return threading.get_ident()
+
+
+_GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+
+
+def generator_around(frame: FrameType | None) -> FrameType | None:
+    """Return `frame` if it is a generator's that its caller iterates; None for a function's.
+
+    The generator of a context manager lends its context to a block on purpose, so it counts as a function.
+    """
+    while frame is not None:
+        in_contextlib = frame.f_code.co_filename == contextlib.__file__
+        if not in_contextlib and not frame.f_code.co_flags & _GENERATOR:
+            return None
+        caller = frame.f_back
+        if not in_contextlib and (caller is None or caller.f_code.co_filename != contextlib.__file__):
+            return frame
+        frame = caller
+    return None
+
+
+def leave_context(token: Token[Context]) -> None:
+    """Undo an `attach`, if the calling code runs in the context that it was made in.
+
+    OpenTelemetry's own `detach` logs an error with a traceback for any other context.
+    """
+    with contextlib.suppress(ValueError):
+        token.var.reset(token)
 
 
 def host_link() -> Link | None:

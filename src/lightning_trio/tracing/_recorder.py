@@ -23,7 +23,7 @@ from .._records import AttemptedRollout, AttemptStatus
 from .._resources import NamedResources
 from .._spans import OK_STATUS, Event, Link, Span, TraceStatus, hang_below_root
 from ._open_span import OpenSpan
-from ._otel_context import RECORDER_KEY, SPAN_KEY, NativeSpan
+from ._otel_context import RECORDER_KEY, SPAN_KEY, GeneratorSpan, NativeSpan
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -223,6 +223,10 @@ class AttemptRecorder:
         if current.__class__ is NativeSpan:
             native: NativeSpan = current
             return native.span_id if native.recorder is self else self.root_id
+        if isinstance(current, GeneratorSpan):
+            current = current.resolved()
+            if isinstance(current, NativeSpan):
+                return current.span_id if current.recorder is self else self.root_id
         context: SpanContext = current.get_span_context()
         if f"{context.trace_id:032x}" != self.trace_id:
             return self.root_id
@@ -309,11 +313,14 @@ class AttemptRecorder:
         """Close the trace to further spans and end those still open."""
         self.closed = True
         if self.open_spans or self.library_spans:
-            self._end_open_spans(TraceStatus("ERROR", f"still open when the attempt ended ({status})"))
+            left_open = TraceStatus("ERROR", f"still open when the attempt ended ({status})")
+            self._end_open_spans(left_open, OK_STATUS if status == "succeeded" else left_open)
 
-    def _end_open_spans(self, left_open: TraceStatus) -> None:
+    def _end_open_spans(self, left_open: TraceStatus, left_generator: TraceStatus) -> None:
         while self.open_spans:
-            next(reversed(self.open_spans.values())).end(left_open)
+            last = next(reversed(self.open_spans.values()))
+            # A generator that was left early ends when it is collected, which may be after its attempt.
+            last.end(left_generator if last.in_generator else left_open)
         self.tracer.forget_library_spans(list(self.library_spans))
         while self.library_spans:
             _, (sequence_id, live) = self.library_spans.popitem()

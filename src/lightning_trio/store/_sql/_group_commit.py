@@ -12,7 +12,7 @@ import attrs
 import outcome
 import trio
 
-from ..._errors import NotBegun, StoreError, StoreFormatError, StoreUnavailable, TryAgain
+from ..._errors import NotBegun, NotStorable, StoreError, StoreFormatError, StoreUnavailable, TryAgain
 from .._rollout_ids import RolloutIdCipher
 from ._counts import add_counts
 from ._transaction import CommitSummary, Connection, Transaction
@@ -205,7 +205,9 @@ class GroupCommit:
                 connection.execute("ROLLBACK TO one")
                 connection.known_spans.clear()
                 connection.summary = before
-                call.result = outcome.Error(exc)
+                call.result = outcome.Error(
+                    NotStorable.name(exc.object) if isinstance(exc, UnicodeEncodeError) else exc
+                )
             else:
                 call.result = outcome.Value(result)
             connection.execute("RELEASE one")

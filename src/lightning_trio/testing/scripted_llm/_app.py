@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..._chat_format import ChatRequest, ErrorBody, decode_request
+from ..._plain_values import from_json
 from ._script import Playback, Reply
 from ._wire import Answer, Writer, answer_to, encode_json, latency_of
 
@@ -78,7 +78,7 @@ class ChatCompletions:
         except ClientDisconnect:
             return None
         request = _read_request(raw)
-        recorded = self._playback.record(msgspec.json.decode(raw), dict(http_request.headers))
+        recorded = self._playback.record(from_json(raw), dict(http_request.headers))
         reply = self._playback.reply_to(recorded)
         latency = latency_of(reply, self._default_latency)
         if latency and not await _stays_connected(latency, http_request.receive):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import attrs
 import trio
 
 from ..._chat_format import FinishReason
+from ..._plain_values import json_text, spaced_json
 from ..._public import public_in
 from ..._spans import Usage
+from ._assistant_message import as_assistant_message
 
 
 def _seconds(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
@@ -32,7 +33,13 @@ def _error_status(instance: object, attribute: attrs.Attribute[Any], value: int)
 
 
 def _argument_text(arguments: Mapping[str, Any] | str) -> str:
-    return arguments if isinstance(arguments, str) else json.dumps(dict(arguments), ensure_ascii=False)
+    return arguments if isinstance(arguments, str) else spaced_json(arguments)
+
+
+def _content(content: object) -> str:
+    if isinstance(content, str):
+        return str.__str__(content)
+    return "" if content is None else json_text(content)
 
 
 def _tool_calls(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
@@ -69,7 +76,8 @@ class Reply:
     """One successful answer of a scripted LLM, sent whole or streamed as requested.
 
     Args:
-        content: the assistant's text. A stream sends it word by word.
+        content: the assistant's text. A stream sends it word by word. A model, or another object with a form in
+            JSON, is sent as JSON text.
         tool_calls: the tools that the agent is asked to call, in order.
         latency: seconds before the first byte; None means the server's ``latency``.
         finish_reason: by default ``"tool_calls"`` if there are any, else ``"stop"``.
@@ -86,7 +94,7 @@ class Reply:
         Reply("Room A103 is free.", latency=0.2, chunk_interval=0.05)
     """
 
-    content: str = ""
+    content: str = attrs.field(converter=_content, default="")
     tool_calls: tuple[ToolCall, ...] = attrs.field(converter=_tool_calls, default=())
     latency: float | None = attrs.field(default=None, validator=_seconds, kw_only=True)
     finish_reason: FinishReason | None = attrs.field(default=None, kw_only=True)
@@ -183,11 +191,21 @@ class BadJSON:
 
 
 Fault: TypeAlias = RateLimited | ErrorStatus | CutConnection | BadJSON
-Scripted: TypeAlias = str | Reply | Fault
+
+
+class Model(Protocol):
+    """A message of the OpenAI SDK or of LangChain, or another model of pydantic."""
+
+    def model_dump(self) -> dict[str, Any]:
+        """Return the fields of the model."""
+        ...
+
+
+Scripted: TypeAlias = str | Reply | Fault | Mapping[str, Any] | Model
 Script: TypeAlias = Scripted | Sequence[Scripted] | Callable[[Mapping[str, Any]], Scripted]
 
-_SCRIPTED = (str, Reply, RateLimited, ErrorStatus, CutConnection, BadJSON)
-_REMEDY = "write a str, a Reply, a RateLimited, an ErrorStatus, a CutConnection or a BadJSON"
+_SCRIPTED = (str, Mapping, Reply, RateLimited, ErrorStatus, CutConnection, BadJSON)
+_REMEDY = "write a str, a Reply, an assistant's message, a RateLimited, an ErrorStatus, a CutConnection or a BadJSON"
 
 
 @public_in("lightning_trio.testing")
@@ -233,6 +251,13 @@ def _checked(scripted: object, where: str) -> Reply | Fault:
         return Reply(scripted)
     if isinstance(scripted, (Reply, RateLimited, ErrorStatus, CutConnection, BadJSON)):
         return scripted
+    if isinstance(scripted, Mapping) or hasattr(type(scripted), "model_dump"):
+        message = as_assistant_message(scripted)
+        if message is not None:
+            calls = [ToolCall(call.name, call.arguments, call.id) for call in message.tool_calls]
+            return Reply(message.content, calls)
+        if not isinstance(scripted, Mapping):
+            return Reply(scripted)
     raise TypeError(f"{where} is {scripted!r} ({type(scripted).__name__}); {_REMEDY}")
 
 
@@ -263,7 +288,7 @@ def _read_script(script: object) -> Callable[[RecordedRequest], Reply | Fault]:
     Raises:
         TypeError: it is not a script.
     """
-    if isinstance(script, _SCRIPTED):
+    if isinstance(script, _SCRIPTED) or hasattr(type(script), "model_dump"):
         always = _checked(script, "script")
         return lambda request: always
     if callable(script):

@@ -27,11 +27,15 @@ from ..._chat_format import (
     encode_event,
 )
 from ..._chat_format import ToolCall as WireToolCall
+from ..._plain_values import json_text
 from ._script import BadJSON, CutConnection, ErrorStatus, Fault, RateLimited, Reply, ToolCall
 
 _ARGUMENT_PIECE = 12  # characters; so few that a client that does not join the pieces fails
 
-encode_json = msgspec.json.Encoder().encode
+
+def encode_json(value: object) -> bytes:
+    """Return a value as JSON, with an escape for each lone surrogate that a script has."""
+    return json_text(value).encode()
 
 
 @attrs.frozen
