@@ -114,7 +114,7 @@ class BlockingRunner:
             KeyboardInterrupt: on Ctrl-C, once the rollout is recorded as cancelled; on a second one immediately.
         """
         host = self._opened("r.step(task)")
-        return _wait(host, partial(self._runner.step, task, resources=resources, mode=mode))
+        return wait_blocking(host, partial(self._runner.step, task, resources=resources, mode=mode))
 
     def stream(
         self, tasks: Iterable[Any], *, resources: NamedResources | None = None, mode: RolloutMode | None = None
@@ -149,7 +149,7 @@ class BlockingRunner:
         """
         host = self._opened("r.fit(train_dataset)")
         fit = partial(self._runner.fit, train_dataset, val_dataset, resume=resume, force_resume=force_resume)
-        return _wait(host, fit)
+        return wait_blocking(host, fit)
 
     def statistics(self) -> RunnerStatistics:
         """Return the counts of rollouts that run, wait and are done."""
@@ -169,7 +169,8 @@ def _close(host: TrioHost, ended: threading.Event) -> None:
         raise host.error
 
 
-def _wait(host: TrioHost, fn: Callable[[], Awaitable[T]]) -> T:
+def wait_blocking(host: TrioHost, fn: Callable[[], Awaitable[T]]) -> T:
+    """Run a job and return its result; a Ctrl-C cancels it and propagates once it has ended."""
     caller = _Caller(host)
     return caller.wait(caller.start(fn))
 
