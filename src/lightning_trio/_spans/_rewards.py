@@ -18,7 +18,7 @@ from ._attributes import filter_and_unflatten_attributes, sanitize_attributes
 from ._span import Attributes, Span, SpanCoreFields
 
 _NUMBERS = (float, int, numbers.Real, Decimal)
-_REWARD = semconv.LightningSpanAttributes.REWARD
+_REWARD = semconv.LightningSpanAttributes.REWARD.value
 _SpanLike = TypeVar("_SpanLike", Span, SpanCoreFields)
 
 
