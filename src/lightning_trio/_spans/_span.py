@@ -11,7 +11,7 @@ import attrs
 from .. import semconv
 from .._ids import new_span_id, new_trace_id
 from .._public import public
-from .._quick_init import quick_init
+from .._quick_init import quick_init, quick_init_with
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -91,14 +91,28 @@ class SpanCoreFields:
     end_time: float | None = None
 
 
+def _same_context(span: Span, context: SpanContext) -> None:
+    if (context.trace_id, context.span_id) != (span.trace_id, span.span_id):
+        raise ValueError(
+            f"context={context!r} is not that of the span, which has trace_id={span.trace_id!r} and "
+            f"span_id={span.span_id!r}; leave context out"
+        )
+
+
+def _same_parent(span: Span, parent: SpanContext) -> None:
+    if parent.span_id != span.parent_id:
+        raise ValueError(f"parent={parent!r} is not the span's parent_id={span.parent_id!r}; leave parent out")
+
+
 @public
-@quick_init
-@attrs.frozen
+@quick_init_with(context=_same_context, parent=_same_parent)
+@attrs.frozen(init=False)
 class Span:
     """One recorded step of an attempt.
 
     Ids are hexadecimal strings (32 digits for the trace, 16 for spans), times are Unix seconds. `sequence_id` numbers
-    an attempt's spans by start time, from 1. `kind` is OpenTelemetry's: ``"INTERNAL"``, ``"CLIENT"``, ….
+    an attempt's spans by start time, from 1. `kind` is OpenTelemetry's: ``"INTERNAL"``, ``"CLIENT"``, …. `context` and
+    `parent` are the ids once more, as Agent-lightning 0.3 wrote them; they may be left out.
     """
 
     rollout_id: str
@@ -116,6 +130,29 @@ class Span:
     links: Sequence[Link] = ()
     kind: str = "INTERNAL"
     resource: OtelResource = NO_RESOURCE
+
+    if TYPE_CHECKING:
+
+        def __init__(  # noqa: PLR0913  # the fields of a span
+            self,
+            rollout_id: str,
+            attempt_id: str,
+            sequence_id: int,
+            trace_id: str,
+            span_id: str,
+            parent_id: str | None,
+            name: str,
+            status: TraceStatus,
+            attributes: Attributes,
+            start_time: float | None,
+            end_time: float | None,
+            events: Sequence[Event] = (),
+            links: Sequence[Link] = (),
+            kind: str = "INTERNAL",
+            resource: OtelResource = NO_RESOURCE,
+            context: SpanContext | None = None,
+            parent: SpanContext | None = None,
+        ) -> None: ...
 
     @property
     def context(self) -> SpanContext:
@@ -179,7 +216,7 @@ class Span:
         )
 
     @classmethod
-    def from_opentelemetry(cls, readable: ReadableSpan, *, rollout_id: str, attempt_id: str, sequence_id: int) -> Span:
+    def from_opentelemetry(cls, readable: ReadableSpan, rollout_id: str, attempt_id: str, sequence_id: int) -> Span:
         """Convert a span of the OpenTelemetry SDK, its times from nanoseconds to seconds."""
         context = readable.context
         status = readable.status
