@@ -90,6 +90,13 @@ class Emitter:
         rollout = self._recorder.rollout
         return f"<Emitter into {rollout.rollout_id}, attempt {rollout.attempt.attempt_id}>"
 
+    def __eq__(self, other: object) -> bool:
+        # `current_emitter` makes a new one at each call.
+        return isinstance(other, Emitter) and self._recorder is other._recorder
+
+    def __hash__(self) -> int:
+        return id(self._recorder)
+
     @property
     def rollout(self) -> AttemptedRollout:
         """The rollout that this records into."""
@@ -259,7 +266,7 @@ def emit_exception(
 
 @public
 def current_emitter() -> Emitter:
-    """Return the emitter of the rollout that the calling code runs for.
+    """Return the emitter of the rollout that the calling code runs for; it equals the one in a parameter ``emitter``.
 
     Raises:
         NoActiveRollout: outside of any rollout.

@@ -118,6 +118,31 @@ class CompletedRollout:
         return self.rollout.status
 
     @property
+    def rollout_id(self) -> str:
+        """The rollout's id."""
+        return self.rollout.rollout_id
+
+    @property
+    def input(self) -> Any:
+        """The task."""
+        return self.rollout.input
+
+    @property
+    def mode(self) -> RolloutMode | None:
+        """``"train"``, ``"val"``, ``"test"`` or None."""
+        return self.rollout.mode
+
+    @property
+    def resources_id(self) -> str | None:
+        """The id of the resources snapshot that it ran with."""
+        return self.rollout.resources_id
+
+    @property
+    def metadata(self) -> Mapping[str, Any] | None:
+        """The rollout's metadata."""
+        return self.rollout.metadata
+
+    @property
     def final_reward(self) -> float | None:
         """The value of the last reward span, None if there was none."""
         return self.attempt.final_reward

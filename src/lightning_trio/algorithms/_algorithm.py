@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
+from .._checks import checked
 from .._public import public
 from .._repr import one_line
-from .._resources import NamedResources
+from .._resources import NamedResources, check_resources
 from ..adapters import Adapter, check_adapter
 from ..store import LightningStore
 from ._session import Session
@@ -41,6 +42,9 @@ class Algorithm:
     # A `Trainer`. Annotations of a public class are evaluated here, and the trainer is in a module above.
     _trainer: Any = None
     _adapter: Adapter[Any] | None = None
+    _store: LightningStore | None = None
+    _initial_resources: NamedResources | None = None
+    _llm_proxy: Any = None
 
     @one_line
     def __repr__(self) -> str:
@@ -71,7 +75,8 @@ class Algorithm:
         session = _session.get()
         if session is None:
             raise ValueError(
-                f"{type(self).__name__} has no session; use it inside run(), which Runner.fit and Trainer.fit call"
+                f"{type(self).__name__} has no session; use it inside run(), which Runner.fit and Trainer.fit call. "
+                "To call run() by hand, first write set_store(…) and set_initial_resources(…), and use get_store()"
             )
         return session
 
@@ -83,13 +88,69 @@ class Algorithm:
         """Undo `enter_session`."""
         _session.reset(token)
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call `run`, as it was called in Agent-lightning 0.3."""
+        return self.run(*args, **kwargs)
+
+    # A runner supplies the store and the resources. Who runs an algorithm by hand, as in Agent-lightning 0.3, sets them.
+
+    def set_store(self, store: LightningStore) -> None:
+        """Store what `get_store` returns where no runner runs the algorithm.
+
+        Raises:
+            ComponentError: `store` is not a store.
+
+        >>> from lightning_trio import InMemoryLightningStore
+        >>> import trio
+        >>> class EnqueueOne(Algorithm):
+        ...     async def run(self, train_dataset=None, val_dataset=None):
+        ...         await self.get_store().enqueue_rollout(train_dataset[0])
+        >>> async def main():
+        ...     algorithm = EnqueueOne()
+        ...     async with InMemoryLightningStore() as store:
+        ...         algorithm.set_store(store)
+        ...         await algorithm.run(["tea"])
+        ...         return await store.query_rollouts()
+        >>> [rollout.input for rollout in trio.run(main)]
+        ['tea']
+        """
+        self._store = checked("store", store, LightningStore)
+
     def get_store(self) -> LightningStore:
-        """Return the store, bound to the run: rollouts enqueued through it belong to the run."""
+        """Return the run's store: rollouts enqueued through it belong to the run. Outside of runs, see `set_store`.
+
+        Raises:
+            ValueError: there is neither.
+        """
+        if _session.get() is None and self._store is not None:
+            return self._store
         return self.session.store
 
+    def set_initial_resources(self, resources: NamedResources) -> None:
+        """Store what `get_initial_resources` returns where no runner runs the algorithm.
+
+        Raises:
+            ResourceError: it is not a mapping of names to resources.
+        """
+        self._initial_resources = check_resources(resources, "set_initial_resources()")
+
     def get_initial_resources(self) -> NamedResources:
-        """Return the resources that the run started with."""
+        """Return the resources that the run started with. Outside of runs, see `set_initial_resources`.
+
+        Raises:
+            ValueError: there are neither.
+        """
+        if _session.get() is None and self._initial_resources is not None:
+            return self._initial_resources
         return self.session.initial_resources
+
+    def set_llm_proxy(self, llm_proxy: object) -> None:
+        """Store a proxy for `get_llm_proxy`; this package does not use it."""
+        self._llm_proxy = llm_proxy
+
+    def get_llm_proxy(self) -> Any:
+        """Return what `set_llm_proxy` stored, None by default."""
+        return self._llm_proxy
 
     def set_trainer(self, trainer: Trainer) -> None:
         """Store the trainer; for trainers."""
@@ -169,6 +230,7 @@ class FunctionalAlgorithm(Algorithm, Generic[P, R]):
             "session": lambda: self.session,
             "store": self.get_store,
             "adapter": self.get_adapter,
+            "llm_proxy": self.get_llm_proxy,
             "initial_resources": self.get_initial_resources,
             "train_dataset": lambda: train_dataset,
             "val_dataset": lambda: val_dataset,
@@ -197,15 +259,15 @@ class FunctionalAlgorithm(Algorithm, Generic[P, R]):
 
 
 @public
-def algo(fn: Callable[P, R]) -> FunctionalAlgorithm[P, R]:
+def algo(func: Callable[P, R]) -> FunctionalAlgorithm[P, R]:
     """Make an algorithm from a sync or async function.
 
     The function gets those of these arguments that it has parameters for: ``session``, ``store``, ``adapter``,
-    ``initial_resources``, ``train_dataset``, ``val_dataset``. An ``adapter`` parameter with a default keeps it if the
+    ``llm_proxy``, ``initial_resources``, ``train_dataset``, ``val_dataset``. An ``adapter`` parameter with a default keeps it if the
     runner has no adapter.
 
     >>> @algo
     ... async def once(session, train_dataset):
     ...     await session.work_off(train_dataset, mode="train")
     """
-    return FunctionalAlgorithm(fn)
+    return FunctionalAlgorithm(func)
