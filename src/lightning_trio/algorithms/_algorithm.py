@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 from .._checks import checked
 from .._public import public
 from .._repr import one_line
-from .._resources import NamedResources, check_resources
+from .._resources import NamedResources
 from ..adapters import Adapter, check_adapter
 from ..store import LightningStore
 from ._session import Session
@@ -88,10 +88,6 @@ class Algorithm:
         """Undo `enter_session`."""
         _session.reset(token)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call `run`, as it was called in Agent-lightning 0.3."""
-        return self.run(*args, **kwargs)
-
     # A runner supplies the store and the resources. Who runs an algorithm by hand, as in Agent-lightning 0.3, sets them.
 
     def set_store(self, store: LightningStore) -> None:
@@ -127,12 +123,8 @@ class Algorithm:
         return self.session.store
 
     def set_initial_resources(self, resources: NamedResources) -> None:
-        """Store what `get_initial_resources` returns where no runner runs the algorithm.
-
-        Raises:
-            ResourceError: it is not a mapping of names to resources.
-        """
-        self._initial_resources = check_resources(resources, "set_initial_resources()")
+        """Store what `get_initial_resources` returns where no runner runs the algorithm."""
+        self._initial_resources = resources
 
     def get_initial_resources(self) -> NamedResources:
         """Return the resources that the run started with. Outside of runs, see `set_initial_resources`.
@@ -230,11 +222,12 @@ class FunctionalAlgorithm(Algorithm, Generic[P, R]):
             "session": lambda: self.session,
             "store": self.get_store,
             "adapter": self.get_adapter,
-            "llm_proxy": self.get_llm_proxy,
             "initial_resources": self.get_initial_resources,
             "train_dataset": lambda: train_dataset,
             "val_dataset": lambda: val_dataset,
         }
+        if self._llm_proxy is not None:
+            arguments["llm_proxy"] = self.get_llm_proxy
         for name, dataset in (("train_dataset", train_dataset), ("val_dataset", val_dataset)):
             if dataset is not None and name not in parameters:
                 raise TypeError(f"the algorithm {self._fn.__name__} got a {name} but has no parameter of that name")
@@ -263,7 +256,7 @@ def algo(func: Callable[P, R]) -> FunctionalAlgorithm[P, R]:
     """Make an algorithm from a sync or async function.
 
     The function gets those of these arguments that it has parameters for: ``session``, ``store``, ``adapter``,
-    ``llm_proxy``, ``initial_resources``, ``train_dataset``, ``val_dataset``. An ``adapter`` parameter with a default keeps it if the
+    ``initial_resources``, ``train_dataset``, ``val_dataset``, and ``llm_proxy`` if one was set. An ``adapter`` parameter with a default keeps it if the
     runner has no adapter.
 
     >>> @algo
