@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from .._plain_record import PlainRecord
 from .._public import public
 from .._quick_init import quick_init
 from .._repr import counted, one_line
@@ -20,7 +21,7 @@ from ._statuses import AttemptStatus, RolloutMode, RolloutStatus, known_mode
 @public
 @quick_init
 @attrs.frozen
-class Attempt:
+class Attempt(PlainRecord):
     """One execution of a rollout. `sequence_id` counts the rollout's attempts from 1."""
 
     rollout_id: str
@@ -42,7 +43,7 @@ class Attempt:
 @public
 @quick_init
 @attrs.frozen
-class Rollout:
+class Rollout(PlainRecord):
     """One unit of work: a task (`input`), its configuration, and its status."""
 
     rollout_id: str
@@ -78,7 +79,7 @@ class AttemptedRollout(Rollout):
 @public
 @quick_init
 @attrs.frozen
-class EnqueueRolloutRequest:
+class EnqueueRolloutRequest(PlainRecord):
     """A request to enqueue one rollout. If `config` is None, the agent's applies, else the runner's.
 
     A `key` names the rollout within its run: a second request with the same key returns the existing rollout. A run
@@ -95,7 +96,7 @@ class EnqueueRolloutRequest:
 
 @public
 @attrs.frozen
-class CompletedRollout:
+class CompletedRollout(PlainRecord):
     """A rollout that has ended, with its last attempt and that attempt's spans in order of their start."""
 
     rollout: Rollout

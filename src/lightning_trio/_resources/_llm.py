@@ -133,7 +133,7 @@ class LLM(Resource, resource_type="llm"):
         resource_type: str | None = None,
     ) -> None:
         self._check_type_name(resource_type)
-        init: Any = self.__attrs_init__  # type: ignore[attr-defined, unused-ignore]  # pyright: ignore
+        init: Any = getattr(self, "__attrs_init__")  # noqa: B009  # pyright does not know it
         init(endpoint, model, api_key, sampling_parameters, api_key_env=api_key_env)
 
     def __attrs_post_init__(self) -> None:

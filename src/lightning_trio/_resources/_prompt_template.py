@@ -44,7 +44,7 @@ class PromptTemplate(Resource, resource_type="prompt_template"):
 
     def __init__(self, template: str, engine: PromptEngine = "f-string", *, resource_type: str | None = None) -> None:
         self._check_type_name(resource_type)
-        init: Any = self.__attrs_init__  # type: ignore[attr-defined, unused-ignore]  # pyright: ignore
+        init: Any = getattr(self, "__attrs_init__")  # noqa: B009  # pyright does not know it
         init(template, engine)
 
     def __attrs_post_init__(self) -> None:

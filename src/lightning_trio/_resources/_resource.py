@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 import attrs
 
 from .._errors import ResourceError
+from .._plain_record import PlainRecord
 from .._public import public
 
 _resource_types: dict[str, type[Resource]] = {}
@@ -16,7 +17,7 @@ _resource_types: dict[str, type[Resource]] = {}
 
 @public
 @attrs.frozen
-class Resource:
+class Resource(PlainRecord):
     """The base of resources.
 
     A subclass is a frozen attrs class with a type name, by which stores and wire formats identify it; by default, the

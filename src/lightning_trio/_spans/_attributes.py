@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from .._plain_record import PlainRecord
 from .._public import public
 from ..semconv import LightningSpanAttributes
 from ._span import Attributes, Span
@@ -203,7 +204,7 @@ def extract_tags_from_attributes(attributes: Attributes) -> list[str]:
 
 @public
 @attrs.frozen
-class LinkAttributes:
+class LinkAttributes(PlainRecord):
     """A link to spans whose attribute `key_match` is `value_match`; ``trace_id`` and ``span_id`` are keys too."""
 
     key_match: str

@@ -18,7 +18,7 @@ from ..semconv import LightningSpanAttributes as Keys
 from ._attributes import check_attributes, flatten_value, sanitize_attributes
 from ._span import Span, SpanCoreFields
 
-# Written into every span, so plain strings: members of an enum take longer to look up, and show in the attributes' repr.
+# Plain strings, because members of an enum take longer to look up, and show in the repr of a span's attributes.
 _MESSAGE_BODY = Keys.MESSAGE_BODY.value
 _OBJECT_TYPE = Keys.OBJECT_TYPE.value
 _OBJECT_LITERAL = Keys.OBJECT_LITERAL.value

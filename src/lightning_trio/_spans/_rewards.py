@@ -13,6 +13,7 @@ import attrs
 
 from .. import semconv
 from .._errors import InvalidReward
+from .._plain_record import PlainRecord
 from .._public import public
 from ._attributes import filter_and_unflatten_attributes, sanitize_attributes
 from ._span import Attributes, Span, SpanCoreFields
@@ -24,7 +25,7 @@ _SpanLike = TypeVar("_SpanLike", Span, SpanCoreFields)
 
 @public
 @attrs.frozen
-class RewardDimension:
+class RewardDimension(PlainRecord):
     """One dimension of a reward."""
 
     name: str

@@ -10,6 +10,7 @@ import attrs
 
 from .. import semconv
 from .._ids import new_span_id, new_trace_id
+from .._plain_record import PlainRecord
 from .._public import public
 from .._quick_init import quick_init, quick_init_with
 
@@ -25,7 +26,7 @@ StatusCode: TypeAlias = Literal["UNSET", "OK", "ERROR"]
 @public
 @quick_init
 @attrs.frozen
-class TraceStatus:
+class TraceStatus(PlainRecord):
     """The status of a step; if the code is ``"ERROR"``, `description` has details."""
 
     status_code: StatusCode
@@ -38,7 +39,7 @@ OK_STATUS = TraceStatus("OK")
 
 @public
 @attrs.frozen
-class SpanContext:
+class SpanContext(PlainRecord):
     """The identity of a span: 32 and 16 hexadecimal digits."""
 
     trace_id: str
@@ -49,7 +50,7 @@ class SpanContext:
 
 @public
 @attrs.frozen
-class Event:
+class Event(PlainRecord):
     """An event at one moment within a span; `timestamp` is in Unix seconds."""
 
     name: str
@@ -59,7 +60,7 @@ class Event:
 
 @public
 @attrs.frozen
-class Link:
+class Link(PlainRecord):
     """A reference to a related span, often of another trace."""
 
     context: SpanContext
@@ -68,7 +69,7 @@ class Link:
 
 @public
 @attrs.frozen
-class OtelResource:
+class OtelResource(PlainRecord):
     """The producer of a span, in OpenTelemetry's sense; not one of an agent's resources."""
 
     attributes: Attributes = attrs.field(factory=dict[str, Any])
@@ -81,7 +82,7 @@ NO_RESOURCE = OtelResource()
 @public
 @quick_init
 @attrs.frozen
-class SpanCoreFields:
+class SpanCoreFields(PlainRecord):
     """A span before it belongs to an attempt; emitters return it."""
 
     name: str
@@ -107,7 +108,7 @@ def _same_parent(span: Span, parent: SpanContext) -> None:
 @public
 @quick_init_with(context=_same_context, parent=_same_parent)
 @attrs.frozen(init=False)
-class Span:
+class Span(PlainRecord):
     """One recorded step of an attempt.
 
     Ids are hexadecimal strings (32 digits for the trace, 16 for spans), times are Unix seconds. `sequence_id` numbers

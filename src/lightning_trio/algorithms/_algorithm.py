@@ -88,7 +88,7 @@ class Algorithm:
         """Undo `enter_session`."""
         _session.reset(token)
 
-    # A runner supplies the store and the resources. Who runs an algorithm by hand, as in Agent-lightning 0.3, sets them.
+    # A runner supplies the store and the resources; a caller that runs the algorithm by hand sets them.
 
     def set_store(self, store: LightningStore) -> None:
         """Store what `get_store` returns where no runner runs the algorithm.
@@ -256,8 +256,8 @@ def algo(func: Callable[P, R]) -> FunctionalAlgorithm[P, R]:
     """Make an algorithm from a sync or async function.
 
     The function gets those of these arguments that it has parameters for: ``session``, ``store``, ``adapter``,
-    ``initial_resources``, ``train_dataset``, ``val_dataset``, and ``llm_proxy`` if one was set. An ``adapter`` parameter with a default keeps it if the
-    runner has no adapter.
+    ``initial_resources``, ``train_dataset``, ``val_dataset``, and ``llm_proxy`` if one was set. An ``adapter``
+    parameter with a default keeps it if the runner has no adapter.
 
     >>> @algo
     ... async def once(session, train_dataset):
