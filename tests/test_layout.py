@@ -50,6 +50,7 @@ FLOORS = (
     "_trainer",
     "embed",
     "testing",
+    "compat",
 )
 """The rooms from the ground up: each imports only from those before it."""
 
@@ -87,6 +88,7 @@ BROAD_EXCEPTS = {
     "_runner/_runner.py Runner.__aenter__": "a runner that has failed to open can be opened again; raised again",
     "_serialization/_values.py _encode_plain": "encoding and comparing run users' code; the slower way names the place",
     "_spans/_attributes.py to_json": "`str()` of any value; describing it must not stop the agent",
+    "compat/_script.py _call": "a program's errors are shown as Python shows them, without the frames that run it",
     "embed/_blocking.py BlockingRunner.__enter__": _CLOSES,
     "embed/_blocking.py _Caller.wait": "a caller that is interrupted cancels what it waits for; raised again",
     "embed/_host.py TrioHost._run": _TO_ANOTHER_THREAD,
@@ -295,6 +297,16 @@ def test_nothing_but_the_test_kit_imports_the_test_kit() -> None:
         short(path)
         for path in files()
         if room(path) != "testing" and any(room(each.file) == "testing" for each in imports(path))
+    ]
+
+    assert not importers
+
+
+def test_nothing_imports_the_old_names() -> None:
+    importers = [
+        short(path)
+        for path in files()
+        if room(path) != "compat" and any(room(each.file) == "compat" for each in imports(path))
     ]
 
     assert not importers

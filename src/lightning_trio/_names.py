@@ -221,7 +221,7 @@ def find(name: str) -> object:
         return importlib.import_module(f"{PACKAGE}.{name}")
     if name in NAMES:
         return _import_name(PACKAGE, NAMES[name], name)
-    if _is_importing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+    if is_importing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
         raise ImportError(f"cannot import name {name!r} from {PACKAGE!r}{_advice(name)}", name=PACKAGE)
     # Without the module as `obj`, because Python would then suggest a name of its own.
     raise AttributeError(f"module {PACKAGE!r} has no attribute {name!r}{_advice(name)}", name=name)
@@ -232,7 +232,8 @@ def directory() -> list[str]:
     return sorted({*vars(sys.modules[PACKAGE]), *ALL})
 
 
-def _is_importing(frame: FrameType) -> bool:
+def is_importing(frame: FrameType) -> bool:
+    """Whether the frame is at ``from module import name``."""
     # Needed only for a name that does not exist, as `difflib` below.
     import opcode
 

@@ -1,0 +1,5 @@
+"""Run an unmodified program of Agent-lightning 0.3: ``python -m lightning_trio.compat script.py …``."""
+
+from ._script import main
+
+main()
