@@ -26,6 +26,7 @@ FLOORS = (
     "_containers",
     "_quick_init",
     "_repr",
+    "_plain_record",
     "_errors",
     "_checks",
     "_concurrency",

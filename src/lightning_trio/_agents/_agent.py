@@ -124,13 +124,13 @@ class LitAgent(Generic[T]):
         trainer: Trainer = _referent(self._trainer_ref, "Trainer")
         return trainer
 
-    def set_runner(self, runner: Runner) -> None:
+    def set_runner(self, runner: Runner[T]) -> None:
         """Store a weak reference to the runner that runs this agent."""
         self._runner_ref = weakref.ref(runner)
 
-    def get_runner(self) -> Runner:
+    def get_runner(self) -> Runner[T]:
         """Return the runner that runs this agent; of several, the one opened last."""
-        runner: Runner = _referent(self._runner_ref, "Runner")
+        runner: Runner[T] = _referent(self._runner_ref, "Runner")
         return runner
 
     def get_tracer(self) -> Tracer:
@@ -143,7 +143,7 @@ class LitAgent(Generic[T]):
         return self.get_trainer()
 
     @property
-    def runner(self) -> Runner:
+    def runner(self) -> Runner[T]:
         """The runner, see `get_runner`."""
         return self.get_runner()
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import attrs
 
+from .._plain_record import PlainRecord
 from .._public import public
 from ..semconv import LightningSpanAttributes
 from ._span import Attributes, Span
 
 _PRIMITIVES = (str, bool, int, float)
-_TAG = LightningSpanAttributes.TAG
-_LINK = LightningSpanAttributes.LINK
+_TAG = LightningSpanAttributes.TAG.value
+_LINK = LightningSpanAttributes.LINK.value
 
 
 def to_json(value: object) -> str:
@@ -63,7 +64,8 @@ def _items(mapping: Mapping[Any, Any]) -> Iterable[tuple[str, Any]]:
     for key, value in mapping.items():
         if not isinstance(key, str):
             raise ValueError(f"the attribute key {key!r} is of type {type(key).__name__}; keys are strings")
-        yield key, value
+        # A member of an enum of strings becomes a plain string.
+        yield key if key.__class__ is str else str.__str__(key), value
 
 
 def _flatten(key: str, value: Any, expand: bool, flat: dict[str, Any]) -> None:
@@ -202,7 +204,7 @@ def extract_tags_from_attributes(attributes: Attributes) -> list[str]:
 
 @public
 @attrs.frozen
-class LinkAttributes:
+class LinkAttributes(PlainRecord):
     """A link to spans whose attribute `key_match` is `value_match`; ``trace_id`` and ``span_id`` are keys too."""
 
     key_match: str
