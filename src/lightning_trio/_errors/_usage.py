@@ -177,7 +177,7 @@ class UsageError(LightningTrioError):
     @classmethod
     def no_event_loop(cls) -> Self:
         """Return the error for an awaited call where neither Trio nor asyncio runs."""
-        message = "this call is awaited where neither Trio nor asyncio runs; write: asyncio.run(main()), or trio.run(main)"
+        message = "neither Trio nor asyncio runs where this is awaited; write: asyncio.run(main()), or trio.run(main)"
         return compose(cls, message)
 
     @classmethod

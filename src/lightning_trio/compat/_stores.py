@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, cast, get_args
 
-from .. import InMemoryLightningStore as NativeInMemoryStore
+import attrs
+
+from .._lifecycle import RolloutPosition, change_attempt
 from .._public import public_in
-from .._records import UNSET as UNSET
-from .._records import RolloutConfig, RolloutStatus, Unset
-from .._records import Rollout as _Rollout
+from .._records import UNSET, Attempt, AttemptedRollout, AttemptStatus, Rollout, RolloutConfig, RolloutStatus, Unset
 from .._spans import Span
 from ..embed import call_in_host
-from ..store import TERMINAL_ROLLOUT, ForwardingStore
-from ..store import LightningStore as LightningStore
+from ..store import TERMINAL_ROLLOUT, ForwardingStore, LightningStore
+from ..store import InMemoryLightningStore as NativeInMemoryStore
 from ..tracing import find_recorder
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["UNSET", "LightningStore", "Unset"]
+__all__ = ["UNSET", "Unset"]
 
 
 class LightningStoreCapabilities(TypedDict, total=False):
@@ -67,7 +68,9 @@ class HostedStore(ForwardingStore):
 
     def otlp_traces_endpoint(self) -> str:
         """Raise: spans are recorded in this process."""
-        raise NotImplementedError("a store has no OTLP endpoint here; spans are recorded in the process of their rollout")
+        raise NotImplementedError(
+            "a store has no OTLP endpoint here; spans are recorded in the process of their rollout"
+        )
 
     # Unlike a store of lightning_trio, one of 0.3 gives its numbers as a dict.
     async def statistics(self) -> Any:
@@ -177,16 +180,68 @@ class LightningStoreThreaded(HostedStore):
     """A store for several threads, which every store here is."""
 
 
-def is_queuing(rollout: _Rollout) -> bool:
+def estimate_model_size(obj: Any) -> int:
+    """Return how much memory a record takes, in bytes, with what it contains; roughly."""
+    if attrs.has(type(obj)):
+        return sum(estimate_model_size(getattr(obj, field.name)) for field in attrs.fields(type(obj)))
+    if hasattr(type(obj), "model_fields"):
+        return sum(estimate_model_size(value) for value in vars(obj).values())
+    own = sys.getsizeof(obj)
+    if isinstance(obj, Mapping):
+        items = cast("Mapping[Any, Any]", obj).values()
+        return own + sum(map(estimate_model_size, items))
+    if isinstance(obj, list | tuple | set):
+        return own + sum(map(estimate_model_size, cast("list[Any]", obj)))
+    return own
+
+
+def is_queuing(rollout: Rollout) -> bool:
     """Whether the rollout waits in the queue."""
     return rollout.status in ("queuing", "requeuing")
 
 
-def is_running(rollout: _Rollout) -> bool:
+def is_running(rollout: Rollout) -> bool:
     """Whether an attempt of the rollout is under way."""
     return rollout.status in ("preparing", "running")
 
 
-def is_finished(rollout: _Rollout) -> bool:
+def is_finished(rollout: Rollout) -> bool:
     """Whether the rollout has a final status."""
     return rollout.status in TERMINAL_ROLLOUT
+
+
+async def rollout_status_from_attempt(attempt: Attempt, config: RolloutConfig) -> RolloutStatus:
+    """Return the status of a rollout whose latest attempt has the status of `attempt`.
+
+    Raises:
+        ValueError: that is not a status of attempts.
+    """
+    if attempt.status not in get_args(AttemptStatus):
+        raise ValueError(f"Invalid attempt status: {attempt.status}")
+    before: AttemptStatus = "running" if attempt.status != "running" else "preparing"
+    position = RolloutPosition(
+        attempt.rollout_id,
+        "running",
+        attempt_id=attempt.attempt_id,
+        attempt_status=before,
+        counted=attempt.sequence_id,
+        config=config,
+    )
+    move = change_attempt(position, attempt.attempt_id, before, attempt.status)
+    assert move is not None
+    return move.status
+
+
+async def scan_unhealthy_rollouts(rollouts: Sequence[AttemptedRollout]) -> dict[tuple[str, str], AttemptStatus]:
+    """Return the status, by rollout and attempt, of attempts that have run too long or been silent too long."""
+    now = time.time()
+    found: dict[tuple[str, str], AttemptStatus] = {}
+    for rollout in rollouts:
+        attempt, config = rollout.attempt, rollout.config
+        silent = now - (attempt.last_heartbeat_time or attempt.start_time)
+        key = (attempt.rollout_id, attempt.attempt_id)
+        if config.timeout_seconds is not None and now - attempt.start_time > config.timeout_seconds:
+            found[key] = "timeout"
+        elif config.unresponsive_seconds is not None and silent > config.unresponsive_seconds:
+            found[key] = "unresponsive"
+    return found

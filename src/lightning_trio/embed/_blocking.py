@@ -78,17 +78,17 @@ class BlockingRunner:
         try:
             opened.wait()
         except BaseException:
-            _close(host, ended)
+            close_host(host, ended)
             raise
         if ended.is_set():
-            _close(host, ended)
+            close_host(host, ended)
         self._host, self._ended = host, ended
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         assert self._host is not None
         host, self._host = self._host, None
-        _close(host, self._ended)
+        close_host(host, self._ended)
 
     def _opened(self, call: str) -> TrioHost:
         _check_no_trio()
@@ -161,7 +161,8 @@ def _check_no_trio() -> None:
         raise NestedTrioRun.by_blocking_runner()
 
 
-def _close(host: TrioHost, ended: threading.Event) -> None:
+def close_host(host: TrioHost, ended: threading.Event) -> None:
+    """Cancel the host's jobs, wait for the end of its thread, and raise the error that it has failed with."""
     host.close()
     ended.wait()
     host.join()

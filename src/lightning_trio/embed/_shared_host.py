@@ -9,17 +9,18 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext, suppress
-from typing import TypeVar
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from typing import Any, Generic, TypeVar
 
 import outcome
 import trio
 
 from .._errors import UsageError
-from ._blocking import wait_blocking
+from ._blocking import close_host, wait_blocking
 from ._host import CANCEL_SECONDS, Job, TrioHost
 
 T = TypeVar("T")
+M = TypeVar("M", bound=AbstractAsyncContextManager[Any])
 
 _host: TrioHost | None = None
 _lock = threading.Lock()
@@ -55,8 +56,11 @@ async def call_in_host(fn: Callable[[], Awaitable[T]]) -> T:
     Raises:
         UsageError: neither Trio nor asyncio runs here.
     """
+    return await _call(_shared(), fn)
+
+
+async def _call(host: TrioHost, fn: Callable[[], Awaitable[T]]) -> T:
     if trio.lowlevel.in_trio_task():
-        host = _shared()
         return await (fn() if host.runs_here() else _from_trio(host, fn))
     # See `AsyncioRunner`.
     import asyncio
@@ -67,7 +71,7 @@ async def call_in_host(fn: Callable[[], Awaitable[T]]) -> T:
         raise UsageError.no_event_loop() from None
     from ._loop import await_job
 
-    return await await_job(_shared(), fn)
+    return await await_job(host, fn)
 
 
 def block_in_host(fn: Callable[[], Awaitable[T]]) -> T:
@@ -95,3 +99,33 @@ async def _from_trio(host: TrioHost, fn: Callable[[], Awaitable[T]]) -> T:
         raise
     assert job.result is not None
     return job.result.unwrap()
+
+
+class HostedManager(Generic[M]):
+    """An async context manager of Trio, such as a `Runner`, open in a thread of its own until `close`.
+
+    Args:
+        manager: what to open. An error in opening it is raised.
+    """
+
+    def __init__(self, manager: M) -> None:
+        self.manager: M = manager
+        self._ended = threading.Event()
+        opened = threading.Event()
+
+        def end() -> None:
+            self._ended.set()
+            opened.set()
+
+        self._host = TrioHost(manager, opened.set, end)
+        opened.wait()
+        if self._ended.is_set():
+            self.close()
+
+    async def call(self, fn: Callable[[], Awaitable[T]]) -> T:
+        """Run an async function of Trio in the thread; awaited in Trio or in asyncio."""
+        return await _call(self._host, fn)
+
+    def close(self) -> None:
+        """Cancel what runs there, and close the manager; raise its error if it has failed."""
+        close_host(self._host, self._ended)
