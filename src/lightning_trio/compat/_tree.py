@@ -28,6 +28,7 @@ IMPLEMENTED: Final[Mapping[str, str]] = {
         LightningResourceAttributes LightningSpanAttributes
     """,
     "lightning_trio.store": "LightningStore",
+    "lightning_trio.compat._adapters": "TraceToMessages",
     "lightning_trio.compat._agents": """
         FunctionalLitAgent LitAgent check_llm_function check_prompt_function llm_rollout prompt_rollout rollout
     """,
@@ -111,7 +112,6 @@ STUBS: Final[Mapping[str, str]] = {
     "MongoLightningStore": _MACHINES,
     "PythonServerLauncher": "start the server with the library that it is made for, such as hypercorn or uvicorn",
     "Queue": _INTERNAL,
-    "TraceToMessages": _DATA,
     "TraceToTripletBase": _DATA,
     "TraceTree": "for the tree of a trace as text write lightning_trio.format_trace(spans)",
     "TracerTraceToTriplet": _DATA,
