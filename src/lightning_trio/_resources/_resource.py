@@ -42,7 +42,6 @@ class Resource(PlainRecord):
         cls.resource_type = name
         _resource_types[name] = cls
 
-
     def _check_type_name(self, given: str | None) -> None:
         """Raise an error if `given`, as in ``LLM(resource_type="llm", …)``, is not the class's own type name."""
         if given is not None and given != self.resource_type:

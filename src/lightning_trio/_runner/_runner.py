@@ -45,7 +45,6 @@ from ._report import summary
 from ._stream import RolloutStream, Tasks
 from ._workers import LocalWorkers, Workers
 
-
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 

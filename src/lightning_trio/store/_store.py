@@ -398,9 +398,7 @@ async def _read_back(read: Callable[[], Awaitable[T]]) -> T:
         raise
 
 
-def _renamed(
-    old_name: str, old: Collection[T] | None, name: str, new: Collection[T] | None
-) -> Collection[T] | None:
+def _renamed(old_name: str, old: Collection[T] | None, name: str, new: Collection[T] | None) -> Collection[T] | None:
     """Return the argument of a renamed parameter; with both names, that of the new one. The old one warns."""
     if old is None:
         return new
