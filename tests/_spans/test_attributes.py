@@ -261,7 +261,7 @@ def test_keys_of_recorded_attributes_are_plain_strings() -> None:
     assert span.attributes == {"agentlightning.tag.0": "a", "red": 1}
 
 
-class Colour(str, enum.Enum):
+class Colour(str, enum.Enum):  # noqa: UP042  # the older kind, see below
     """An enum whose members, unlike those of `StrEnum`, are formatted as ``Colour.RED``."""
 
     RED = "red"

@@ -214,7 +214,7 @@ async def test_the_newer_name_of_a_filter_takes_precedence() -> None:
     async with InMemoryLightningStore() as store:
         await store.enqueue_rollout("tea")
 
-        with pytest.warns(DeprecationWarning):
+        with pytest.warns(DeprecationWarning, match="renamed"):
             found = await store.query_rollouts(status_in=["queuing"], status=["failed"])
 
     assert len(found) == 1
