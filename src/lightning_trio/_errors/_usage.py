@@ -175,6 +175,12 @@ class UsageError(LightningTrioError):
         return compose(cls, "open_asyncio is for asyncio, and Trio runs here; write: async with runner: …")
 
     @classmethod
+    def no_event_loop(cls) -> Self:
+        """Return the error for an awaited call where neither Trio nor asyncio runs."""
+        message = "neither Trio nor asyncio runs where this is awaited; write: asyncio.run(main()), or trio.run(main)"
+        return compose(cls, message)
+
+    @classmethod
     def other_loop(cls) -> Self:
         """Return the error for a call from an event loop other than the one that the runner was opened on."""
         return compose(

@@ -22,13 +22,12 @@ _FOR_OTHER_PROCESSES = Path(__file__).parent / "_other_processes"
 
 
 def implementation(name: str) -> object:
-    """Return what implements a name of Agent-lightning 0.3, or the stub of one that does not exist here.
-
-    Raises:
-        KeyError: there is neither.
-    """
+    """Return what implements a name of Agent-lightning 0.3, or the stub of one that does not exist here."""
     if name in STUBS:
         return _stub(name)
+    if name not in _HOMES:
+        # A module, see `PATCH_POINTS`.
+        return importlib.import_module(name)
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
@@ -37,6 +36,9 @@ _HOMES: Mapping[str, str] = {name: module for module, names in IMPLEMENTED.items
 
 class _Stub:
     """The base of classes that programs import and that do not exist here."""
+
+    def __class_getitem__(cls, item: object) -> type[_Stub]:
+        return cls
 
     def __init__(self, *args: object, **options: object) -> None:
         kind = next(each for each in type(self).__mro__ if each.__name__ in STUBS)
@@ -100,7 +102,7 @@ class TreeModule(ModuleType):
     def __init__(self, path: str) -> None:
         super().__init__(f"{PACKAGE}.{path}", f"The module {OLD_PACKAGE}.{path} of Agent-lightning 0.3.")
         exported = names_of(TREE[path])
-        self._names = {**exported, **{each: each for each in PATCH_POINTS.get(path, "").split()}}
+        self._names = {**exported, **names_of(PATCH_POINTS.get(path, ""))}
         self.__all__ = [name for name, target in exported.items() if target not in GONE]
         # A path, so that importing a module below one that does not have it says so.
         self.__path__: list[str] = []

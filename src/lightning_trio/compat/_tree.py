@@ -27,6 +27,48 @@ IMPLEMENTED: Final[Mapping[str, str]] = {
         AGL_ANNOTATION AGL_EXCEPTION AGL_MESSAGE AGL_OBJECT AGL_OPERATION AGL_REWARD AGL_VIRTUAL
         LightningResourceAttributes LightningSpanAttributes
     """,
+    "lightning_trio.store": "LightningStore",
+    "lightning_trio.compat._agents": """
+        FunctionalLitAgent LitAgent check_llm_function check_prompt_function llm_rollout prompt_rollout rollout
+    """,
+    "lightning_trio.compat._algorithms": """
+        Algorithm Baseline FastAlgorithm FunctionalAlgorithm algo batch_iter_over_dataset with_llm_proxy with_store
+    """,
+    "lightning_trio.compat._asyncio_calls": "Hook",
+    "lightning_trio.compat._attributes": """
+        check_attributes_sanity format_exception_attributes full_qualified_name generate_id get_tracer
+        get_tracer_provider sanitize_attribute_value sanitize_attributes sanitize_list_attribute_sanity
+    """,
+    "lightning_trio.compat._components": """
+        ExecutionStrategyRegistry build_component instantiate_component instantiate_from_spec load_class
+    """,
+    "lightning_trio.compat._emitters": """
+        OperationContext emit_annotation emit_exception emit_message emit_object emit_reward encode_object operation
+        reward
+    """,
+    "lightning_trio.compat._environment": """
+        LightningEnvVar resolve_bool_env_var resolve_int_env_var resolve_str_env_var
+    """,
+    "lightning_trio.compat._execution": """
+        ClientServerExecutionStrategy ExecutionEvent ExecutionStrategy MultiprocessingEvent
+        SharedMemoryExecutionStrategy ThreadingEvent
+    """,
+    "lightning_trio.compat._logging": "configure_logger setup_logging setup_module_logging",
+    "lightning_trio.compat._runners": "LitAgentRunner Runner",
+    "lightning_trio.compat._shapes": """
+        Adapter AttributeValue Attributes FilterField FilterOptions LinkAttributes LinkPydanticModel OtelTraceAdapter
+        ParallelWorkerBase ResourceUnion RewardAttributes RewardPydanticModel RolloutRawResult SortOptions
+        SpanAttributeNames SpanLike SpanNames SpanRecordingContext StatusCode TaskInput TraceAdapter TraceState Triplet
+    """,
+    "lightning_trio.compat._stores": """
+        InMemoryLightningStore LightningStoreCapabilities LightningStoreStatistics LightningStoreThreaded Unset
+        estimate_model_size is_finished is_queuing is_running rollout_status_from_attempt scan_unhealthy_rollouts
+    """,
+    "lightning_trio.compat._tracers": """
+        AgentOpsTracer DummySpanRecordingContext DummyTracer OtelTracer Tracer clear_active_tracer get_active_tracer
+        set_active_tracer
+    """,
+    "lightning_trio.compat._trainers": "Trainer",
 }
 """The names of Agent-lightning 0.3 that exist, by the module that implements them."""
 
@@ -43,6 +85,9 @@ _TRAINING: Final = (
 )
 _ALGORITHM: Final = "write an algorithm of your own: @agl.algo async def search(*, store, train_dataset): …"
 _V01: Final = "the classes of versions 0.1 are gone; write @agl.rollout and agl.Trainer(…).fit(agent, dataset)"
+_INSTRUMENTED: Final = (
+    "a runner records calls of the OpenAI SDK by itself; for other libraries give their instrumentation tracer.provider"
+)
 _INTERNAL: Final = "it was a part of the store's inside; to store elsewhere derive from lightning_trio.LightningStore"
 
 STUBS: Final[Mapping[str, str]] = {
@@ -50,14 +95,22 @@ STUBS: Final[Mapping[str, str]] = {
     "AgentLightningClient": _V01,
     "AgentLightningServer": _V01,
     "CollectionBasedLightningStore": _INTERNAL,
+    "Collection": _INTERNAL,
+    "DequeBasedQueue": _INTERNAL,
     "DevTaskLoader": _V01,
+    "DictBasedKeyValue": _INTERNAL,
+    "InMemoryLightningCollections": _INTERNAL,
+    "KeyValue": _INTERNAL,
     "LLMProxy": _PROXY,
     "LegacyAgentRunner": _V01,
+    "LightningCollections": _INTERNAL,
     "LightningStoreClient": _MACHINES,
     "LightningStoreServer": _MACHINES,
+    "ListBasedCollection": _INTERNAL,
     "LlmProxyTraceToTriplet": _DATA,
     "MongoLightningStore": _MACHINES,
     "PythonServerLauncher": "start the server with the library that it is made for, such as hypercorn or uvicorn",
+    "Queue": _INTERNAL,
     "TraceToMessages": _DATA,
     "TraceToTripletBase": _DATA,
     "TraceTree": "for the tree of a trace as text write lightning_trio.format_trace(spans)",
@@ -74,6 +127,10 @@ GONE: Final[Mapping[str, str]] = {
     "Task": _V01,
     "TaskIfAny": _V01,
     "TrainerLegacy": _V01,
+    "instrument_all": _INSTRUMENTED,
+    "lightning_cli": "write the program's arguments with argparse, or with cyclopts",
+    "system_snapshot": "read the numbers that you need with psutil",
+    "uninstrument_all": _INSTRUMENTED,
 }
 """Names that raise as soon as they are imported, with what to write instead."""
 
@@ -91,13 +148,13 @@ TREE: Final[Mapping[str, str]] = {
     "algorithm.verl": "VERL",
     "client": "AgentLightningClient DevTaskLoader",
     "config": "lightning_cli",
-    "emitter": "@emitter.annotation @emitter.exception @emitter.message @emitter.object @emitter.reward",
-    "emitter.annotation": "emit_annotation operation",
+    "emitter": "@emitter.exception @emitter.message @emitter.object @emitter.reward emit_annotation operation",
+    "emitter.annotation": "OperationContext emit_annotation operation",
     "emitter.exception": "emit_exception",
     "emitter.message": "emit_message get_message_value",
-    "emitter.object": "emit_object get_object_value",
-    "emitter.reward": "emit_reward find_final_reward find_reward_spans get_reward_value get_rewards_from_span "
-    "is_reward_span reward",
+    "emitter.object": "emit_object encode_object get_object_value",
+    "emitter.reward": "RewardDimension emit_reward find_final_reward find_reward_spans get_reward_value "
+    "get_rewards_from_span is_reward_span reward",
     "env_var": "LightningEnvVar resolve_bool_env_var resolve_int_env_var resolve_str_env_var",
     "execution": "@execution.base @execution.client_server @execution.events @execution.shared_memory",
     "execution.base": "ExecutionStrategy",
@@ -124,11 +181,14 @@ TREE: Final[Mapping[str, str]] = {
     "store.base": "LightningStore LightningStoreCapabilities LightningStoreStatistics UNSET Unset is_finished "
     "is_queuing is_running",
     "store.client_server": "LightningStoreClient LightningStoreServer",
+    "store.collection": "@store.collection.base @store.collection.memory",
+    "store.collection.base": "Collection KeyValue LightningCollections Queue",
+    "store.collection.memory": "DequeBasedQueue DictBasedKeyValue InMemoryLightningCollections ListBasedCollection",
     "store.collection_based": "CollectionBasedLightningStore",
-    "store.memory": "InMemoryLightningStore",
+    "store.memory": "InMemoryLightningStore estimate_model_size",
     "store.mongo": "MongoLightningStore",
     "store.threading": "LightningStoreThreaded",
-    "store.utils": "rollout_status_from_attempt",
+    "store.utils": "rollout_status_from_attempt scan_unhealthy_rollouts",
     "tracer": "AgentOpsTracer DummyTracer OtelTracer Tracer clear_active_tracer get_active_tracer set_active_tracer",
     "tracer.agentops": "AgentOpsTracer",
     "tracer.base": "Tracer clear_active_tracer get_active_tracer set_active_tracer",
@@ -171,5 +231,9 @@ PATCH_POINTS: Final[Mapping[str, str]] = {
     "emitter.message": "get_active_tracer",
     "emitter.object": "get_active_tracer",
     "emitter.reward": "emit_annotation",
+    "litagent.decorator": "_validate_llm_rollout_func=check_llm_function "
+    "_validate_prompt_rollout_func=check_prompt_function",
+    "store.collection_based": "time",
+    "store.utils": "time",
 }
-"""Names that programs' tests replace in a module, which then apply to the functions of that module."""
+"""Names that only programs' tests use: most replace one in a module, which then applies to that module's functions."""

@@ -6,6 +6,7 @@ from ._context import current_resources as current_resources
 from ._context import current_rollout as current_rollout
 from ._current import CURRENT as CURRENT
 from ._current import enter_attempt as enter_attempt
+from ._current import find_recorder as find_recorder
 from ._current import leave_attempt as leave_attempt
 from ._export import ExporterStatistics as ExporterStatistics
 from ._open_span import OpenSpan as OpenSpan
