@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
@@ -15,6 +15,11 @@ from .._plain_record import PlainRecord
 from .._public import public
 from ..semconv import LightningSpanAttributes
 from ._span import Attributes, Span
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+AnySpan = TypeVar("AnySpan", bound="Span | ReadableSpan")
 
 _PRIMITIVES = (str, bool, int, float)
 _TAG = LightningSpanAttributes.TAG.value
@@ -241,12 +246,20 @@ def extract_links_from_attributes(attributes: Attributes) -> list[LinkAttributes
 
 
 @public
-def query_linked_spans(spans: Iterable[Span], links: Sequence[LinkAttributes]) -> list[Span]:
-    """Return the spans that match all of `links`."""
+def query_linked_spans(spans: Iterable[AnySpan], links: Sequence[LinkAttributes]) -> list[AnySpan]:
+    """Return the spans, of this package or of the OpenTelemetry SDK, that match all of `links`."""
     return [span for span in spans if all(_matches(span, link) for link in links)]
 
 
-def _matches(span: Span, link: LinkAttributes) -> bool:
+def _matches(span: Span | ReadableSpan, link: LinkAttributes) -> bool:
     if link.key_match in ("trace_id", "span_id"):
-        return bool(getattr(span, link.key_match) == link.value_match)
-    return bool(span.attributes.get(link.key_match) == link.value_match)
+        return _read_id(span, link.key_match) == link.value_match
+    return bool((span.attributes or {}).get(link.key_match) == link.value_match)
+
+
+def _read_id(span: Span | ReadableSpan, name: str) -> str | None:
+    if isinstance(span, Span):
+        return span.trace_id if name == "trace_id" else span.span_id
+    if span.context is None:
+        return None
+    return f"{span.context.trace_id:032x}" if name == "trace_id" else f"{span.context.span_id:016x}"

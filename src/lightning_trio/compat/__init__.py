@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from .._version import __version__ as __version__
+from . import _pydantic_calls
 from ._modules import TOP_NAMES, build, find
 from ._modules import install as install
 from ._tree import GONE
@@ -25,3 +26,4 @@ def __dir__() -> list[str]:
 
 
 build()
+_pydantic_calls.add()

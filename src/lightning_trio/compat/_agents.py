@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from .. import _agents as native
 from .._public import public_in
@@ -48,12 +48,22 @@ class FunctionalLitAgent(native.FunctionalLitAgent[..., Any], LitAgent[Any]):
             runs_in = _LANE
         super().__init__(fn, runs_in=runs_in, **options)
 
+    def _accepts_rollout(self) -> bool:
+        # Programs' tests call it.
+        return "rollout" in inspect.signature(self.function).parameters
+
 
 def rollout(func: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """Make an agent from a sync or async function, as `lightning_trio.rollout` does, with the same options."""
+    """Make an agent from a sync or async function, as `lightning_trio.rollout` does, with the same options.
+
+    Raises:
+        NotImplementedError: a parameter says neither by its name nor by its annotation what it gets.
+    """
 
     def decorate(function: Callable[..., Any]) -> FunctionalLitAgent:
-        return FunctionalLitAgent(function, **options)
+        agent = FunctionalLitAgent(function, **options)
+        _check_pattern(function)
+        return agent
 
     return decorate if func is None else decorate(func)
 
@@ -81,6 +91,28 @@ def as_agent(agent: object) -> native.LitAgent[Any]:
     if callable(agent) and not isinstance(agent, native.LitAgent | type):
         return FunctionalLitAgent(agent)
     return native.as_agent(agent)
+
+
+_SUPPLIED: Final = frozenset({"llm", "prompt_template", "rollout", "resources", "emitter"})
+"""The names of parameters that say what they get."""
+
+
+def _check_pattern(function: Callable[..., Any]) -> None:
+    _, *others = inspect.signature(function).parameters.values()
+    names = {each.name for each in others}
+    unknown = [each.name for each in others if each.name not in _SUPPLIED and not _says_what(each)]
+    if unknown and not names & {"llm", "prompt_template"}:
+        raise NotImplementedError(
+            f"{getattr(function, '__name__', function)} does not match any known agent patterns: nothing says what its "
+            f"parameter {unknown[0]!r} gets. Call it llm or prompt_template, annotate it with the resource's class, or "
+            "write @lightning_trio.rollout, which supplies resources by their names, too"
+        )
+
+
+def _says_what(parameter: inspect.Parameter) -> bool:
+    variadic = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    annotated = parameter.annotation not in (inspect.Parameter.empty, Any, "Any", "typing.Any")
+    return variadic or annotated or parameter.default is not inspect.Parameter.empty
 
 
 def check_llm_function(func: Callable[..., Any]) -> bool:

@@ -22,7 +22,6 @@ from .._spans import (
     SpanCoreFields,
     annotation_attributes,
     exception_attributes,
-    flatten_value,
     get_message_value,
     get_object_value,
     input_attributes,
@@ -34,6 +33,7 @@ from .._spans import (
 from ..semconv import LightningSpanAttributes as Keys
 from ..tracing import Tracer as NativeTracer
 from ..tracing import find_recorder
+from ._attributes import attributes_of_value
 from ._modules import module
 from ._tracers import DummySpanRecordingContext, DummyTracer
 
@@ -232,7 +232,7 @@ class OperationContext:
             raise RuntimeError(
                 "the input and output of an operation are set inside its block; write: with operation(…) as op:"
             )
-        self._recording.record_attributes(flatten_value(key, value))
+        self._recording.record_attributes(attributes_of_value(key, value))
 
     def span(self) -> SpanCoreFields:
         """Return the finished span.

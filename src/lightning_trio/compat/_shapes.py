@@ -63,20 +63,6 @@ class SortOptions(TypedDict):
     order: Literal["asc", "desc"]
 
 
-class RewardAttributes(enum.StrEnum):
-    """The keys of one dimension of a reward."""
-
-    REWARD_NAME = "name"
-    REWARD_VALUE = "value"
-
-
-class LinkAttributes(enum.StrEnum):
-    """The keys of one link to other spans."""
-
-    KEY_MATCH = "key_match"
-    VALUE_MATCH = "value_match"
-
-
 class SpanNames(enum.StrEnum):
     """Names of spans, in versions before 0.3."""
 

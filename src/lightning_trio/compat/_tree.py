@@ -18,14 +18,13 @@ IMPLEMENTED: Final[Mapping[str, str]] = {
         Attempt AttemptStatus AttemptedRollout Dataset EnqueueRolloutRequest Event LLM Link NamedResources OtelResource
         PaginatedResult PromptTemplate ProxyLLM Resource ResourcesUpdate RewardDimension Rollout RolloutConfig
         RolloutMode RolloutStatus Span SpanContext SpanCoreFields TraceStatus UNSET Worker WorkerStatus
-        extract_links_from_attributes extract_tags_from_attributes filter_and_unflatten_attributes filter_attributes
-        find_final_reward find_reward_spans flatten_attributes get_message_value get_object_value get_reward_value
-        get_rewards_from_span is_reward_span make_link_attributes make_tag_attributes query_linked_spans
-        unflatten_attributes
+        extract_links_from_attributes filter_attributes
+        find_final_reward find_reward_spans get_message_value get_object_value get_reward_value get_rewards_from_span
+        is_reward_span make_tag_attributes query_linked_spans
     """,
     "lightning_trio.semconv": """
         AGL_ANNOTATION AGL_EXCEPTION AGL_MESSAGE AGL_OBJECT AGL_OPERATION AGL_REWARD AGL_VIRTUAL
-        LightningResourceAttributes LightningSpanAttributes
+        LightningResourceAttributes LightningSpanAttributes LinkAttributes RewardAttributes
     """,
     "lightning_trio.store": "LightningStore",
     "lightning_trio.compat._adapters": "TraceToMessages",
@@ -37,8 +36,10 @@ IMPLEMENTED: Final[Mapping[str, str]] = {
     """,
     "lightning_trio.compat._asyncio_calls": "Hook",
     "lightning_trio.compat._attributes": """
-        check_attributes_sanity format_exception_attributes full_qualified_name generate_id get_tracer
-        get_tracer_provider sanitize_attribute_value sanitize_attributes sanitize_list_attribute_sanity
+        check_attributes_sanity extract_tags_from_attributes filter_and_unflatten_attributes flatten_attributes
+        format_exception_attributes full_qualified_name generate_id get_tracer get_tracer_provider make_link_attributes
+        otel_get_tracer_provider otel_logger sanitize_attribute_value sanitize_attributes
+        sanitize_list_attribute_sanity unflatten_attributes
     """,
     "lightning_trio.compat._components": """
         ExecutionStrategyRegistry build_component instantiate_component instantiate_from_spec load_class
@@ -57,8 +58,8 @@ IMPLEMENTED: Final[Mapping[str, str]] = {
     "lightning_trio.compat._logging": "configure_logger setup_logging setup_module_logging",
     "lightning_trio.compat._runners": "LitAgentRunner Runner",
     "lightning_trio.compat._shapes": """
-        Adapter AttributeValue Attributes FilterField FilterOptions LinkAttributes LinkPydanticModel OtelTraceAdapter
-        ParallelWorkerBase ResourceUnion RewardAttributes RewardPydanticModel RolloutRawResult SortOptions
+        Adapter AttributeValue Attributes FilterField FilterOptions LinkPydanticModel OtelTraceAdapter
+        ParallelWorkerBase ResourceUnion RewardPydanticModel RolloutRawResult SortOptions
         SpanAttributeNames SpanLike SpanNames SpanRecordingContext StatusCode TaskInput TraceAdapter TraceState Triplet
     """,
     "lightning_trio.compat._stores": """
@@ -235,5 +236,6 @@ PATCH_POINTS: Final[Mapping[str, str]] = {
     "_validate_prompt_rollout_func=check_prompt_function",
     "store.collection_based": "time",
     "store.utils": "time",
+    "utils.otel": "logger=otel_logger otel_get_tracer_provider",
 }
 """Names that only programs' tests use: most replace one in a module, which then applies to that module's functions."""
