@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import attrs
 
@@ -47,21 +47,10 @@ def _retryable(instance: object, attribute: attrs.Attribute[Any], value: tuple[s
         raise ValueError(f"retry_condition names {wrong}; it takes a list of statuses out of {sorted(_RETRYABLE)}")
 
 
-class _Statuses(tuple[AttemptStatus, ...]):
-    """Statuses that equal a list of the same ones, which is what callers pass."""
-
-    __slots__ = ()
-
-    def __eq__(self, other: object) -> bool:
-        return super().__eq__(tuple(cast("list[object]", other)) if isinstance(other, list) else other)
-
-    __hash__ = tuple.__hash__
-
-
 def _statuses(value: Sequence[AttemptStatus]) -> tuple[AttemptStatus, ...]:
     if isinstance(value, str):
         raise TypeError(f"retry_condition={value!r} is a string; write a list: retry_condition=[{value!r}]")
-    return _Statuses(value)
+    return tuple(value)
 
 
 @public
