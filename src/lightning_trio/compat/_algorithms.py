@@ -15,7 +15,7 @@ from typing import Any
 
 from .. import algorithms as native
 from .._public import public_in
-from .._resources import NamedResources
+from .._records import RolloutMode
 from ..adapters import Adapter
 from ..algorithms import Dataset
 from ..store import LightningStore
@@ -52,7 +52,8 @@ class Algorithm(native.Algorithm):
         """Store what `get_adapter` returns."""
         self._adapter = adapter
 
-    def get_initial_resources(self) -> NamedResources | None:
+    # None in 0.3 where there are none.
+    def get_initial_resources(self) -> Any:
         """Return the initial resources, None without any."""
         return self._initial_resources
 
@@ -75,10 +76,14 @@ class Baseline(FastAlgorithm, native.Baseline):
         if self._initial_resources is not None:
             await store.update_resources("default", self._initial_resources)
         for _ in range(self.n_epochs):
+            datasets: Sequence[tuple[RolloutMode, Sequence[Any]]] = (
+                ("train", train_dataset or ()),
+                ("val", val_dataset or ()),
+            )
             enqueued = [
                 await store.enqueue_rollout(dataset[index], mode=mode)
-                for mode, dataset in (("train", train_dataset), ("val", val_dataset))
-                for index in range(0 if dataset is None else len(dataset))
+                for mode, dataset in datasets
+                for index in range(len(dataset))
             ]
             await store.wait_for_rollouts([rollout.rollout_id for rollout in enqueued])
 

@@ -250,7 +250,7 @@ def operation(
 ) -> Any:
     """Record a step of an agent, as `lightning_trio.operation` does."""
     # The same checks, with the same messages.
-    emitter.operation(None if callable(fn) else cast("None", fn), propagate=propagate, name=name, **attributes)
+    emitter.operation(None if callable(fn) else fn, propagate=propagate, name=name, **attributes)
     if name is not None:
         attributes[Keys.OPERATION_NAME.value] = name
     made = OperationContext(semconv.AGL_OPERATION, attributes, propagate)

@@ -132,7 +132,7 @@ def _hosted(name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., A
     return call
 
 
-def _async_methods() -> Iterator[str]:
+def _async_methods() -> Iterator[tuple[str, Callable[..., Awaitable[Any]]]]:
     for name, method in inspect.getmembers(LightningStore, inspect.iscoroutinefunction):
         if not name.startswith("_") and name not in vars(HostedStore):
             yield name, method
@@ -201,7 +201,7 @@ def _contents(obj: Any) -> Iterable[Any]:
     if attrs.has(type(obj)):
         return (getattr(obj, field.name) for field in attrs.fields(type(obj)))
     if isinstance(obj, Mapping):
-        return cast("Mapping[Any, Any]", obj).values()
+        return obj.values()
     if isinstance(obj, list | tuple | set):
         return cast("Iterable[Any]", obj)
     # Pydantic's models, of users.

@@ -78,7 +78,7 @@ class Trainer(native.Trainer):
         self.port = port
         self.daemon = daemon
         self.llm_proxy = llm_proxy
-        given_tracer = build_component(
+        given_tracer: Any = build_component(
             tracer, expected_type=NativeTracer, spec_name="tracer", default_factory=AgentOpsTracer
         )
         made_runner = build_component(
@@ -99,9 +99,7 @@ class Trainer(native.Trainer):
             max_rollouts=max_rollouts,
             initial_resources=initial_resources,
             tracer=self.runner.tracer,
-            adapter=instantiate_from_spec(adapter, spec_name="adapter")
-            if isinstance(adapter, str | Mapping)
-            else adapter,
+            adapter=_adapter(adapter),
             store=made_store,
             hooks=hooks,
             llm_proxy=llm_proxy,
@@ -114,23 +112,20 @@ class Trainer(native.Trainer):
         train_dataset: Dataset[Any] | None,
         val_dataset: Dataset[Any] | None,
         resumption: Mapping[str, Any],
-    ) -> FitResult | None:
+    ) -> FitResult:
         lit_agent = as_agent(agent)
         lit_agent.set_trainer(self)
         self.algorithm.set_trainer(self)
         if not isinstance(self.strategy, _IGNORED):
-            self._execute(lit_agent, train_dataset, val_dataset)
-            return None
+            return self._execute(lit_agent, train_dataset, val_dataset)
         if trio.lowlevel.in_trio_run():
             raise NestedTrioRun.by_trainer()
-        options = {**self.options.arguments(), "algorithm": in_thread(self.algorithm)}
+        options: dict[str, Any] = {**self.options.arguments(), "algorithm": in_thread(self.algorithm)}
         runner = FitRunner(lit_agent, hooks=in_trio(self.hooks), **options)
         return trio.run(functools.partial(runner.fit, train_dataset, val_dataset, **resumption))
 
-    def _execute(
-        self, agent: LitAgent[Any], train_dataset: Dataset[Any] | None, val_dataset: Dataset[Any] | None
-    ) -> None:
-        """Let the program's own strategy run the algorithm and the runners."""
+    def _execute(self, agent: LitAgent[Any], train_dataset: Any, val_dataset: Any) -> Any:
+        """Let the program's own strategy run the algorithm and the runners; there is no result then."""
 
         async def run_algorithm(store: LightningStore, event: ExecutionEvent) -> None:
             algorithm = self.algorithm
@@ -144,7 +139,7 @@ class Trainer(native.Trainer):
                 await made
 
         async def run_runner(store: LightningStore, worker_id: int, event: ExecutionEvent) -> None:
-            runner: LitAgentRunner[Any] = LitAgentRunner(self.tracer, self.max_rollouts)
+            runner: LitAgentRunner[Any] = LitAgentRunner(self.runner.tracer, self.max_rollouts)
             with runner.run_context(agent=agent, store=store, hooks=self.hooks, worker_id=worker_id):
                 await runner.iter(event=event)
 
@@ -158,7 +153,7 @@ def _adapter(spec: Any) -> Any:
 
 
 def _strategy(spec: Any, n_runners: int | None, port: int | None) -> ExecutionStrategy:
-    optional = {"n_runners": n_runners or 1, **({} if port is None else {"server_port": port})}
+    optional: dict[str, Any] = {"n_runners": n_runners or 1, **({} if port is None else {"server_port": port})}
     made = build_component(
         spec,
         expected_type=ExecutionStrategy,

@@ -71,10 +71,15 @@ class TrioHost:
         runner: the runner to open, or whatever else has to be open there.
         opened: called in the thread when the runner is open.
         ended: called in the thread at its very end, when `error` is set.
+        name: the thread's name.
     """
 
     def __init__(
-        self, runner: AbstractAsyncContextManager[object], opened: Callable[[], object], ended: Callable[[], object]
+        self,
+        runner: AbstractAsyncContextManager[object],
+        opened: Callable[[], object],
+        ended: Callable[[], object],
+        name: str = "lightning_trio-host",
     ) -> None:
         self.error: BaseException | None = None
         """The error with which opening or running the runner failed."""
@@ -87,7 +92,7 @@ class TrioHost:
         self._token: trio.lowlevel.TrioToken | None = None
         started = threading.Event()
         # A daemon thread, so that a process that exits meanwhile does not wait for it.
-        self._thread = threading.Thread(target=self._run, args=(started,), name="lightning_trio-host", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(started,), name=name, daemon=True)
         self._thread.start()
         # A millisecond, until Trio has made its pipes and accepts calls from other threads.
         started.wait()

@@ -32,7 +32,7 @@ def _shared() -> TrioHost:
         with _lock:
             if _host is None:
                 opened = threading.Event()
-                host = TrioHost(nullcontext(), opened.set, opened.set)
+                host = TrioHost(nullcontext(), opened.set, opened.set, "lightning_trio-shared-host")
                 opened.wait()
                 _host = host
     return _host
@@ -61,7 +61,9 @@ async def call_in_host(fn: Callable[[], Awaitable[T]]) -> T:
 
 async def _call(host: TrioHost, fn: Callable[[], Awaitable[T]]) -> T:
     if trio.lowlevel.in_trio_task():
-        return await (fn() if host.runs_here() else _from_trio(host, fn))
+        if host.runs_here():
+            return await fn()
+        return await _from_trio(host, fn)
     # See `AsyncioRunner`.
     import asyncio
 
