@@ -201,7 +201,7 @@ _INSTEAD_BY_ADVICE: Final[Mapping[str, str]] = {
     # Names that this package had.
     "for the Literal of lane names write: LaneName; for the protocol of lanes write: lightning_trio.lanes.Lane": "Lane",
     # Names of Agent-lightning 0.3 that do not exist here.
-    _LATER: "APO VERL TraceToMessages TracerTraceToTriplet LlmProxyTraceToTriplet TraceToTripletBase",
+    _LATER: "APO VERL TracerTraceToTriplet LlmProxyTraceToTriplet TraceToTripletBase",
     _MACHINES: "LightningStoreClient LightningStoreServer",
     _OLDER: "AgentLightningClient AgentLightningServer DevTaskLoader LegacyAgentRunner GenericResponse RolloutLegacy "
     "RolloutRawResultLegacy Task TaskIfAny",
@@ -211,7 +211,9 @@ _INSTEAD_BY_ADVICE: Final[Mapping[str, str]] = {
     # Names that `lightning_trio.compat` has.
     f"write: Tracer; {_IN_COMPAT}": "AgentOpsTracer OtelTracer",
     f"write: async with Runner(agent, store=…) as runner: …; {_IN_COMPAT}": "LitAgentRunner",
-    f"any object with a method adapt(spans) is an Adapter; {_IN_COMPAT}": "OtelTraceAdapter TraceAdapter Triplet",
+    f"any object with a method adapt(spans) is an Adapter; {_IN_COMPAT}": (
+        "OtelTraceAdapter TraceAdapter TraceToMessages Triplet"
+    ),
     f"emitters find the rollout of the calling context, and propagate=False records nowhere; {_IN_COMPAT}": (
         "DummyTracer clear_active_tracer get_active_tracer set_active_tracer SpanRecordingContext"
     ),

@@ -55,6 +55,7 @@ IMPLEMENTED: Final[Mapping[str, str]] = {
         SharedMemoryExecutionStrategy ThreadingEvent
     """,
     "lightning_trio.compat._logging": "configure_logger setup_logging setup_module_logging",
+    "lightning_trio.compat._messages": "OpenAIMessages TraceToMessages",
     "lightning_trio.compat._runners": "LitAgentRunner Runner",
     "lightning_trio.compat._shapes": """
         Adapter AttributeValue Attributes FilterField FilterOptions LinkPydanticModel OtelTraceAdapter
@@ -112,7 +113,6 @@ STUBS: Final[Mapping[str, str]] = {
     "MongoLightningStore": _MACHINES,
     "PythonServerLauncher": "start the server with the library that it is made for, such as hypercorn or uvicorn",
     "Queue": _INTERNAL,
-    "TraceToMessages": _DATA,
     "TraceToTripletBase": _DATA,
     "TraceTree": "for the tree of a trace as text write lightning_trio.format_trace(spans)",
     "TracerTraceToTriplet": _DATA,
@@ -136,9 +136,9 @@ GONE: Final[Mapping[str, str]] = {
 """Names that raise as soon as they are imported, with what to write instead."""
 
 TREE: Final[Mapping[str, str]] = {
-    "adapter": "@adapter.base @adapter.messages @adapter.triplet",
+    "adapter": "@adapter.base TraceToMessages @adapter.triplet",
     "adapter.base": "Adapter OtelTraceAdapter TraceAdapter",
-    "adapter.messages": "TraceToMessages",
+    "adapter.messages": "OpenAIMessages TraceToMessages",
     "adapter.triplet": "LlmProxyTraceToTriplet TraceToTripletBase TraceTree TracerTraceToTriplet",
     "algorithm": "APO Algorithm Baseline FastAlgorithm VERL algo",
     "algorithm.apo": "APO",
