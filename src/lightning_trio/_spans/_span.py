@@ -219,7 +219,8 @@ class Span(PlainRecord):
     @classmethod
     def from_opentelemetry(cls, readable: ReadableSpan, rollout_id: str, attempt_id: str, sequence_id: int) -> Span:
         """Convert a span of the OpenTelemetry SDK, its times from nanoseconds to seconds."""
-        context = readable.context
+        # Programs' own spans have the method, and not always the attribute.
+        context = readable.get_span_context()
         status = readable.status
         return cls(
             rollout_id,

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import opentelemetry.trace
 
-from .. import make_link_attributes as _make_link_attributes
 from .._spans import exception_attributes
 from .._spans import extract_tags_from_attributes as _extract_tags
 from .._spans import filter_and_unflatten_attributes as _filter_and_unflatten
 from .._spans import flatten_attributes as _flatten
+from .._spans import make_link_attributes as _make_link_attributes
 from ._modules import module
 
 if TYPE_CHECKING:

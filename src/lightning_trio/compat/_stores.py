@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import sys
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, cast, get_args
 
 import attrs
@@ -27,6 +28,8 @@ from ..tracing import find_recorder
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
+
+logger = logging.getLogger("lightning_trio.compat")
 
 __all__ = ["UNSET", "Unset"]
 
@@ -113,11 +116,11 @@ class HostedStore(ForwardingStore):
         """Store a span of the OpenTelemetry SDK; without a number it gets the rollout's next one."""
         if sequence_id is None:
             sequence_id = await self.get_next_span_sequence_id(rollout_id, attempt_id)
-        return await self.add_span(
-            Span.from_opentelemetry(
-                readable_span, rollout_id=rollout_id, attempt_id=attempt_id, sequence_id=sequence_id
-            )
-        )
+        span = Span.from_opentelemetry(readable_span, rollout_id, attempt_id, sequence_id)
+        stored = await self.add_span(span)
+        if stored is None:
+            logger.error("Duplicated span added, or one that came too late: %s of rollout %s", span.name, rollout_id)
+        return stored
 
 
 def _hosted(name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -159,6 +162,15 @@ class InMemoryLightningStore(HostedStore):
         tracker: object = None,
         scan_debounce_seconds: float = 0.0,
     ) -> None:
+        if (
+            eviction_memory_threshold is not None
+            and safe_memory_threshold is not None
+            and not safe_memory_threshold < eviction_memory_threshold
+        ):
+            raise ValueError(
+                f"safe_memory_threshold={safe_memory_threshold!r} must be smaller than "
+                f"eviction_memory_threshold={eviction_memory_threshold!r}"
+            )
         ignored = {
             "eviction_memory_threshold": eviction_memory_threshold,
             "safe_memory_threshold": safe_memory_threshold,
@@ -181,18 +193,19 @@ class LightningStoreThreaded(HostedStore):
 
 
 def estimate_model_size(obj: Any) -> int:
-    """Return how much memory a record takes, in bytes, with what it contains; roughly."""
+    """Return how much memory a record takes with what it contains, roughly, in bytes."""
+    return sys.getsizeof(obj) + sum(map(estimate_model_size, _contents(obj)))
+
+
+def _contents(obj: Any) -> Iterable[Any]:
     if attrs.has(type(obj)):
-        return sum(estimate_model_size(getattr(obj, field.name)) for field in attrs.fields(type(obj)))
-    if hasattr(type(obj), "model_fields"):
-        return sum(estimate_model_size(value) for value in vars(obj).values())
-    own = sys.getsizeof(obj)
+        return (getattr(obj, field.name) for field in attrs.fields(type(obj)))
     if isinstance(obj, Mapping):
-        items = cast("Mapping[Any, Any]", obj).values()
-        return own + sum(map(estimate_model_size, items))
+        return cast("Mapping[Any, Any]", obj).values()
     if isinstance(obj, list | tuple | set):
-        return own + sum(map(estimate_model_size, cast("list[Any]", obj)))
-    return own
+        return cast("Iterable[Any]", obj)
+    # Pydantic's models, of users.
+    return vars(obj).values() if hasattr(type(obj), "model_fields") else ()
 
 
 def is_queuing(rollout: Rollout) -> bool:

@@ -95,8 +95,9 @@ class Tracer(NativeTracer, ParallelWorkerBase):
     _store: LightningStore | None = None
 
     def init_worker(self, worker_id: int, store: LightningStore | None = None, *args: Any, **kwargs: Any) -> None:
-        """Keep the store for `trace_context`."""
+        """Join the default provider, and keep the store for `trace_context`."""
         super().init_worker(worker_id)
+        self._join()
         self._store = store
 
     @asynccontextmanager

@@ -27,6 +27,7 @@ IMPLEMENTED: Final[Mapping[str, str]] = {
         LightningResourceAttributes LightningSpanAttributes LinkAttributes RewardAttributes
     """,
     "lightning_trio.store": "LightningStore",
+    "lightning_trio.compat._adapters": "TraceToMessages",
     "lightning_trio.compat._agents": """
         FunctionalLitAgent LitAgent check_llm_function check_prompt_function llm_rollout prompt_rollout rollout
     """,
