@@ -27,7 +27,7 @@ IMPLEMENTED: Final[Mapping[str, str]] = {
         LightningResourceAttributes LightningSpanAttributes LinkAttributes RewardAttributes
     """,
     "lightning_trio.store": "LightningStore",
-    "lightning_trio.compat._adapters": "TraceToMessages",
+    "lightning_trio.compat._adapters": "OpenAIMessages TraceToMessages",
     "lightning_trio.compat._agents": """
         FunctionalLitAgent LitAgent check_llm_function check_prompt_function llm_rollout prompt_rollout rollout
     """,
@@ -56,7 +56,6 @@ IMPLEMENTED: Final[Mapping[str, str]] = {
         SharedMemoryExecutionStrategy ThreadingEvent
     """,
     "lightning_trio.compat._logging": "configure_logger setup_logging setup_module_logging",
-    "lightning_trio.compat._messages": "OpenAIMessages TraceToMessages",
     "lightning_trio.compat._runners": "LitAgentRunner Runner",
     "lightning_trio.compat._shapes": """
         Adapter AttributeValue Attributes FilterField FilterOptions LinkPydanticModel OtelTraceAdapter
