@@ -74,8 +74,11 @@ def model_validate(cls: type[T], obj: Any) -> T:
         return obj
     import msgspec
 
-    known = {str(field.alias) for field in attrs.fields(cls)}  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    fields = {name: value for name, value in dict(obj).items() if name in known or name != "resource_type"}
+    kind: Any = cls
+    own_names = {str(field.alias): field.name for field in attrs.fields(kind)}
+    fields = {own_names.get(name, name): value for name, value in dict(obj).items()}
+    if fields.pop("resource_type", own_type := getattr(cls, "resource_type", None)) != own_type:
+        raise ValueError(f"{cls.__name__} cannot be made from {obj!r}: its resource_type is {own_type!r}")
     try:
         made: T = _made_again(msgspec.convert(fields, cls))
     except msgspec.ValidationError as exc:
