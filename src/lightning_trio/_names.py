@@ -207,6 +207,7 @@ _INSTEAD_BY_ADVICE: Final[Mapping[str, str]] = {
     "RolloutRawResultLegacy Task TaskIfAny",
     'name the proxy you run as a resource: {"llm": ProxyLLM(endpoint="http://…/v1", model="…")}': "LLMProxy",
     "for a trace as text write: format_trace(spans)": "TraceTree",
+    "read options with argparse or another library, and pass them to Runner or Trainer": "lightning_cli",
     "a store of your own derives from LightningStore": "CollectionBasedLightningStore",
     # Names that `lightning_trio.compat` has.
     f"write: Tracer; {_IN_COMPAT}": "AgentOpsTracer OtelTracer",
@@ -229,8 +230,8 @@ _INSTEAD_BY_ADVICE: Final[Mapping[str, str]] = {
         "FilterField FilterOptions SortOptions"
     ),
     f"pass the component itself: Runner(agent, store=…, tracer=…); {_IN_COMPAT}": "build_component",
-    f"read options with a library of your choice; {_IN_COMPAT}": (
-        "lightning_cli LightningEnvVar resolve_bool_env_var resolve_int_env_var resolve_str_env_var"
+    f"read the environment with os.environ; {_IN_COMPAT}": (
+        "LightningEnvVar resolve_bool_env_var resolve_int_env_var resolve_str_env_var"
     ),
     f"write: logging.basicConfig(level=logging.INFO); {_IN_COMPAT}": (
         "configure_logger setup_logging setup_module_logging"

@@ -41,7 +41,7 @@ def test_a_list_of_mixed_types_is_expanded_with_a_warning(caplog: pytest.LogCapt
 
 
 def test_a_key_that_is_no_string_is_named_with_its_type() -> None:
-    with pytest.raises(ValueError, match="Only string keys are supported in dictionaries.*'1'.*type <class 'int'>"):
+    with pytest.raises(ValueError, match=r"Only string keys are supported in dictionaries.*'1'.*type <class 'int'>"):
         otel.flatten_attributes({"a": {1: "bad"}})
 
 

@@ -110,9 +110,11 @@ def find_room(task: str, llm: agl.LLM) -> float:
 
 async def test_the_calls_of_a_rollout_are_read_from_its_own_spans() -> None:
     script = [Reply(tool_calls=[ToolCall("rooms", {"time": "16:30"})]), "Take A103."]
-    async with open_scripted_llm(script) as server:
-        async with agl.Runner(find_room, resources={"llm": agl.LLM(server.base_url, "m")}) as runner:
-            done = await runner.step("A room?")
+    async with (
+        open_scripted_llm(script) as server,
+        agl.Runner(find_room, resources={"llm": agl.LLM(server.base_url, "m")}) as runner,
+    ):
+        done = await runner.step("A room?")
 
     [first, second] = old.TraceToMessages().adapt(done.spans)
     called = {**CALL, "id": "call_1_0"}

@@ -22,7 +22,7 @@ def not_annotated(task, unknown) -> float:  # type: ignore[no-untyped-def]  # no
 
 @pytest.mark.parametrize("function", [nothing_said, not_annotated])
 def test_a_parameter_that_nothing_is_said_about_is_an_error(function: Callable[..., float]) -> None:
-    with pytest.raises(NotImplementedError, match="does not match any known agent patterns.*'unknown'"):
+    with pytest.raises(NotImplementedError, match=r"does not match any known agent patterns.*'unknown'"):
         old.rollout(function)
 
 

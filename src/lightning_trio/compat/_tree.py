@@ -149,7 +149,8 @@ TREE: Final[Mapping[str, str]] = {
     "algorithm.verl": "VERL",
     "client": "AgentLightningClient DevTaskLoader",
     "config": "lightning_cli",
-    "emitter": "@emitter.exception @emitter.message @emitter.object @emitter.reward emit_annotation operation",
+    "emitter": "@emitter.exception @emitter.message @emitter.reward emit_annotation emit_object get_object_value "
+    "operation",
     "emitter.annotation": "OperationContext emit_annotation operation",
     "emitter.exception": "emit_exception",
     "emitter.message": "emit_message get_message_value",
