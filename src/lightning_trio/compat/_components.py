@@ -29,7 +29,8 @@ def instantiate_component(
 ) -> T:
     """Make a component; a default, or what it returns, is passed if the class has a parameter of its name."""
     arguments = dict(provided_kwargs or {})
-    parameters = inspect.signature(cls).parameters
+    # Builtin classes have no signature, and few components get defaults.
+    parameters = inspect.signature(cls).parameters if optional_defaults else {}
     for name, default in (optional_defaults or {}).items():
         if name in parameters and name not in arguments:
             arguments[name] = default() if callable(default) else default

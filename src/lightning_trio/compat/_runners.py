@@ -266,7 +266,25 @@ async def _iterate(runner: _FacedRunner, queue: _WorkerStore, limit: int | None,
             nursery.cancel_scope.cancel()
 
 
-class _FacedRunner(NativeRunner):
+class FitRunner(NativeRunner):
+    """The runner of `Trainer.fit`, which agents and hooks ask as one of Agent-lightning 0.3."""
+
+    worker_id = 0
+
+    def get_agent(self) -> LitAgent[Any]:
+        """Return the agent."""
+        return self.agent
+
+    def get_store(self) -> LightningStore:
+        """Return the store."""
+        return self.store
+
+    def get_worker_id(self) -> str:
+        """Return the worker's name in the store."""
+        return self._worker_id
+
+
+class _FacedRunner(FitRunner):
     """The runner behind a `LitAgentRunner`."""
 
     face: LitAgentRunner[Any]

@@ -77,7 +77,8 @@ def _call(program: Any) -> None:
     except SystemExit:
         raise
     except BaseException as exc:
-        sys.excepthook(type(exc), exc, _own_frames_left_out(exc.__traceback__))
+        exc.__traceback__ = _own_frames_left_out(exc.__traceback__)
+        sys.excepthook(type(exc), exc, exc.__traceback__)
         sys.exit(_INTERRUPTED if isinstance(exc, KeyboardInterrupt) else 1)
 
 

@@ -16,7 +16,6 @@ from .._public import public_in
 from .._records import FitResult
 from .._resources import NamedResources
 from .._runner import Hook as NativeHook
-from .._runner import Runner as NativeRunner
 from ..algorithms import Algorithm as NativeAlgorithm
 from ..algorithms import Dataset
 from ..store import LightningStore
@@ -26,7 +25,7 @@ from ._algorithms import in_thread
 from ._asyncio_calls import in_trio
 from ._components import ExecutionStrategyRegistry, build_component, instantiate_from_spec
 from ._execution import ClientServerExecutionStrategy, ExecutionEvent, ExecutionStrategy, SharedMemoryExecutionStrategy
-from ._runners import LitAgentRunner
+from ._runners import FitRunner, LitAgentRunner
 from ._stores import InMemoryLightningStore
 from ._tracers import AgentOpsTracer
 
@@ -125,7 +124,7 @@ class Trainer(native.Trainer):
         if trio.lowlevel.in_trio_run():
             raise NestedTrioRun.by_trainer()
         options = {**self.options.arguments(), "algorithm": in_thread(self.algorithm)}
-        runner = NativeRunner(lit_agent, hooks=in_trio(self.hooks), **options)
+        runner = FitRunner(lit_agent, hooks=in_trio(self.hooks), **options)
         return trio.run(functools.partial(runner.fit, train_dataset, val_dataset, **resumption))
 
     def _execute(
