@@ -59,7 +59,7 @@ IMPLEMENTED: Final[Mapping[str, str]] = {
     "lightning_trio.compat._runners": "LitAgentRunner Runner",
     "lightning_trio.compat._shapes": """
         Adapter AttributeValue Attributes FilterField FilterOptions LinkPydanticModel OtelTraceAdapter
-        ParallelWorkerBase ResourceUnion RewardPydanticModel RolloutRawResult SortOptions
+        ParallelWorkerBase ResourceUnion RewardMatchPolicy RewardPydanticModel RolloutRawResult SortOptions
         SpanAttributeNames SpanLike SpanNames SpanRecordingContext StatusCode TaskInput TraceAdapter TraceState Triplet
     """,
     "lightning_trio.compat._stores": """
@@ -136,10 +136,10 @@ GONE: Final[Mapping[str, str]] = {
 """Names that raise as soon as they are imported, with what to write instead."""
 
 TREE: Final[Mapping[str, str]] = {
-    "adapter": "@adapter.base TraceToMessages @adapter.triplet",
+    "adapter": "@adapter.base LlmProxyTraceToTriplet TraceToMessages TraceToTripletBase TracerTraceToTriplet",
     "adapter.base": "Adapter OtelTraceAdapter TraceAdapter",
     "adapter.messages": "OpenAIMessages TraceToMessages",
-    "adapter.triplet": "LlmProxyTraceToTriplet TraceToTripletBase TraceTree TracerTraceToTriplet",
+    "adapter.triplet": "LlmProxyTraceToTriplet RewardMatchPolicy TraceToTripletBase TraceTree TracerTraceToTriplet",
     "algorithm": "APO Algorithm Baseline FastAlgorithm VERL algo",
     "algorithm.apo": "APO",
     "algorithm.base": "Algorithm",
