@@ -201,17 +201,20 @@ _INSTEAD_BY_ADVICE: Final[Mapping[str, str]] = {
     # Names that this package had.
     "for the Literal of lane names write: LaneName; for the protocol of lanes write: lightning_trio.lanes.Lane": "Lane",
     # Names of Agent-lightning 0.3 that do not exist here.
-    _LATER: "APO VERL TraceToMessages TracerTraceToTriplet LlmProxyTraceToTriplet TraceToTripletBase",
+    _LATER: "APO VERL TracerTraceToTriplet LlmProxyTraceToTriplet TraceToTripletBase",
     _MACHINES: "LightningStoreClient LightningStoreServer",
     _OLDER: "AgentLightningClient AgentLightningServer DevTaskLoader LegacyAgentRunner GenericResponse RolloutLegacy "
     "RolloutRawResultLegacy Task TaskIfAny",
     'name the proxy you run as a resource: {"llm": ProxyLLM(endpoint="http://…/v1", model="…")}': "LLMProxy",
     "for a trace as text write: format_trace(spans)": "TraceTree",
+    "read options with argparse or another library, and pass them to Runner or Trainer": "lightning_cli",
     "a store of your own derives from LightningStore": "CollectionBasedLightningStore",
     # Names that `lightning_trio.compat` has.
     f"write: Tracer; {_IN_COMPAT}": "AgentOpsTracer OtelTracer",
     f"write: async with Runner(agent, store=…) as runner: …; {_IN_COMPAT}": "LitAgentRunner",
-    f"any object with a method adapt(spans) is an Adapter; {_IN_COMPAT}": "OtelTraceAdapter TraceAdapter Triplet",
+    f"any object with a method adapt(spans) is an Adapter; {_IN_COMPAT}": (
+        "OtelTraceAdapter TraceAdapter TraceToMessages Triplet"
+    ),
     f"emitters find the rollout of the calling context, and propagate=False records nowhere; {_IN_COMPAT}": (
         "DummyTracer clear_active_tracer get_active_tracer set_active_tracer SpanRecordingContext"
     ),
@@ -227,8 +230,8 @@ _INSTEAD_BY_ADVICE: Final[Mapping[str, str]] = {
         "FilterField FilterOptions SortOptions"
     ),
     f"pass the component itself: Runner(agent, store=…, tracer=…); {_IN_COMPAT}": "build_component",
-    f"read options with a library of your choice; {_IN_COMPAT}": (
-        "lightning_cli LightningEnvVar resolve_bool_env_var resolve_int_env_var resolve_str_env_var"
+    f"read the environment with os.environ; {_IN_COMPAT}": (
+        "LightningEnvVar resolve_bool_env_var resolve_int_env_var resolve_str_env_var"
     ),
     f"write: logging.basicConfig(level=logging.INFO); {_IN_COMPAT}": (
         "configure_logger setup_logging setup_module_logging"

@@ -81,11 +81,10 @@ class ResourceError(UsageError, ValueError):
         return compose(cls, message, parameter="resource_type")
 
     @classmethod
-    def other_type(cls, kind: type, given: object) -> Self:
+    def other_type(cls, kind: str, own: str, given: object) -> Self:
         """Return the error for a resource that is made with the type name of another class."""
-        own = vars(kind)["resource_type"]
         message = (
-            f"{kind.__qualname__}(resource_type={given!r}): the type of {with_article(kind.__qualname__)} is {own!r}; "
+            f"{kind}(resource_type={given!r}): the type of {with_article(kind)} is {own!r}; "
             "leave resource_type out, or use the class of that type"
         )
         return compose(cls, message, parameter="resource_type")

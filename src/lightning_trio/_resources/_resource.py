@@ -45,7 +45,7 @@ class Resource(PlainRecord):
     def _check_type_name(self, given: str | None) -> None:
         """Raise an error if `given`, as in ``LLM(resource_type="llm", …)``, is not the class's own type name."""
         if given is not None and given != self.resource_type:
-            raise ResourceError.other_type(type(self), given)
+            raise ResourceError.other_type(type(self).__qualname__, self.resource_type, given)
 
 
 NamedResources: TypeAlias = Mapping[str, Resource]

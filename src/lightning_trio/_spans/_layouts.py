@@ -114,7 +114,9 @@ def get_object_value(span: Span | SpanCoreFields) -> Any:
         try:
             return msgspec.json.decode(encoded)
         except (msgspec.DecodeError, TypeError) as exc:
-            raise RuntimeError(f"{_OBJECT_JSON} of a span is not JSON: {exc}; it is {encoded!r}") from exc
+            raise RuntimeError(
+                f"{_OBJECT_JSON} of the span {getattr(span, 'name', None)!r} is not JSON: {exc}"
+            ) from exc
     literal = span.attributes.get(_OBJECT_LITERAL)
     if literal is None:
         return None

@@ -10,7 +10,7 @@ import json
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import opentelemetry.trace
 
@@ -227,7 +227,7 @@ def get_tracer_provider(inspect: bool = True) -> TracerProvider:
 
     if not isinstance(provider, TracerProvider):
         otel_logger.error("Tracer provider is expected to be one of OpenTelemetry's SDK, not %r", provider)
-    return provider
+    return cast("TracerProvider", provider)
 
 
 def otel_get_tracer_provider() -> object:

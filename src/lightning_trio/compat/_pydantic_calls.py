@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import attrs
 
@@ -32,8 +32,8 @@ def _is_chosen(record: Any, name: str, value: object, options: Mapping[str, Any]
 
 
 def _default(kind: type[Any], name: str) -> object:
-    default = next((field.default for field in attrs.fields(kind) if field.alias == name), attrs.NOTHING)
-    return default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]
+    default: Any = next((field.default for field in attrs.fields(kind) if field.alias == name), attrs.NOTHING)
+    return default.factory() if hasattr(default, "factory") else default
 
 
 def _dumped(value: Any) -> Any:
@@ -74,8 +74,11 @@ def model_validate(cls: type[T], obj: Any) -> T:
         return obj
     import msgspec
 
-    known = {str(field.alias) for field in attrs.fields(cls)}  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    fields = {name: value for name, value in dict(obj).items() if name in known or name != "resource_type"}
+    kind: Any = cls
+    own_names = {str(field.alias): field.name for field in attrs.fields(kind)}
+    fields = {own_names.get(name, name): value for name, value in dict(obj).items()}
+    if fields.pop("resource_type", own_type := getattr(cls, "resource_type", None)) != own_type:
+        raise ValueError(f"{cls.__name__} cannot be made from {obj!r}: its resource_type is {own_type!r}")
     try:
         made: T = _made_again(msgspec.convert(fields, cls))
     except msgspec.ValidationError as exc:
@@ -106,7 +109,12 @@ def model_validate_json(cls: type[T], json_data: str | bytes) -> T:
 
 def add() -> None:
     """Give all records these methods."""
-    for method in (model_dump, model_dump_json, model_copy):
-        setattr(PlainRecord, method.__name__, method)
-    for method in (model_validate, model_validate_json):
-        setattr(PlainRecord, method.__name__, classmethod(method))
+    methods: dict[str, object] = {
+        "model_copy": model_copy,
+        "model_dump": model_dump,
+        "model_dump_json": model_dump_json,
+        "model_validate": classmethod(cast("Any", model_validate)),
+        "model_validate_json": classmethod(cast("Any", model_validate_json)),
+    }
+    for name, method in methods.items():
+        setattr(PlainRecord, name, method)

@@ -73,6 +73,13 @@ class SpanNames(enum.StrEnum):
     VIRTUAL = "agentlightning.virtual"
 
 
+class RewardMatchPolicy(enum.StrEnum):
+    """How the adapters for training, which do not exist here, found the model call that a reward is for."""
+
+    FIRST_SIBLING = "first_sibling"
+    FIRST_OCCURRENCE = "first_occurrence"
+
+
 class SpanAttributeNames(enum.StrEnum):
     """Keys of spans, in versions before 0.3."""
 

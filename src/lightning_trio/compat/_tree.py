@@ -27,7 +27,7 @@ IMPLEMENTED: Final[Mapping[str, str]] = {
         LightningResourceAttributes LightningSpanAttributes LinkAttributes RewardAttributes
     """,
     "lightning_trio.store": "LightningStore",
-    "lightning_trio.compat._adapters": "TraceToMessages",
+    "lightning_trio.compat._adapters": "OpenAIMessages TraceToMessages",
     "lightning_trio.compat._agents": """
         FunctionalLitAgent LitAgent check_llm_function check_prompt_function llm_rollout prompt_rollout rollout
     """,
@@ -59,7 +59,7 @@ IMPLEMENTED: Final[Mapping[str, str]] = {
     "lightning_trio.compat._runners": "LitAgentRunner Runner",
     "lightning_trio.compat._shapes": """
         Adapter AttributeValue Attributes FilterField FilterOptions LinkPydanticModel OtelTraceAdapter
-        ParallelWorkerBase ResourceUnion RewardPydanticModel RolloutRawResult SortOptions
+        ParallelWorkerBase ResourceUnion RewardMatchPolicy RewardPydanticModel RolloutRawResult SortOptions
         SpanAttributeNames SpanLike SpanNames SpanRecordingContext StatusCode TaskInput TraceAdapter TraceState Triplet
     """,
     "lightning_trio.compat._stores": """
@@ -136,10 +136,10 @@ GONE: Final[Mapping[str, str]] = {
 """Names that raise as soon as they are imported, with what to write instead."""
 
 TREE: Final[Mapping[str, str]] = {
-    "adapter": "@adapter.base @adapter.messages @adapter.triplet",
+    "adapter": "@adapter.base LlmProxyTraceToTriplet TraceToMessages TraceToTripletBase TracerTraceToTriplet",
     "adapter.base": "Adapter OtelTraceAdapter TraceAdapter",
-    "adapter.messages": "TraceToMessages",
-    "adapter.triplet": "LlmProxyTraceToTriplet TraceToTripletBase TraceTree TracerTraceToTriplet",
+    "adapter.messages": "OpenAIMessages TraceToMessages",
+    "adapter.triplet": "LlmProxyTraceToTriplet RewardMatchPolicy TraceToTripletBase TraceTree TracerTraceToTriplet",
     "algorithm": "APO Algorithm Baseline FastAlgorithm VERL algo",
     "algorithm.apo": "APO",
     "algorithm.base": "Algorithm",
@@ -149,7 +149,8 @@ TREE: Final[Mapping[str, str]] = {
     "algorithm.verl": "VERL",
     "client": "AgentLightningClient DevTaskLoader",
     "config": "lightning_cli",
-    "emitter": "@emitter.exception @emitter.message @emitter.object @emitter.reward emit_annotation operation",
+    "emitter": "@emitter.exception @emitter.message @emitter.reward emit_annotation emit_object get_object_value "
+    "operation",
     "emitter.annotation": "OperationContext emit_annotation operation",
     "emitter.exception": "emit_exception",
     "emitter.message": "emit_message get_message_value",
