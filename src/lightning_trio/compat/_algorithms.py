@@ -9,7 +9,7 @@ import functools
 import inspect
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -205,7 +205,7 @@ def with_llm_proxy(
 
 
 @asynccontextmanager
-async def _started(proxy: Any) -> Any:
+async def _started(proxy: Any) -> AsyncGenerator[None]:
     if proxy is None or proxy.is_running():
         yield
         return

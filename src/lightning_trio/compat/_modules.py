@@ -105,7 +105,7 @@ class TreeModule(ModuleType):
         self._names = {**exported, **names_of(PATCH_POINTS.get(path, ""))}
         self.__all__ = [name for name, target in exported.items() if target not in GONE]
         # A path, so that importing a module below one that does not have it says so.
-        self.__path__: list[str] = []
+        self.__path__ = []
         self.__spec__ = ModuleSpec(self.__name__, None, is_package=True)
 
     def __getattr__(self, name: str) -> object:
