@@ -21,7 +21,7 @@ from ..algorithms import Dataset
 from ..store import LightningStore
 from ..tracing import Tracer as NativeTracer
 from ._agents import as_agent
-from ._algorithms import in_thread
+from ._algorithms import as_native
 from ._asyncio_calls import in_trio
 from ._components import ExecutionStrategyRegistry, build_component, instantiate_from_spec
 from ._execution import ClientServerExecutionStrategy, ExecutionEvent, ExecutionStrategy, SharedMemoryExecutionStrategy
@@ -120,7 +120,7 @@ class Trainer(NativeTrainer):
             return cast("FitResult", self._execute(lit_agent, train_dataset, val_dataset))
         if trio.lowlevel.in_trio_run():
             raise NestedTrioRun.by_trainer()
-        options: dict[str, Any] = {**self.options.arguments(), "algorithm": in_thread(self.algorithm)}
+        options: dict[str, Any] = {**self.options.arguments(), "algorithm": as_native(self.algorithm)}
         runner = FitRunner(lit_agent, hooks=in_trio(self.hooks), **options)
         return trio.run(functools.partial(runner.fit, train_dataset, val_dataset, **resumption))
 
