@@ -174,6 +174,9 @@ def test_ctrl_c_ends_a_program_with_130(tmp_path: Path) -> None:
     assert program.stdout.readline() == "ready\n"
 
     os.kill(program.pid, signal.SIGINT)
+    assert program.stderr is not None
+    assert "still run" in program.stderr.readline()
+    os.kill(program.pid, signal.SIGINT)
     program.communicate(timeout=60)
 
     assert program.returncode == 130
@@ -229,6 +232,12 @@ def test_install_refuses_where_agent_lightning_has_been_imported() -> None:
 
     assert ended.code == 1
     assert "UsageError: agentlightning has already been imported; call lightning_trio.compat.install()" in ended.err
+
+
+def test_a_module_that_does_not_exist_says_what_to_write() -> None:
+    ended = run_program("import lightning_trio.compat as c; c.install(); import agentlightning.verl.daemon")
+
+    assert "ModuleNotFoundError: No module named 'agentlightning.verl'; export the spans" in ended.err
 
 
 def test_importing_compat_does_not_install_it() -> None:

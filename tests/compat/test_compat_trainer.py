@@ -119,6 +119,28 @@ def test_an_algorithms_error_ends_fit() -> None:
         agl.Trainer(algorithm=failing).fit(length)
 
 
+def test_an_algorithm_is_cancelled_on_its_loop_when_fit_ends_early() -> None:
+    ended: list[str] = []
+
+    @agl.algo
+    async def endless(*, store: Any, train_dataset: Any) -> None:
+        await store.enqueue_rollout(train_dataset[0])
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)
+            ended.append("cleaned up")
+
+    @agl.rollout
+    def failing(task: str) -> None:
+        raise ValueError
+
+    result = agl.Trainer(algorithm=endless, max_failures=0).fit(failing, ["tea"])
+
+    assert ended == ["cleaned up"]
+    assert result.ended_early is not None
+
+
 def test_a_function_gets_what_it_asks_for() -> None:
     seen: dict[str, Any] = {}
 

@@ -102,9 +102,18 @@ def test_a_name_of_another_module_says_which() -> None:
         _ = agl.types.InMemoryLightningStore
 
 
-def test_a_module_that_does_not_exist_raises_as_python_does() -> None:
-    with pytest.raises(ModuleNotFoundError, match=r"lightning_trio\.compat\.verl"):
-        importlib.import_module("lightning_trio.compat.verl.daemon")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("verl", "No module named 'lightning_trio.compat.verl'; export the spans"),
+        ("instrumentation.agentops", "'lightning_trio.compat.instrumentation.agentops'; a runner records calls"),
+        ("utils.metrics", "'lightning_trio.compat.utils.metrics'; runner.statistics"),
+        ("unheard_of", "No module named 'lightning_trio.compat.unheard_of'$"),
+    ],
+)
+def test_a_module_that_does_not_exist_says_what_to_write(name: str, message: str) -> None:
+    with pytest.raises(ModuleNotFoundError, match=message):
+        importlib.import_module(f"lightning_trio.compat.{name}")
 
 
 def test_nothing_is_imported_before_it_is_used() -> None:

@@ -2,4 +2,5 @@
 
 from ._script import main
 
-main()
+if __name__ == "__main__":
+    main()

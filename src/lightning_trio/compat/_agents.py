@@ -6,7 +6,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
-from .. import _agents as native
+from .._agents import FunctionalLitAgent as NativeFunctionalLitAgent
+from .._agents import LitAgent as NativeLitAgent
+from .._agents import as_agent as as_native_agent
+from .._agents import llm_rollout as native_llm_rollout
+from .._agents import prompt_rollout as native_prompt_rollout
 from .._public import public_in
 from .._records import RolloutMode
 from ..lanes import is_async_function
@@ -17,7 +21,7 @@ _LANE = "asyncio"
 
 
 @public_in("lightning_trio.compat")
-class LitAgent(native.LitAgent[T], Generic[T]):
+class LitAgent(NativeLitAgent[T], Generic[T]):
     """The base of agents that are classes, as `lightning_trio.LitAgent`; its async methods run on asyncio.
 
     A class that sets `runs_in` runs there instead.
@@ -42,11 +46,11 @@ _ASYNC_METHODS = ("training_rollout_async", "validation_rollout_async", "rollout
 
 
 def _overrides(cls: type, name: str) -> bool:
-    return getattr(cls, name) is not getattr(native.LitAgent, name)
+    return getattr(cls, name) is not getattr(NativeLitAgent, name)
 
 
 @public_in("lightning_trio.compat")
-class FunctionalLitAgent(native.FunctionalLitAgent[..., Any], LitAgent[Any]):
+class FunctionalLitAgent(NativeFunctionalLitAgent[..., Any], LitAgent[Any]):
     """An agent made from a function, which runs on asyncio if it is async."""
 
     def __init__(self, fn: Callable[..., Any], *, runs_in: str | None = None, **options: Any) -> None:
@@ -76,12 +80,12 @@ def rollout(func: Callable[..., Any] | None = None, **options: Any) -> Any:
 
 def llm_rollout(func: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Make an agent from a function with a parameter ``llm``."""
-    return _rollout_with(native.llm_rollout, func, options)
+    return _rollout_with(native_llm_rollout, func, options)
 
 
 def prompt_rollout(func: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Make an agent from a function with a parameter ``prompt_template``."""
-    return _rollout_with(native.prompt_rollout, func, options)
+    return _rollout_with(native_prompt_rollout, func, options)
 
 
 def _rollout_with(check: Callable[..., Any], func: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
@@ -92,11 +96,11 @@ def _rollout_with(check: Callable[..., Any], func: Callable[..., Any] | None, op
     return decorate if func is None else decorate(func)
 
 
-def as_agent(agent: object) -> native.LitAgent[Any]:
+def as_agent(agent: object) -> NativeLitAgent[Any]:
     """Return an agent as it is, and a plain function as an agent."""
-    if callable(agent) and not isinstance(agent, native.LitAgent | type):
+    if callable(agent) and not isinstance(agent, NativeLitAgent | type):
         return FunctionalLitAgent(agent)
-    return native.as_agent(agent)
+    return as_native_agent(agent)
 
 
 _SUPPLIED: Final = frozenset({"llm", "prompt_template", "rollout", "resources", "emitter"})

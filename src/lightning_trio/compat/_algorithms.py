@@ -1,6 +1,6 @@
 """Agent-lightning 0.3's algorithms, which are written for asyncio and ask a store.
 
-`Trainer.fit` runs one in a worker thread with an event loop of its own; it may also be run by hand, after `set_store`.
+`Trainer.fit` runs one on an event loop of its own; it may also be run by hand, after `set_store`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ import functools
 import inspect
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+
+import trio
 
 from .. import algorithms as native
 from .._public import public_in
@@ -19,6 +21,7 @@ from .._records import RolloutMode
 from ..adapters import Adapter
 from ..algorithms import Dataset
 from ..store import LightningStore
+from ._asyncio_calls import call_asyncio
 from ._stores import HostedStore
 
 logger = logging.getLogger("agentlightning.algorithm.fast")
@@ -121,8 +124,8 @@ def algo(fn: Callable[..., Any]) -> FunctionalAlgorithm:
     return FunctionalAlgorithm(fn)
 
 
-class InThread(native.Algorithm):
-    """An algorithm of Agent-lightning 0.3, as a runner takes it."""
+class _InTrio(native.Algorithm):
+    """An algorithm of Agent-lightning 0.3, as a runner takes it: one whose `run` is awaited in Trio."""
 
     def __init__(self, algorithm: native.Algorithm) -> None:
         self._algorithm = algorithm
@@ -132,27 +135,25 @@ class InThread(native.Algorithm):
         """The algorithm's name in the record of a run."""
         return self._algorithm.name
 
-    # Plain, so that the runner calls it in a worker thread.
-    def run(self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None) -> Any:
-        """Run the algorithm with the store of the run."""
+    async def run(self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None) -> None:
+        """Run the algorithm with the store of the run: on asyncio, or in a worker thread."""
         algorithm, session = self._algorithm, self.session
         algorithm.set_store(HostedStore(session.store))
         if session.initial_resources:
             algorithm.set_initial_resources(session.initial_resources)
         if session.adapter is not None:
             algorithm.set_adapter(session.adapter)
-        made = algorithm.run(train_dataset=train_dataset, val_dataset=val_dataset)
-        if inspect.iscoroutine(made):
-            # See `AsyncioRunner`.
-            import asyncio
+        call = functools.partial(algorithm.run, train_dataset=train_dataset, val_dataset=val_dataset)
+        if algorithm.is_async():
+            await call_asyncio(call)
+        else:
+            await trio.to_thread.run_sync(call, abandon_on_cancel=True)
 
-            asyncio.run(made)
 
-
-def in_thread(algorithm: native.Algorithm) -> native.Algorithm:
-    """Return an algorithm as a runner takes it: one of lightning_trio, which runs in Trio, or one of 0.3."""
+def as_native(algorithm: native.Algorithm) -> native.Algorithm:
+    """Return an algorithm as a runner takes it: one of lightning_trio as it is, one of 0.3 with its `run` for Trio."""
     own = isinstance(algorithm, Algorithm) and type(algorithm).run is not Baseline.run
-    return InThread(algorithm) if own else algorithm
+    return _InTrio(algorithm) if own else algorithm
 
 
 # Helpers for writing algorithms.
@@ -205,7 +206,7 @@ def with_llm_proxy(
 
 
 @asynccontextmanager
-async def _started(proxy: Any) -> Any:
+async def _started(proxy: Any) -> AsyncGenerator[None]:
     if proxy is None or proxy.is_running():
         yield
         return

@@ -12,7 +12,7 @@ from types import ModuleType
 
 from .._errors import UsageError
 from .._names import is_importing
-from ._tree import GONE, IMPLEMENTED, OLD_PACKAGE, PACKAGE, PATCH_POINTS, STUBS, TOP, TREE
+from ._tree import GONE, IMPLEMENTED, MISSING_MODULES, OLD_PACKAGE, PACKAGE, PATCH_POINTS, STUBS, TOP, TREE
 
 _SIMILARITY = 0.8
 """How alike a misspelt name and a suggested one are at least."""
@@ -105,7 +105,7 @@ class TreeModule(ModuleType):
         self._names = {**exported, **names_of(PATCH_POINTS.get(path, ""))}
         self.__all__ = [name for name, target in exported.items() if target not in GONE]
         # A path, so that importing a module below one that does not have it says so.
-        self.__path__: list[str] = []
+        self.__path__ = []
         self.__spec__ = ModuleSpec(self.__name__, None, is_package=True)
 
     def __getattr__(self, name: str) -> object:
@@ -131,6 +131,9 @@ def build() -> None:
             # As in 0.3, where a name that a package exports hides its module of the same name.
             setattr(parent, own, module)
 
+    # After those that find this package's own modules.
+    sys.meta_path.append(_MissingModules(PACKAGE))
+
 
 def module(path: str) -> ModuleType:
     """Return a module of the tree, such as ``emitter.message``."""
@@ -152,7 +155,8 @@ def install() -> None:
         raise UsageError.imported_already(OLD_PACKAGE, getattr(before, "__file__", None))
     for name, each in _tree():
         sys.modules[name] = each
-    sys.meta_path.insert(0, _OldNames())
+    # Before a package of that name that is installed.
+    sys.meta_path.insert(0, _MissingModules(OLD_PACKAGE))
     # `multiprocessing` passes `sys.path` on. After the script's own folder, which Python expects at the front.
     sys.path.insert(1, str(_FOR_OTHER_PROCESSES))
 
@@ -163,12 +167,23 @@ def _tree() -> Iterator[tuple[str, ModuleType]]:
         yield f"{OLD_PACKAGE}.{path}", module(path)
 
 
-class _OldNames:
-    """Explains what a module of Agent-lightning 0.3 that does not exist here is replaced by."""
+class _MissingModules:
+    """A finder that says what to write in place of a module that does not exist.
+
+    Args:
+        package: the package that the modules are asked of.
+    """
+
+    def __init__(self, package: str) -> None:
+        self._package = package
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname == OLD_PACKAGE or fullname.startswith(f"{OLD_PACKAGE}."):
-            raise ModuleNotFoundError(f"No module named {fullname!r} in {PACKAGE}", name=fullname)
-        return None
+        package, _, missing = fullname.partition(f"{self._package}.")
+        if package or not missing:
+            return None
+        instead = [advice for name, advice in MISSING_MODULES.items() if f"{missing}.".startswith(f"{name}.")]
+        raise ModuleNotFoundError(
+            f"No module named {fullname!r}{''.join(f'; {advice}' for advice in instead)}", name=fullname
+        )

@@ -5,23 +5,23 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import trio
 
-from .. import _trainer as native
 from .._agents import LitAgent
 from .._errors import NestedTrioRun
 from .._public import public_in
 from .._records import FitResult
 from .._resources import NamedResources
 from .._runner import Hook as NativeHook
+from .._trainer import Trainer as NativeTrainer
 from ..algorithms import Algorithm as NativeAlgorithm
 from ..algorithms import Dataset
 from ..store import LightningStore
 from ..tracing import Tracer as NativeTracer
 from ._agents import as_agent
-from ._algorithms import in_thread
+from ._algorithms import as_native
 from ._asyncio_calls import in_trio
 from ._components import ExecutionStrategyRegistry, build_component, instantiate_from_spec
 from ._execution import ClientServerExecutionStrategy, ExecutionEvent, ExecutionStrategy, SharedMemoryExecutionStrategy
@@ -33,7 +33,7 @@ _IGNORED = (ClientServerExecutionStrategy, SharedMemoryExecutionStrategy)
 
 
 @public_in("lightning_trio.compat")
-class Trainer(native.Trainer):
+class Trainer(NativeTrainer):
     """Combine an algorithm, a store and a tracer and run an agent with them, from synchronous code.
 
     A component may be an instance, a class, a factory without arguments, an import path, or a mapping with the path
@@ -85,7 +85,7 @@ class Trainer(native.Trainer):
             runner,
             expected_type=LitAgentRunner,
             spec_name="runner",
-            default_factory=lambda: LitAgentRunner(given_tracer, max_rollouts),
+            default_factory=functools.partial(LitAgentRunner[Any], given_tracer, max_rollouts),
             optional_defaults={"tracer": lambda: given_tracer, "max_rollouts": max_rollouts},
         )
         assert made_runner is not None
@@ -117,14 +117,14 @@ class Trainer(native.Trainer):
         lit_agent.set_trainer(self)
         self.algorithm.set_trainer(self)
         if not isinstance(self.strategy, _IGNORED):
-            return self._execute(lit_agent, train_dataset, val_dataset)
+            return cast("FitResult", self._execute(lit_agent, train_dataset, val_dataset))
         if trio.lowlevel.in_trio_run():
             raise NestedTrioRun.by_trainer()
-        options: dict[str, Any] = {**self.options.arguments(), "algorithm": in_thread(self.algorithm)}
+        options: dict[str, Any] = {**self.options.arguments(), "algorithm": as_native(self.algorithm)}
         runner = FitRunner(lit_agent, hooks=in_trio(self.hooks), **options)
         return trio.run(functools.partial(runner.fit, train_dataset, val_dataset, **resumption))
 
-    def _execute(self, agent: LitAgent[Any], train_dataset: Any, val_dataset: Any) -> Any:
+    def _execute(self, agent: LitAgent[Any], train_dataset: Any, val_dataset: Any) -> None:
         """Let the program's own strategy run the algorithm and the runners; there is no result then."""
 
         async def run_algorithm(store: LightningStore, event: ExecutionEvent) -> None:

@@ -135,6 +135,17 @@ GONE: Final[Mapping[str, str]] = {
 }
 """Names that raise as soon as they are imported, with what to write instead."""
 
+MISSING_MODULES: Final[Mapping[str, str]] = {
+    "cli": "start programs with python; there is no command line yet",
+    "dashboard": "lightning_trio.format_trace(spans) shows a trace, and runner.describe() what runs",
+    "instrumentation": _INSTRUMENTED,
+    "store.sqlite": _MACHINES,
+    "utils.metrics": "runner.statistics() and store.statistics() have the numbers of a run",
+    "utils.otlp": "tracer.add_exporter(exporter) sends spans to any OpenTelemetry exporter",
+    "verl": _TRAINING,
+}
+"""Modules of 0.3 that do not exist, with those below them, and what to write instead."""
+
 TREE: Final[Mapping[str, str]] = {
     "adapter": "@adapter.base LlmProxyTraceToTriplet TraceToMessages TraceToTripletBase TracerTraceToTriplet",
     "adapter.base": "Adapter OtelTraceAdapter TraceAdapter",

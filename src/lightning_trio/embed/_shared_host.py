@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import outcome
 import trio
@@ -73,7 +73,8 @@ async def _call(host: TrioHost, fn: Callable[[], Awaitable[T]]) -> T:
         raise UsageError.no_event_loop() from None
     from ._loop import await_job
 
-    return await await_job(host, fn)
+    awaited: T = await await_job(host, fn)
+    return awaited
 
 
 def block_in_host(fn: Callable[[], Awaitable[T]]) -> T:
@@ -97,10 +98,11 @@ async def _from_trio(host: TrioHost, fn: Callable[[], Awaitable[T]]) -> T:
         with trio.move_on_after(CANCEL_SECONDS, shield=True):
             await ended.wait()
         if isinstance(job.result, outcome.Value):
-            return job.result.unwrap()
+            return cast("T", job.result.unwrap())
         raise
     assert job.result is not None
-    return job.result.unwrap()
+    result: T = job.result.unwrap()
+    return result
 
 
 class HostedManager(Generic[M]):
