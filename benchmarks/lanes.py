@@ -38,7 +38,7 @@ async def asyncio_noop(task: int) -> None:
     """Do nothing in asyncio."""
 
 
-async def native_noop(task: int) -> None:
+async def native_noop(task: int | None) -> None:
     """Do nothing in Trio."""
 
 

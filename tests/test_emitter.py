@@ -1300,3 +1300,19 @@ def test_public_modules_list_all_that_is_public_in_them() -> None:
         ]
         assert not [name for name in own if not name.startswith("_") and name not in module.__all__]
     assert not [name for name in vars(semconv) if name.isupper() and name not in semconv.__all__]
+
+
+async def test_the_current_emitter_equals_the_one_in_a_parameter() -> None:
+    emitters: list[agl.Emitter] = []
+
+    async def agent(task: str, emitter: agl.Emitter) -> None:
+        emitters.append(emitter)
+        assert agl.current_emitter() == emitter
+        assert hash(agl.current_emitter()) == hash(emitter)
+
+    async with agl.Runner(agent) as runner:
+        await runner.step("tea")
+        await runner.step("milk")
+
+    assert emitters[0] != emitters[1]
+    assert emitters[0] != "emitter"

@@ -14,6 +14,8 @@ import pytest
 
 import lightning_trio as agl
 from lightning_trio import _names
+from lightning_trio.compat._modules import TOP_NAMES
+from lightning_trio.compat._tree import GONE, STUBS, TREE
 
 
 def for_type_checkers() -> Iterator[tuple[str | None, str]]:
@@ -74,7 +76,10 @@ def test_a_submodule_is_an_attribute() -> None:
     [
         ("Traner", "module 'lightning_trio' has no attribute 'Traner'; did you mean Trainer?"),
         ("emit_rewards", "module 'lightning_trio' has no attribute 'emit_rewards'; did you mean emit_reward?"),
-        ("TraceTree", "module 'lightning_trio' has no attribute 'TraceTree'"),
+        (
+            "TraceTree",
+            "module 'lightning_trio' has no attribute 'TraceTree'; for a trace as text write: format_trace(spans)",
+        ),
         ("xyzzy", "module 'lightning_trio' has no attribute 'xyzzy'"),
         ("_private", "module 'lightning_trio' has no attribute '_private'"),
         (
@@ -82,7 +87,11 @@ def test_a_submodule_is_an_attribute() -> None:
             "module 'lightning_trio' has no attribute 'Lane'; for the Literal of lane names write: LaneName; "
             "for the protocol of lanes write: lightning_trio.lanes.Lane",
         ),
-        ("OtelTracer", "module 'lightning_trio' has no attribute 'OtelTracer'; write: Tracer"),
+        (
+            "OtelTracer",
+            "module 'lightning_trio' has no attribute 'OtelTracer'; write: Tracer; programs of Agent-lightning 0.3 "
+            "find it in lightning_trio.compat, and run unchanged with python -m lightning_trio.compat script.py",
+        ),
         (
             "APO",
             "module 'lightning_trio' has no attribute 'APO'; Agent-lightning 0.3 has it, and this package does "
@@ -107,7 +116,11 @@ def test_names_reported_as_removed_are_gone() -> None:
 
 @pytest.mark.parametrize(
     ("name", "advice"),
-    [("Traner", "did you mean Trainer?"), ("AgentOpsTracer", "write: Tracer"), ("VERL", _names.INSTEAD["VERL"])],
+    [
+        ("Traner", "did you mean Trainer?"),
+        ("AgentOpsTracer", _names.INSTEAD["AgentOpsTracer"]),
+        ("VERL", _names.INSTEAD["VERL"]),
+    ],
 )
 def test_importing_a_name_that_is_not_there_says_what_to_write(name: str, advice: str) -> None:
     with pytest.raises(ImportError) as raised:
@@ -123,3 +136,16 @@ def test_tools_that_look_for_dunders_find_none() -> None:
     assert inspect.unwrap(module) is module
     assert not hasattr(module, "__wrapped__")
     assert inspect.getdoc(module)
+
+
+def missing_names() -> list[str]:
+    """Return the names of the package of Agent-lightning 0.3, and its modules, that do not exist here."""
+    modules = {path.partition(".")[0] for path in TREE}
+    return sorted({*TOP_NAMES, *modules} - {*_names.NAMES, *_names.MODULES})
+
+
+@pytest.mark.parametrize("name", missing_names())
+def test_each_name_of_agent_lightning_says_what_to_write_and_whether_compat_has_it(name: str) -> None:
+    advice = _names.INSTEAD[name]
+
+    assert ("lightning_trio.compat" in advice) == (name not in GONE and name not in STUBS)

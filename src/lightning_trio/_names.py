@@ -190,20 +190,70 @@ NAMES: Final[Mapping[str, str]] = {name: module for module, names in _NAMES_BY_M
 ALL: Final = [*NAMES, *MODULES]
 """The names that ``from lightning_trio import *`` imports."""
 
+_IN_COMPAT: Final = (
+    "programs of Agent-lightning 0.3 find it in lightning_trio.compat, and run unchanged with "
+    "python -m lightning_trio.compat script.py"
+)
 _LATER: Final = "Agent-lightning 0.3 has it, and this package does not have it yet; see docs/migrating.md"
+_OLDER: Final = "it was of versions before 0.3; write: @agl.rollout, and Trainer(…).fit(agent, train_dataset)"
+_MACHINES: Final = f"{_LATER}. For runners on many machines write: PostgresLightningStore"
+
+_INSTEAD_BY_ADVICE: Final[Mapping[str, str]] = {
+    # Names that this package had.
+    "for the Literal of lane names write: LaneName; for the protocol of lanes write: lightning_trio.lanes.Lane": "Lane",
+    # Names of Agent-lightning 0.3 that do not exist here.
+    _LATER: "APO VERL TracerTraceToTriplet LlmProxyTraceToTriplet TraceToTripletBase",
+    _MACHINES: "LightningStoreClient LightningStoreServer",
+    _OLDER: "AgentLightningClient AgentLightningServer DevTaskLoader LegacyAgentRunner GenericResponse RolloutLegacy "
+    "RolloutRawResultLegacy Task TaskIfAny",
+    'name the proxy you run as a resource: {"llm": ProxyLLM(endpoint="http://…/v1", model="…")}': "LLMProxy",
+    "for a trace as text write: format_trace(spans)": "TraceTree",
+    "read options with argparse or another library, and pass them to Runner or Trainer": "lightning_cli",
+    "a store of your own derives from LightningStore": "CollectionBasedLightningStore",
+    # Names that `lightning_trio.compat` has.
+    f"write: Tracer; {_IN_COMPAT}": "AgentOpsTracer OtelTracer",
+    f"write: async with Runner(agent, store=…) as runner: …; {_IN_COMPAT}": "LitAgentRunner",
+    f"any object with a method adapt(spans) is an Adapter; {_IN_COMPAT}": (
+        "OtelTraceAdapter TraceAdapter TraceToMessages Triplet"
+    ),
+    f"emitters find the rollout of the calling context, and propagate=False records nowhere; {_IN_COMPAT}": (
+        "DummyTracer clear_active_tracer get_active_tracer set_active_tracer SpanRecordingContext"
+    ),
+    f"rollouts run side by side in this process: Runner(agent, max_concurrency=100); {_IN_COMPAT}": (
+        "ExecutionStrategy ClientServerExecutionStrategy SharedMemoryExecutionStrategy ParallelWorkerBase"
+    ),
+    f"work is cancelled by Trio's cancel scopes; {_IN_COMPAT}": "ExecutionEvent MultiprocessingEvent ThreadingEvent",
+    f"all stores may be used by many tasks at once; {_IN_COMPAT}": (
+        "LightningStoreCapabilities LightningStoreThreaded"
+    ),
+    f"write: StoreStatistics; {_IN_COMPAT}": "LightningStoreStatistics",
+    f"filters are keyword arguments: await store.query_rollouts(status_in=…, sort_by=…); {_IN_COMPAT}": (
+        "FilterField FilterOptions SortOptions"
+    ),
+    f"pass the component itself: Runner(agent, store=…, tracer=…); {_IN_COMPAT}": "build_component",
+    f"read the environment with os.environ; {_IN_COMPAT}": (
+        "LightningEnvVar resolve_bool_env_var resolve_int_env_var resolve_str_env_var"
+    ),
+    f"write: logging.basicConfig(level=logging.INFO); {_IN_COMPAT}": (
+        "configure_logger setup_logging setup_module_logging"
+    ),
+    f"annotate with the type itself, such as Resource or dict[str, object]; {_IN_COMPAT}": (
+        "AttributeValue Attributes ResourceUnion RolloutRawResult SpanLike StatusCode TaskInput TraceState"
+    ),
+    f"names of spans and keys of attributes are in lightning_trio.semconv; {_IN_COMPAT}": (
+        "SpanAttributeNames SpanNames"
+    ),
+    # Modules of Agent-lightning 0.3.
+    f"write: lightning_trio.adapters; {_IN_COMPAT}": "adapter",
+    f"write: lightning_trio.algorithms; {_IN_COMPAT}": "algorithm",
+    f"write: lightning_trio.tracing; {_IN_COMPAT}": "tracer",
+    f"its names are those of the package itself, lightning_trio; {_IN_COMPAT}": (
+        "client config env_var execution instrumentation litagent llm_proxy logging runner server trainer types utils"
+    ),
+}
 
 INSTEAD: Final[Mapping[str, str]] = {
-    "Lane": "for the Literal of lane names write: LaneName; for the protocol of lanes write: lightning_trio.lanes.Lane",
-    "AgentOpsTracer": "write: Tracer",
-    "OtelTracer": "write: Tracer",
-    "LitAgentRunner": "write: async with Runner(agent, store=…) as runner: …",
-    "LLMProxy": 'name the proxy you run as a resource: {"llm": ProxyLLM(endpoint="http://…/v1", model="…")}',
-    "APO": _LATER,
-    "VERL": _LATER,
-    "TraceToMessages": _LATER,
-    "TracerTraceToTriplet": _LATER,
-    "LightningStoreClient": f"{_LATER}. For runners on many machines write: PostgresLightningStore",
-    "LightningStoreServer": f"{_LATER}. For runners on many machines write: PostgresLightningStore",
+    name: advice for advice, names in _INSTEAD_BY_ADVICE.items() for name in names.split()
 }
 """What to write instead of each name that this package had, or that Agent-lightning 0.3 has."""
 
@@ -222,7 +272,7 @@ def find(name: str) -> object:
         return importlib.import_module(f"{PACKAGE}.{name}")
     if name in NAMES:
         return _import_name(PACKAGE, NAMES[name], name)
-    if _is_importing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+    if is_importing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
         raise ImportError(f"cannot import name {name!r} from {PACKAGE!r}{_advice(name)}", name=PACKAGE)
     # Without the module as `obj`, because Python would then suggest a name of its own.
     raise AttributeError(f"module {PACKAGE!r} has no attribute {name!r}{_advice(name)}", name=name)
@@ -233,7 +283,8 @@ def directory() -> list[str]:
     return sorted({*vars(sys.modules[PACKAGE]), *ALL})
 
 
-def _is_importing(frame: FrameType) -> bool:
+def is_importing(frame: FrameType) -> bool:
+    """Whether the frame is at ``from module import name``."""
     # Needed only for a name that does not exist, as `difflib` below.
     import opcode
 

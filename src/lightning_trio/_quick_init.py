@@ -8,7 +8,7 @@ between.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 import attrs
@@ -33,9 +33,24 @@ def quick_init(cls: type[T]) -> type[T]:
     >>> Point(1)
     Point(x=1, y=0)
     """
+    return _replace_init(cls, {})
+
+
+def quick_init_with(**checks: Callable[[Any, Any], None]) -> Callable[[type[T]], type[T]]:
+    """Return a `quick_init` that takes further arguments, which are no fields: they repeat what the fields contain.
+
+    The class writes the ``__init__`` for type checkers itself, under ``TYPE_CHECKING``, and has ``init=False``.
+
+    Args:
+        checks: by argument, a function that gets the new object and the argument, unless it is None.
+    """
+    return lambda cls: _replace_init(cls, checks)
+
+
+def _replace_init(cls: type[T], checks: Mapping[str, Callable[[Any, Any], None]]) -> type[T]:
     fields = attrs.fields(cast("type[attrs.AttrsInstance]", cls))
     namespace: dict[str, Any] = {
-        "attrs_init": cls.__init__,
+        "attrs_init": getattr(cls, "__attrs_init__", cls.__init__),
         "frozen": cls,
         "open_class": _unfrozen(cls),
         "set_attribute": object.__setattr__,
@@ -58,6 +73,10 @@ def quick_init(cls: type[T]) -> type[T]:
         if field.validator is not None:
             namespace[f"check_{name}"], namespace[f"field_{name}"] = field.validator, field
             validators.append(f"check_{name}(self, field_{name}, {name})")
+    for name, check in checks.items():
+        parameters.append(f"{name}=None")
+        namespace[f"check_{name}"] = check
+        validators.append(f"if {name} is not None: check_{name}(self, {name})")
     names = [field.alias for field in fields if not field.kw_only] + [
         f"{field.alias}={field.alias}" for field in fields if field.kw_only
     ]
@@ -73,7 +92,7 @@ def quick_init(cls: type[T]) -> type[T]:
     ]
     exec(compile("\n".join(lines), f"<quick_init of {cls.__module__}.{cls.__qualname__}>", "exec"), namespace)
     made = namespace["__init__"]
-    made.__annotations__ = dict(getattr(cls.__init__, "__annotations__", {}))
+    made.__annotations__ = dict(getattr(namespace["attrs_init"], "__annotations__", {}))
     made.__qualname__ = f"{cls.__qualname__}.__init__"
     made.__module__ = cls.__module__
     cls.__init__ = made  # type: ignore[method-assign]

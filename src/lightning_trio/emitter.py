@@ -90,6 +90,13 @@ class Emitter:
         rollout = self._recorder.rollout
         return f"<Emitter into {rollout.rollout_id}, attempt {rollout.attempt.attempt_id}>"
 
+    def __eq__(self, other: object) -> bool:
+        # `current_emitter` makes a new one at each call.
+        return isinstance(other, Emitter) and self._recorder is other._recorder
+
+    def __hash__(self) -> int:
+        return id(self._recorder)
+
     @property
     def rollout(self) -> AttemptedRollout:
         """The rollout that this records into."""
@@ -259,7 +266,7 @@ def emit_exception(
 
 @public
 def current_emitter() -> Emitter:
-    """Return the emitter of the rollout that the calling code runs for.
+    """Return the emitter of the rollout that the calling code runs for; it equals the one in a parameter ``emitter``.
 
     Raises:
         NoActiveRollout: outside of any rollout.
@@ -332,7 +339,7 @@ class Operation:
             raise RuntimeError("this operation was already entered; make a new one, write: with operation(…) as op:")
         self._own = dict(self._attributes)
         if self._name is not None:
-            self._own[Keys.OPERATION_NAME] = self._name
+            self._own[Keys.OPERATION_NAME.value] = self._name
         if self._propagate:
             self._open = current_recorder("operation()").start_span(semconv.AGL_OPERATION, self._own)
             own = inspect.currentframe()
@@ -364,7 +371,7 @@ class Operation:
 
     def set_output(self, output: object) -> None:
         """Record the step's result."""
-        self._note(Keys.OPERATION_OUTPUT, output)
+        self._note(Keys.OPERATION_OUTPUT.value, output)
 
     def _note(self, key: str, value: object) -> None:
         if self._own is None or self._span is not None:
@@ -457,7 +464,7 @@ def operation(
             f"write operation(name={fn!r}) to name the step"
         )
     if name is not None and Keys.OPERATION_NAME in attributes:
-        raise ValueError(f"Cannot specify both name={name!r} and the attribute {Keys.OPERATION_NAME!r}")
+        raise ValueError(f"Cannot specify both name={name!r} and the attribute {Keys.OPERATION_NAME.value!r}")
     made = Operation(name, attributes, propagate)
     return made if fn is None else made(fn)
 

@@ -5,6 +5,7 @@ and tools can read our spans. The ``GEN_AI_*`` keys are OpenTelemetry's semantic
 (https://opentelemetry.io/docs/specs/semconv/gen-ai/).
 """
 
+from enum import StrEnum
 from typing import Final
 
 __all__ = [
@@ -35,6 +36,8 @@ __all__ = [
     "PRIMARY_REWARD_VALUE",
     "LightningResourceAttributes",
     "LightningSpanAttributes",
+    "LinkAttributes",
+    "RewardAttributes",
 ]
 
 # Span names of Agent-lightning.
@@ -47,32 +50,50 @@ AGL_REWARD: Final = "agentlightning.reward"
 AGL_VIRTUAL: Final = "agentlightning.virtual"
 
 
-class LightningResourceAttributes:
-    """Keys that identify the attempt of a span."""
+class LightningResourceAttributes(StrEnum):
+    """Keys that identify the attempt of a span; each is a string, and has it as its ``value``, too."""
 
-    ROLLOUT_ID: Final = "agentlightning.rollout_id"
-    ATTEMPT_ID: Final = "agentlightning.attempt_id"
-    SPAN_SEQUENCE_ID: Final = "agentlightning.span_sequence_id"
-    TRACER_NAME: Final = "agentlightning.tracer.name"
+    ROLLOUT_ID = "agentlightning.rollout_id"
+    ATTEMPT_ID = "agentlightning.attempt_id"
+    SPAN_SEQUENCE_ID = "agentlightning.span_sequence_id"
+    TRACER_NAME = "agentlightning.tracer.name"
 
 
-class LightningSpanAttributes:
-    """Keys on the spans of emitters; ``REWARD``, ``LINK`` and ``TAG`` are prefixes."""
+class LightningSpanAttributes(StrEnum):
+    """Keys on the spans of emitters; ``REWARD``, ``LINK`` and ``TAG`` are prefixes.
 
-    REWARD: Final = "agentlightning.reward"
-    LINK: Final = "agentlightning.link"
-    TAG: Final = "agentlightning.tag"
-    MESSAGE_BODY: Final = "agentlightning.message.body"
-    OBJECT_TYPE: Final = "agentlightning.object.type"
-    OBJECT_LITERAL: Final = "agentlightning.object.literal"
-    OBJECT_JSON: Final = "agentlightning.object.json"
-    OPERATION_NAME: Final = "agentlightning.operation.name"
-    OPERATION_INPUT: Final = "agentlightning.operation.input"
-    OPERATION_OUTPUT: Final = "agentlightning.operation.output"
-    ORIGINAL_TRACE_ID: Final = "agentlightning.original.trace_id"
+    >>> LightningSpanAttributes.TAG.value, f"{LightningSpanAttributes.TAG}.0"
+    ('agentlightning.tag', 'agentlightning.tag.0')
+    """
+
+    REWARD = "agentlightning.reward"
+    LINK = "agentlightning.link"
+    TAG = "agentlightning.tag"
+    MESSAGE_BODY = "agentlightning.message.body"
+    OBJECT_TYPE = "agentlightning.object.type"
+    OBJECT_LITERAL = "agentlightning.object.literal"
+    OBJECT_JSON = "agentlightning.object.json"
+    OPERATION_NAME = "agentlightning.operation.name"
+    OPERATION_INPUT = "agentlightning.operation.input"
+    OPERATION_OUTPUT = "agentlightning.operation.output"
+    ORIGINAL_TRACE_ID = "agentlightning.original.trace_id"
     """The trace id that a span had before it was moved into its attempt's trace."""
-    ORIGINAL_PARENT_ID: Final = "agentlightning.original.parent_id"
+    ORIGINAL_PARENT_ID = "agentlightning.original.parent_id"
     """The id of a span's parent that is not a span of its attempt."""
+
+
+class RewardAttributes(StrEnum):
+    """Ends of the keys of one dimension of a reward, ``agentlightning.reward.0.name`` and ``.value``."""
+
+    REWARD_NAME = "name"
+    REWARD_VALUE = "value"
+
+
+class LinkAttributes(StrEnum):
+    """Ends of the keys of one link, ``agentlightning.link.0.key_match`` and ``.value_match``."""
+
+    KEY_MATCH = "key_match"
+    VALUE_MATCH = "value_match"
 
 
 PRIMARY_REWARD: Final = "primary"

@@ -620,3 +620,11 @@ async def test_a_function_that_takes_any_keywords_gets_none() -> None:
 
     async with Runner(agent, resources={"llm": LLM_ONE}) as runner:
         assert (await runner.step("task")).final_reward == 0.0
+
+
+@pytest.mark.parametrize("decorate", [agl.rollout, agl.llm_rollout, agl.prompt_rollout])
+def test_the_decorated_function_may_be_passed_by_name(decorate: Any) -> None:
+    def answer(task: str, llm: agl.LLM, prompt_template: agl.PromptTemplate) -> float:
+        return 1.0
+
+    assert decorate(func=answer).name == "answer"

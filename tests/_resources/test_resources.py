@@ -444,3 +444,29 @@ def test_other_braces_stand_without_a_warning(text: str) -> None:
 def test_a_placeholder_that_cannot_be_filled_in_is_named(template: str, message: str) -> None:
     with pytest.raises(agl.ResourceError, match=message):
         fstring(template).format(a="text", b=3)
+
+
+# The shapes of Agent-lightning 0.3.
+
+
+def test_a_prompt_is_a_format_string_by_default() -> None:
+    assert agl.PromptTemplate("{name}") == fstring("{name}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "own"),
+    [
+        (agl.LLM, {"endpoint": "http://h", "model": "m"}, "llm"),
+        (agl.ProxyLLM, {"endpoint": "http://h", "model": "m"}, "proxy_llm"),
+        (agl.PromptTemplate, {"template": "t"}, "prompt_template"),
+    ],
+)
+def test_a_resource_may_be_made_with_its_own_type_name(
+    kind: type[agl.Resource], fields: dict[str, str], own: str
+) -> None:
+    assert kind(resource_type=own, **fields) == kind(**fields)  # type: ignore[call-arg]
+
+
+def test_a_resource_made_with_another_type_name_is_an_error() -> None:
+    with pytest.raises(agl.ResourceError, match=r"ProxyLLM\(resource_type='llm'\): the type of a ProxyLLM is 'proxy"):
+        agl.ProxyLLM("http://h", "m", resource_type="llm")

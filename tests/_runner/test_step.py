@@ -306,3 +306,29 @@ async def test_after_a_step_its_caller_is_in_no_rollout() -> None:
 
         with pytest.raises(agl.NoActiveRollout):
             agl.emit_message("after")
+
+
+# The shapes of Agent-lightning 0.3.
+
+
+async def test_the_task_may_be_called_input() -> None:
+    async with Runner(half) as runner:
+        done = await runner.step(input=3)
+
+    assert (done.input, done.final_reward) == (3, 1.5)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"task": 1, "input": 1}])
+async def test_a_step_takes_one_task(arguments: dict[str, int]) -> None:
+    async with Runner(half) as runner:
+        with pytest.raises(TypeError, match=r"takes one task; write: await runner.step\(task\)"):
+            await runner.step(**arguments)  # type: ignore[call-overload]
+
+
+async def test_the_result_has_the_rollouts_fields() -> None:
+    async with Runner(half) as runner:
+        done = await runner.step(3, mode="val")
+
+    rollout = done.rollout
+    assert (done.rollout_id, done.input, done.mode) == (rollout.rollout_id, 3, "val")
+    assert (done.resources_id, done.metadata) == (rollout.resources_id, rollout.metadata)

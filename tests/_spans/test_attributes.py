@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import enum
 import uuid
 from typing import Any
 
@@ -10,8 +11,11 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext
 
 import lightning_trio as agl
+from lightning_trio import semconv
 from lightning_trio._spans import check_attributes, flatten_value, sanitize_attributes, to_json
 
 # Flat and nested.
@@ -237,3 +241,36 @@ def test_linked_spans_are_found_by_span_id() -> None:
     spans = [agl.Span.from_attributes(attributes={}) for _ in range(3)]
 
     assert agl.query_linked_spans(spans, [agl.LinkAttributes("span_id", spans[1].span_id)]) == [spans[1]]
+
+
+# The names of keys.
+
+
+def test_a_key_is_a_string_and_has_it_as_its_value() -> None:
+    tag = semconv.LightningSpanAttributes.TAG
+
+    assert tag == tag.value == f"{tag}" == str(tag) == "agentlightning.tag"
+    assert type(tag.value) is str
+    assert {tag: 1}["agentlightning.tag"] == 1
+
+
+def test_keys_of_recorded_attributes_are_plain_strings() -> None:
+    span = agl.emit_annotation({semconv.LightningSpanAttributes.TAG: {"0": "a"}, Colour.RED: 1}, propagate=False)
+
+    assert [type(key) for key in span.attributes] == [str, str]
+    assert span.attributes == {"agentlightning.tag.0": "a", "red": 1}
+
+
+class Colour(str, enum.Enum):  # noqa: UP042  # the older kind, see below
+    """An enum whose members, unlike those of `StrEnum`, are formatted as ``Colour.RED``."""
+
+    RED = "red"
+
+
+def test_linked_spans_may_be_spans_of_the_sdk() -> None:
+    context = SpanContext(0xA, 0xB, is_remote=False)
+    found, orphan = ReadableSpan(name="found", context=context), ReadableSpan(name="orphan", attributes={"a": 1})
+
+    assert agl.query_linked_spans([found, orphan], [agl.LinkAttributes("span_id", f"{0xB:016x}")]) == [found]
+    assert agl.query_linked_spans([found, orphan], [agl.LinkAttributes("trace_id", f"{0xA:032x}")]) == [found]
+    assert agl.query_linked_spans([found, orphan], [agl.LinkAttributes("a", 1)]) == [orphan]  # type: ignore[arg-type]

@@ -177,3 +177,46 @@ def test_a_bare_readable_span_without_ids_and_times_converts() -> None:
 def test_ids_have_the_form_users_know(new: object, pattern: str) -> None:
     assert callable(new)
     assert re.fullmatch(pattern, new())
+
+
+# The shapes of Agent-lightning 0.3.
+
+
+def made_by_hand(**ids: agl.SpanContext | None) -> agl.Span:
+    return agl.Span(
+        rollout_id="ro-1",
+        attempt_id="at-1",
+        sequence_id=1,
+        trace_id="1" * 32,
+        span_id="2" * 16,
+        parent_id="3" * 16,
+        name="step",
+        status=agl.TraceStatus(status_code="OK"),
+        attributes={},
+        start_time=1.0,
+        end_time=2.0,
+        **ids,
+    )
+
+
+def test_a_span_takes_its_ids_once_more_as_context_and_parent() -> None:
+    context, parent = agl.SpanContext("1" * 32, "2" * 16), agl.SpanContext("1" * 32, "3" * 16)
+
+    span = made_by_hand(context=context, parent=parent)
+
+    assert span == made_by_hand() == made_by_hand(context=None, parent=None)
+    assert (span.context, span.parent) == (context, parent)
+
+
+@pytest.mark.parametrize("name", ["context", "parent"])
+def test_ids_that_are_not_the_spans_own_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}=SpanContext.*not .* leave {name} out"):
+        made_by_hand(**{name: agl.SpanContext("1" * 32, "4" * 16)})
+
+
+def test_an_sdk_span_is_converted_with_the_ids_in_their_order() -> None:
+    readable = ReadableSpan(name="step")
+
+    span = agl.Span.from_opentelemetry(readable, "ro-1", "at-1", 7)
+
+    assert (span.rollout_id, span.attempt_id, span.sequence_id) == ("ro-1", "at-1", 7)

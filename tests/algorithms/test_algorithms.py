@@ -402,3 +402,74 @@ async def test_an_adapter_set_by_hand_serves_runners_without_one() -> None:
     await Runner(length, algorithm=wants, adapter=Named("the runner's")).fit(["a"])
 
     assert got == [Named("by hand"), Named("the runner's")]
+
+
+# An algorithm that the caller runs by hand, as in Agent-lightning 0.3.
+
+
+class Enqueues(Algorithm):
+    async def run(self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None) -> None:
+        resources = await self.get_store().add_resources(self.get_initial_resources())
+        for task in train_dataset or ():
+            await self.get_store().enqueue_rollout(task, resources_id=resources.resources_id)
+
+
+async def test_an_algorithm_run_by_hand_has_the_store_and_the_resources_that_were_set() -> None:
+    algorithm = Enqueues()
+    async with agl.InMemoryLightningStore() as store:
+        algorithm.set_store(store)
+        algorithm.set_initial_resources(prompt("Hi"))
+
+        await algorithm.run(["tea"])
+
+        [rollout] = await store.query_rollouts()
+        assert rollout.input == "tea"
+        snapshot = await store.get_latest_resources()
+        assert snapshot is not None
+        assert snapshot.resources == prompt("Hi")
+
+
+async def test_in_a_fit_the_run_supplies_the_store_and_the_resources() -> None:
+    seen: list[object] = []
+
+    class Looks(Algorithm):
+        async def run(self, *datasets: object, **options: object) -> None:
+            seen.extend([self.get_store() is self.session.store, self.get_initial_resources()])
+
+    algorithm = Looks()
+    algorithm.set_store(agl.InMemoryLightningStore())
+    algorithm.set_initial_resources(prompt("by hand"))
+    await Runner(length, algorithm=algorithm, resources=prompt("of the run")).fit(["tea"])
+
+    assert seen == [True, prompt("of the run")]
+
+
+@pytest.mark.parametrize("ask", [Enqueues.get_store, Enqueues.get_initial_resources])
+def test_an_algorithm_that_nothing_was_set_on_says_what_to_write(ask: Any) -> None:
+    with pytest.raises(ValueError, match=r"first write set_store\(…\)"):
+        ask(Enqueues())
+
+
+def test_only_a_store_can_be_set_as_one() -> None:
+    with pytest.raises(agl.ComponentError, match="store"):
+        Enqueues().set_store("runs.db")  # type: ignore[arg-type]
+
+
+async def test_a_function_gets_the_proxy_that_was_set() -> None:
+    seen: list[object] = []
+
+    @agl.algo
+    async def looks(llm_proxy: object = None) -> None:
+        seen.append(llm_proxy)
+
+    assert looks.get_llm_proxy() is None
+    looks.set_llm_proxy("proxy")
+    await looks.run()
+
+    assert seen == ["proxy"]
+
+
+def test_the_decorated_function_may_be_passed_by_name() -> None:
+    def once(session: Session) -> None: ...
+
+    assert agl.algo(func=once).name == "once"

@@ -190,3 +190,31 @@ def test_descending_is_ascending_backwards(records: list[Rollout], field: str) -
     down = select(records, Query("rollouts", sort_by=field, sort_order="desc"))
 
     assert list(down) == list(reversed(up))
+
+
+# The names that parameters had in Agent-lightning 0.3.
+
+
+async def test_the_older_names_of_filters_work_and_warn() -> None:
+    async with InMemoryLightningStore() as store:
+        first = await store.enqueue_rollout("tea")
+        await store.enqueue_rollout("milk")
+
+        with pytest.warns(DeprecationWarning, match=r"write rollout_id_in=\['ro-"):
+            by_id = await store.query_rollouts(rollout_ids=[first.rollout_id])
+        with pytest.warns(DeprecationWarning, match=r"write status_in=\['failed'\]") as warned:
+            by_status = await store.query_rollouts(status=["failed"])
+
+    assert [rollout.input for rollout in by_id] == ["tea"]
+    assert len(by_status) == 0
+    assert warned[0].filename == __file__
+
+
+async def test_the_newer_name_of_a_filter_takes_precedence() -> None:
+    async with InMemoryLightningStore() as store:
+        await store.enqueue_rollout("tea")
+
+        with pytest.warns(DeprecationWarning, match="renamed"):
+            found = await store.query_rollouts(status_in=["queuing"], status=["failed"])
+
+    assert len(found) == 1

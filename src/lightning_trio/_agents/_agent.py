@@ -13,7 +13,7 @@ from .._checks import checked
 from .._errors import AgentSignatureError
 from .._plain_values import without_surrogates
 from .._public import public
-from .._records import LaneName, Rollout, RolloutConfig
+from .._records import LaneName, Rollout, RolloutConfig, RolloutMode
 from .._repr import one_line
 from .._resources import NamedResources
 from ..lanes import is_async_function, resolve_lane
@@ -96,6 +96,10 @@ class LitAgent(Generic[T]):
         """Whether one of the async methods is overridden."""
         return any(overrides(self, name) for name in (*TRAIN_METHODS, *VALIDATION_METHODS) if "async" in name)
 
+    def method_names(self, mode: RolloutMode | None) -> tuple[str, ...]:
+        """Return the names of the methods that may run a rollout of `mode`; of those overridden, the first runs it."""
+        return TRAIN_METHODS if mode == "train" else VALIDATION_METHODS
+
     # Overriding methods name the parameters that they need; with these signatures type checkers accept any.
 
     def rollout(self, task: T, *args: Any, **kwargs: Any) -> Any:
@@ -132,13 +136,13 @@ class LitAgent(Generic[T]):
         trainer: Trainer = _referent(self._trainer_ref, "Trainer")
         return trainer
 
-    def set_runner(self, runner: Runner) -> None:
+    def set_runner(self, runner: Runner[T]) -> None:
         """Store a weak reference to the runner that runs this agent."""
         vars(self)["_runner_ref"] = weakref.ref(runner)
 
-    def get_runner(self) -> Runner:
+    def get_runner(self) -> Runner[T]:
         """Return the runner that runs this agent; of several, the one opened last."""
-        runner: Runner = _referent(self._runner_ref, "Runner")
+        runner: Runner[T] = _referent(self._runner_ref, "Runner")
         return runner
 
     def get_tracer(self) -> Tracer:
@@ -151,7 +155,7 @@ class LitAgent(Generic[T]):
         return self.get_trainer()
 
     @property
-    def runner(self) -> Runner:
+    def runner(self) -> Runner[T]:
         """The runner, see `get_runner`."""
         return self.get_runner()
 

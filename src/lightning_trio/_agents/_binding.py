@@ -11,7 +11,7 @@ from .._errors import AgentSignatureError, AsyncioAgentError
 from .._records import RolloutMode
 from .._resources import NamedResources
 from ..lanes import BoundAgent, is_async_function, lane_named, resolve_lane
-from ._agent import TRAIN_METHODS, VALIDATION_METHODS, FunctionalLitAgent, LitAgent, overrides
+from ._agent import FunctionalLitAgent, LitAgent, overrides
 from ._asyncio_use import find_asyncio_use
 from ._injection import bind_function, supply_keywords
 
@@ -22,7 +22,7 @@ def select_method(agent: LitAgent[Any], mode: RolloutMode | None) -> str:
     Raises:
         AgentSignatureError: the agent overrides no method for `mode`.
     """
-    names = TRAIN_METHODS if mode == "train" else VALIDATION_METHODS
+    names = agent.method_names(mode)
     for name in names:
         if overrides(agent, name):
             return name

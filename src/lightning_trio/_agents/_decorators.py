@@ -13,11 +13,10 @@ from ._agent import FunctionalLitAgent, P, R
 
 
 @overload
-def rollout(fn: Callable[P, R], /) -> FunctionalLitAgent[P, R]: ...
+def rollout(func: Callable[P, R]) -> FunctionalLitAgent[P, R]: ...
 @overload
 def rollout(
-    fn: None = None,
-    /,
+    func: None = None,
     *,
     runs_in: LaneName | str | None = None,
     name: str | None = None,
@@ -26,8 +25,7 @@ def rollout(
 ) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...
 @public
 def rollout(
-    fn: Callable[..., Any] | None = None,
-    /,
+    func: Callable[..., Any] | None = None,
     *,
     runs_in: LaneName | str | None = None,
     name: str | None = None,
@@ -42,7 +40,7 @@ def rollout(
     cannot be supplied and has no default raises an error before the first rollout starts.
 
     Args:
-        fn: the function, if used without options.
+        func: the function, if used without options.
         runs_in: ``"trio"`` (the default of ``async def``), ``"thread"`` (the default of ``def``),
             ``"asyncio"``, ``"process"`` or the name of a lane of your own.
         name: the agent's name in spans; by default the function's name.
@@ -63,15 +61,14 @@ def rollout(
     def decorate(function: Callable[..., Any]) -> FunctionalLitAgent[..., Any]:
         return FunctionalLitAgent(function, runs_in=runs_in, name=name, config=config, strip_proxy=strip_proxy)
 
-    return decorate if fn is None else decorate(fn)
+    return decorate if func is None else decorate(func)
 
 
 @overload
-def llm_rollout(fn: Callable[P, R], /) -> FunctionalLitAgent[P, R]: ...
+def llm_rollout(func: Callable[P, R]) -> FunctionalLitAgent[P, R]: ...
 @overload
 def llm_rollout(
-    fn: None = None,
-    /,
+    func: None = None,
     *,
     strip_proxy: bool = True,
     runs_in: LaneName | str | None = None,
@@ -79,7 +76,7 @@ def llm_rollout(
     config: RolloutConfig | None = None,
 ) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...
 @public
-def llm_rollout(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+def llm_rollout(func: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Make an agent from a function with a parameter ``llm``; otherwise like `rollout`, options included.
 
     >>> @llm_rollout
@@ -88,22 +85,21 @@ def llm_rollout(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     >>> answer
     <agent answer>
     """
-    return _rollout_with("llm", fn, options)
+    return _rollout_with("llm", func, options)
 
 
 @overload
-def prompt_rollout(fn: Callable[P, R], /) -> FunctionalLitAgent[P, R]: ...
+def prompt_rollout(func: Callable[P, R]) -> FunctionalLitAgent[P, R]: ...
 @overload
 def prompt_rollout(
-    fn: None = None,
-    /,
+    func: None = None,
     *,
     runs_in: LaneName | str | None = None,
     name: str | None = None,
     config: RolloutConfig | None = None,
 ) -> Callable[[Callable[P, R]], FunctionalLitAgent[P, R]]: ...
 @public
-def prompt_rollout(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+def prompt_rollout(func: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Make an agent from a function with a parameter ``prompt_template``; otherwise like `rollout`, options included.
 
     >>> @prompt_rollout
@@ -112,14 +108,14 @@ def prompt_rollout(fn: Callable[..., Any] | None = None, /, **options: Any) -> A
     >>> answer
     <agent answer>
     """
-    return _rollout_with("prompt_template", fn, options)
+    return _rollout_with("prompt_template", func, options)
 
 
-def _rollout_with(parameter: str, fn: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
+def _rollout_with(parameter: str, func: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
     def decorate(function: Callable[..., Any]) -> FunctionalLitAgent[..., Any]:
         agent = FunctionalLitAgent(function, **options)
         if parameter not in inspect.signature(function).parameters:
             raise AgentSignatureError.no_parameter(agent.name, parameter)
         return agent
 
-    return decorate if fn is None else decorate(fn)
+    return decorate if func is None else decorate(func)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
-from ._base import compose, public
+from ._base import compose, public, with_article
 from ._usage import UsageError
 
 
@@ -77,6 +77,15 @@ class ResourceError(UsageError, ValueError):
         message = (
             f"resource_type {resource_type!r} of {kind.__qualname__} is already used by {known.__qualname__}; "
             f'choose another one: class {kind.__name__}(Resource, resource_type="…")'
+        )
+        return compose(cls, message, parameter="resource_type")
+
+    @classmethod
+    def other_type(cls, kind: str, own: str, given: object) -> Self:
+        """Return the error for a resource that is made with the type name of another class."""
+        message = (
+            f"{kind}(resource_type={given!r}): the type of {with_article(kind)} is {own!r}; "
+            "leave resource_type out, or use the class of that type"
         )
         return compose(cls, message, parameter="resource_type")
 

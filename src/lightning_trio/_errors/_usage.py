@@ -14,6 +14,28 @@ class UsageError(LightningTrioError):
     parameter: str | None = None
     """The parameter whose argument is wrong."""
 
+    # Programs of Agent-lightning 0.3.
+
+    @classmethod
+    def not_in_compat(cls, name: str, instead: str) -> Self:
+        """Return the error for a name of Agent-lightning 0.3 that does not exist here.
+
+        Args:
+            name: the name.
+            instead: what to write in its place.
+        """
+        return compose(cls, f"{name} of Agent-lightning 0.3 does not exist here; {instead}")
+
+    @classmethod
+    def imported_already(cls, package: str, file: str | None) -> Self:
+        """Return the error for installing under the name of a package that has been imported."""
+        message = (
+            f"{package} has already been imported{'' if file is None else f' from {file}'}; call "
+            f"lightning_trio.compat.install() before the first `import {package}`, or run the program with "
+            "python -m lightning_trio.compat script.py"
+        )
+        return compose(cls, message)
+
     # Arguments.
 
     @classmethod
@@ -166,6 +188,12 @@ class UsageError(LightningTrioError):
     def asyncio_only(cls) -> Self:
         """Return the error for `open_asyncio` in Trio."""
         return compose(cls, "open_asyncio is for asyncio, and Trio runs here; write: async with runner: …")
+
+    @classmethod
+    def no_event_loop(cls) -> Self:
+        """Return the error for an awaited call where neither Trio nor asyncio runs."""
+        message = "neither Trio nor asyncio runs where this is awaited; write: asyncio.run(main()), or trio.run(main)"
+        return compose(cls, message)
 
     @classmethod
     def other_loop(cls) -> Self:

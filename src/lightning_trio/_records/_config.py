@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from .._plain_record import PlainRecord
 from .._public import public
 from ._exception_names import exception_names
 from ._statuses import AttemptStatus
@@ -54,7 +55,7 @@ def _statuses(value: Sequence[AttemptStatus]) -> tuple[AttemptStatus, ...]:
 
 @public
 @attrs.frozen
-class RolloutConfig:
+class RolloutConfig(PlainRecord):
     """The time limits of a rollout's attempts, and which of them are retried.
 
     Args:

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar, overload
 
 import attrs
 
+from .._plain_record import PlainRecord
 from .._public import public
 from .._repr import counted, one_line
 
@@ -15,7 +16,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @public
 @attrs.frozen
-class PaginatedResult(Sequence[T_co], Generic[T_co]):
+class PaginatedResult(PlainRecord, Sequence[T_co], Generic[T_co]):
     """A page of query results that is also a plain sequence; `limit` -1 means all."""
 
     items: Sequence[T_co]

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from .._plain_record import PlainRecord
 from .._public import public
 from .._quick_init import quick_init
 from .._repr import counted, one_line
@@ -20,7 +21,7 @@ from ._statuses import AttemptStatus, RolloutMode, RolloutStatus, known_mode
 @public
 @quick_init
 @attrs.frozen
-class Attempt:
+class Attempt(PlainRecord):
     """One execution of a rollout. `sequence_id` counts the rollout's attempts from 1."""
 
     rollout_id: str
@@ -42,7 +43,7 @@ class Attempt:
 @public
 @quick_init
 @attrs.frozen
-class Rollout:
+class Rollout(PlainRecord):
     """One unit of work: a task (`input`), its configuration, and its status."""
 
     rollout_id: str
@@ -78,7 +79,7 @@ class AttemptedRollout(Rollout):
 @public
 @quick_init
 @attrs.frozen
-class EnqueueRolloutRequest:
+class EnqueueRolloutRequest(PlainRecord):
     """A request to enqueue one rollout. If `config` is None, the agent's applies, else the runner's.
 
     A `key` names the rollout within its run: a second request with the same key returns the existing rollout. A run
@@ -95,7 +96,7 @@ class EnqueueRolloutRequest:
 
 @public
 @attrs.frozen
-class CompletedRollout:
+class CompletedRollout(PlainRecord):
     """A rollout that has ended, with its last attempt and that attempt's spans in order of their start."""
 
     rollout: Rollout
@@ -116,6 +117,31 @@ class CompletedRollout:
     def status(self) -> RolloutStatus:
         """``"succeeded"``, ``"failed"`` or ``"cancelled"``; `attempt.status` distinguishes timeouts."""
         return self.rollout.status
+
+    @property
+    def rollout_id(self) -> str:
+        """The rollout's id."""
+        return self.rollout.rollout_id
+
+    @property
+    def input(self) -> Any:
+        """The task."""
+        return self.rollout.input
+
+    @property
+    def mode(self) -> RolloutMode | None:
+        """``"train"``, ``"val"``, ``"test"`` or None."""
+        return self.rollout.mode
+
+    @property
+    def resources_id(self) -> str | None:
+        """The id of the resources snapshot that it ran with."""
+        return self.rollout.resources_id
+
+    @property
+    def metadata(self) -> Mapping[str, Any] | None:
+        """The rollout's metadata."""
+        return self.rollout.metadata
 
     @property
     def final_reward(self) -> float | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import attrs
 
+from .._plain_record import PlainRecord
 from .._public import public
 from .._resources import NamedResources
 
 
 @public
 @attrs.frozen
-class ResourcesUpdate:
+class ResourcesUpdate(PlainRecord):
     """A resources snapshot: a versioned mapping of names to resources."""
 
     resources_id: str

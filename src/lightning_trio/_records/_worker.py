@@ -7,13 +7,14 @@ from typing import Any
 
 import attrs
 
+from .._plain_record import PlainRecord
 from .._public import public
 from ._statuses import WorkerStatus
 
 
 @public
 @attrs.frozen
-class Worker:
+class Worker(PlainRecord):
     """A runner that claims rollouts from a store, with the last known activity.
 
     With `lease_seconds` it holds its attempts on a lease, which runs out once its record was not written to the store

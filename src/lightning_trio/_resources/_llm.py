@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -93,7 +94,7 @@ def _mask_named(name: object, value: object, outer: tuple[int, ...]) -> object:
 
 
 @public
-@attrs.frozen
+@attrs.frozen(init=False)
 class LLM(Resource, resource_type="llm"):
     """A model behind an OpenAI-compatible endpoint.
 
@@ -107,6 +108,7 @@ class LLM(Resource, resource_type="llm"):
             ``attrs.evolve(llm, sampling_parameters={…})``.
         api_key_env: the environment variable to read the key from in the process of the agent, so that the key is
             never stored.
+        resource_type: the class's own type name, which Agent-lightning 0.3 wrote out; may be left out.
 
     >>> LLM(endpoint="http://127.0.0.1:8000/v1", model="qwen", api_key="secret")
     LLM(endpoint='http://127.0.0.1:8000/v1', model='qwen', sampling_parameters={}, api_key_env=None)
@@ -119,6 +121,20 @@ class LLM(Resource, resource_type="llm"):
         factory=dict[str, Any], converter=_own_mapping, repr=_show_parameters
     )
     api_key_env: str | None = attrs.field(default=None, kw_only=True)
+
+    def __init__(
+        self,
+        endpoint: str,
+        model: str,
+        api_key: str | LostKey | None = None,
+        sampling_parameters: Mapping[str, Any] = MappingProxyType({}),
+        *,
+        api_key_env: str | None = None,
+        resource_type: str | None = None,
+    ) -> None:
+        self._check_type_name(resource_type)
+        init: Any = getattr(self, "__attrs_init__")  # noqa: B009  # pyright does not know it
+        init(endpoint, model, api_key, sampling_parameters, api_key_env=api_key_env)
 
     def __attrs_post_init__(self) -> None:
         for name in ("endpoint", "model"):
@@ -165,7 +181,7 @@ LLM.sampling_parameters = _CopiedSlot(LLM.sampling_parameters)  # type: ignore[a
 
 
 @public
-@attrs.frozen
+@attrs.frozen(init=False)
 class ProxyLLM(LLM, resource_type="proxy_llm"):
     """An `LLM` behind a proxy that identifies the attempt of a call by its path."""
 

@@ -7,7 +7,7 @@ import string
 import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import attrs
 
@@ -21,26 +21,32 @@ PromptEngine: TypeAlias = Literal["f-string", "jinja"]
 
 
 @public
-@attrs.frozen
+@attrs.frozen(init=False)
 class PromptTemplate(Resource, resource_type="prompt_template"):
     r"""A prompt with placeholders.
 
     Args:
         template: the text.
         engine: ``"f-string"``: ``{name}`` with the attribute, index, conversion and format parts of
-            `str.format`; ``"jinja"``: Jinja2, rendered in its sandbox.
+            `str.format` (the default); ``"jinja"``: Jinja2, rendered in its sandbox.
+        resource_type: the class's own type name, which Agent-lightning 0.3 wrote out; may be left out.
 
     Double literal braces in an f-string template (``{{"label": 1}}``), as in `str.format`. A template that is not a
     valid format string, such as a prompt with plain JSON, works too: only ``{name}`` with a plain name is replaced
     in it, and every other brace is text. A placeholder with an attribute, index or format, such as ``{price:.2f}``,
     is left unchanged there, with a warning.
 
-    >>> PromptTemplate("Answer {question} as {\"a\": 1}", engine="f-string").format(question="why?")
+    >>> PromptTemplate("Answer {question} as {\"a\": 1}").format(question="why?")
     'Answer why? as {"a": 1}'
     """
 
     template: str = attrs.field(repr=shortened)
-    engine: PromptEngine
+    engine: PromptEngine = "f-string"
+
+    def __init__(self, template: str, engine: PromptEngine = "f-string", *, resource_type: str | None = None) -> None:
+        self._check_type_name(resource_type)
+        init: Any = getattr(self, "__attrs_init__")  # noqa: B009  # pyright does not know it
+        init(template, engine)
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.template, str):
@@ -54,7 +60,7 @@ class PromptTemplate(Resource, resource_type="prompt_template"):
                 f"the prompt template has braces that are not placeholders, so only plain placeholders are filled in "
                 f"and {lost[0]!r} is left unchanged; double the braces that are text, or pass a formatted value for "
                 f"{{{lost[1]}}}",
-                stacklevel=3,
+                stacklevel=4,
             )
 
     @property

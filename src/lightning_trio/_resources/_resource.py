@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 import attrs
 
 from .._errors import ResourceError
+from .._plain_record import PlainRecord
 from .._public import public
 
 _resource_types: dict[str, type[Resource]] = {}
@@ -16,7 +17,7 @@ _resource_types: dict[str, type[Resource]] = {}
 
 @public
 @attrs.frozen
-class Resource:
+class Resource(PlainRecord):
     """The base of resources.
 
     A subclass is a frozen attrs class with a type name, by which stores and wire formats identify it; by default, the
@@ -40,6 +41,11 @@ class Resource:
             raise ResourceError.type_taken(name, cls, known)
         cls.resource_type = name
         _resource_types[name] = cls
+
+    def _check_type_name(self, given: str | None) -> None:
+        """Raise an error if `given`, as in ``LLM(resource_type="llm", …)``, is not the class's own type name."""
+        if given is not None and given != self.resource_type:
+            raise ResourceError.other_type(type(self).__qualname__, self.resource_type, given)
 
 
 NamedResources: TypeAlias = Mapping[str, Resource]

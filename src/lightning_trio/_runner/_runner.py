@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Self, overload
 
 import trio
 
@@ -18,6 +18,7 @@ from .._ids import random_bits
 from .._public import public
 from .._records import (
     DEFAULT_CONFIG,
+    UNSET,
     CompletedRollout,
     EnqueueRolloutRequest,
     FitResult,
@@ -25,6 +26,7 @@ from .._records import (
     RolloutConfig,
     RolloutMode,
     RunnerStatistics,
+    Unset,
     exception_names,
     missing_name,
 )
@@ -50,9 +52,18 @@ from ._run_start import FitSettings, Resumption
 from ._stream import RolloutStream, Tasks
 from ._workers import LocalWorkers, Workers
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=Any)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
 
 @public
-class Runner:
+class Runner(Generic[T]):
     """Run an agent on tasks, many at a time. Creating a runner starts nothing.
 
     Args:
@@ -85,7 +96,7 @@ class Runner:
 
     def __init__(  # noqa: PLR0913  # options, each by its name
         self,
-        agent: LitAgent[Any] | Callable[..., Any],
+        agent: Callable[[T], Any] | Callable[Concatenate[T, ...], Any] | LitAgent[T],
         *,
         resources: NamedResources | None = None,
         store: LightningStore | None = None,
@@ -102,7 +113,7 @@ class Runner:
         lease_seconds: float = LEASE_SECONDS,
         max_processes: int | None = None,
     ) -> None:
-        self.agent: LitAgent[Any] = as_agent(agent)
+        self.agent: LitAgent[T] = as_agent(agent)
         for name, each in (("config", config), ("the agent's config", self.agent.config)):
             if each is not None:
                 check_config(name, each)
@@ -301,13 +312,27 @@ class Runner:
 
     # One rollout, many rollouts, a queue.
 
+    @overload
     async def step(
-        self, task: Any, *, resources: NamedResources | None = None, mode: RolloutMode | None = None
+        self, task: T, *, resources: NamedResources | None = None, mode: RolloutMode | None = None
+    ) -> CompletedRollout: ...
+    @overload
+    async def step(
+        self, *, input: T, resources: NamedResources | None = None, mode: RolloutMode | None = None
+    ) -> CompletedRollout: ...
+    async def step(
+        self,
+        task: T | Unset = UNSET,
+        *,
+        input: T | Unset = UNSET,
+        resources: NamedResources | None = None,
+        mode: RolloutMode | None = None,
     ) -> CompletedRollout:
         """Run one task and return the completed rollout.
 
         Args:
             task: the input.
+            input: the same, under the name that it had in Agent-lightning 0.3.
             resources: what to run with instead of the runner's own.
             mode: ``"train"``, ``"val"`` or ``"test"``.
 
@@ -319,6 +344,10 @@ class Runner:
 
         When the caller is cancelled, the rollout is stopped and ends as cancelled.
         """
+        if (task is UNSET) is (input is UNSET):
+            raise TypeError("Runner.step() takes one task; write: await runner.step(task)")
+        if task is UNSET:
+            task = input
         engine = self._require_engine("async with runner: await runner.step(task)")
         request = await self._request(engine, task, resources, mode)
         admission = await engine.acquire_slot()

@@ -63,7 +63,7 @@ class Caller:
         link = host_link() or Link(SpanContext(recorder.trace_id, recorder.root_id))
         attempt = recorder.rollout.attempt
         keys = semconv.LightningResourceAttributes
-        ids = {keys.ROLLOUT_ID: attempt.rollout_id, keys.ATTEMPT_ID: attempt.attempt_id}
+        ids = {keys.ROLLOUT_ID.value: attempt.rollout_id, keys.ATTEMPT_ID.value: attempt.attempt_id}
         return attrs.evolve(link, attributes=ids)
 
     # Slots.

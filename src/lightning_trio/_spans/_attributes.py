@@ -8,18 +8,24 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from .._plain_record import PlainRecord
 from .._plain_values import json_text, plain
 from .._public import public
 from ..semconv import LightningSpanAttributes
 from ._span import Attributes, Span
 
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+AnySpan = TypeVar("AnySpan", bound="Span | ReadableSpan")
+
 _PRIMITIVES = (str, bool, int, float)
-_TAG = LightningSpanAttributes.TAG
-_LINK = LightningSpanAttributes.LINK
+_TAG = LightningSpanAttributes.TAG.value
+_LINK = LightningSpanAttributes.LINK.value
 
 
 def to_json(value: object) -> str:
@@ -62,7 +68,8 @@ def _items(mapping: Mapping[Any, Any]) -> Iterable[tuple[str, Any]]:
     for key, value in mapping.items():
         if not isinstance(key, str):
             raise ValueError(f"the attribute key {key!r} is of type {type(key).__name__}; keys are strings")
-        yield key, value
+        # A member of an enum of strings becomes a plain string.
+        yield key if key.__class__ is str else str.__str__(key), value
 
 
 def _flatten(key: str, value: Any, expand: bool, flat: dict[str, Any]) -> None:
@@ -261,7 +268,7 @@ def extract_tags_from_attributes(attributes: Attributes) -> list[str]:
 
 @public
 @attrs.frozen
-class LinkAttributes:
+class LinkAttributes(PlainRecord):
     """A link to spans whose attribute `key_match` is `value_match`; ``trace_id`` and ``span_id`` are keys too."""
 
     key_match: str
@@ -298,12 +305,20 @@ def extract_links_from_attributes(attributes: Attributes) -> list[LinkAttributes
 
 
 @public
-def query_linked_spans(spans: Iterable[Span], links: Sequence[LinkAttributes]) -> list[Span]:
-    """Return the spans that match all of `links`."""
+def query_linked_spans(spans: Iterable[AnySpan], links: Sequence[LinkAttributes]) -> list[AnySpan]:
+    """Return the spans, of this package or of the OpenTelemetry SDK, that match all of `links`."""
     return [span for span in spans if all(_matches(span, link) for link in links)]
 
 
-def _matches(span: Span, link: LinkAttributes) -> bool:
+def _matches(span: Span | ReadableSpan, link: LinkAttributes) -> bool:
     if link.key_match in ("trace_id", "span_id"):
-        return bool(getattr(span, link.key_match) == link.value_match)
-    return bool(span.attributes.get(link.key_match) == link.value_match)
+        return _read_id(span, link.key_match) == link.value_match
+    return bool((span.attributes or {}).get(link.key_match) == link.value_match)
+
+
+def _read_id(span: Span | ReadableSpan, name: str) -> str | None:
+    if isinstance(span, Span):
+        return span.trace_id if name == "trace_id" else span.span_id
+    if span.context is None:
+        return None
+    return f"{span.context.trace_id:032x}" if name == "trace_id" else f"{span.context.span_id:016x}"

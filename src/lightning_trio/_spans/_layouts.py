@@ -18,7 +18,11 @@ from ..semconv import LightningSpanAttributes as Keys
 from ._attributes import check_attributes, flatten_value, plain_annotation, sanitize_attributes
 from ._span import Span, SpanCoreFields
 
-_MESSAGE_BODY = Keys.MESSAGE_BODY
+# Plain strings, because members of an enum take longer to look up, and show in the repr of a span's attributes.
+_MESSAGE_BODY = Keys.MESSAGE_BODY.value
+_OBJECT_TYPE = Keys.OBJECT_TYPE.value
+_OBJECT_LITERAL = Keys.OBJECT_LITERAL.value
+_OBJECT_JSON = Keys.OBJECT_JSON.value
 
 
 def message_attributes(message: str, attributes: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -43,9 +47,9 @@ def get_message_value(span: Span | SpanCoreFields) -> str | None:
     >>> get_message_value(SpanCoreFields("agentlightning.message", attributes={"agentlightning.message.body": "hi"}))
     'hi'
     """
-    body = span.attributes.get(Keys.MESSAGE_BODY)
+    body = span.attributes.get(_MESSAGE_BODY)
     if body is not None and not isinstance(body, str):
-        raise TypeError(f"{Keys.MESSAGE_BODY} is {body!r} of type {type(body).__name__}; a message is a string")
+        raise TypeError(f"{_MESSAGE_BODY} is {body!r} of type {type(body).__name__}; a message is a string")
     return body
 
 
@@ -58,11 +62,11 @@ def object_attributes(value: object, attributes: Mapping[str, Any] | None = None
     sane = sanitize_attributes(attributes) if attributes else {}
     kind = type(value)
     if kind in (str, bool, int, float):
-        return {**sane, Keys.OBJECT_TYPE: kind.__name__, Keys.OBJECT_LITERAL: str(value)}
+        return {**sane, _OBJECT_TYPE: kind.__name__, _OBJECT_LITERAL: str(value)}
     if isinstance(value, bytes | bytearray):
-        return {**sane, Keys.OBJECT_TYPE: "bytes", Keys.OBJECT_LITERAL: base64.b64encode(value).decode()}
+        return {**sane, _OBJECT_TYPE: "bytes", _OBJECT_LITERAL: base64.b64encode(value).decode()}
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return {**sane, Keys.OBJECT_TYPE: name, Keys.OBJECT_JSON: _strict_json(value)}
+    return {**sane, _OBJECT_TYPE: name, _OBJECT_JSON: _strict_json(value)}
 
 
 def _strict_json(value: object) -> str:
@@ -92,18 +96,19 @@ def get_object_value(span: Span | SpanCoreFields) -> Any:
     >>> get_object_value(emit_object(b"raw", propagate=False))
     b'raw'
     """
-    encoded = span.attributes.get(Keys.OBJECT_JSON)
+    encoded = span.attributes.get(_OBJECT_JSON)
     if encoded is not None:
         try:
             return from_json(encoded)
         except (ValueError, TypeError) as exc:
-            raise RuntimeError(f"{Keys.OBJECT_JSON} of the span {span.name!r} is not JSON: {exc}") from exc
-    literal = span.attributes.get(Keys.OBJECT_LITERAL)
+            name = getattr(span, "name", None)
+            raise RuntimeError(f"{_OBJECT_JSON} of the span {name!r} is not JSON: {exc}") from exc
+    literal = span.attributes.get(_OBJECT_LITERAL)
     if literal is None:
         return None
-    kind = span.attributes.get(Keys.OBJECT_TYPE, "str")
+    kind = span.attributes.get(_OBJECT_TYPE, "str")
     if kind not in _LITERALS:
-        raise RuntimeError(f"{Keys.OBJECT_TYPE} is {kind!r}; the types of literals are {sorted(_LITERALS)}")
+        raise RuntimeError(f"{_OBJECT_TYPE} is {kind!r}; the types of literals are {sorted(_LITERALS)}")
     return _LITERALS[kind](literal)
 
 
@@ -147,7 +152,7 @@ def input_attributes(
     signature: inspect.Signature, args: tuple[object, ...], kwargs: dict[str, object]
 ) -> dict[str, Any]:
     """Return the attributes of an operation's input: the arguments of a call, under the names of its parameters."""
-    prefix = Keys.OPERATION_INPUT
+    prefix = Keys.OPERATION_INPUT.value
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError:

@@ -13,19 +13,20 @@ import attrs
 
 from .. import semconv
 from .._errors import InvalidReward
+from .._plain_record import PlainRecord
 from .._plain_values import plain
 from .._public import public
 from ._attributes import filter_and_unflatten_attributes, sanitize_attributes
 from ._span import Attributes, Span, SpanCoreFields
 
 _NUMBERS = (float, int, numbers.Real, Decimal)
-_REWARD = semconv.LightningSpanAttributes.REWARD
+_REWARD = semconv.LightningSpanAttributes.REWARD.value
 _SpanLike = TypeVar("_SpanLike", Span, SpanCoreFields)
 
 
 @public
 @attrs.frozen
-class RewardDimension:
+class RewardDimension(PlainRecord):
     """One dimension of a reward."""
 
     name: str

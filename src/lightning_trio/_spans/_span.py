@@ -10,8 +10,9 @@ import attrs
 
 from .. import semconv
 from .._ids import new_span_id, new_trace_id
+from .._plain_record import PlainRecord
 from .._public import public
-from .._quick_init import quick_init
+from .._quick_init import quick_init, quick_init_with
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -25,7 +26,7 @@ StatusCode: TypeAlias = Literal["UNSET", "OK", "ERROR"]
 @public
 @quick_init
 @attrs.frozen
-class TraceStatus:
+class TraceStatus(PlainRecord):
     """The status of a step; if the code is ``"ERROR"``, `description` has details."""
 
     status_code: StatusCode
@@ -38,7 +39,7 @@ OK_STATUS = TraceStatus("OK")
 
 @public
 @attrs.frozen
-class SpanContext:
+class SpanContext(PlainRecord):
     """The identity of a span: 32 and 16 hexadecimal digits."""
 
     trace_id: str
@@ -49,7 +50,7 @@ class SpanContext:
 
 @public
 @attrs.frozen
-class Event:
+class Event(PlainRecord):
     """An event at one moment within a span; `timestamp` is in Unix seconds."""
 
     name: str
@@ -59,7 +60,7 @@ class Event:
 
 @public
 @attrs.frozen
-class Link:
+class Link(PlainRecord):
     """A reference to a related span, often of another trace."""
 
     context: SpanContext
@@ -68,7 +69,7 @@ class Link:
 
 @public
 @attrs.frozen
-class OtelResource:
+class OtelResource(PlainRecord):
     """The producer of a span, in OpenTelemetry's sense; not one of an agent's resources."""
 
     attributes: Attributes = attrs.field(factory=dict[str, Any])
@@ -81,7 +82,7 @@ NO_RESOURCE = OtelResource()
 @public
 @quick_init
 @attrs.frozen
-class SpanCoreFields:
+class SpanCoreFields(PlainRecord):
     """A span before it belongs to an attempt; emitters return it."""
 
     name: str
@@ -91,14 +92,28 @@ class SpanCoreFields:
     end_time: float | None = None
 
 
+def _same_context(span: Span, context: SpanContext) -> None:
+    if (context.trace_id, context.span_id) != (span.trace_id, span.span_id):
+        raise ValueError(
+            f"context={context!r} is not that of the span, which has trace_id={span.trace_id!r} and "
+            f"span_id={span.span_id!r}; leave context out"
+        )
+
+
+def _same_parent(span: Span, parent: SpanContext) -> None:
+    if parent.span_id != span.parent_id:
+        raise ValueError(f"parent={parent!r} is not the span's parent_id={span.parent_id!r}; leave parent out")
+
+
 @public
-@quick_init
-@attrs.frozen
-class Span:
+@quick_init_with(context=_same_context, parent=_same_parent)
+@attrs.frozen(init=False)
+class Span(PlainRecord):
     """One recorded step of an attempt.
 
     Ids are hexadecimal strings (32 digits for the trace, 16 for spans), times are Unix seconds. `sequence_id` numbers
-    an attempt's spans by start time, from 1. `kind` is OpenTelemetry's: ``"INTERNAL"``, ``"CLIENT"``, ….
+    an attempt's spans by start time, from 1. `kind` is OpenTelemetry's: ``"INTERNAL"``, ``"CLIENT"``, …. `context` and
+    `parent` are the ids once more, as Agent-lightning 0.3 wrote them; they may be left out.
     """
 
     rollout_id: str
@@ -116,6 +131,29 @@ class Span:
     links: Sequence[Link] = ()
     kind: str = "INTERNAL"
     resource: OtelResource = NO_RESOURCE
+
+    if TYPE_CHECKING:
+
+        def __init__(  # noqa: PLR0913  # the fields of a span
+            self,
+            rollout_id: str,
+            attempt_id: str,
+            sequence_id: int,
+            trace_id: str,
+            span_id: str,
+            parent_id: str | None,
+            name: str,
+            status: TraceStatus,
+            attributes: Attributes,
+            start_time: float | None,
+            end_time: float | None,
+            events: Sequence[Event] = (),
+            links: Sequence[Link] = (),
+            kind: str = "INTERNAL",
+            resource: OtelResource = NO_RESOURCE,
+            context: SpanContext | None = None,
+            parent: SpanContext | None = None,
+        ) -> None: ...
 
     @property
     def context(self) -> SpanContext:
@@ -179,9 +217,10 @@ class Span:
         )
 
     @classmethod
-    def from_opentelemetry(cls, readable: ReadableSpan, *, rollout_id: str, attempt_id: str, sequence_id: int) -> Span:
+    def from_opentelemetry(cls, readable: ReadableSpan, rollout_id: str, attempt_id: str, sequence_id: int) -> Span:
         """Convert a span of the OpenTelemetry SDK, its times from nanoseconds to seconds."""
-        context = readable.context
+        # Programs' own spans have the method, and not always the attribute.
+        context = readable.get_span_context()
         status = readable.status
         return cls(
             rollout_id,

@@ -28,7 +28,7 @@ def hang_below_root(spans: Sequence[Span], root_id: str) -> list[Span]:
 def _reparent(span: Span, root_id: str) -> Span:
     attributes = dict(span.attributes)
     if span.parent_id is not None:
-        attributes[LightningSpanAttributes.ORIGINAL_PARENT_ID] = span.parent_id
+        attributes[LightningSpanAttributes.ORIGINAL_PARENT_ID.value] = span.parent_id
     return attrs.evolve(span, parent_id=root_id, attributes=attributes)
 
 

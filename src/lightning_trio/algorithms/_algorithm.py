@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
+from .._checks import checked
 from .._public import public
 from .._repr import one_line
 from .._resources import NamedResources
@@ -41,6 +42,9 @@ class Algorithm:
     # A `Trainer`. Annotations of a public class are evaluated here, and the trainer is in a module above.
     _trainer: Any = None
     _adapter: Adapter[Any] | None = None
+    _store: LightningStore | None = None
+    _initial_resources: NamedResources | None = None
+    _llm_proxy: Any = None
 
     @one_line
     def __repr__(self) -> str:
@@ -71,7 +75,8 @@ class Algorithm:
         session = _session.get()
         if session is None:
             raise ValueError(
-                f"{type(self).__name__} has no session; use it inside run(), which Runner.fit and Trainer.fit call"
+                f"{type(self).__name__} has no session; use it inside run(), which Runner.fit and Trainer.fit call. "
+                "To call run() by hand, first write set_store(…) and set_initial_resources(…), and use get_store()"
             )
         return session
 
@@ -83,13 +88,61 @@ class Algorithm:
         """Undo `enter_session`."""
         _session.reset(token)
 
+    # A runner supplies the store and the resources; a caller that runs the algorithm by hand sets them.
+
+    def set_store(self, store: LightningStore) -> None:
+        """Store what `get_store` returns where no runner runs the algorithm.
+
+        Raises:
+            ComponentError: `store` is not a store.
+
+        >>> from lightning_trio import InMemoryLightningStore
+        >>> import trio
+        >>> class EnqueueOne(Algorithm):
+        ...     async def run(self, train_dataset=None, val_dataset=None):
+        ...         await self.get_store().enqueue_rollout(train_dataset[0])
+        >>> async def main():
+        ...     algorithm = EnqueueOne()
+        ...     async with InMemoryLightningStore() as store:
+        ...         algorithm.set_store(store)
+        ...         await algorithm.run(["tea"])
+        ...         return await store.query_rollouts()
+        >>> [rollout.input for rollout in trio.run(main)]
+        ['tea']
+        """
+        self._store = checked("store", store, LightningStore)
+
     def get_store(self) -> LightningStore:
-        """Return the store, bound to the run: rollouts enqueued through it belong to the run."""
+        """Return the run's store: rollouts enqueued through it belong to the run. Outside of runs, see `set_store`.
+
+        Raises:
+            ValueError: there is neither.
+        """
+        if _session.get() is None and self._store is not None:
+            return self._store
         return self.session.store
 
+    def set_initial_resources(self, resources: NamedResources) -> None:
+        """Store what `get_initial_resources` returns where no runner runs the algorithm."""
+        self._initial_resources = resources
+
     def get_initial_resources(self) -> NamedResources:
-        """Return the resources that the run started with."""
+        """Return the resources that the run started with. Outside of runs, see `set_initial_resources`.
+
+        Raises:
+            ValueError: there are neither.
+        """
+        if _session.get() is None and self._initial_resources is not None:
+            return self._initial_resources
         return self.session.initial_resources
+
+    def set_llm_proxy(self, llm_proxy: object) -> None:
+        """Store a proxy for `get_llm_proxy`; this package does not use it."""
+        self._llm_proxy = llm_proxy
+
+    def get_llm_proxy(self) -> Any:
+        """Return what `set_llm_proxy` stored, None by default."""
+        return self._llm_proxy
 
     def set_trainer(self, trainer: Trainer) -> None:
         """Store the trainer; for trainers."""
@@ -173,6 +226,8 @@ class FunctionalAlgorithm(Algorithm, Generic[P, R]):
             "train_dataset": lambda: train_dataset,
             "val_dataset": lambda: val_dataset,
         }
+        if self._llm_proxy is not None:
+            arguments["llm_proxy"] = self.get_llm_proxy
         for name, dataset in (("train_dataset", train_dataset), ("val_dataset", val_dataset)):
             if dataset is not None and name not in parameters:
                 raise TypeError(f"the algorithm {self._fn.__name__} got a {name} but has no parameter of that name")
@@ -197,15 +252,15 @@ class FunctionalAlgorithm(Algorithm, Generic[P, R]):
 
 
 @public
-def algo(fn: Callable[P, R]) -> FunctionalAlgorithm[P, R]:
+def algo(func: Callable[P, R]) -> FunctionalAlgorithm[P, R]:
     """Make an algorithm from a sync or async function.
 
     The function gets those of these arguments that it has parameters for: ``session``, ``store``, ``adapter``,
-    ``initial_resources``, ``train_dataset``, ``val_dataset``. An ``adapter`` parameter with a default keeps it if the
-    runner has no adapter.
+    ``initial_resources``, ``train_dataset``, ``val_dataset``, and ``llm_proxy`` if one was set. An ``adapter``
+    parameter with a default keeps it if the runner has no adapter.
 
     >>> @algo
     ... async def once(session, train_dataset):
     ...     await session.work_off(train_dataset, mode="train")
     """
-    return FunctionalAlgorithm(fn)
+    return FunctionalAlgorithm(func)

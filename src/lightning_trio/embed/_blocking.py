@@ -78,17 +78,17 @@ class BlockingRunner:
         try:
             opened.wait()
         except BaseException:
-            _close(host, ended)
+            close_host(host, ended)
             raise
         if ended.is_set():
-            _close(host, ended)
+            close_host(host, ended)
         self._host, self._ended = host, ended
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         assert self._host is not None
         host, self._host = self._host, None
-        _close(host, self._ended)
+        close_host(host, self._ended)
 
     def _opened(self, call: str) -> TrioHost:
         _check_no_trio()
@@ -114,7 +114,7 @@ class BlockingRunner:
             KeyboardInterrupt: on Ctrl-C, once the rollout is recorded as cancelled; on a second one immediately.
         """
         host = self._opened("r.step(task)")
-        return _wait(host, partial(self._runner.step, task, resources=resources, mode=mode))
+        return wait_blocking(host, partial(self._runner.step, task, resources=resources, mode=mode))
 
     def stream(
         self, tasks: Iterable[Any], *, resources: NamedResources | None = None, mode: RolloutMode | None = None
@@ -160,7 +160,7 @@ class BlockingRunner:
             retry_failed=retry_failed,
             force_resume=force_resume,
         )
-        return _wait(host, fit)
+        return wait_blocking(host, fit)
 
     def statistics(self) -> RunnerStatistics:
         """Return the counts of rollouts that run, wait and are done."""
@@ -172,7 +172,8 @@ def _check_no_trio() -> None:
         raise NestedTrioRun.by_blocking_runner()
 
 
-def _close(host: TrioHost, ended: threading.Event) -> None:
+def close_host(host: TrioHost, ended: threading.Event) -> None:
+    """Cancel the host's jobs, wait for the end of its thread, and raise the error that it has failed with."""
     host.close()
     ended.wait()
     host.join()
@@ -180,7 +181,8 @@ def _close(host: TrioHost, ended: threading.Event) -> None:
         raise host.error
 
 
-def _wait(host: TrioHost, fn: Callable[[], Awaitable[T]]) -> T:
+def wait_blocking(host: TrioHost, fn: Callable[[], Awaitable[T]]) -> T:
+    """Run a job and return its result; a Ctrl-C cancels it and propagates once it has ended."""
     caller = _Caller(host)
     return caller.wait(caller.start(fn))
 

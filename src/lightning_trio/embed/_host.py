@@ -1,4 +1,4 @@
-"""The host: a thread that runs Trio, with an open runner in it.
+"""The host: a thread that runs Trio, with an open runner or another open object in it.
 
 Other threads submit jobs to it. A job is a task of the host's nursery, with the caller's context and a cancel scope of
 its own; once it has ended, it wakes its caller, which reads the result.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Generic, TypeVar
 
 import outcome
@@ -68,12 +68,19 @@ class TrioHost:
     """A Trio thread with an open runner, from construction until `close`.
 
     Args:
-        runner: the runner to open.
+        runner: the runner to open, or whatever else has to be open there.
         opened: called in the thread when the runner is open.
         ended: called in the thread at its very end, when `error` is set.
+        name: the thread's name.
     """
 
-    def __init__(self, runner: Runner, opened: Callable[[], object], ended: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        runner: AbstractAsyncContextManager[object],
+        opened: Callable[[], object],
+        ended: Callable[[], object],
+        name: str = "lightning_trio-host",
+    ) -> None:
         self.error: BaseException | None = None
         """The error with which opening or running the runner failed."""
         self._runner = runner
@@ -85,7 +92,7 @@ class TrioHost:
         self._token: trio.lowlevel.TrioToken | None = None
         started = threading.Event()
         # A daemon thread, so that a process that exits meanwhile does not wait for it.
-        self._thread = threading.Thread(target=self._run, args=(started,), name="lightning_trio-host", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(started,), name=name, daemon=True)
         self._thread.start()
         # A millisecond, until Trio has made its pipes and accepts calls from other threads.
         started.wait()
@@ -113,6 +120,10 @@ class TrioHost:
     def join(self) -> None:
         """Wait for the thread after it has called `ended`, which takes microseconds."""
         self._thread.join()
+
+    def runs_here(self) -> bool:
+        """Whether the calling task runs in the host."""
+        return self._token is trio.lowlevel.current_trio_token()
 
     def _call_soon(self, fn: Callable[[], object]) -> None:
         if self._token is not None:

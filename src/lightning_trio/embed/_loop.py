@@ -104,6 +104,26 @@ class LoopCall(Generic[T]):
             logger.warning("a cancelled rollout still runs after %g s; not waiting for it any longer", CANCEL_SECONDS)
 
 
+async def await_job(host: TrioHost, fn: Callable[[], Awaitable[T]]) -> T:
+    """Run a job and wait for its result on the running loop, whichever that is; a cancelled caller cancels the job."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def wake() -> None:
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_resolve, done)
+
+    job = host.submit(Job(fn, wake))
+    try:
+        await asyncio.shield(done)
+    except asyncio.CancelledError:
+        host.cancel(job)
+        await settle(done)
+        raise
+    assert job.result is not None
+    return job.result.unwrap()
+
+
 async def settle(future: asyncio.Future[Any]) -> bool:
     """Wait for the future in spite of cancellations, for at most `CANCEL_SECONDS`; return whether it is done."""
     loop = asyncio.get_running_loop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -168,8 +169,15 @@ class LightningStore(StorePrimitives):
         sort_order: SortOrder = "asc",
         limit: int = -1,
         offset: int = 0,
+        status: Collection[RolloutStatus] | None = None,
+        rollout_ids: Collection[str] | None = None,
     ) -> PaginatedResult[Rollout]:
-        """Return rollouts; those that have attempts include the latest."""
+        """Return rollouts; those that have attempts include the latest.
+
+        `status` and `rollout_ids` are the older names of `status_in` and `rollout_id_in`.
+        """
+        status_in = _renamed("status", status, "status_in", status_in)
+        rollout_id_in = _renamed("rollout_ids", rollout_ids, "rollout_id_in", rollout_id_in)
         conditions = _conditions(
             status=status_in,
             rollout_id=rollout_id_in,
@@ -405,6 +413,16 @@ async def _read_back(read: Callable[[], Awaitable[T]]) -> T:
             return await read()
         # The store does not respond.
         raise
+
+
+def _renamed(old_name: str, old: Collection[T] | None, name: str, new: Collection[T] | None) -> Collection[T] | None:
+    """Return the argument of a renamed parameter; with both names, that of the new one. The old one warns."""
+    if old is None:
+        return new
+    warnings.warn(
+        f"query_rollouts({old_name}=…) has been renamed: write {name}={old!r}", DeprecationWarning, stacklevel=3
+    )
+    return old if new is None else new
 
 
 def _only(value: str | None) -> set[str] | None:

@@ -118,9 +118,9 @@ def to_readable(span: Span) -> ReadableSpan:
     """Return a record as exporters expect it, with the ids of rollout and attempt as attributes."""
     attributes = {
         **_exported(span.attributes),
-        Ids.ROLLOUT_ID: span.rollout_id,
-        Ids.ATTEMPT_ID: span.attempt_id,
-        Ids.SPAN_SEQUENCE_ID: span.sequence_id,
+        Ids.ROLLOUT_ID.value: span.rollout_id,
+        Ids.ATTEMPT_ID.value: span.attempt_id,
+        Ids.SPAN_SEQUENCE_ID.value: span.sequence_id,
     }
     parent = span.parent
     description = span.status.description

@@ -361,5 +361,5 @@ class AttemptRecorder:
         """Return a span moved into this trace; its original trace id is kept as an attribute."""
         if span.trace_id == self.trace_id:
             return span
-        original = {semconv.LightningSpanAttributes.ORIGINAL_TRACE_ID: span.trace_id}
+        original = {semconv.LightningSpanAttributes.ORIGINAL_TRACE_ID.value: span.trace_id}
         return attrs.evolve(span, trace_id=self.trace_id, attributes={**span.attributes, **original})

@@ -1,0 +1,105 @@
+"""Coroutines written for asyncio, awaited in Trio: hooks, and algorithms' methods."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar, cast
+
+import outcome
+import trio
+
+from .._concurrency import FlatNursery
+from .._runner import Hook as NativeHook
+
+T = TypeVar("T")
+
+_CLEAN_UP_SECONDS = 5.0
+"""How long a cancelled coroutine may take to clean up."""
+
+_METHODS = ("on_rollout_start", "on_trace_start", "on_trace_end", "on_rollout_end")
+
+
+async def call_asyncio(fn: Callable[..., Coroutine[Any, Any, T]], **arguments: Any) -> T:
+    """Run an async function of asyncio in a worker thread with an event loop of its own, and return its result.
+
+    A cancelled caller cancels it on its loop, and waits for at most `_CLEAN_UP_SECONDS` until it has ended.
+    """
+    call = _AsyncioCall(functools.partial(fn, **arguments))
+    result: outcome.Outcome[T] | None = None
+    async with FlatNursery() as nursery:
+        waiting = trio.CancelScope(shield=True)
+        nursery.start_soon(_pass_on_cancellation, call, waiting)
+        with waiting:
+            result = await outcome.acapture(trio.to_thread.run_sync, call.run, abandon_on_cancel=True)
+            call.ended = True
+        nursery.cancel_scope.cancel()
+    assert result is not None
+    return cast("T", result.unwrap())
+
+
+class _AsyncioCall:
+    """A coroutine of asyncio in a thread."""
+
+    def __init__(self, fn: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self._fn = fn
+        self._cancel: Callable[[], object] | None = None
+        self.ended = False
+
+    def run(self) -> Any:
+        """Run the coroutine to its end."""
+        # See `AsyncioRunner`.
+        import asyncio
+
+        async def main() -> Any:
+            task = asyncio.current_task()
+            assert task is not None
+            self._cancel = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel)
+            return await self._fn()
+
+        return asyncio.run(main())
+
+    def cancel(self) -> None:
+        """Cancel the coroutine, if it runs; from another thread."""
+        if self._cancel is not None:
+            # The loop may have been closed just now.
+            with suppress(RuntimeError):
+                self._cancel()
+
+
+async def _pass_on_cancellation(call: _AsyncioCall, waiting: trio.CancelScope) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        if not call.ended:
+            call.cancel()
+            waiting.deadline = trio.current_time() + _CLEAN_UP_SECONDS
+
+
+class Hook(NativeHook):
+    """The base of hooks, whose methods run on asyncio."""
+
+
+def in_trio(hooks: Sequence[NativeHook]) -> tuple[NativeHook, ...]:
+    """Return the hooks as a runner takes them, which calls them in Trio."""
+    return tuple(_AsyncioHook(hook) if isinstance(hook, Hook) else hook for hook in hooks)
+
+
+class _AsyncioHook(NativeHook):
+    """Calls the methods of a hook on asyncio."""
+
+    def __init__(self, hook: Hook) -> None:
+        self._hook = hook
+        for name in _METHODS:
+            method = getattr(hook, name)
+            if inspect.iscoroutinefunction(method) and method.__func__ is not getattr(NativeHook, name):
+                setattr(self, name, functools.wraps(method)(functools.partial(_call, method)))
+
+
+async def _call(method: Callable[..., Coroutine[Any, Any, None]], **arguments: Any) -> None:
+    arguments["runner"] = getattr(arguments["runner"], "face", arguments["runner"])
+    if "spans" in arguments:
+        arguments["spans"] = list(arguments["spans"])
+    await call_asyncio(method, **arguments)

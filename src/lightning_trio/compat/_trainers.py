@@ -1,0 +1,175 @@
+"""Agent-lightning 0.3's trainer, over the one of lightning_trio."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import trio
+
+from .._agents import LitAgent
+from .._errors import NestedTrioRun
+from .._public import public_in
+from .._records import FitResult
+from .._resources import NamedResources
+from .._runner import Hook as NativeHook
+from .._trainer import Trainer as NativeTrainer
+from ..algorithms import Algorithm as NativeAlgorithm
+from ..algorithms import Dataset
+from ..store import LightningStore
+from ..tracing import Tracer as NativeTracer
+from ._agents import as_agent
+from ._algorithms import as_native
+from ._asyncio_calls import in_trio
+from ._components import ExecutionStrategyRegistry, build_component, instantiate_from_spec
+from ._execution import ClientServerExecutionStrategy, ExecutionEvent, ExecutionStrategy, SharedMemoryExecutionStrategy
+from ._runners import FitRunner, LitAgentRunner
+from ._stores import InMemoryLightningStore
+from ._tracers import AgentOpsTracer
+
+_IGNORED = (ClientServerExecutionStrategy, SharedMemoryExecutionStrategy)
+
+
+@public_in("lightning_trio.compat")
+class Trainer(NativeTrainer):
+    """Combine an algorithm, a store and a tracer and run an agent with them, from synchronous code.
+
+    A component may be an instance, a class, a factory without arguments, an import path, or a mapping with the path
+    under ``"type"`` and keyword arguments.
+
+    Args:
+        algorithm: decides which rollouts to run; `Baseline` by default.
+        n_runners: the number of rollouts to run at a time.
+        max_rollouts: the most rollouts that one `fit` starts.
+        initial_resources: the agent's resources, by name.
+        tracer: records the attempts.
+        adapter: turns spans into the algorithm's data.
+        store: keeps rollouts and spans; in memory by default.
+        hooks: one hook or several, for asyncio.
+        strategy: ``"shm"``, ``"cs"`` and their classes are ignored with a warning, because everything runs in this
+            process; a class of the program's own is called.
+        runner: a `LitAgentRunner`, whose tracer and `max_rollouts` are used.
+        llm_proxy: raises an error that shows what to write instead.
+        port, daemon: accepted for Agent-lightning 0.3.
+        options: see `lightning_trio.Trainer`.
+    """
+
+    def __init__(  # noqa: PLR0913  # Agent-lightning 0.3's
+        self,
+        *,
+        algorithm: Any = None,
+        n_runners: int | None = None,
+        max_rollouts: int | None = None,
+        initial_resources: NamedResources | None = None,
+        tracer: Any = None,
+        adapter: Any = None,
+        store: Any = None,
+        hooks: NativeHook | Sequence[NativeHook] | None = None,
+        strategy: Any = None,
+        runner: Any = None,
+        llm_proxy: Any = None,
+        port: int | None = None,
+        daemon: bool = True,
+        **options: Any,
+    ) -> None:
+        self.strategy: ExecutionStrategy = _strategy(strategy, n_runners, port)
+        self.port = port
+        self.daemon = daemon
+        self.llm_proxy = llm_proxy
+        given_tracer: Any = build_component(
+            tracer, expected_type=NativeTracer, spec_name="tracer", default_factory=AgentOpsTracer
+        )
+        made_runner = build_component(
+            runner,
+            expected_type=LitAgentRunner,
+            spec_name="runner",
+            default_factory=functools.partial(LitAgentRunner[Any], given_tracer, max_rollouts),
+            optional_defaults={"tracer": lambda: given_tracer, "max_rollouts": max_rollouts},
+        )
+        assert made_runner is not None
+        self.runner: LitAgentRunner[Any] = made_runner
+        made_store = build_component(
+            store, expected_type=LightningStore, spec_name="store", default_factory=InMemoryLightningStore
+        )
+        super().__init__(
+            algorithm=build_component(algorithm, expected_type=NativeAlgorithm, spec_name="algorithm", allow_none=True),
+            n_runners=getattr(self.strategy, "n_runners", None) if strategy is not None else n_runners,
+            max_rollouts=max_rollouts,
+            initial_resources=initial_resources,
+            tracer=self.runner.tracer,
+            adapter=_adapter(adapter),
+            store=made_store,
+            hooks=hooks,
+            llm_proxy=llm_proxy,
+            **options,
+        )
+
+    def _fit(
+        self,
+        agent: Any,
+        train_dataset: Dataset[Any] | None,
+        val_dataset: Dataset[Any] | None,
+        resumption: Mapping[str, Any],
+    ) -> FitResult:
+        lit_agent = as_agent(agent)
+        lit_agent.set_trainer(self)
+        self.algorithm.set_trainer(self)
+        if not isinstance(self.strategy, _IGNORED):
+            return cast("FitResult", self._execute(lit_agent, train_dataset, val_dataset))
+        if trio.lowlevel.in_trio_run():
+            raise NestedTrioRun.by_trainer()
+        options: dict[str, Any] = {**self.options.arguments(), "algorithm": as_native(self.algorithm)}
+        runner = FitRunner(lit_agent, hooks=in_trio(self.hooks), **options)
+        return trio.run(functools.partial(runner.fit, train_dataset, val_dataset, **resumption))
+
+    def _execute(self, agent: LitAgent[Any], train_dataset: Any, val_dataset: Any) -> None:
+        """Let the program's own strategy run the algorithm and the runners; there is no result then."""
+
+        async def run_algorithm(store: LightningStore, event: ExecutionEvent) -> None:
+            algorithm = self.algorithm
+            algorithm.set_store(store)
+            if self.initial_resources:
+                algorithm.set_initial_resources(self.initial_resources)
+            if self.adapter is not None:
+                algorithm.set_adapter(self.adapter)
+            made: Any = algorithm.run(train_dataset=train_dataset, val_dataset=val_dataset)
+            if algorithm.is_async():
+                await made
+
+        async def run_runner(store: LightningStore, worker_id: int, event: ExecutionEvent) -> None:
+            runner: LitAgentRunner[Any] = LitAgentRunner(self.runner.tracer, self.max_rollouts)
+            with runner.run_context(agent=agent, store=store, hooks=self.hooks, worker_id=worker_id):
+                await runner.iter(event=event)
+
+        self.strategy.execute(run_algorithm, run_runner, self.store)
+
+
+def _adapter(spec: Any) -> Any:
+    if isinstance(spec, str | Mapping):
+        return instantiate_from_spec(spec, spec_name="adapter")
+    return spec() if isinstance(spec, type) else spec
+
+
+def _strategy(spec: Any, n_runners: int | None, port: int | None) -> ExecutionStrategy:
+    optional: dict[str, Any] = {"n_runners": n_runners or 1, **({} if port is None else {"server_port": port})}
+    made = build_component(
+        spec,
+        expected_type=ExecutionStrategy,
+        spec_name="strategy",
+        default_factory=lambda: ClientServerExecutionStrategy(**optional),
+        optional_defaults=optional,
+        dict_requires_type=False,
+        registry=ExecutionStrategyRegistry,
+    )
+    assert made is not None
+    if isinstance(made, ClientServerExecutionStrategy) and port is not None:
+        made.server_port = port
+    if spec is not None and isinstance(made, _IGNORED):
+        warnings.warn(
+            f"Trainer ignores strategy={spec!r}: rollouts run in this process, n_runners of them at a time",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+    return made

@@ -1,0 +1,95 @@
+"""With `lightning_trio.compat`, records have the methods of the pydantic models that they were."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import lightning_trio as agl
+import lightning_trio.compat
+
+ROLLOUT: Any = agl.AttemptedRollout(
+    "ro-1",
+    {"room": 1},
+    0.0,
+    config=agl.RolloutConfig(max_attempts=2, retry_condition=["failed"]),
+    attempt=agl.Attempt("ro-1", "at-1", 1, 0.0),
+)
+SPAN: Any = agl.Span.from_attributes(attributes={"a": [1, 2]}, name="step", start_time=1.0)
+
+
+def test_a_record_can_be_dumped() -> None:
+    dumped = ROLLOUT.model_dump()
+
+    assert dumped["input"] == {"room": 1}
+    assert dumped["config"]["retry_condition"] == ["failed"]
+    assert dumped["attempt"]["attempt_id"] == "at-1"
+
+
+def test_fields_can_be_chosen() -> None:
+    assert SPAN.status.model_dump(exclude_none=True) == {"status_code": "OK"}
+    assert SPAN.model_dump(include={"name", "start_time"}) == {"name": "step", "start_time": 1.0}
+    assert "name" not in SPAN.model_dump(exclude={"name"})
+    assert agl.Worker("w").model_dump(exclude_defaults=True) == {"worker_id": "w"}  # type: ignore[attr-defined]
+
+
+def test_a_resource_is_dumped_with_its_type_name_and_key() -> None:
+    llm: Any = agl.LLM("http://h/v1", "m", api_key="local")
+
+    assert llm.model_dump() == {
+        "resource_type": "llm",
+        "endpoint": "http://h/v1",
+        "model": "m",
+        "api_key": "local",
+        "sampling_parameters": {},
+        "api_key_env": None,
+    }
+    assert agl.LLM.model_validate(llm.model_dump()) == llm  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("record", [ROLLOUT, SPAN, SPAN.status, agl.PromptTemplate("{a}"), agl.Worker("w")])
+def test_what_was_dumped_can_be_read_again(record: Any) -> None:
+    kind = type(record)
+
+    assert kind.model_validate(record.model_dump()) == record
+    assert kind.model_validate_json(record.model_dump_json()) == record
+    assert kind.model_validate(record) is record
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"rollout_id": "ro-1"}, "missing required field `input`"), ({"rollout_id": 1}, "Expected `str`, got `int`")],
+)
+def test_a_mapping_that_describes_no_record_is_an_error(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"Rollout cannot be made from .*{message}"):
+        agl.Rollout.model_validate(fields)  # type: ignore[attr-defined]
+
+
+def test_the_records_own_checks_are_made() -> None:
+    with pytest.raises(ValueError, match="max_attempts=0: pass at least 1"):
+        agl.RolloutConfig.model_validate({"max_attempts": 0})  # type: ignore[attr-defined]
+
+
+def test_a_copy_may_have_other_values() -> None:
+    copied = ROLLOUT.model_copy(update={"status": "running"})
+
+    assert (copied.status, ROLLOUT.status) == ("running", "queuing")
+    assert copied.input is ROLLOUT.input
+    assert ROLLOUT.model_copy(deep=True).input is not ROLLOUT.input
+
+
+async def test_a_record_in_a_task_is_stored_as_before(tmp_path: Any) -> None:
+    async with agl.SqliteLightningStore(tmp_path / "runs.db") as store:
+        await store.enqueue_rollout(agl.TraceStatus("OK"))
+
+        [rollout] = await store.query_rollouts()
+
+    assert rollout.input == agl.TraceStatus("OK")
+
+
+def test_a_resource_of_another_type_is_an_error() -> None:
+    with pytest.raises(ValueError, match="its resource_type is 'llm'"):
+        agl.LLM.model_validate(  # type: ignore[attr-defined]
+            {"resource_type": "proxy_llm", "endpoint": "http://h", "model": "m"}
+        )

@@ -1,0 +1,341 @@
+"""Agent-lightning 0.3's trainer: its components, and algorithms written for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from lightning_trio.compat.algorithm.utils import batch_iter_over_dataset, with_llm_proxy, with_store
+
+import lightning_trio
+import lightning_trio.compat as agl
+
+
+@agl.rollout
+async def length(task: str) -> float:
+    """Return the length of the task."""
+    await asyncio.sleep(0)
+    return float(len(task))
+
+
+def test_an_async_agent_runs_on_asyncio() -> None:
+    result = agl.Trainer(n_runners=2).fit(length, ["tea", "milk"], val_dataset=["water"])
+
+    assert result.mean_reward == {"train": 3.5, "val": 5.0}
+
+
+def test_an_agent_written_for_trio_says_so_and_runs_there() -> None:
+    import trio
+
+    @agl.rollout(runs_in="trio")
+    async def native(task: str) -> float:
+        await trio.lowlevel.checkpoint()
+        return 1.0
+
+    assert agl.Trainer().fit(native, ["tea"]).counts["succeeded"] == 1
+
+
+def test_the_methods_of_a_class_run_on_asyncio() -> None:
+    class Length(agl.LitAgent[str]):
+        async def training_rollout_async(self, task: str, resources: Any, rollout: Any) -> float:
+            await asyncio.sleep(0)
+            return float(len(task))
+
+    assert Length.runs_in == "asyncio"
+    assert agl.Trainer().fit(Length(), ["tea"]).mean_reward["train"] == 3.0
+
+
+def test_a_class_that_says_where_it_runs_runs_there() -> None:
+    class Native(agl.LitAgent[str]):
+        runs_in = "trio"
+
+        async def rollout_async(self, task: str, resources: Any, rollout: Any) -> float:
+            return 1.0
+
+    class Plain(agl.LitAgent[str]):
+        def rollout(self, task: str, resources: Any, rollout: Any) -> float:
+            return 1.0
+
+    assert (Native.runs_in, Plain.runs_in) == ("trio", None)
+
+
+def test_lightning_trios_own_agents_run_in_trio_beside_them() -> None:
+    @lightning_trio.rollout
+    async def native(task: str) -> float:
+        return 1.0
+
+    assert native.runs_in is None
+    assert agl.Trainer().fit(native, ["tea"]).counts["succeeded"] == 1
+
+
+def test_a_plain_function_is_an_agent() -> None:
+    async def plain(task: str) -> float:
+        await asyncio.sleep(0)
+        return 2.0
+
+    assert agl.Trainer().fit(plain, ["tea"]).mean_reward["train"] == 2.0
+
+
+class Asking(agl.Algorithm):
+    """An algorithm that enqueues each task and waits for it, on asyncio."""
+
+    rewards: Sequence[float | None] = ()
+
+    async def run(self, train_dataset: Any = None, val_dataset: Any = None) -> None:
+        store = self.get_store()
+        await store.update_resources("default", self.get_initial_resources() or {})
+        queued = [await store.enqueue_rollout(task, mode="train") for task in train_dataset]
+        ids = [rollout.rollout_id for rollout in queued]
+        while len(await store.wait_for_rollouts(rollout_ids=ids, timeout=0.0)) < len(ids):
+            await asyncio.sleep(0.01)
+        self.rewards = [agl.find_final_reward(await store.query_spans(each, "latest")) for each in ids]
+
+
+def test_an_algorithm_is_awaited_on_asyncio_with_the_runs_store() -> None:
+    algorithm = Asking()
+
+    result = agl.Trainer(algorithm=algorithm).fit(length, ["tea", "milk"])
+
+    assert algorithm.rewards == [3.0, 4.0]
+    assert result.counts["succeeded"] == 2
+
+
+def test_a_plain_algorithm_runs_in_a_thread() -> None:
+    class Plain(agl.Algorithm):
+        def run(self, train_dataset: Any = None, val_dataset: Any = None) -> None:  # type: ignore[override]
+            asyncio.run(self.get_store().enqueue_rollout(train_dataset[0], mode="train"))
+
+    assert agl.Trainer(algorithm=Plain()).fit(length, ["tea"]).counts["succeeded"] == 1
+
+
+def test_an_algorithms_error_ends_fit() -> None:
+    @agl.algo
+    async def failing(*, store: Any) -> None:
+        raise ValueError("no candidates")
+
+    with pytest.raises(ValueError, match="no candidates"):
+        agl.Trainer(algorithm=failing).fit(length)
+
+
+def test_an_algorithm_is_cancelled_on_its_loop_when_fit_ends_early() -> None:
+    ended: list[str] = []
+
+    @agl.algo
+    async def endless(*, store: Any, train_dataset: Any) -> None:
+        await store.enqueue_rollout(train_dataset[0])
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)
+            ended.append("cleaned up")
+
+    @agl.rollout
+    def failing(task: str) -> None:
+        raise ValueError
+
+    result = agl.Trainer(algorithm=endless, max_failures=0).fit(failing, ["tea"])
+
+    assert ended == ["cleaned up"]
+    assert result.ended_early is not None
+
+
+def test_a_function_gets_what_it_asks_for() -> None:
+    seen: dict[str, Any] = {}
+
+    class Adapter(agl.TraceAdapter[int]):
+        def adapt(self, source: Any, /) -> int:
+            return len(source)
+
+    adapter, prompt = Adapter(), agl.PromptTemplate("Hi", engine="f-string")
+
+    @agl.algo
+    async def asking(*, store: Any, adapter: Any, initial_resources: Any, llm_proxy: Any, train_dataset: Any) -> None:
+        seen.update(adapter=adapter, resources=initial_resources, proxy=llm_proxy, data=train_dataset)
+        await store.enqueue_rollout(train_dataset[0])
+
+    agl.Trainer(algorithm=asking, adapter=adapter, initial_resources={"prompt": prompt}).fit(length, ["tea"])
+
+    assert seen == {"adapter": adapter, "resources": {"prompt": prompt}, "proxy": None, "data": ["tea"]}
+
+
+def test_a_dataset_that_a_function_does_not_ask_for_is_an_error() -> None:
+    @agl.algo
+    async def without(*, store: Any) -> None: ...
+
+    with pytest.raises(TypeError, match="train_dataset is provided but not supported by the algorithm without"):
+        without.run(["tea"])
+
+
+def test_the_script_reads_the_store_after_fit_on_its_own_loop() -> None:
+    trainer = agl.Trainer()
+    trainer.fit(length, ["tea"])
+
+    async def main() -> Any:
+        [rollout] = await trainer.store.query_rollouts()
+        return agl.find_final_reward(await trainer.store.query_spans(rollout.rollout_id))
+
+    assert asyncio.run(main()) == 3.0
+
+
+def test_a_hook_runs_on_asyncio() -> None:
+    seen: list[float | None] = []
+
+    class Reading(agl.Hook):
+        async def on_rollout_end(self, *, agent: Any, runner: Any, rollout: Any, spans: Any) -> None:
+            await asyncio.sleep(0)
+            stored = await runner.get_store().get_rollout_by_id(rollout.rollout_id)
+            seen.append(agl.find_final_reward(spans) if stored is not None else None)
+
+    agl.Trainer(hooks=Reading()).fit(length, ["tea"])
+
+    assert seen == [3.0]
+
+
+# Components.
+
+
+def test_defaults_are_those_of_0_3() -> None:
+    trainer = agl.Trainer()
+
+    assert isinstance(trainer.store, agl.InMemoryLightningStore)
+    assert isinstance(trainer.tracer, agl.AgentOpsTracer)
+    assert isinstance(trainer.runner, agl.LitAgentRunner)
+    assert isinstance(trainer.strategy, agl.ClientServerExecutionStrategy)
+
+
+@pytest.mark.parametrize("strategy", ["shm", {"type": "cs", "server_port": 9999}, agl.SharedMemoryExecutionStrategy()])
+def test_a_strategy_is_made_and_ignored_with_a_warning(strategy: Any) -> None:
+    with pytest.warns(DeprecationWarning, match="Trainer ignores strategy=.*: rollouts run in this process"):
+        trainer = agl.Trainer(strategy=strategy)
+
+    assert isinstance(trainer.strategy, agl.ExecutionStrategy)
+    assert trainer.fit(length, ["tea"]).counts["succeeded"] == 1
+
+
+def test_a_strategy_reads_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGL_SERVER_PORT", "10000")
+    monkeypatch.setenv("AGL_MANAGED_STORE", "off")
+
+    strategy = agl.ClientServerExecutionStrategy()
+
+    assert (strategy.server_port, strategy.managed_store, strategy.role) == (10000, False, "both")
+
+
+def test_a_strategy_of_the_programs_own_runs_algorithm_and_runners() -> None:
+    class InOneLoop(agl.ExecutionStrategy):
+        def execute(self, algorithm: Any, runner: Any, store: Any) -> None:
+            async def main() -> None:
+                stop = agl.ThreadingEvent()
+                running = asyncio.create_task(runner(store, 0, stop))
+                await algorithm(store, stop)
+                stop.set()
+                await running
+
+            asyncio.run(main())
+
+    algorithm = Asking()
+    trainer = agl.Trainer(algorithm=algorithm, strategy=InOneLoop())
+
+    trainer.fit(length, ["tea", "milk"])
+
+    assert algorithm.rewards == [3.0, 4.0]
+
+
+def test_components_are_made_from_paths_and_mappings() -> None:
+    with pytest.warns(DeprecationWarning, match="Baseline ignores polling_interval"):
+        trainer = agl.Trainer(
+            algorithm={"type": "lightning_trio.compat.Baseline", "polling_interval": 1.0},
+            tracer="lightning_trio.compat.tracer.OtelTracer",
+            store=agl.InMemoryLightningStore,
+        )
+
+    assert isinstance(trainer.algorithm, agl.Baseline)
+    assert isinstance(trainer.tracer, agl.OtelTracer)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error", "message"),
+    [
+        ("store", 3, ValueError, "Invalid store type: <class 'int'>. Expected LightningStore."),
+        ("algorithm", "builtins.dict", TypeError, "algorithm factory returned <class 'dict'>, which is not a"),
+        ("tracer", {"no": "type"}, ValueError, "tracer dict must have a 'type' key"),
+        ("llm_proxy", {"port": 1}, lightning_trio.UsageError, "ProxyLLM"),
+    ],
+)
+def test_a_component_that_cannot_be_made_says_why(option: str, value: Any, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        agl.Trainer(**{option: value})
+
+
+def test_dev_takes_fast_algorithms_only() -> None:
+    with pytest.raises(TypeError, match="FastAlgorithm"):
+        agl.Trainer(algorithm=Asking()).dev(length, ["tea"])
+
+    assert agl.Trainer(algorithm=agl.Baseline()).dev(length, ["tea"]).counts["succeeded"] == 1
+
+
+# By hand.
+
+
+def test_an_algorithm_runs_by_hand_beside_a_runner() -> None:
+    async def main() -> Any:
+        store = agl.InMemoryLightningStore()
+        algorithm = agl.Baseline()
+        algorithm.set_store(store)
+        algorithm.set_initial_resources({"prompt": agl.PromptTemplate("Hi", engine="f-string")})
+        runner: Any = agl.LitAgentRunner(agl.OtelTracer(), max_rollouts=3)
+        with runner.run_context(agent=length, store=store):
+            await asyncio.gather(algorithm.run(["tea", "milk"], ["water"]), runner.iter())
+        latest = await store.get_latest_resources()
+        assert latest is not None
+        return latest.resources_id, [(each.mode, each.attempt.final_reward) for each in await store.query_rollouts()]
+
+    assert asyncio.run(main()) == ("default", [("train", 3.0), ("train", 4.0), ("val", 5.0)])
+
+
+def test_an_algorithm_without_a_store_says_so() -> None:
+    with pytest.raises(ValueError, match="Store has not been set"):
+        Asking().get_store()
+
+
+def test_batches_go_on_for_ever_and_shuffle_whole_datasets() -> None:
+    batches = batch_iter_over_dataset(["a", "b", "c"], 2)
+    whole = batch_iter_over_dataset(["a", "b"], 5)
+
+    assert [len(next(batches)) for _ in range(5)] == [2] * 5
+    assert sorted(next(whole)) == ["a", "b"]
+
+
+def test_a_method_gets_the_store_and_a_proxy_that_is_started_and_stopped() -> None:
+    calls: list[str] = []
+
+    class Proxy:
+        def is_running(self) -> bool:
+            return "start" in calls and "stop" not in calls
+
+        async def start(self) -> None:
+            calls.append("start")
+
+        async def stop(self) -> None:
+            calls.append("stop")
+
+    class Training(agl.Algorithm):
+        @with_store
+        async def ask(self, store: Any, word: str) -> Any:
+            return store, word
+
+        @with_llm_proxy(required=True)
+        async def train(self, llm_proxy: Any) -> bool:
+            return bool(llm_proxy.is_running())
+
+    algorithm, store = Training(), agl.InMemoryLightningStore()
+    algorithm.set_store(store)
+    with pytest.raises(ValueError, match="has no LLM proxy"):
+        asyncio.run(algorithm.train())
+    algorithm.set_llm_proxy(Proxy())
+
+    assert asyncio.run(algorithm.ask("tea")) == (store, "tea")
+    assert asyncio.run(algorithm.train())
+    assert calls == ["start", "stop"]
