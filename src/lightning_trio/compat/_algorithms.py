@@ -138,6 +138,7 @@ class _InTrio(native.Algorithm):
     async def run(self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None) -> None:
         """Run the algorithm with the store of the run: on asyncio, or in a worker thread."""
         algorithm, session = self._algorithm, self.session
+        # Not `hosted`: the store of a run forwards to one that is.
         algorithm.set_store(HostedStore(session.store))
         if session.initial_resources:
             algorithm.set_initial_resources(session.initial_resources)
