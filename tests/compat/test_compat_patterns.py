@@ -66,3 +66,19 @@ def test_programs_can_ask_whether_a_function_is_an_llm_rollout(function: Callabl
     assert decorator._validate_llm_rollout_func(by_model)
     with pytest.raises(ValueError, match=message):
         decorator._validate_llm_rollout_func(function)
+
+
+class Mixed(old.LitAgent):  # type: ignore[misc, name-defined]
+    """Has an async method, which 0.3 called for every mode, and a plain one, which it did not call."""
+
+    def validation_rollout(self, task: Any, resources: Any, rollout: Any) -> float:
+        return 0.25
+
+    async def rollout_async(self, task: Any, resources: Any, rollout: Any) -> float:
+        return 1.0
+
+
+def test_an_async_agents_plain_methods_are_not_called() -> None:
+    result = old.Trainer().dev(Mixed(), ["tea"], val_dataset=["milk"])
+
+    assert result.mean_reward == {"train": 1.0, "val": 1.0}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, ca
 from .._checks import checked
 from .._errors import AgentSignatureError
 from .._public import public
-from .._records import LaneName, Rollout, RolloutConfig
+from .._records import LaneName, Rollout, RolloutConfig, RolloutMode
 from .._repr import one_line
 from .._resources import NamedResources
 from ..lanes import is_async_function, resolve_lane
@@ -88,6 +88,10 @@ class LitAgent(Generic[T]):
     def is_async(self) -> bool:
         """Whether one of the async methods is overridden."""
         return any(overrides(self, name) for name in (*TRAIN_METHODS, *VALIDATION_METHODS) if "async" in name)
+
+    def method_names(self, mode: RolloutMode | None) -> tuple[str, ...]:
+        """Return the names of the methods that may run a rollout of `mode`; of those overridden, the first runs it."""
+        return TRAIN_METHODS if mode == "train" else VALIDATION_METHODS
 
     # Overriding methods name the parameters that they need; with these signatures type checkers accept any.
 

@@ -11,7 +11,7 @@ from .._errors import AgentSignatureError
 from .._records import RolloutMode
 from .._resources import NamedResources
 from ..lanes import BoundAgent, lane_named, resolve_lane
-from ._agent import TRAIN_METHODS, VALIDATION_METHODS, FunctionalLitAgent, LitAgent, overrides
+from ._agent import FunctionalLitAgent, LitAgent, overrides
 from ._injection import bind_function, supply_keywords
 
 
@@ -23,7 +23,7 @@ def select_method(agent: LitAgent[Any], mode: RolloutMode | None) -> Callable[..
     """
     if isinstance(agent, FunctionalLitAgent):
         return agent.function
-    names = TRAIN_METHODS if mode == "train" else VALIDATION_METHODS
+    names = agent.method_names(mode)
     for name in names:
         if overrides(agent, name):
             return cast("Callable[..., Any]", getattr(agent, name))

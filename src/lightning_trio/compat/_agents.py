@@ -12,6 +12,7 @@ from .._agents import as_agent as as_native_agent
 from .._agents import llm_rollout as native_llm_rollout
 from .._agents import prompt_rollout as native_prompt_rollout
 from .._public import public_in
+from .._records import RolloutMode
 from ..lanes import is_async_function
 
 T = TypeVar("T")
@@ -30,6 +31,11 @@ class LitAgent(NativeLitAgent[T], Generic[T]):
         super().__init_subclass__(**options)
         if cls.runs_in is None and any(_overrides(cls, name) for name in _ASYNC_METHODS):
             cls.runs_in = _LANE
+
+    def method_names(self, mode: RolloutMode | None) -> tuple[str, ...]:
+        """Return the names of the methods that may run a rollout of `mode`; of an async agent, the async ones alone."""
+        names = super().method_names(mode)
+        return tuple(name for name in names if name.endswith("_async")) if self.is_async() else names
 
     def set_runner(self, runner: Any) -> None:
         """Store a weak reference to the runner, or to the `LitAgentRunner` that it belongs to."""

@@ -144,11 +144,11 @@ class _InTrio(native.Algorithm):
             algorithm.set_initial_resources(session.initial_resources)
         if session.adapter is not None:
             algorithm.set_adapter(session.adapter)
-        call = functools.partial(algorithm.run, train_dataset=train_dataset, val_dataset=val_dataset)
+        run: Any = functools.partial(algorithm.run, train_dataset=train_dataset, val_dataset=val_dataset)
         if algorithm.is_async():
-            await call_asyncio(call)
+            await call_asyncio(run)
         else:
-            await trio.to_thread.run_sync(call, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(run, abandon_on_cancel=True)
 
 
 def as_native(algorithm: native.Algorithm) -> native.Algorithm:
