@@ -144,6 +144,34 @@ def test_iter_goes_on_after_a_failed_rollout() -> None:
     assert run(main, fails_once, max_rollouts=2) == ["failed", "succeeded"]
 
 
+def test_several_runners_work_off_one_store() -> None:
+    stop = ThreadingEvent()
+
+    async def work(number: int, store: Any) -> None:
+        runner: Any = agl.LitAgentRunner(agl.OtelTracer(), poll_interval=0.1)
+        with runner.run_context(agent=slow_length, store=store, worker_id=number):
+            await runner.iter(event=stop)
+
+    @agl.rollout
+    async def slow_length(task: str) -> float:
+        await asyncio.sleep(0.05)
+        return float(len(task))
+
+    async def main() -> Any:
+        store = agl.InMemoryLightningStore()
+        queued = [await store.enqueue_rollout(task) for task in ("a", "bb", "ccc", "dddd")]
+        workers = [asyncio.create_task(work(number, store)) for number in range(2)]
+        await store.wait_for_rollouts(rollout_ids=[rollout.rollout_id for rollout in queued])
+        stop.set()
+        await asyncio.gather(*workers)
+        return [rollout.attempt for rollout in await store.query_rollouts()]
+
+    attempts = asyncio.run(main())
+
+    assert [attempt.final_reward for attempt in attempts] == [1.0, 2.0, 3.0, 4.0]
+    assert {attempt.worker_id for attempt in attempts} == {"Worker-0", "Worker-1"}
+
+
 def test_a_store_that_has_lost_the_rollout_is_an_error() -> None:
     class Forgetful(agl.InMemoryLightningStore):
         async def get_rollout_by_id(self, rollout_id: str) -> None:

@@ -10,7 +10,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import trio
 from programs import run_program
+
+from lightning_trio.testing import Reply, ToolCall, open_scripted_llm
 
 
 def run_script(folder: Path, source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -79,6 +82,63 @@ def test_the_trainer_of_an_unmodified_program_runs_its_algorithm_on_asyncio(tmp_
     )
 
     assert ended.stdout == "{'{task}': 3.0, '{task}!!': 5.0}\n", ended.stderr
+
+
+async def test_an_agent_with_tools_gets_its_reward_from_a_model(tmp_path: Path) -> None:
+    script = tmp_path / "rooms.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import asyncio, json
+            from openai import OpenAI
+            from agentlightning.adapter import TraceToMessages
+            from agentlightning.litagent import rollout
+            from agentlightning.reward import find_final_reward
+            from agentlightning.runner import LitAgentRunner
+            from agentlightning.store import InMemoryLightningStore
+            from agentlightning.tracer.agentops import AgentOpsTracer
+            from agentlightning.types import PromptTemplate
+
+            TOOL = {"type": "function", "function": {"name": "find_room", "parameters": {"type": "object"}}}
+
+            @rollout
+            def book(task: dict, prompt_template: PromptTemplate) -> float:
+                client = OpenAI()
+                messages = [{"role": "user", "content": prompt_template.format(**task["input"])}]
+                asked = client.chat.completions.create(model="m", messages=messages, tools=[TOOL]).choices[0].message
+                [call] = asked.tool_calls
+                messages += [asked, {"role": "tool", "tool_call_id": call.id, "content": "A103"}]
+                answer = client.chat.completions.create(model="m", messages=messages).choices[0].message.content
+                return float(task["expected"] in answer)
+
+            async def main():
+                runner, store = LitAgentRunner[dict](AgentOpsTracer()), InMemoryLightningStore()
+                prompt = PromptTemplate(template="A room for {seats}", engine="f-string")
+                with runner.run_context(agent=book, store=store):
+                    for expected in ("A103", "B7"):
+                        task = {"input": {"seats": 4}, "expected": expected}
+                        done = await runner.step(task, resources={"main_prompt": prompt})
+                        spans = await store.query_spans(done.rollout_id)
+                        talk = TraceToMessages().adapt(spans)
+                        print(find_final_reward(spans), [each["role"] for each in talk[-1]["messages"]])
+
+            asyncio.run(main())
+            """
+        )
+    )
+    replies = [Reply(tool_calls=[ToolCall("find_room", {"seats": 4})]), "Room A103."] * 2
+
+    async with open_scripted_llm(replies) as llm:
+        ended = await trio.run_process(
+            [sys.executable, "-m", "lightning_trio.compat", str(script)],
+            env={**os.environ, "OPENAI_BASE_URL": llm.base_url, "OPENAI_API_KEY": "any"},
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+
+    roles = ["user", "assistant", "tool", "assistant"]
+    assert ended.stdout.decode() == f"1.0 {roles}\n0.0 {roles}\n", ended.stderr.decode()
 
 
 def test_the_program_sees_its_own_arguments_folder_and_name(tmp_path: Path) -> None:

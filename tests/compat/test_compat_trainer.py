@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -177,6 +178,25 @@ def test_the_script_reads_the_store_after_fit_on_its_own_loop() -> None:
         return agl.find_final_reward(await trainer.store.query_spans(rollout.rollout_id))
 
     assert asyncio.run(main()) == 3.0
+
+
+def test_a_store_of_lightning_trio_may_be_awaited_on_asyncio_as_well(tmp_path: Path) -> None:
+    algorithm = Asking()
+    trainer = agl.Trainer(algorithm=algorithm, store=lightning_trio.SqliteLightningStore(tmp_path / "runs.db"))
+
+    trainer.fit(length, ["tea", "milk"])
+
+    assert algorithm.rewards == [3.0, 4.0]
+
+
+def test_runs_with_a_name_are_kept_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    trainer = agl.Trainer(run_name="teas")
+
+    trainer.fit(length, ["tea"])
+
+    assert (tmp_path / "runs" / "teas.db").exists()
+    assert trainer.fit(length, ["tea"], resume=True).counts["succeeded"] == 1
 
 
 def test_a_hook_runs_on_asyncio() -> None:

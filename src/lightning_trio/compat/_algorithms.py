@@ -138,16 +138,17 @@ class _InTrio(native.Algorithm):
     async def run(self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None) -> None:
         """Run the algorithm with the store of the run: on asyncio, or in a worker thread."""
         algorithm, session = self._algorithm, self.session
+        # Not `hosted`: the store of a run forwards to one that is.
         algorithm.set_store(HostedStore(session.store))
         if session.initial_resources:
             algorithm.set_initial_resources(session.initial_resources)
         if session.adapter is not None:
             algorithm.set_adapter(session.adapter)
-        call = functools.partial(algorithm.run, train_dataset=train_dataset, val_dataset=val_dataset)
+        run: Any = functools.partial(algorithm.run, train_dataset=train_dataset, val_dataset=val_dataset)
         if algorithm.is_async():
-            await call_asyncio(call)
+            await call_asyncio(run)
         else:
-            await trio.to_thread.run_sync(call, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(run, abandon_on_cancel=True)
 
 
 def as_native(algorithm: native.Algorithm) -> native.Algorithm:

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import outcome
 import trio
@@ -28,16 +28,21 @@ async def call_asyncio(fn: Callable[..., Coroutine[Any, Any, T]], **arguments: A
     A cancelled caller cancels it on its loop, and waits for at most `_CLEAN_UP_SECONDS` until it has ended.
     """
     call = _AsyncioCall(functools.partial(fn, **arguments))
-    result: outcome.Outcome[T] | None = None
+    result: outcome.Outcome[Any] | None = None
     async with FlatNursery() as nursery:
         waiting = trio.CancelScope(shield=True)
         nursery.start_soon(_pass_on_cancellation, call, waiting)
         with waiting:
-            result = await outcome.acapture(trio.to_thread.run_sync, call.run, abandon_on_cancel=True)
+            result = await outcome.acapture(_run_in_thread, call)
             call.ended = True
         nursery.cancel_scope.cancel()
     assert result is not None
-    return cast("T", result.unwrap())
+    unwrapped: T = result.unwrap()
+    return unwrapped
+
+
+async def _run_in_thread(call: _AsyncioCall) -> Any:
+    return await trio.to_thread.run_sync(call.run, abandon_on_cancel=True)
 
 
 class _AsyncioCall:
@@ -56,7 +61,8 @@ class _AsyncioCall:
         async def main() -> Any:
             task = asyncio.current_task()
             assert task is not None
-            self._cancel = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel)
+            loop = asyncio.get_running_loop()
+            self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
             return await self._fn()
 
         return asyncio.run(main())

@@ -35,6 +35,7 @@ from ..store import ForwardingStore, LightningStore
 from ._agents import as_agent
 from ._asyncio_calls import in_trio
 from ._shapes import ParallelWorkerBase
+from ._stores import hosted
 from ._tracers import Tracer
 
 logger = logging.getLogger("lightning_trio.compat")
@@ -175,7 +176,7 @@ class LitAgentRunner(Runner[T], Generic[T]):
 
     def _open(self) -> HostedManager[_FacedRunner]:
         if self._opened is None:
-            self._queue = _WorkerStore(self.get_store(), self.get_worker_id(), self._next_poll_seconds)
+            self._queue = _WorkerStore(hosted(self.get_store()), self.get_worker_id(), self._next_poll_seconds)
             native = _FacedRunner(
                 self.get_agent(),
                 store=self._queue,

@@ -123,6 +123,11 @@ class HostedStore(ForwardingStore):
         return stored
 
 
+def hosted(store: LightningStore) -> HostedStore:
+    """Return a store that may be awaited anywhere: the store itself, or one that forwards to it."""
+    return store if isinstance(store, HostedStore) else HostedStore(store)
+
+
 def _hosted(name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(method)
     async def call(self: HostedStore, *args: Any, **kwargs: Any) -> Any:

@@ -15,6 +15,7 @@ from .._public import public_in
 from .._records import FitResult
 from .._resources import NamedResources
 from .._runner import Hook as NativeHook
+from .._runner import RunnerOptions
 from .._trainer import Trainer as NativeTrainer
 from ..algorithms import Algorithm as NativeAlgorithm
 from ..algorithms import Dataset
@@ -26,7 +27,7 @@ from ._asyncio_calls import in_trio
 from ._components import ExecutionStrategyRegistry, build_component, instantiate_from_spec
 from ._execution import ClientServerExecutionStrategy, ExecutionEvent, ExecutionStrategy, SharedMemoryExecutionStrategy
 from ._runners import FitRunner, LitAgentRunner
-from ._stores import InMemoryLightningStore
+from ._stores import InMemoryLightningStore, hosted
 from ._tracers import AgentOpsTracer
 
 _IGNORED = (ClientServerExecutionStrategy, SharedMemoryExecutionStrategy)
@@ -90,9 +91,12 @@ class Trainer(NativeTrainer):
         )
         assert made_runner is not None
         self.runner: LitAgentRunner[Any] = made_runner
+        if store is None and options.get("run_name") is not None:
+            store = RunnerOptions(run_name=options["run_name"]).store
         made_store = build_component(
             store, expected_type=LightningStore, spec_name="store", default_factory=InMemoryLightningStore
         )
+        assert made_store is not None
         super().__init__(
             algorithm=build_component(algorithm, expected_type=NativeAlgorithm, spec_name="algorithm", allow_none=True),
             n_runners=getattr(self.strategy, "n_runners", None) if strategy is not None else n_runners,
@@ -100,7 +104,7 @@ class Trainer(NativeTrainer):
             initial_resources=initial_resources,
             tracer=self.runner.tracer,
             adapter=_adapter(adapter),
-            store=made_store,
+            store=hosted(made_store),
             hooks=hooks,
             llm_proxy=llm_proxy,
             **options,
