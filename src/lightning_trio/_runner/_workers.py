@@ -445,7 +445,10 @@ class LocalWorkers:
     def committed(self, ended: EndedAttempt, status: AttemptStatus) -> None:
         """Release the attempt's slot, or log that its abandoned call still holds it."""
         if ended.abandoned is None:
-            self._release(ended.place)
+            if ended.place is None:
+                self._slots.give_back()
+            else:
+                ended.place.release()
             return
         rollout_id = ended.rollout.rollout_id
         self._abandoned[rollout_id] = ended.abandoned.kind
@@ -463,9 +466,6 @@ class LocalWorkers:
         if copy is not None and self._copies is not None:
             self._copies.give_back(copy)
         self._late_results += 1
-        self._release(place)
-
-    def _release(self, place: Place | None) -> None:
         if place is None:
             self._slots.give_back()
         else:
