@@ -82,9 +82,11 @@ async def run_attempt(live: LiveAttempt, parts: AttemptParts, ending: Ending | N
     abandoned = None if live.call is None else live.call.abandoned
     live.ending = ending
     status, exception = settle(ending, late=duration >= live.limit, abandoned=abandoned)
-    if exception is not None and live.call is not None:
-        explain(exception, live.call.bound.lane)
-    error = None if exception is None else ErrorRecord.from_exception(exception)
+    error = None
+    if exception is not None:
+        if live.call is not None:
+            explain(exception, live.call.bound.lane)
+        error = ErrorRecord.from_exception(exception)
     recorder.abandoned = abandoned is not None
     spans = recorder.close(status, None if error is None else f"{error.type}: {error.message}")
     error, spans = redact(error, spans)
@@ -131,12 +133,13 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
         if live.limit == math.inf and live.recorder.rollout.config.unresponsive_seconds is None:
             # A scope without a deadline would cost 3 µs.
             await trio.lowlevel.checkpoint_if_cancelled()
-            value = await _call(live)
+            value = await _call_in_lane(live)
         else:
             with trio.CancelScope(deadline=live.started + live.limit) as live.scope:
                 # An agent that never yields would not notice a cancellation from before it began.
                 await trio.lowlevel.checkpoint_if_cancelled()
-                value = await _call(live)
+                limit = live.recorder.rollout.config.unresponsive_seconds
+                value = await (_call_in_lane(live) if limit is None else _call_watched(live, limit))
                 # By the clock: the scope has caught nothing if the cancellation never reached the agent.
                 live.duration = clock.current_time() - live.started
                 returned_late = live.ending is not None or (live.duration >= live.limit and _is_late(live, parts.watch))
@@ -169,12 +172,6 @@ def time_is_up(live: LiveAttempt, *, returned: bool) -> TimedOut | Silent:
     if returned:
         return TimedOut(AttemptTimedOut.returned_late(limit), returned=True)
     return TimedOut(AttemptTimedOut.at_deadline(limit))
-
-
-def _call(live: LiveAttempt) -> Awaitable[Any]:
-    """Return the awaitable call of the agent."""
-    limit = live.recorder.rollout.config.unresponsive_seconds
-    return _call_in_lane(live) if limit is None else _call_watched(live, limit)
 
 
 def _call_in_lane(live: LiveAttempt) -> Awaitable[Any]:

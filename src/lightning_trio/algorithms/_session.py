@@ -253,14 +253,13 @@ class Session:
         step = self._window // 2
         unfinished: list[str] = []
         key = self._next_keys(mode, resources_id)
-        described = [metadata] if repeats == 1 else [{**(metadata or {}), "repeat": each} for each in range(repeats)]
         for start, chunk in _chunks(tasks, max(step // repeats, 1)):
             requests = [
-                EnqueueRolloutRequest(task, mode, resources_id, None, of_repeat, f"{base}#{repeat}" if repeat else base)
+                EnqueueRolloutRequest(task, mode, resources_id, None, metadata, key(index, task))
                 for index, task in enumerate(chunk, start)
-                for base in [key(index, task)]
-                for repeat, of_repeat in enumerate(described)
             ]
+            if repeats > 1:
+                requests = [each for request in requests for each in _repeated(request, repeats)]
             if self._may_mix_up:
                 requests = await self._by_content(requests)
             enqueued = await self.store.enqueue(requests)
@@ -355,3 +354,15 @@ def _chunks(tasks: Sequence[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
     # Not by slice, because datasets of Agent-lightning 0.3 have only `__len__` and `__getitem__` for integers.
     for start in range(0, len(tasks), size):
         yield start, [tasks[index] for index in range(start, min(start + size, len(tasks)))]
+
+
+def _repeated(request: EnqueueRolloutRequest, repeats: int) -> list[EnqueueRolloutRequest]:
+    """Return the requests of a task's repeats; the first has the key of a task that runs once."""
+    return [
+        attrs.evolve(
+            request,
+            metadata={**(request.metadata or {}), "repeat": repeat},
+            key=f"{request.key}#{repeat}" if repeat else request.key,
+        )
+        for repeat in range(repeats)
+    ]

@@ -38,15 +38,18 @@ class Waits:
         wait = _Wait(count)
         # One tuple for all rollouts that have no other wait, which is nearly all.
         alone = (wait,)
-        for rollout_id in rollout_ids:
-            others = self._waits.get(rollout_id)
-            self._waits[rollout_id] = alone if others is None else (*others, wait)
+        new = dict.fromkeys(rollout_ids, alone)
+        if len(new) == len(rollout_ids) and self._waits.keys().isdisjoint(new):
+            self._waits.update(new)
+        else:
+            for rollout_id in rollout_ids:
+                self._waits[rollout_id] = (*self._waits.get(rollout_id, ()), wait)
         try:
             await wait.done.wait()
         finally:
             for rollout_id in rollout_ids:
                 waits = self._waits.get(rollout_id)
-                if waits is alone:
+                if waits == alone:
                     del self._waits[rollout_id]
                 elif waits is not None:
                     self._waits[rollout_id] = tuple(each for each in waits if each is not wait)
