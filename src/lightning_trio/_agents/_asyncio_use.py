@@ -369,8 +369,9 @@ def _end(instruction: dis.Instruction) -> tuple[int, int]:
 def _without_context_manager(function: FunctionType) -> FunctionType:
     """Return the generator that `contextlib.asynccontextmanager` has decorated, other functions as they are."""
     inner = getattr(function, "__wrapped__", None)
-    is_one = function.__code__.co_filename == contextlib.__file__ and isinstance(inner, FunctionType)
-    return inner if is_one else function
+    if isinstance(inner, FunctionType) and function.__code__.co_filename == contextlib.__file__:
+        return inner
+    return function
 
 
 def _module(name: str) -> _Value:
@@ -431,7 +432,10 @@ def _class_attribute(classes: Sequence[type], name: str, owner: _Object | _Insta
 def _result(callee: _Value) -> _Value:
     if isinstance(callee, _Object) and isinstance(callee.value, type) and _name_of(callee) is None:
         kind = callee.value
-        return _Instance(kind) if type(kind).__call__ is type.__call__ and kind.__new__ is object.__new__ else None
+        is_plain = type(kind).__call__ is type.__call__ and all(
+            "__new__" not in vars(each) for each in kind.__mro__[:-1]
+        )
+        return _Instance(kind) if is_plain else None
     name = _name_of(callee)
     # What asyncio.run returns may be anything.
     if name is None or name.startswith("asyncio.run"):
