@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import runpy
+import sys
 import threading
+import types
 from asyncio import gather
 from asyncio import sleep as pause
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
+import agents
 import anyio
 import anyio.lowlevel
 import pytest
 import sniffio
 import trio
 import trio.lowlevel
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import Runnable, RunnableLambda
 
 import lightning_trio as agl
 from lightning_trio import LitAgent, Runner
@@ -204,7 +211,98 @@ async def awaits_a_method_of_a_module_object(task: Any) -> float:
     return await SEARCHES.search(task)
 
 
+class Sleeper:
+    async def solve(self) -> float:
+        await asyncio.sleep(0)
+        return 1.0
+
+
+class Solver(Sleeper):
+    def __init__(self, task: Any) -> None:
+        self.task = task
+
+    async def solve(self) -> float:
+        return await super().solve()
+
+    async def __aenter__(self) -> Solver:
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    @staticmethod
+    async def pause() -> None:
+        await asyncio.sleep(0)
+
+    @classmethod
+    async def make(cls, task: Any) -> Solver:
+        await cls.pause()
+        return cls(task)
+
+
+async def awaits_a_method_of_an_object_of_its_own(task: Any) -> float:
+    solver = Solver(task)
+    return await solver.solve()
+
+
+async def awaits_a_method_of_a_new_object(task: Any) -> float:
+    return await Solver(task).solve()
+
+
+async def enters_an_object_of_its_own(task: Any) -> float:
+    async with Solver(task):
+        return 1.0
+
+
+async def awaits_a_static_method(task: Any) -> None:
+    await Solver.pause()
+
+
+async def awaits_a_class_method(task: Any) -> None:
+    await Solver.make(task)
+
+
+@contextlib.asynccontextmanager
+async def session() -> AsyncIterator[None]:
+    await asyncio.sleep(0)
+    yield
+
+
+async def enters_a_decorated_generator(task: Any) -> float:
+    async with session():
+        return 1.0
+
+
+CHAIN = ChatPromptTemplate.from_messages([("user", "{question}")])
+
+
+async def invokes_a_chain(task: Any) -> float:
+    try:
+        return float(bool(await CHAIN.ainvoke({"question": task})))
+    except Exception:  # noqa: BLE001  # as the agents do that this is about
+        return 0.0
+
+
+async def invokes_a_chain_of_its_own(task: Any) -> None:
+    chain = RunnableLambda(str)
+    await chain.ainvoke(task)
+
+
+async def runs_an_agent_of_openais_sdk(task: Any) -> None:
+    agent = agents.Agent(name="assistant")
+    await agents.Runner.run(agent, task)
+
+
 FOR_ASYNCIO = [
+    awaits_a_method_of_an_object_of_its_own,
+    awaits_a_method_of_a_new_object,
+    enters_an_object_of_its_own,
+    awaits_a_static_method,
+    awaits_a_class_method,
+    enters_a_decorated_generator,
+    invokes_a_chain,
+    invokes_a_chain_of_its_own,
+    runs_an_agent_of_openais_sdk,
     sleeps,
     sleeps_by_a_condition,
     catches_its_errors,
@@ -493,6 +591,37 @@ class Native(LitAgent[int]):
             return 1.0
 
 
+class Waiter:
+    """An object for Trio of a class that has asyncio's method, too."""
+
+    async def search(self) -> float:
+        await trio.lowlevel.checkpoint()
+        return 1.0
+
+    async def search_in_asyncio(self) -> float:
+        await asyncio.sleep(0)
+        return 1.0
+
+
+async def awaits_an_object_for_trio(task: Any) -> float:
+    return await Waiter().search()
+
+
+class Invokes(Runnable[Any, float]):
+    """A part of LangChain's that is written for Trio."""
+
+    def invoke(self, input: Any, config: Any = None, **kwargs: Any) -> float:
+        return 1.0
+
+    async def ainvoke(self, input: Any, config: Any = None, **kwargs: Any) -> float:
+        await trio.lowlevel.checkpoint()
+        return 1.0
+
+
+async def invokes_a_part_for_trio(task: Any) -> float:
+    return await Invokes().ainvoke(task)
+
+
 def plain(task: Any) -> float:
     async def main() -> float:
         await asyncio.sleep(0)
@@ -502,6 +631,8 @@ def plain(task: Any) -> float:
 
 
 NATIVE = [
+    awaits_an_object_for_trio,
+    invokes_a_part_for_trio,
     hands_over_a_lambda,
     hands_over_a_function,
     hands_over_a_coroutine,
@@ -555,3 +686,30 @@ def test_a_function_without_a_file_is_checked_as_well() -> None:
 
     with pytest.raises(agl.AsyncioAgentError, match=r"asyncio\.sleep at <string>:3"):
         trio.run(Runner(namespace["agent"]).fit, [1])
+
+
+def test_functions_of_the_same_folder_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script's own module is ``__main__``, of which others are no part."""
+    (tmp_path / "search_tools_of_a_script.py").write_text(
+        "import asyncio\nasync def search():\n    await asyncio.sleep(0)\n"
+    )
+    (tmp_path / "main.py").write_text(
+        "from search_tools_of_a_script import search\nasync def agent(task):\n    await search()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    agent = runpy.run_path(str(tmp_path / "main.py"), run_name="__main__")["agent"]
+
+    with pytest.raises(agl.AsyncioAgentError, match=r"asyncio\.sleep at .*search_tools_of_a_script\.py:3"):
+        trio.run(Runner(agent).fit, [1])
+
+
+def test_a_package_of_the_name_of_openais_sdk_may_be_for_trio(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = types.ModuleType("agents")
+    exec("import trio\nasync def solve(task):\n    await trio.sleep(0)\n    return 1.0", vars(package))
+    monkeypatch.setitem(sys.modules, "agents", package)
+
+    async def agent(task: int) -> float:
+        result: float = await package.solve(task)
+        return result
+
+    assert trio.run(Runner(agent).fit, [1]).mean_reward["train"] == 1.0

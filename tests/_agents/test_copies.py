@@ -490,6 +490,15 @@ async def test_a_shared_class_is_one_object() -> None:
     assert used == {id(agent)}
 
 
+async def test_an_attribute_named_shared_may_be_something_else() -> None:
+    class Board(Native):
+        shared = {"seen": [1]}  # type: ignore[assignment]  # noqa: RUF012 - as users write it
+
+    result = await Runner(Board(), max_concurrency=8).fit(list(range(16)))
+
+    assert result.mean_reward["train"] == 1.0
+
+
 async def test_a_class_that_cannot_be_copied_is_an_error_before_the_first_rollout() -> None:
     class Unique(Native):
         def __copy__(self) -> Unique:
@@ -537,6 +546,13 @@ class Tools(LitAgent[int]):
         self.listed = [self.look]
         self.named = {"look": self.look}
         self.me = self
+        self.table = [{"type": "function", "function": {"call": self.look}}]
+        self.applied = functools.partial(Tools.look, self)
+
+        async def look_from_init(*, times: int = 1) -> int:
+            return await self.look() * times
+
+        self.defined = look_from_init
 
     async def look(self) -> int:
         await trio.sleep(0.001)
@@ -546,7 +562,8 @@ class Tools(LitAgent[int]):
         self.current = task
         await trio.sleep(0.005)
         seen = [await fn() for fn in (self.single, self.partial, self.listed[0], self.named["look"], self.me.look)]
-        return float(seen == [task] * 5)
+        seen += [await self.table[0]["function"]["call"](), await self.applied(), await self.defined()]  # type: ignore[index]
+        return float(seen == [task] * 8)
 
 
 async def test_methods_among_the_attributes_are_those_of_the_copy() -> None:
@@ -564,6 +581,7 @@ async def test_a_deeper_reference_to_itself_is_warned_about(caplog: pytest.LogCa
     class Deep(Native):
         def __init__(self) -> None:
             super().__init__()
+            self.method = self.rollout_async
             self.graph = Graph(self.rollout_async)
 
         async def rollout_async(self, task: int) -> float:

@@ -148,6 +148,7 @@ async def test_an_agent_that_blocks_and_then_waits_is_judged_by_its_own_time() -
             await runner.step("blocks")
 
 
+@pytest.mark.heavy
 async def test_two_agents_that_block_in_turn_are_each_judged_by_their_own_time() -> None:
     ready = trio.Event()
 

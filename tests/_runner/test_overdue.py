@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,8 +14,14 @@ from trio.testing import MockClock
 
 import lightning_trio as agl
 from lightning_trio import RolloutConfig, Runner
+from lightning_trio._runner import _overdue
 
 LIMITED = RolloutConfig(timeout_seconds=0.2)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_overdue, "_OVERDUE_SECONDS", 0.25)
 
 
 class Stuck:
@@ -55,7 +62,10 @@ def overdue(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if "after it was cancelled at its deadline" in record.message]
 
 
-async def test_an_agent_stuck_in_a_thread_is_named_with_its_line(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_agent_stuck_in_a_thread_is_named_with_its_line(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
     async with stuck_agent() as agent, Runner(agent.__call__, config=LIMITED) as runner:
         with trio.fail_after(5), pytest.raises(agl.AttemptTimedOut) as caught:
             await runner.step("stuck")
@@ -184,6 +194,37 @@ async def test_clean_up_in_a_shielded_scope_has_ten_seconds(
         (11, 1, "timeout"),
     ]
     assert len(overdue(caplog)) == 2
+
+
+async def test_clean_up_that_wakes_up_at_that_moment_is_not_stuck(autojump_clock: MockClock) -> None:
+    async def agent(task: int) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                for _ in range(6):
+                    await trio.sleep(0.25)
+                agl.emit_message("tidy")
+
+    async with Runner(agent, config=RolloutConfig(timeout_seconds=1)) as runner, runner.stream(range(20)) as results:
+        done = [each async for each in results]
+
+    assert [len(each.spans) for each in done] == [2] * 20
+
+
+async def test_an_agent_that_blocked_past_its_deadline_is_not_stuck(caplog: pytest.LogCaptureFixture) -> None:
+    """Its cancellation is delivered when Trio's thread is free, before or after the watch looks, as Trio chooses."""
+
+    async def agent(task: str) -> None:
+        time.sleep(0.6)  # noqa: ASYNC251 - the fault
+        await trio.sleep(0.01)
+
+    async with Runner(agent, config=LIMITED) as runner:
+        with pytest.raises(agl.AttemptTimedOut):
+            await runner.step("blocks")
+
+    assert not overdue(caplog)
+    assert runner.statistics().abandoned_threads == 0
 
 
 async def test_a_silent_agent_that_cannot_be_stopped_is_given_up() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -197,3 +198,14 @@ def test_a_cause_is_not_asked_for_its_truth() -> None:
     explain(error, "thread")
 
     assert not hasattr(error, "__notes__")
+
+
+@agl.rollout(runs_in="asyncio")
+async def runs_a_second_loop(task: int) -> None:
+    coroutine = asyncio.sleep(0)
+    with contextlib.closing(coroutine):
+        asyncio.run(coroutine)
+
+
+async def test_a_second_loop_in_the_thread_of_the_lanes_loop() -> None:
+    assert "Await the coroutine instead" in await notes_of(runs_a_second_loop)

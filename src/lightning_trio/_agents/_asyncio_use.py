@@ -2,18 +2,20 @@
 
 An agent that is written for asyncio and catches its own exceptions fails in Trio without a trace. Evidence is an
 ``await``, ``async with`` or ``async for`` of something that needs an asyncio loop: in the function itself, in its
-comprehensions, and in async functions that it awaits by name. Other nested functions are none, because they may be
-called in a thread with ``asyncio.run``. A case that is missed raises the error when it runs, unless the agent catches
-it; a false alarm would stop a working agent, so whatever is unclear is no evidence.
+comprehensions, and in async functions and methods that it awaits by name. Other nested functions are none, because they
+may be called in a thread with ``asyncio.run``. A case that is missed raises the error when it runs, unless the agent
+catches it; a false alarm would stop a working agent, so whatever is unclear is no evidence.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import functools
 import inspect
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -32,12 +34,20 @@ _LOOP_BOUND = (
     "aiosqlite",
     "async_timeout",
     "asyncpg",
+    "autogen_agentchat",
+    "autogen_core",
+    "autogen_ext",
+    "langchain_core",
+    "langgraph",
     "litellm",
     "playwright.async_api",
     "redis.asyncio",
     "sqlalchemy.ext.asyncio",
 )
 """Modules whose awaitables need an asyncio loop."""
+
+_OPENAI_AGENTS = "agents"
+"""The package of OpenAI's agents SDK, which also needs a loop; other packages may have this name."""
 
 _NATIVE = ("trio", "anyio", "sniffio", "trio_asyncio")
 """Modules whose use shows that a function knows about Trio: it may choose between the two."""
@@ -79,6 +89,12 @@ class _LoopBound(NamedTuple):
     name: str
 
 
+class _Instance(NamedTuple):
+    """An object of a class that exists only when the function runs, such as what ``Solver()`` returns."""
+
+    kind: type
+
+
 class _Nested(NamedTuple):
     """A function that is defined in another one."""
 
@@ -87,13 +103,31 @@ class _Nested(NamedTuple):
 
 
 class _Method(NamedTuple):
-    """A method with its object."""
+    """A method with its object, or with its class if it is a class method."""
 
     function: FunctionType
-    owner: object
+    owner: _Object | _Instance
 
 
-_Value: TypeAlias = _Object | _LoopBound | _Nested | _Method | None
+_Value: TypeAlias = _Object | _LoopBound | _Instance | _Nested | _Method | None
+
+
+class _Home(NamedTuple):
+    """Where a function is defined. Functions are followed into others of the same package or folder."""
+
+    package: str
+    folder: str
+
+    @classmethod
+    def of(cls, function: FunctionType) -> _Home:
+        """Return the home of a function."""
+        package = (function.__module__ or "").partition(".")[0]
+        return cls(package, os.path.dirname(function.__code__.co_filename))
+
+    def has(self, function: FunctionType) -> bool:
+        """Whether a function is at home here."""
+        other = _Home.of(function)
+        return self.package == other.package or bool(self.folder and self.folder == other.folder)
 
 
 class _Names(NamedTuple):
@@ -101,8 +135,7 @@ class _Names(NamedTuple):
 
     namespace: Mapping[str, Any]
     enclosing: Callable[[str], _Value]
-    package: str
-    """The package whose functions are followed."""
+    home: _Home
 
 
 def find_asyncio_use(fn: Callable[..., Any]) -> AsyncioUse | None:
@@ -115,7 +148,7 @@ def find_asyncio_use(fn: Callable[..., Any]) -> AsyncioUse | None:
     if not isinstance(function, FunctionType):
         return None
     owner = _Object(fn.__self__) if isinstance(fn, MethodType) else None
-    return _Code.of(function, owner, _package(function)).find(_MOST_CALLS)
+    return _Code.of(function, owner, _Home.of(function)).find(_MOST_CALLS)
 
 
 class _Code:
@@ -145,7 +178,7 @@ class _Code:
             self._known[code.co_varnames[0]] = owner
 
     @classmethod
-    def of(cls, function: FunctionType, owner: _Value, package: str) -> _Code:
+    def of(cls, function: FunctionType, owner: _Value, home: _Home) -> _Code:
         """Return the code of a function that exists, with the content of its closure."""
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
 
@@ -156,7 +189,7 @@ class _Code:
                 # It is empty as yet.
                 return None
 
-        return cls(function.__code__, _Names(function.__globals__, enclosing, package), owner)
+        return cls(function.__code__, _Names(function.__globals__, enclosing, home), owner)
 
     @property
     def is_async(self) -> bool:
@@ -188,20 +221,24 @@ class _Code:
         name = _name_of(value)
         if name is not None:
             return self._use(name, index)
-        called = self._followed(value) if is_call and calls > 0 else None
-        return None if called is None or not called.is_async else called.find(calls - 1)
+        called = self._followed(value) if is_call else None
+        if (called is None or not called.is_async) and self._instructions[index + 1].opname == "BEFORE_ASYNC_WITH":
+            called = self._followed(_attribute(self._value(index), "__aenter__"))
+        return None if called is None or not called.is_async or not calls else called.find(calls - 1)
 
     def _followed(self, callee: _Value) -> _Code | None:
-        package = self._names.package
+        home = self._names.home
         match callee:
             case _Nested(code, around):
                 return around._nested(code)
-            case _Object(FunctionType() as function) if _package(function) == package:
-                return _Code.of(function, None, package)
+            case _Object(FunctionType() as function):
+                function = _without_context_manager(function)
+                return _Code.of(function, None, home) if home.has(function) else None
             case _Method():
                 # Unpacked: to type checkers, an attribute that is a function is a method.
                 method, owner = callee
-                return _Code.of(method, _Object(owner), package) if _package(method) == package else None
+                method = _without_context_manager(method)
+                return _Code.of(method, owner, home) if home.has(method) else None
             case _:
                 return None
 
@@ -282,12 +319,11 @@ class _Code:
     def _inherited(self, name: str) -> _Value:
         """Return the method that ``super()`` finds."""
         kind, owner = self._named("__class__"), self._named(next(iter(self._code.co_varnames), ""))
-        if not isinstance(kind, _Object) or not isinstance(owner, _Object):
+        if not isinstance(kind, _Object) or not isinstance(owner, _Object | _Instance):
             return None
-        classes = type(owner.value).__mro__
+        classes = (owner.kind if isinstance(owner, _Instance) else type(owner.value)).__mro__
         later = classes[classes.index(kind.value) + 1 :] if kind.value in classes else ()
-        found = next((vars(each)[name] for each in later if name in vars(each)), None)
-        return _Method(found, owner.value) if isinstance(found, FunctionType) else None
+        return _class_attribute(later, name, owner)
 
     def _imported(self, index: int) -> _Value:
         instruction = self._instructions[index]
@@ -330,8 +366,12 @@ def _end(instruction: dis.Instruction) -> tuple[int, int]:
     return _NOWHERE if place is None else (place.end_lineno or 0, place.end_col_offset or 0)
 
 
-def _package(function: FunctionType) -> str:
-    return (function.__module__ or "").partition(".")[0]
+def _without_context_manager(function: FunctionType) -> FunctionType:
+    """Return the generator that `contextlib.asynccontextmanager` has decorated, other functions as they are."""
+    inner = getattr(function, "__wrapped__", None)
+    if isinstance(inner, FunctionType) and function.__code__.co_filename == contextlib.__file__:
+        return inner
+    return function
 
 
 def _module(name: str) -> _Value:
@@ -345,6 +385,8 @@ def _attribute(value: _Value, name: str) -> _Value:
     bound = _name_of(value)
     if isinstance(value, _LoopBound):
         return _LoopBound(f"{value.name}.{name}")
+    if isinstance(value, _Instance):
+        return _class_attribute(value.kind.__mro__, name, value)
     if not isinstance(value, _Object):
         return None
     owner = value.value
@@ -355,12 +397,15 @@ def _attribute(value: _Value, name: str) -> _Value:
             return _Object(sys.modules[f"{owner.__name__}.{name}"])
     if bound is not None:
         return _LoopBound(f"{bound}.{name}")
-    if isinstance(owner, ModuleType | type):
+    if isinstance(owner, ModuleType):
         return None
-    return _attribute_of_object(owner, name)
+    if isinstance(owner, type):
+        return _class_attribute(owner.__mro__, name, None)
+    return _attribute_of_object(value, name)
 
 
-def _attribute_of_object(owner: object, name: str) -> _Value:
+def _attribute_of_object(value: _Object, name: str) -> _Value:
+    owner = value.value
     try:
         # Runs no code of the object's.
         found = inspect.getattr_static(owner, name)
@@ -368,10 +413,29 @@ def _attribute_of_object(owner: object, name: str) -> _Value:
         return None
     if name in getattr(owner, "__dict__", ()):
         return _Object(found)
-    return _Method(found, owner) if isinstance(found, FunctionType) else None
+    return _class_attribute(type(owner).__mro__, name, value)
+
+
+def _class_attribute(classes: Sequence[type], name: str, owner: _Object | _Instance | None) -> _Value:
+    """Return a function that is an attribute of a class, as its object has it, or the class itself without one."""
+    found = next((vars(each)[name] for each in classes if name in vars(each)), None)
+    if isinstance(found, staticmethod):
+        return _Object(found.__func__)
+    if isinstance(found, classmethod):
+        function: Any = found.__func__
+        return _Method(function, _Object(classes[0])) if isinstance(function, FunctionType) else None
+    if not isinstance(found, FunctionType):
+        return None
+    return _Object(found) if owner is None else _Method(found, owner)
 
 
 def _result(callee: _Value) -> _Value:
+    if isinstance(callee, _Object) and isinstance(callee.value, type) and _name_of(callee) is None:
+        kind = callee.value
+        is_plain = type(kind).__call__ is type.__call__ and all(
+            "__new__" not in vars(each) for each in kind.__mro__[:-1]
+        )
+        return _Instance(kind) if is_plain else None
     name = _name_of(callee)
     # What asyncio.run returns may be anything.
     if name is None or name.startswith("asyncio.run"):
@@ -385,12 +449,17 @@ def _is_of(value: _Value, modules: tuple[str, ...]) -> bool:
 
 def _name_of(value: _Value) -> str | None:
     """Return the name of something of a loop-bound module, None for anything else."""
-    if isinstance(value, _LoopBound):
-        return value.name
-    if not isinstance(value, _Object):
-        return None
-    module, name = _origin(value.value)
+    match value:
+        case _LoopBound(name):
+            return name
+        case _Object(found) | _Instance(found) | _Method(found, _):
+            module, name = _origin(found)
+        case _:
+            return None
     public = next((each for each in _LOOP_BOUND if _is_in(module, (each,))), None)
+    if public is None and _is_in(module, (_OPENAI_AGENTS,)):
+        package = sys.modules.get(_OPENAI_AGENTS)
+        public = _OPENAI_AGENTS if hasattr(package, "OpenAIResponsesModel") else None
     if public is None:
         return None
     return f"{public.lstrip('_')}.{name}" if name else module

@@ -81,7 +81,7 @@ class AgentCopies:
         self._reference: str | None = None
         """The attribute through which copies reach the agent itself, if that matters."""
         if changes_itself(type(agent)):
-            self._reference = find_reference(self._state(self._model), agent)
+            self._reference = find_reference(self._state(self._model), self._model, agent)
         is_owner = _OWNERS.setdefault(id(agent), self) is self
         self._original: AgentCopy | None = AgentCopy(agent) if is_owner else None
         self._first = self._original
@@ -193,7 +193,8 @@ class AgentCopies:
 
 def needs_copies(agent: LitAgent[Any]) -> bool:
     """Whether attempts get copies of an agent: its class has not declared itself `shared`."""
-    return not isinstance(agent, FunctionalLitAgent) and not type(agent).shared
+    # A class may have an attribute of this name for something else.
+    return not isinstance(agent, FunctionalLitAgent) and agent.shared is not True
 
 
 def _blank(agent: LitAgent[Any]) -> LitAgent[Any]:

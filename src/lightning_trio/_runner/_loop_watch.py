@@ -12,6 +12,7 @@ The clocks are real ones: a virtual one does not measure how long a thread takes
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 from collections.abc import Collection, Generator
@@ -88,7 +89,9 @@ class LoopWatch:
         threading.Thread(target=self._run, args=(self._closed,), name="lightning_trio-watch", daemon=True).start()
 
     def measure(self) -> None:
-        """Measure stretches from now on, because an attempt has a deadline."""
+        """Measure stretches from now on, because an attempt has a deadline or may be silent."""
+        if self.measures:
+            return
         self.measures = True
         self._stretches = Stretches(self)
         trio.lowlevel.add_instrument(self._stretches)
@@ -107,6 +110,16 @@ class LoopWatch:
     def lag(self, live: LiveAttempt) -> float:
         """Return how many seconds of the current stretch are not the running attempt's own."""
         return 0.0 if self._stretches is None else self._stretches.lag(live)
+
+    @property
+    def blocked_until(self) -> float:
+        """When the last long stretch ended, on Trio's clock."""
+        return -math.inf if self._stretches is None else self._stretches.last_long_end
+
+    @property
+    def deadlines_checked_at(self) -> float:
+        """When Trio looked at its timers last, on its clock."""
+        return trio.current_time() if self._stretches is None else self._stretches.began_by_clock
 
     def _answer(self) -> None:
         self._pinged_at = None
@@ -180,7 +193,8 @@ class Stretches(trio.abc.Instrument):
         self._clock = trio.lowlevel.current_clock()
         self._began: float | None = monotonic()
         """The start of the current stretch; None while the loop waits."""
-        self._began_by_clock = self._clock.current_time()
+        self.began_by_clock: float = self._clock.current_time()
+        self.last_long_end: float = -math.inf
         self._charged: dict[LiveAttempt | None, float] = {}
         """The seconds of the current stretch by the attempt that the thread saw running."""
         self._last: LiveAttempt | None = None
@@ -191,7 +205,7 @@ class Stretches(trio.abc.Instrument):
     def after_io_wait(self, timeout: float) -> None:
         """Begin a stretch."""
         self._began = monotonic()
-        self._began_by_clock = self._clock.current_time()
+        self.began_by_clock = self._clock.current_time()
 
     def before_io_wait(self, timeout: float) -> None:
         """End a stretch, before Trio looks at its timers."""
@@ -200,9 +214,9 @@ class Stretches(trio.abc.Instrument):
             if self._charged:
                 self._charged = {}
             return
-        now = self._clock.current_time()
+        now = self.last_long_end = self._clock.current_time()
         # By a virtual clock, little or no time has passed; a jump of it is no stretch.
-        length = min(monotonic() - began, now - self._began_by_clock)
+        length = min(monotonic() - began, now - self.began_by_clock)
         self._charge_rest(None, began)
         for member in self._watch.members:
             for live in list(member.attempts()):
@@ -220,7 +234,7 @@ class Stretches(trio.abc.Instrument):
         if self._began is None or monotonic() - self._began < _LONG_SECONDS:
             return 0.0
         now = self._clock.current_time()
-        length = min(monotonic() - self._began, now - self._began_by_clock, now - live.started)
+        length = min(monotonic() - self._began, now - self.began_by_clock, now - live.started)
         self._charge_rest(live, self._began)
         return length - self._charged.get(live, 0.0)
 

@@ -14,8 +14,9 @@ from typing import ClassVar
 import attrs
 import trio
 
-from ..lanes import RunningTask, can_be_cancelled
+from ..lanes import RunningTask, may_end
 from ._live_attempt import LiveAttempt
+from ._loop_watch import LoopWatch
 
 logger = logging.getLogger("lightning_trio.runner")
 
@@ -55,6 +56,7 @@ class OverdueWatch:
         attempts: returns the running attempts.
         locate: returns the current line of an attempt.
         give_up: called for an attempt that is to end without its task.
+        watch: knows when Trio's thread was blocked, and no cancellation could be delivered.
     """
 
     def __init__(
@@ -62,10 +64,12 @@ class OverdueWatch:
         attempts: Callable[[], Collection[LiveAttempt]],
         locate: Callable[[LiveAttempt], RunningTask | None],
         give_up: Callable[[LiveAttempt], None],
+        watch: LoopWatch,
     ) -> None:
         self._attempts = attempts
         self._locate = locate
         self._give_up = give_up
+        self._watch = watch
         self._pause = trio.CancelScope()
         """The scope of the wait for the next look."""
         self.covered: float = math.inf
@@ -83,7 +87,8 @@ class OverdueWatch:
         while True:
             with self._pause:
                 await trio.sleep_forever()
-            due = self._look(trio.current_time())
+            # Trio has not cancelled an attempt yet whose deadline passed later, while another one blocked its thread.
+            due = self._look(self._watch.deadlines_checked_at)
             self._pause = trio.CancelScope(deadline=due)
             self.covered = due - _OVERDUE_SECONDS
 
@@ -99,14 +104,16 @@ class OverdueWatch:
         if live.scope is None:
             return now + live.limit + _OVERDUE_SECONDS
         deadline = live.scope.deadline
-        due = deadline + (_CLEAN_UP_SECONDS if live in self._named else _OVERDUE_SECONDS)
+        due = max(deadline, self._watch.blocked_until) + (
+            _CLEAN_UP_SECONDS if live in self._named else _OVERDUE_SECONDS
+        )
         if now < due:
             silence = live.rollout.config.unresponsive_seconds
             return due if silence is None else min(due, now + _OVERDUE_SECONDS)
         if live not in self._named:
             self._named.add(live)
             self._warn(live, now - deadline)
-            if live.owner is not None and can_be_cancelled(live.owner, live.outer_nurseries):
+            if live.owner is not None and may_end(live.owner, live.outer_nurseries):
                 return max(deadline + _CLEAN_UP_SECONDS, now)
         self._give_up(live)
         return math.inf

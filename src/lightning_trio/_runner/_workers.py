@@ -166,7 +166,7 @@ class LocalWorkers:
         """Where attempts run that must not run in their caller's task."""
         self._finishing: trio.Nursery
         """Where attempts end that were given up."""
-        self._overdue = OverdueWatch(self.attempts, self._locate, self._give_up)
+        self._overdue = OverdueWatch(self.attempts, self._locate, self._give_up, parts.watch)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
@@ -410,6 +410,7 @@ class LocalWorkers:
             self._spent[attempt.attempt_id] = claimed.spent
         if config.unresponsive_seconds is not None:
             self._overdue.expect(now + config.unresponsive_seconds)
+            self._parts.watch.measure()
         if config.queue_timeout_seconds is not None or config.total_timeout_seconds is not None:
             waited = attempt.start_time - rollout.start_time
             live.allowance = allowance(config, attempt.sequence_id, waited, claimed.spent)

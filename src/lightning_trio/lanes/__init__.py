@@ -18,7 +18,7 @@ from ._registry import register_lane as register_lane
 from ._registry import registered_lane as registered_lane
 from ._registry import resolve_lane as resolve_lane
 from ._returns import record_return as record_return
-from ._trio import can_be_cancelled as can_be_cancelled
+from ._trio import may_end as may_end
 from ._trio import run_natively as run_natively
 from ._trio import runs_now as runs_now
 from ._wrong_loop import WRONG_LOOP_ERRORS as WRONG_LOOP_ERRORS

@@ -34,6 +34,13 @@ _ASYNCIO_IN_TRIO = (
 
 _TRIO_IN_ASYNCIO = "Its cause is a call of Trio, which does not run in asyncio. Leave runs_in out"
 
+_SECOND_LOOP = (
+    "This agent runs in an event loop already. Await the coroutine instead, or run the call that starts a loop in a "
+    "thread: await asyncio.to_thread(…), or write the agent as a plain def"
+)
+
+_SECOND_LOOP_SIGNS = ("cannot be called from a running event loop", "This event loop is already running")
+
 _LOOP_SIGNS = ("Event loop is closed", "is bound to a different event loop", "attached to a different loop")
 
 
@@ -63,6 +70,8 @@ def _explanation(exc: BaseException, lane: str) -> str | None:
         return _SIGNALS
     if any(sign in message for sign in _LOOP_SIGNS):
         return _NOT_THE_LANES_LOOP if lane == "asyncio" else _OTHER_LOOP
+    if lane == "asyncio" and any(sign in message for sign in _SECOND_LOOP_SIGNS):
+        return _SECOND_LOOP
     if "trio.run received unrecognized yield message" in message:
         return _ASYNCIO_IN_TRIO
     if lane == "asyncio" and find_trio_sign(exc) is not None:

@@ -100,16 +100,19 @@ def runs_now(task: trio.lowlevel.Task, outer_nurseries: int) -> bool:
     return any(runs_now(child, 0) for nursery in nurseries for child in list(nursery.child_tasks))
 
 
-def can_be_cancelled(task: trio.lowlevel.Task, outer_nurseries: int) -> bool:
-    """Whether a cancelled task, or one below it, is in a shielded scope, whose end its cancellation waits for.
+def may_end(task: trio.lowlevel.Task, outer_nurseries: int) -> bool:
+    """Whether a cancelled task, or one below it, is in a shielded scope, or about to run.
 
-    Where all that are left are cancelled and still run, nothing can end them.
+    Where all that are left are cancelled and still wait, nothing can end them.
     """
     nurseries = task.child_nurseries[outer_nurseries:]
     children = [child for nursery in nurseries for child in nursery.child_tasks]
     if children:
-        return any(can_be_cancelled(child, 0) for child in children)
-    # Trio has no public name for it; without it, a task counts as one that cleans up.
+        return any(may_end(child, 0) for child in children)
+    # Trio has no public names for these; without them, a task counts as one that cleans up.
+    if getattr(task, "_next_send_fn", None) is not None:
+        # It is scheduled. Within its shield, a scope of its own may be cancelled, such as that of a `trio.sleep`.
+        return True
     status = getattr(task, "_cancel_status", None)
     return not getattr(status, "effectively_cancelled", False)
 
