@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import PurePath
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import attrs
@@ -66,7 +66,7 @@ def _read_object(stored: list[Any]) -> Any:
     if issubclass(kind, tuple):
         return _read_named_tuple(kind, name, fields)
     if issubclass(kind, msgspec.Struct):
-        return kind(**fields)
+        return _read_struct(kind, fields)
     return _made_of(kind, fields)
 
 
@@ -75,6 +75,14 @@ def _made_of(kind: type[T], fields: Mapping[str, Any]) -> T:
     made = object.__new__(kind)
     for field, inner in fields.items():
         object.__setattr__(made, field, inner)
+    return made
+
+
+def _read_struct(kind: Callable[..., T], fields: Mapping[str, Any]) -> T:
+    """Return a struct with these fields; only a call makes one, and its `__post_init__` may have changed them again."""
+    made = kind(**fields)
+    for field, inner in fields.items():
+        msgspec.structs.force_setattr(cast("msgspec.Struct", made), field, inner)
     return made
 
 
@@ -180,6 +188,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "$decimal": Decimal,
     "$fraction": Fraction,
     "$float": float,
+    "$unset": lambda stored: msgspec.UNSET,
     "$utf8": lambda stored: base64.b64decode(stored).decode("utf-8", "surrogatepass"),
     # What stores of the first versions have.
     "$surrogates": lambda stored: base64.b64decode(stored).decode("utf-16-le", "surrogatepass"),

@@ -54,6 +54,8 @@ def tagged(value: Any, path: str) -> Any:  # noqa: C901  # one line for each kin
         stored = [_type_name(kind, path), value.name]
         # Combined flags are not a member; their value identifies them.
         return {"$enum": stored if value.name in kind.__members__ else [*stored, tagged(value.value, path)]}
+    if value is msgspec.UNSET:
+        return {"$unset": None}
     if (array := write_array(value, path, tagged)) is not None:
         return array
     if (fields := _fields_of(value)) is not None:

@@ -157,7 +157,7 @@ def _with_plain(value: Any, plain_leaf: Callable[[Any], Any]) -> Any:
         return value
     if isinstance(value, Mapping):
         return {
-            key if key.__class__ is str else _plain_number(key): inner
+            key if key.__class__ is str else _plain_key(key): inner
             if inner.__class__ in _PRIMITIVES
             else _with_plain(inner, plain_leaf)
             for key, inner in value.items()
@@ -165,6 +165,12 @@ def _with_plain(value: Any, plain_leaf: Callable[[Any], Any]) -> Any:
     if isinstance(value, list | tuple):
         return value if is_primitive_list(value) else [_with_plain(inner, plain_leaf) for inner in value]
     return plain_leaf(value)
+
+
+def _plain_key(key: Any) -> Any:
+    """Return a key that stands for a string, such as the member of an enum, as that; others unchanged."""
+    known = _plain_number(key)
+    return known if isinstance(known, str) else key
 
 
 def _plain_number(value: Any) -> Any:
