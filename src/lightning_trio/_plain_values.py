@@ -70,12 +70,12 @@ def _is_json(value: Any) -> bool:
         return kind in _LEAVES
     # Loops, because `all` of a generator takes half as long again.
     if kind is dict:
-        for key in value:
-            if type(key) is not str:
+        for key, inner in value.items():
+            if type(key) is not str or not (type(inner) in _LEAVES or _is_json(inner)):
                 return False
-        value = value.values()
-    for inner in value:
-        if type(inner) not in _LEAVES and not _is_json(inner):
+        return True
+    for inner in value:  # noqa: SIM110
+        if not (type(inner) in _LEAVES or _is_json(inner)):
             return False
     return True
 
