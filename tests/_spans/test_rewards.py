@@ -72,9 +72,7 @@ def test_what_is_not_finite_is_refused(value: float) -> None:
 
 @pytest.mark.parametrize("value", [np.timedelta64(1, "s"), np.timedelta64(1, "ns"), np.array(1, "m8[ns]")], ids=repr)
 def test_a_duration_is_no_number(value: object) -> None:
-    with pytest.raises(
-        TypeError, match="Reward must be a number, not .*timedelta64|Reward must be a number, not array"
-    ):
+    with pytest.raises(TypeError, match="Reward must be a number, not "):
         as_reward(value)
 
 
