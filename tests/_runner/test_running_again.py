@@ -459,6 +459,19 @@ async def test_a_forced_run_runs_the_tasks_that_changed_and_is_the_datasets_from
         assert again == result
 
 
+@pytest.mark.parametrize(("tasks", "how"), [(range(4), {}), (range(3), {"repeats": 2})])
+async def test_tasks_whose_rollouts_were_removed_do_not_run_and_count_twice(
+    tasks: Sequence[int], how: dict[str, Any], store: LightningStore
+) -> None:
+    async with store:
+        first = await fit(Api(), store, range(3))
+        await store.prune()
+
+        with pytest.raises(ResumeError, match=f"{first.run_id} .* 3 of its finished rollouts were removed"):
+            await fit(Api(), store, tasks, resume=True, **how)
+        assert await fit(Api(), store, range(3), resume=True) == first
+
+
 async def test_tasks_that_cannot_be_compared_are_taken_for_the_same() -> None:
     async def agent(task: object) -> float:
         return 1.0

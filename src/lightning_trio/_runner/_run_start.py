@@ -88,6 +88,8 @@ class RunStart:
         to_retry = await self._to_retry(found.run, resumption.retry)
         if found.run.status == "finished" and not (found.adds or found.differences or to_retry):
             return found.run
+        if not resumption.force:
+            await self._check_complete(found.run)
         run = await self._take_over(found, wanted, ended_early=None if to_retry else found.run.ended_early)
         await self._reopen(run.run_id, to_retry)
         return run
@@ -159,6 +161,12 @@ class RunStart:
                 before, now = shortened(rollout.input), shortened(dataset[index])
                 return f"task {index} of its {mode} dataset was {before}, and is now {now}"
         return None
+
+    async def _check_complete(self, run: Run) -> None:
+        """Raise if a run of `Baseline` has lost rollouts; other algorithms may remove their own."""
+        removed = (await self._store.summarize(run.run_id)).removed
+        if removed and isinstance(self._settings.options.algorithm, Baseline):
+            raise ResumeError.removed(run.run_id, removed)
 
     async def _to_retry(self, run: Run, retry: bool | tuple[str, ...]) -> list[str]:
         """Return the ids of rollouts to run again: failed ones, and those that a limit cancelled."""
