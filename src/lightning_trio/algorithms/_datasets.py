@@ -13,7 +13,7 @@ from .._public import public
 from .._records import DatasetFingerprint, RolloutMode, Run
 from .._resources import LLM, NamedResources
 from .._serialization import canonical
-from ._tables import check_no_table
+from ._tables import check_tasks
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -172,8 +172,8 @@ def check_dataset(name: str, dataset: object) -> None:
     """
     if dataset is None:
         return
-    check_no_table(name, dataset, by_index=True)
-    if isinstance(dataset, str | bytes | Mapping | set | frozenset):
+    check_tasks(name, dataset, by_index=True)
+    if isinstance(dataset, set | frozenset):
         raise DatasetError.not_a_list(name, dataset)
     if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
         raise DatasetError.no_length(name, dataset)
