@@ -233,12 +233,14 @@ def _of_array(value: Any) -> Any:
 def _of_model(value: Any) -> Any:
     """Return the fields of a record or a model by their names."""
     kind = type(value)
-    if hasattr(kind, "model_dump"):
+    names: list[str]
+    if attrs.has(kind):
+        # Before `model_dump`, which `lightning_trio.compat` adds to our records, with API keys.
+        names = [field.name for field in attrs.fields(kind)]
+    elif hasattr(kind, "model_dump"):
         return _dumped_model(value)
-    if dataclasses.is_dataclass(kind):
-        names = {field.name: field.name for field in dataclasses.fields(kind)}
-    elif attrs.has(kind):
-        names = {field.name: field.name for field in attrs.fields(kind)}
+    elif dataclasses.is_dataclass(kind):
+        names = [field.name for field in dataclasses.fields(kind)]
     elif hasattr(kind, "__struct_fields__"):
         return _fields_of_struct(value)
     elif hasattr(kind, "__fields__") and hasattr(kind, "dict"):
@@ -248,7 +250,7 @@ def _of_model(value: Any) -> Any:
         return value.to_dict()
     else:
         return value
-    return {name: getattr(value, field) for name, field in names.items() if not field.startswith("_")}
+    return {name: getattr(value, name) for name in names if not name.startswith("_")}
 
 
 def _fields_of_struct(value: Any) -> dict[str, Any]:
