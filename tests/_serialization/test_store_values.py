@@ -479,6 +479,12 @@ def test_a_class_that_is_not_loaded_reads_as_an_unknown_object() -> None:
     assert decode(text) == UnknownObject("no_such_module:Room", {"name": "A", "seats": (1,)})
 
 
+def test_strings_and_numbers_of_an_enum_that_is_not_loaded_are_read_as_these() -> None:
+    text = encode([Level.EASY, Rank.FIRST, Colour.RED], "task", LIMIT).replace("test_store_values:", "no_such_module:")
+
+    assert decode(text) == ["easy", 1, UnknownObject("no_such_module:Colour", {"name": "RED"})]
+
+
 @pytest.mark.parametrize("name", ["os:system", "subprocess:Popen", "builtins:eval", "test_store_values:round_trip"])
 def test_a_file_cannot_name_what_is_no_record(name: str) -> None:
     text = encode(Room("A", ()), "task", LIMIT).replace("test_store_values:Room", name)

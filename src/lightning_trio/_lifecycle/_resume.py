@@ -9,6 +9,7 @@ import attrs
 from .._errors import ResumeError, StaleRun
 from .._public import public_in
 from .._records import DatasetFingerprint, Run
+from .._repr import counted
 
 
 @attrs.frozen
@@ -116,7 +117,7 @@ def _describe(fingerprint: DatasetFingerprint | None) -> str:
     if fingerprint is None:
         return "no tasks"
     digest = "" if fingerprint.digest is None else f" (fingerprint {fingerprint.digest})"
-    return f"{fingerprint.tasks} tasks{digest}"
+    return f"{counted(fingerprint.tasks, 'task')}{digest}"
 
 
 @public_in("lightning_trio.store")

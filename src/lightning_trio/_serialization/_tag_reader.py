@@ -37,7 +37,10 @@ class UnknownObject:
 
 
 def untagged(value: Any) -> Any:
-    """Return the value that `tagged` encoded, with an `UnknownObject` for each object whose class is not loaded."""
+    """Return the value that `tagged` encoded, with an `UnknownObject` for each object whose class is not loaded.
+
+    An object of an unknown class that is also a string, a number, a list or a dict is read as that.
+    """
     if type(value) is list:
         return [untagged(inner) for inner in value]
     if type(value) is not dict:
@@ -96,7 +99,8 @@ def _read_enum(stored: list[Any]) -> Any:
             # The class raises ValueError for flags that it no longer has, unless its boundary is KEEP.
             with contextlib.suppress(ValueError):
                 return kind(untagged(value[0]))
-    return UnknownObject(name, {"name": member})
+    plain = untagged(value[0]) if value and kind is None else None
+    return plain if isinstance(plain, str | int) else UnknownObject(name, {"name": member})
 
 
 def _loaded_class(name: str) -> type[Any] | None:
