@@ -37,10 +37,9 @@ def is_number(value: object) -> bool:
     """Whether `value` can be a reward: any real number, also a decimal, or one of NumPy's or in a 0-d array."""
     if value.__class__ is float:
         return True
-    if is_time(value):
-        # It would become a number of its units.
-        return False
-    return isinstance(value, _NUMBERS) or isinstance(_scalar(value), _NUMBERS)
+    is_real = isinstance(value, _NUMBERS) or isinstance(_scalar(value), _NUMBERS)
+    # A duration of NumPy's would become a number of its units.
+    return is_real and not is_time(value)
 
 
 def _scalar(value: Any) -> object:
