@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import datetime
 import enum
+import functools
 import json
 import math
 import uuid
@@ -68,6 +69,26 @@ class Message(msgspec.Struct, rename="camel"):
     reply_to: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class Shape(msgspec.Struct, tag="circle"):
+    radius: Any
+
+
+@dataclasses.dataclass
+class Event:
+    kind: str = dataclasses.field(default="event", init=False)
+    _seen: int = 0
+    where: Any = None
+
+
+@attrs.frozen(slots=False)
+class Search:
+    words: Any
+
+    @functools.cached_property
+    def count(self) -> int:
+        return len(self.words)
+
+
 class Question(str):
     __slots__ = ()
 
@@ -103,6 +124,11 @@ class Question(str):
         (Booking([Room(2**70)]), '{"rooms":[{"name":1180591620717411303424}]}'),
         (Message("me"), '{"sentBy":"me"}'),
         (Message(HALF), '{"sentBy":"half \\ud835"}'),
+        (Shape(1), '{"type":"circle","radius":1}'),
+        (Shape(HALF), '{"type":"circle","radius":"half \\ud835"}'),
+        (Event(), '{"kind":"event","where":null}'),
+        (Event(where=HALF), '{"kind":"event","where":"half \\ud835"}'),
+        (collections.UserString("a"), '"a"'),
         (Level.EASY, '"easy"'),
         (Rank.FIRST, "1"),
         (Place.HOME, "[1,2]"),
@@ -127,6 +153,14 @@ def test_an_object_is_written_as_its_natural_json(value: Any, text: str) -> None
     assert json_text(value) == text
     # It is valid JSON for every reader.
     json.loads(text)
+
+
+def test_only_the_fields_of_an_object_are_written() -> None:
+    search = Search(["a"])
+    assert search.count == 1
+
+    assert json_text([search, HALF]) == '[{"words":["a"]},"half \\ud835"]'
+    assert json_text(search) == '{"words":["a"]}'
 
 
 def test_messages_of_clients_are_written_with_their_fields() -> None:
@@ -170,6 +204,7 @@ def test_what_is_no_json_is_a_value_error(text: str | bytes) -> None:
 
 def test_spaced_json_has_the_layout_of_the_standard_library() -> None:
     assert spaced_json({"a": np.array([1]), "b": "Ü\ud835"}) == '{"a": [1], "b": "Ü\\ud835"}'
+    assert spaced_json([math.nan, np.float32("inf"), 1], indent=None) == "[null, null, 1]"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ A lone surrogate, as in a file name that is not valid text, is written as its es
 from __future__ import annotations
 
 import base64
+import collections
 import dataclasses
 import datetime
 import enum
@@ -50,19 +51,45 @@ def json_text(value: object, otherwise: Callable[[Any], Any] | None = None) -> s
     # msgspec takes 40 ms to import, and many agents emit no objects.
     import msgspec
 
+    # It has a form of its own for objects with fields, without some of these and with cached properties.
+    natural = value if _is_json(value) else plain(value, otherwise)
     try:
-        return msgspec.json.encode(value, enc_hook=lambda inner: _known(inner, otherwise)).decode()
-    except (TypeError, ValueError, OverflowError, NotImplementedError):
-        # Keys and enums' values that msgspec does not write, integers of more than 64 bits, lone surrogates.
-        return _dumped(plain(value, otherwise))
+        return msgspec.json.encode(natural).decode()
+    except (UnicodeEncodeError, OverflowError):
+        # Lone surrogates, integers of more than 64 bits.
+        return _dumped(natural)
+
+
+_LEAVES: Final = frozenset({str, int, float, bool, type(None)})
+
+
+def _is_json(value: Any) -> bool:
+    """Whether a value has only JSON's own types."""
+    kind = type(value)
+    if kind is not dict and kind is not list:
+        return kind in _LEAVES
+    # Loops, because `all` of a generator takes half as long again.
+    if kind is dict:
+        for key, inner in value.items():
+            if type(key) is not str or not (type(inner) in _LEAVES or _is_json(inner)):
+                return False
+        return True
+    for inner in value:  # noqa: SIM110
+        if not (type(inner) in _LEAVES or _is_json(inner)):
+            return False
+    return True
 
 
 def _dumped(value: object) -> str:
+    return without_surrogates(_json(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def _json(value: object, **options: Any) -> str:
+    """Return a plain value as JSON text in the layout of `json.dumps`."""
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return json.dumps(value, allow_nan=False, **options)
     except ValueError:
-        text = json.dumps(_with_null(value), ensure_ascii=False, separators=(",", ":"))
-    return without_surrogates(text)
+        return json.dumps(_with_null(value), allow_nan=False, **options)
 
 
 def spaced_json(value: object, **options: Any) -> str:
@@ -72,7 +99,7 @@ def spaced_json(value: object, **options: Any) -> str:
         TypeError, RecursionError: see `json_text`.
     """
     options.setdefault("ensure_ascii", False)
-    return without_surrogates(json.dumps(plain(value), **options))
+    return without_surrogates(_json(plain(value), **options))
 
 
 def from_json(text: str | bytes) -> Any:
@@ -157,20 +184,22 @@ def _of_scalar(value: Any) -> Any:  # one line for each kind of value
         return value.value
     if isinstance(value, str):
         return str.__str__(value)
+    if isinstance(value, collections.UserString):
+        return value.data
     if isinstance(value, bytes | bytearray | memoryview):
         return base64.b64encode(value).decode()
     if isinstance(value, Decimal | uuid.UUID | complex):
         return str(value)
-    if isinstance(value, numbers.Integral) and not _is_time(value):
+    if isinstance(value, numbers.Integral) and not is_time(value):
         return int(value)
-    if isinstance(value, numbers.Real) and not _is_time(value):
+    if isinstance(value, numbers.Real) and not is_time(value):
         return float(value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return value
 
 
-def _is_time(value: Any) -> bool:
+def is_time(value: Any) -> bool:
     """Whether a value or an array is one of NumPy's times, which turn into numbers too easily."""
     return getattr(getattr(value, "dtype", None), "kind", None) in ("m", "M")
 
@@ -191,7 +220,7 @@ def _of_time(value: Any) -> Any:
 def _of_array(value: Any) -> Any:
     """Return arrays, series and tables as lists; 0-d arrays, and scalars of such a library, as a scalar."""
     kind = type(value)
-    if _is_time(value) and hasattr(kind, "astype"):
+    if is_time(value) and hasattr(kind, "astype"):
         return value.astype(str).tolist()
     if hasattr(kind, "iterrows"):
         return value.to_dict("records")
@@ -204,12 +233,14 @@ def _of_array(value: Any) -> Any:
 def _of_model(value: Any) -> Any:
     """Return the fields of a record or a model by their names."""
     kind = type(value)
-    if hasattr(kind, "model_dump"):
+    names: list[str]
+    if attrs.has(kind):
+        # Before `model_dump`, which `lightning_trio.compat` adds to our records, with API keys.
+        names = [field.name for field in attrs.fields(kind)]
+    elif hasattr(kind, "model_dump"):
         return _dumped_model(value)
-    if dataclasses.is_dataclass(kind):
-        names = {field.name: field.name for field in dataclasses.fields(kind)}
-    elif attrs.has(kind):
-        names = {field.name: field.name for field in attrs.fields(kind)}
+    elif dataclasses.is_dataclass(kind):
+        names = [field.name for field in dataclasses.fields(kind)]
     elif hasattr(kind, "__struct_fields__"):
         return _fields_of_struct(value)
     elif hasattr(kind, "__fields__") and hasattr(kind, "dict"):
@@ -219,15 +250,17 @@ def _of_model(value: Any) -> Any:
         return value.to_dict()
     else:
         return value
-    # msgspec leaves private fields out, too.
-    return {name: getattr(value, field) for name, field in names.items() if not field.startswith("_")}
+    return {name: getattr(value, name) for name in names if not name.startswith("_")}
 
 
 def _fields_of_struct(value: Any) -> dict[str, Any]:
     import msgspec
 
-    fields = zip(type(value).__struct_encode_fields__, type(value).__struct_fields__, strict=True)
-    return {name: inner for name, field in fields if (inner := getattr(value, field)) is not msgspec.UNSET}
+    kind = type(value)
+    names = zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True)
+    fields = {name: inner for name, field in names if (inner := getattr(value, field)) is not msgspec.UNSET}
+    config = kind.__struct_config__
+    return fields if config.tag is None else {config.tag_field: config.tag, **fields}
 
 
 def _dumped_model(value: Any) -> Any:
@@ -241,5 +274,4 @@ def _dumped_model(value: Any) -> Any:
 def _of_collection(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
-    # msgspec asks for a list, too, when it is the key of a dict; it cannot be written there.
-    return list(value) if isinstance(value, Collection) and type(value) is not list else value
+    return list(value) if isinstance(value, Collection) else value

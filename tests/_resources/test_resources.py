@@ -149,10 +149,10 @@ def test_single_braces_are_text_in_jinja() -> None:
 
 
 def test_tojson_writes_what_a_model_should_read() -> None:
-    tool = {"name": "find", "doc": "a<b> & 'Ü'", "limits": np.array([1, 2]), "half": "\ud835"}
+    tool = {"name": "find", "doc": "a<b> & 'Ü'", "limits": np.array([1, np.nan]), "half": "\ud835"}
 
     assert jinja("{{ tool | tojson }}").format(tool=tool) == (
-        """{"name": "find", "doc": "a<b> & 'Ü'", "limits": [1, 2], "half": "\\ud835"}"""
+        """{"name": "find", "doc": "a<b> & 'Ü'", "limits": [1.0, null], "half": "\\ud835"}"""
     )
 
 

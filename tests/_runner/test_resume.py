@@ -33,7 +33,7 @@ from lightning_trio import (
 )
 from lightning_trio._errors import StoreUnavailable
 from lightning_trio._host import own_process
-from lightning_trio._lifecycle import choose_run
+from lightning_trio._lifecycle import rank_runs
 from lightning_trio._records import RolloutStatus
 from lightning_trio._runner._lease import LEASE_SECONDS, is_alive, is_of_dead_process
 from lightning_trio.algorithms import Datasets
@@ -355,9 +355,8 @@ def run_of(run_id: str = "run-1", status: Any = "running", **fields: Any) -> Run
 def test_the_latest_unfinished_run_of_the_same_kind_is_chosen() -> None:
     runs = [run_of("run-1"), run_of("run-2"), run_of("run-3", agent="other"), run_of("run-4", "finished")]
 
-    chosen = choose_run(runs, run_of("run-5"), True)
+    chosen = rank_runs(runs, run_of("run-5"), True)[0]
 
-    assert chosen is not None
     assert chosen.run is runs[1]
     assert not chosen.differences
 
@@ -365,9 +364,8 @@ def test_the_latest_unfinished_run_of_the_same_kind_is_chosen() -> None:
 def test_equal_numbers_of_other_tasks_are_distinguished_by_their_digest() -> None:
     other = run_of("run-1", datasets={"train": DatasetFingerprint(3, "xyz")})
 
-    chosen = choose_run([other], run_of(), True)
+    chosen = rank_runs([other], run_of(), True)[0]
 
-    assert chosen is not None
     assert chosen.differences == {
         "train": "its train dataset had 3 tasks (fingerprint xyz), and this one has 3 tasks (fingerprint abc)"
     }
@@ -376,14 +374,13 @@ def test_equal_numbers_of_other_tasks_are_distinguished_by_their_digest() -> Non
 def test_a_finished_run_of_another_dataset_differs_as_well() -> None:
     other = run_of("run-1", "finished", datasets={"train": DatasetFingerprint(9, "xyz")})
 
-    chosen = choose_run([other], run_of(), True)
+    chosen = rank_runs([other], run_of(), True)[0]
 
-    assert chosen is not None
     assert list(chosen.differences) == ["train"]
 
 
 def test_finished_runs_of_another_algorithm_do_not_stand_in_the_way() -> None:
-    assert choose_run([run_of("run-1", "finished", algorithm="apo")], run_of(), True) is None
+    assert not rank_runs([run_of("run-1", "finished", algorithm="apo")], run_of(), True)
 
 
 def test_of_several_runs_the_one_with_the_same_datasets_comes_before_later_shorter_ones() -> None:
@@ -391,9 +388,8 @@ def test_of_several_runs_the_one_with_the_same_datasets_comes_before_later_short
     shorter = run_of("run-2", "finished", datasets={"train": DatasetFingerprint(2, "ab")})
     wanted = run_of("run-3", datasets={"train": DatasetFingerprint(3, "abc", prefixes={2: "ab"})})
 
-    chosen = choose_run([same, shorter], wanted, True)
+    chosen = rank_runs([same, shorter], wanted, True)[0]
 
-    assert chosen is not None
     assert chosen.run is same
 
 
@@ -402,9 +398,8 @@ def test_appended_tasks_are_recognized_by_the_digest_of_those_before(before: str
     shorter = run_of("run-1", datasets={"train": DatasetFingerprint(2, before)})
     wanted = run_of("run-2", datasets={"train": DatasetFingerprint(3, "abc", prefixes={2: "ab"})})
 
-    chosen = choose_run([shorter], wanted, True)
+    chosen = rank_runs([shorter], wanted, True)[0]
 
-    assert chosen is not None
     assert chosen.appended == appended
     assert bool(chosen.differences) == (not appended)
 
@@ -424,13 +419,12 @@ def test_appended_tasks_are_recognized_by_the_digest_of_those_before(before: str
 def test_the_place_of_the_first_difference_is_found_by_digests(
     tasks: int, changed: int, place: str, appended: int
 ) -> None:
-    before = run_of("run-1", datasets=Datasets(range(tasks), None).fingerprints(digest=True))
+    before = run_of("run-1", datasets=Datasets(range(tasks), None).fingerprints())
     now = [-1 if task == changed else task for task in range(tasks + appended)]
-    fingerprints = Datasets(now, None).fingerprints(digest=True, before=[before])
+    fingerprints = Datasets(now, None).fingerprints(before=[before])
 
-    chosen = choose_run([before], run_of("run-2", datasets=fingerprints), True)
+    chosen = rank_runs([before], run_of("run-2", datasets=fingerprints), True)[0]
 
-    assert chosen is not None
     assert chosen.differences["train"].endswith(place)
 
 
@@ -671,7 +665,7 @@ async def test_another_process_that_lives_is_not_taken_over(tmp_path: Path) -> N
 
 async def test_datasets_that_differ_in_one_task_are_distinguished(tmp_path: Path) -> None:
     async with agl.SqliteLightningStore(tmp_path / "runs.db") as store:
-        await store.put([run_of(datasets=Datasets(["a", "b"], None).fingerprints(digest=True))])
+        await store.put([run_of(datasets=Datasets(["a", "b"], None).fingerprints())])
 
         with pytest.raises(ResumeError, match="its train dataset had 2 tasks"):
             await runner_of(Agent(), store).fit(["a", "c"], resume=True)
@@ -804,7 +798,7 @@ async def test_pruning_leaves_runs_that_can_be_resumed_alone(autojump_clock: Moc
 async def test_of_several_that_resume_a_run_at_once_one_continues(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     async with agl.SqliteLightningStore(path) as store:
-        await store.put([run_of(datasets=Datasets(TASKS, None).fingerprints(digest=True), worker_id="gone")])
+        await store.put([run_of(datasets=Datasets(TASKS, None).fingerprints(), worker_id="gone")])
 
     outcomes: list[str] = []
 

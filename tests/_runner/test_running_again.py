@@ -408,12 +408,40 @@ async def test_the_difference_may_be_in_the_validation_dataset(store: LightningS
             await runner_of(Api(), store).fit(range(2), resume=True)
 
 
-async def test_a_difference_that_no_rollout_shows_is_found_by_the_digests(tmp_path: Path) -> None:
-    async with SqliteLightningStore(tmp_path / "runs.db") as store:
+async def test_a_difference_that_no_rollout_shows_is_found_by_the_digests(store: LightningStore) -> None:
+    async with store:
         await runner_of(Api(), store, algorithm=Reversed()).fit(range(2))
 
-        with pytest.raises(ResumeError, match=r"and this one has 2 tasks \(fingerprint \w+\), and task 1 is another"):
+        with pytest.raises(
+            ResumeError, match=r"and this one has 2 tasks \(fingerprint \w+\)(, and task 1 is another)?\."
+        ):
             await runner_of(Api(), store, algorithm=Reversed()).fit([0, 7], resume=True)
+
+
+async def test_of_a_long_dataset_in_memory_the_first_tasks_are_compared() -> None:
+    async with InMemoryLightningStore() as store:
+        first = await runner_of(Api(), store, algorithm=Reversed()).fit(range(100))
+        more = await runner_of(Api(), store, algorithm=Reversed()).fit(range(110), resume=True)
+
+        assert more.run_id == first.run_id
+        with pytest.raises(ResumeError, match="its train dataset had 110 tasks"):
+            await runner_of(Api(), store, algorithm=Reversed()).fit([*range(63), -1, *range(64, 110)], resume=True)
+
+
+async def test_a_run_of_another_dataset_does_not_stand_in_the_way(store: LightningStore) -> None:
+    async with store:
+        finished = [await fit(Api(), store, tasks) for tasks in (range(3), range(3, 6))]
+        with trio.CancelScope() as scope:
+
+            async def cut_off(task: int) -> None:
+                scope.cancel()
+                await trio.sleep_forever()
+
+            await fit(cut_off, store, range(4, 8))
+
+        assert [await fit(Api(), store, tasks, resume=True) for tasks in (range(3), range(3, 6))] == finished
+        with pytest.raises(ResumeError, match="its train dataset had 4 tasks"):
+            await fit(Api(), store, range(3, 5), resume=True)
 
 
 async def test_a_forced_run_runs_the_tasks_that_changed_and_is_the_datasets_from_then_on(
@@ -429,6 +457,19 @@ async def test_a_forced_run_runs_the_tasks_that_changed_and_is_the_datasets_from
         assert api.calls == [33]
         assert result.counts["succeeded"] == 5
         assert again == result
+
+
+@pytest.mark.parametrize(("tasks", "how"), [(range(4), {}), (range(3), {"repeats": 2})])
+async def test_tasks_whose_rollouts_were_removed_do_not_run_and_count_twice(
+    tasks: Sequence[int], how: dict[str, Any], store: LightningStore
+) -> None:
+    async with store:
+        first = await fit(Api(), store, range(3))
+        await store.prune()
+
+        with pytest.raises(ResumeError, match=f"{first.run_id} .* 3 of its finished rollouts were removed"):
+            await fit(Api(), store, tasks, resume=True, **how)
+        assert await fit(Api(), store, range(3), resume=True) == first
 
 
 async def test_tasks_that_cannot_be_compared_are_taken_for_the_same() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 import trio
@@ -253,6 +254,22 @@ async def test_what_is_no_iterable_is_refused(tasks: object) -> None:
     async with Runner(double) as runner:
         with pytest.raises(agl.DatasetError, match="takes an iterable or async iterable of tasks, not"):
             runner.stream(tasks)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tasks", ["tea", {"q": "tea"}])
+async def test_one_task_in_place_of_tasks_is_refused(tasks: object) -> None:
+    async with Runner(double) as runner:
+        with pytest.raises(agl.DatasetError, match=r"tasks is a (str|dict); a dataset is a list of tasks: \[task, …\]"):
+            runner.stream(tasks)  # type: ignore[arg-type]
+
+
+async def test_tasks_that_cannot_be_stored_raise_one_error_and_no_group(tmp_path: Path) -> None:
+    async with Runner(double, store=agl.SqliteLightningStore(tmp_path / "runs.db")) as runner:
+        for _ in range(10):
+            with pytest.raises(agl.NotStorable, match=r"task: object of type builtins\.object cannot be stored"):
+                async with runner.stream([object()] * 7) as results:
+                    async for _ in results:
+                        pass
 
 
 def test_a_stream_entered_after_its_runner_closed_is_refused() -> None:

@@ -339,6 +339,7 @@ ARRAYS = [
     np.array([{"role": "user", "content": "hi"}, (1, np.int8(2))], dtype=object),
     np.array([(1, [2.0, 3.0])], dtype=[("a", "i4"), ("b", "f8", (2,))]),
     np.array([(1, (2.0,))], dtype=[("a", "i4"), ("b", [("c", "f8")])]),
+    np.rec.array([(1, "x")], dtype=[("a", "i4"), ("b", "O")])[0],
 ]
 
 
@@ -413,6 +414,19 @@ def test_a_model_of_pydantics_first_version_comes_back() -> None:
 # Classes that another process could not find, and objects that could not be made again.
 
 
+class Counted(msgspec.Struct, frozen=True):
+    x: int | msgspec.UnsetType = msgspec.UNSET
+    y: int = 0
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "y", self.y + 1)
+
+
+@pytest.mark.parametrize("value", [Counted(), Counted(1, 2)], ids=repr)
+def test_a_struct_comes_back_with_the_values_that_it_had(value: Counted) -> None:
+    assert round_trip([value]) == [value]
+
+
 class Strict(msgspec.Struct):
     x: int
 
@@ -435,8 +449,12 @@ calls: list[bool] = []
         (enum.Enum("Colours", "RED").RED, r"task\[0\]: the module test_store_values has no class Colours"),
         (np.ma.array([1]), r"task\[0\]: object of type numpy.ma.MaskedArray cannot be stored"),
         (pd.DataFrame({"q": ["a"]}), r"task\[0\]: object of type pandas.*DataFrame cannot be stored"),
+        (
+            pd.DataFrame({"q": ["a"]}).iloc[0],
+            r"object of type pandas.*Series cannot be stored; .* Put its to_dict\(\), ",
+        ),
     ],
-    ids=["row of a frame", "named tuple", "enum", "masked array", "frame"],
+    ids=["named row of a frame", "named tuple", "enum", "masked array", "frame", "row of a frame"],
 )
 def test_an_object_of_a_class_that_is_not_to_be_found_is_refused(value: Any, message: str) -> None:
     with pytest.raises(NotStorable, match=message):
@@ -459,6 +477,12 @@ def test_a_class_that_is_not_loaded_reads_as_an_unknown_object() -> None:
     text = encode(Room("A", (1,)), "task", LIMIT).replace("test_store_values:Room", "no_such_module:Room")
 
     assert decode(text) == UnknownObject("no_such_module:Room", {"name": "A", "seats": (1,)})
+
+
+def test_strings_and_numbers_of_an_enum_that_is_not_loaded_are_read_as_these() -> None:
+    text = encode([Level.EASY, Rank.FIRST, Colour.RED], "task", LIMIT).replace("test_store_values:", "no_such_module:")
+
+    assert decode(text) == ["easy", 1, UnknownObject("no_such_module:Colour", {"name": "RED"})]
 
 
 @pytest.mark.parametrize("name", ["os:system", "subprocess:Popen", "builtins:eval", "test_store_values:round_trip"])
@@ -775,7 +799,7 @@ tasks = [
 ]
 for task in tasks:
     print(encoded_task(task))
-print(Datasets(tasks, None).fingerprints(digest=True))
+print(Datasets(tasks, None).fingerprints())
 """
 
 

@@ -44,9 +44,10 @@ def test_empty_mappings_and_lists_vanish() -> None:
 
 
 @pytest.mark.parametrize("attributes", [{1: "a"}, {"a": {None: 1}}, {"a": [{"b": {("c",): 1}}]}])
-def test_a_key_that_is_no_string_is_named(attributes: Any) -> None:
+@pytest.mark.parametrize("flatten", [agl.flatten_attributes, agl.emit_annotation])
+def test_a_key_that_is_no_string_is_named(flatten: Any, attributes: Any) -> None:
     with pytest.raises(ValueError, match=r"the attribute key (1|None|\('c',\)) is of type \w+; keys are strings"):
-        agl.flatten_attributes(attributes)
+        flatten(attributes)
 
 
 def test_keys_0_to_n_become_a_list_however_they_are_ordered() -> None:
@@ -143,6 +144,23 @@ def test_no_value_is_too_odd_to_be_attached(value: object) -> None:
     attributes = flatten_value("key", value)
 
     assert all(isinstance(each, str) for each in attributes.values())
+
+
+@pytest.mark.parametrize(
+    ("key", "text"), [((1, "a"), '{"[1,\\"a\\"]":2}'), (frozenset({1}), '{"[1]":2}')], ids=["tuple", "set"]
+)
+def test_a_key_of_several_values_is_no_obstacle(key: Any, text: str) -> None:
+    assert flatten_value("a", {key: 2}) == {"a": text}
+    assert flatten_value("a", [{key: 2}]) == {"a": f"[{text}]"}
+
+
+def test_only_the_names_of_attributes_must_be_strings() -> None:
+    assert sanitize_attributes({"votes": {0: 3, 1: 5}, "by": {"a": {None: 1}}}) == {
+        "votes": '{"0":3,"1":5}',
+        "by": '{"a":{"null":1}}',
+    }
+    with pytest.raises(ValueError, match="the attribute key 1 is of type int; keys are strings"):
+        sanitize_attributes({1: "a"})  # type: ignore[dict-item]  # bad input
 
 
 def test_a_mapping_with_other_keys_than_strings_is_attached_as_json() -> None:

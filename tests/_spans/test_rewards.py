@@ -70,6 +70,12 @@ def test_what_is_not_finite_is_refused(value: float) -> None:
         as_reward(value)
 
 
+@pytest.mark.parametrize("value", [np.timedelta64(1, "s"), np.timedelta64(1, "ns"), np.array(1, "m8[ns]")], ids=repr)
+def test_a_duration_is_no_number(value: object) -> None:
+    with pytest.raises(TypeError, match="Reward must be a number, not "):
+        as_reward(value)
+
+
 def test_the_error_for_a_reward_that_is_not_finite_names_it_and_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="the reward is nan,"):
         as_reward(math.nan)

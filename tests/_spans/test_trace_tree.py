@@ -48,6 +48,10 @@ def test_a_span_whose_parent_is_missing_is_placed_at_the_top() -> None:
     assert agl.format_trace([span("root"), span("lost", "elsewhere")]).split("\n") == ["root", "lost"]
 
 
+def test_text_that_cannot_be_printed_is_escaped() -> None:
+    assert agl.format_trace([span("half \ud835")]) == r"half \ud835"
+
+
 def test_nothing_is_drawn_of_no_spans() -> None:
     assert agl.format_trace([]) == ""
 

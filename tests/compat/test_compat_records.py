@@ -48,6 +48,21 @@ def test_a_resource_is_dumped_with_its_type_name_and_key() -> None:
     assert agl.LLM.model_validate(llm.model_dump()) == llm  # type: ignore[attr-defined]
 
 
+def test_an_emitted_model_does_not_have_its_key() -> None:
+    llm = agl.LLM("http://h/v1", "m", api_key="sk-secret")
+
+    written = [
+        agl.emit_object({"llm": llm}, propagate=False),
+        agl.emit_annotation({"llm": llm}, propagate=False),
+        agl.emit_reward(1, attributes={"llm": [llm]}, propagate=False),
+    ]
+
+    assert "sk-secret" not in repr(written)
+    assert (
+        written[0].attributes["agentlightning.object.json"].startswith('{"llm":{"endpoint":"http://h/v1","model":"m"')
+    )
+
+
 @pytest.mark.parametrize("record", [ROLLOUT, SPAN, SPAN.status, agl.PromptTemplate("{a}"), agl.Worker("w")])
 def test_what_was_dumped_can_be_read_again(record: Any) -> None:
     kind = type(record)

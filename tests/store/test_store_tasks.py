@@ -109,7 +109,7 @@ def open_store(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str]
 
 
 @pytest.mark.parametrize("kind", STORES)
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tasks=st.lists(VALUES, min_size=20, max_size=40))
 def test_an_agent_gets_the_task_that_was_enqueued(
     kind: str, tasks: list[Any], open_store: Callable[[str], LightningStore]

@@ -19,7 +19,7 @@ import pydantic
 import pytest
 import trio
 import trio.testing
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionMessage, ChatCompletionMessageParam
 
@@ -384,9 +384,10 @@ async def test_arguments_are_written_as_their_natural_json(arguments: Any) -> No
         {"role": "assistant", "content": "Hi", "tool_calls": [TOOL_CALL]},
         ChatCompletionMessage.model_validate({"role": "assistant", "content": "Hi", "tool_calls": [TOOL_CALL]}),
         AIMessage("Hi", tool_calls=[{"name": "f", "args": {"a": 1}, "id": "7"}]),
+        AIMessageChunk("Hi", tool_calls=[{"name": "f", "args": {"a": 1}, "id": "7"}]),
         AIMessage([{"type": "text", "text": "Hi"}], tool_calls=[{"name": "f", "args": {"a": 1}, "id": "7"}]),
     ],
-    ids=["dict", "openai", "langchain", "langchain parts"],
+    ids=["dict", "openai", "langchain", "langchain stream", "langchain parts"],
 )
 async def test_a_clients_message_is_a_reply(message: Any) -> None:
     """What a client got before can be the script, whole with its tool calls."""

@@ -39,6 +39,17 @@ class ResumeError(UsageError, ValueError):
         return compose(cls, message, parameter="resume", run_id=run_id, differences=tuple(differences))
 
     @classmethod
+    def removed(cls, run_id: str, number: int) -> Self:
+        """Return the error for a run of which the store no longer has all rollouts, by which it knows what was run."""
+        message = (
+            f"{run_id} cannot be resumed as it is: {number} of its finished rollouts were removed from the store, by "
+            "prune or because InMemoryLightningStore keeps only the newest, and their tasks would run and count again. "
+            "Start a new run with resume=False, with the tasks that are left to run, or run them all: "
+            f'fit(…, resume="{run_id}", force_resume=True)'
+        )
+        return compose(cls, message, parameter="resume", run_id=run_id)
+
+    @classmethod
     def driven(cls, run_id: str, worker: str, seconds: float) -> Self:
         """Return the error for a run that another worker is working on."""
         message = (

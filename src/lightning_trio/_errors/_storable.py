@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Final, Self
 
 from ._base import compose, public
 from ._usage import UsageError
+
+_PLAIN: Final = ("to_dict", "to_dicts", "to_pylist", "tolist", "to_list")
+"""Methods of tables, rows and arrays that return plain values."""
 
 
 @public
@@ -22,11 +25,12 @@ class NotStorable(UsageError, TypeError, ValueError):
     @classmethod
     def kind(cls, path: str, kind: type) -> Self:
         """Return the error for an object of a class that has no stored form."""
+        plain = next((f"its {method}(), " for method in _PLAIN if hasattr(kind, method)), "")
         message = (
             f"{path}: object of type {kind.__module__}.{kind.__qualname__} cannot be stored; a store keeps what JSON "
             "has, tuples, sets, bytes, dates, enums, dataclasses, attrs classes, msgspec structs, pydantic models and "
-            "NumPy's arrays. "
-            "Put a path, bytes or a plain value in its place, or use InMemoryLightningStore, which keeps any object"
+            f"NumPy's arrays. Put {plain}a path, bytes or a plain value in its place, or use InMemoryLightningStore, "
+            "which keeps any object"
         )
         return compose(cls, message, path=path)
 

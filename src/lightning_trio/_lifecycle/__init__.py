@@ -4,7 +4,7 @@ from ._deadlines import Allowance as Allowance
 from ._deadlines import allowance as allowance
 from ._resume import RunComparison as RunComparison
 from ._resume import check_run as check_run
-from ._resume import choose_run as choose_run
+from ._resume import rank_runs as rank_runs
 from ._retries import is_final as is_final
 from ._retries import retry_delay as retry_delay
 from ._statuses import QUEUED as QUEUED

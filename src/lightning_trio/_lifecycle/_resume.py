@@ -9,6 +9,7 @@ import attrs
 from .._errors import ResumeError, StaleRun
 from .._public import public_in
 from .._records import DatasetFingerprint, Run
+from .._repr import counted
 
 
 @attrs.frozen
@@ -27,12 +28,12 @@ class RunComparison:
         return bool(self.appended)
 
 
-def choose_run(runs: Sequence[Run], wanted: Run, resume: bool | str) -> RunComparison | None:
-    """Return the run to resume, or a finished one whose result is returned again; None if there is neither.
+def rank_runs(runs: Sequence[Run], wanted: Run, resume: bool | str) -> Sequence[RunComparison]:
+    """Return the runs that may be resumed, or whose result may be returned again, the best of them first.
 
     True stands for the latest unfinished run of this agent, else for its latest finished run with this algorithm; among
-    these, for one with the same datasets, else for one to whose datasets tasks were appended. If there is only a run
-    that differs otherwise, that is returned, and the caller refuses it.
+    these, for one with the same datasets, else for one to whose datasets tasks were appended. Runs that differ
+    otherwise come last; if there are no others, the caller refuses the first of them.
 
     Args:
         runs: the store's runs, in order of their start.
@@ -46,17 +47,13 @@ def choose_run(runs: Sequence[Run], wanted: Run, resume: bool | str) -> RunCompa
         run = next((run for run in runs if run.run_id == resume), None)
         if run is None:
             raise ResumeError.unknown(resume, [run.run_id for run in runs[-5:]])
-        return compare_runs(run, wanted)
+        return [compare_runs(run, wanted)]
     mine = [run for run in runs if run.agent == wanted.agent and wanted.name in (None, run.name)]
     unfinished = [run for run in mine if run.status != "finished"]
     finished = [run for run in mine if run.status == "finished" and run.algorithm == wanted.algorithm]
-    for group in (unfinished, finished):
-        compared = [compare_runs(run, wanted) for run in reversed(group)]
-        fitting = [each for each in compared if not each.differences]
-        same = [each for each in fitting if not each.adds]
-        if compared:
-            return [*same, *fitting, *compared][0]
-    return None
+    compared = [compare_runs(run, wanted) for group in (unfinished, finished) for run in reversed(group)]
+    # Sorting keeps the order of those that are alike.
+    return sorted(compared, key=lambda each: (bool(each.differences), each.run.status == "finished", each.adds))
 
 
 def compare_runs(run: Run, wanted: Run) -> RunComparison:
@@ -120,7 +117,7 @@ def _describe(fingerprint: DatasetFingerprint | None) -> str:
     if fingerprint is None:
         return "no tasks"
     digest = "" if fingerprint.digest is None else f" (fingerprint {fingerprint.digest})"
-    return f"{fingerprint.tasks} tasks{digest}"
+    return f"{counted(fingerprint.tasks, 'task')}{digest}"
 
 
 @public_in("lightning_trio.store")

@@ -20,7 +20,9 @@ _MARKS: Final = 64
 @public
 @attrs.frozen
 class DatasetFingerprint:
-    """The identity of a dataset: the number of tasks, and their digest if the store is persistent.
+    """The identity of a dataset: the number of tasks, and their digest.
+
+    In memory, the digest is of the first tasks only, or there is none.
 
     `marks` are digests of its first tasks, at up to 64 even distances (see `marked`), by which a later difference is
     found. `prefixes` are such digests at the distances of other runs, by the number of tasks; they are not stored.

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
 from .._errors import ResumeError, StaleRun
 from .._ids import new_run_id
-from .._lifecycle import TERMINAL_ROLLOUT, RunComparison, choose_run
-from .._records import AttemptedRollout, ResourcesUpdate, RolloutReopening, Run, bare_names
-from .._repr import shortened
+from .._lifecycle import TERMINAL_ROLLOUT, RunComparison, rank_runs
+from .._records import (
+    AttemptedRollout,
+    DatasetFingerprint,
+    ResourcesUpdate,
+    RolloutReopening,
+    Run,
+    bare_names,
+)
+from .._repr import counted, shortened
 from ..algorithms import Baseline, Datasets, index_of_key, is_other_task, keys_of_other_task
 from ..store import Condition, LightningStore, Query
 from ._lease import describe_worker, end_leases, is_alive, is_of_dead_process
 from ._options import RunnerOptions
 
 logger = logging.getLogger("lightning_trio.runner")
+
+_READ_IN_MEMORY = 64
+"""How many tasks are compared of a dataset in memory, where reading all of them may take longer than running some."""
 
 _PAGE = 5000
 """How many rollouts are read in one query."""
@@ -68,17 +78,18 @@ class RunStart:
         if resumption.resume is False:
             await self._store.put([wanted])
             return wanted
-        found = choose_run(runs, wanted, resumption.resume)
+        found = await self._find(runs, wanted, resumption.resume)
         if found is None:
             logger.info("there is no run to resume; starting %s", wanted.run_id)
             await self._store.put([wanted])
             return wanted
-        differences = await self._differences(found)
-        if differences and not resumption.force:
-            raise ResumeError.differs(found.run.run_id, differences)
+        if found.differences and not resumption.force:
+            raise ResumeError.differs(found.run.run_id, list(found.differences.values()))
         to_retry = await self._to_retry(found.run, resumption.retry)
-        if found.run.status == "finished" and not (found.adds or differences or to_retry):
+        if found.run.status == "finished" and not (found.adds or found.differences or to_retry):
             return found.run
+        if not resumption.force:
+            await self._check_complete(found.run)
         run = await self._take_over(found, wanted, ended_early=None if to_retry else found.run.ended_early)
         await self._reopen(run.run_id, to_retry)
         return run
@@ -91,7 +102,7 @@ class RunStart:
             settings.options.run_name,
             settings.agent_name,
             settings.options.algorithm.name,
-            self._datasets.fingerprints(digest=self._store.persistent, before=runs),
+            self._fingerprints(runs),
             start_time=time.time(),
             resources_id=None if settings.own is None else settings.own.resources_id,
             config={"max_concurrency": settings.max_concurrency, "max_rollouts": settings.options.max_rollouts},
@@ -99,8 +110,27 @@ class RunStart:
             repeats=self._datasets.repeats,
         )
 
-    async def _differences(self, found: RunComparison) -> Sequence[str]:
-        """Return how a run differs from the one that would start now, with the first task that does, if it is known."""
+    def _fingerprints(self, runs: Sequence[Run]) -> Mapping[str, DatasetFingerprint]:
+        if self._store.persistent:
+            return self._datasets.fingerprints(before=runs)
+        # In memory, the rollouts of `Baseline` show which tasks it ran; those of another algorithm need not.
+        read = 0 if isinstance(self._settings.options.algorithm, Baseline) else _READ_IN_MEMORY
+        return self._datasets.first_fingerprints(read, before=runs)
+
+    async def _find(self, runs: Sequence[Run], wanted: Run, resume: bool | str) -> RunComparison | None:
+        """Return the first run that does not differ, else the first of all; None without any."""
+        first: RunComparison | None = None
+        for ranked in rank_runs(runs, wanted, resume):
+            if first is not None and ranked.differences:
+                break
+            found = await self._with_tasks(ranked)
+            if not found.differences:
+                return found
+            first = first or found
+        return first
+
+    async def _with_tasks(self, found: RunComparison) -> RunComparison:
+        """Return a comparison that also has the first task that differs, if it is known."""
         differences = dict(found.differences)
         if not differences.keys() - {"train", "val"} and isinstance(self._settings.options.algorithm, Baseline):
             # A run in memory has no digests, so its rollouts decide.
@@ -109,7 +139,7 @@ class RunStart:
                 if changed is not None:
                     shorter = len(self._datasets.of_mode(mode) or ()) < found.run.datasets[mode].tasks
                     differences[mode] = f"{differences[mode]}; {changed}" if shorter else changed
-        return list(differences.values())
+        return attrs.evolve(found, differences=differences)
 
     async def _changed_task(self, run_id: str, mode: str) -> str | None:
         """Return how the first task differs that a run of `Baseline` has run and the dataset has not; None without."""
@@ -131,6 +161,12 @@ class RunStart:
                 before, now = shortened(rollout.input), shortened(dataset[index])
                 return f"task {index} of its {mode} dataset was {before}, and is now {now}"
         return None
+
+    async def _check_complete(self, run: Run) -> None:
+        """Raise if a run of `Baseline` has lost rollouts; other algorithms may remove their own."""
+        removed = (await self._store.summarize(run.run_id)).removed
+        if removed and isinstance(self._settings.options.algorithm, Baseline):
+            raise ResumeError.removed(run.run_id, removed)
 
     async def _to_retry(self, run: Run, retry: bool | tuple[str, ...]) -> list[str]:
         """Return the ids of rollouts to run again: failed ones, and those that a limit cancelled."""
@@ -155,7 +191,10 @@ class RunStart:
         cancelled = cancelled if left is None else cancelled[:left]
         if failed or cancelled:
             logger.info(
-                "%s: %d failed rollouts run again, and %d that were cancelled", run.run_id, len(failed), len(cancelled)
+                "%s: %s run again, and %d that were cancelled",
+                run.run_id,
+                counted(len(failed), "failed rollout"),
+                len(cancelled),
             )
         else:
             logger.info("%s has no failed rollouts to run again", run.run_id)
@@ -188,9 +227,9 @@ class RunStart:
                 logger.info("%s: each task runs %d times, and not only %d", run.run_id, wanted.repeats, run.repeats)
             else:
                 logger.info(
-                    "%s: %d tasks were appended to the %d of its %s dataset; what was done before is not run again",
+                    "%s: %s appended to the %d of its %s dataset; what was done before is not run again",
                     run.run_id,
-                    number,
+                    counted(number, "task was", several="tasks were"),
                     run.datasets[what].tasks,
                     what,
                 )

@@ -10,11 +10,11 @@ from typing import Any, Self, TypeAlias
 import trio
 
 from .._concurrency import FlatNursery
-from .._errors import DatasetError, UsageError
+from .._errors import DatasetError, NotStorable, UsageError
 from .._public import public
 from .._records import CompletedRollout, EnqueueRolloutRequest
 from .._repr import counted, one_line
-from ..algorithms import check_no_table
+from ..algorithms import check_tasks
 from ._engine import Engine
 from ._sub_rollouts import Admission
 
@@ -33,7 +33,7 @@ class RolloutStream:
         request: Callable[[Any, str | None], EnqueueRolloutRequest],
         ahead: int,
     ) -> None:
-        check_no_table("tasks", tasks)
+        check_tasks("tasks", tasks)
         if not isinstance(tasks, Iterable | AsyncIterable):
             raise DatasetError.not_iterable(tasks)
         self._engine = engine
@@ -46,6 +46,8 @@ class RolloutStream:
         self._stack: AsyncExitStack | None = None
         self._entered = False
         self._read = trio.Event()
+        self._refused = False
+        """Whether a task could not be stored."""
 
     @one_line
     def __repr__(self) -> str:
@@ -116,7 +118,14 @@ class RolloutStream:
         await self._places.acquire()
 
     async def _run(self, request: EnqueueRolloutRequest, admission: Admission | None) -> None:
-        completed = await self._engine.run_new(request, admission)
+        try:
+            completed = await self._engine.run_new(request, admission)
+        except NotStorable:
+            # The tasks of a source are alike, and several may be refused at once; callers expect no group of errors.
+            if self._refused:
+                return
+            self._refused = True
+            raise
         # The channel has room for every place. A result that arrives after the block was left has no reader.
         with suppress(trio.BrokenResourceError):
             self._send.send_nowait(completed)

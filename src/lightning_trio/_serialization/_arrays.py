@@ -61,7 +61,7 @@ def _dtype(dtype: Any, path: str) -> Any:
     fields = [list(field) for field in dtype.descr]
     if numpy.dtype(_fields(fields)) != dtype:
         raise NotStorable.array(path, dtype)
-    return fields
+    return {"record": fields} if dtype.type is numpy.record else fields
 
 
 def _fields(stored: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -91,7 +91,11 @@ def read_scalar(stored: Sequence[Any], read: Callable[[Any], Any]) -> Any:
 
 
 def _made(numpy: Any, stored: Any, items: list[Any]) -> Any:
-    dtype = numpy.dtype(stored if isinstance(stored, str) else _fields(stored))
+    if isinstance(stored, dict):
+        # Rows of a record array, which have their fields as attributes, too.
+        dtype = numpy.dtype((numpy.record, _fields(stored["record"])))
+    else:
+        dtype = numpy.dtype(stored if isinstance(stored, str) else _fields(stored))
     if dtype.kind == "m":
         return numpy.array(items, "int64").astype(dtype)
     if dtype.kind != "O":

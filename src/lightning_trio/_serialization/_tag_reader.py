@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import PurePath
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import attrs
@@ -37,7 +37,10 @@ class UnknownObject:
 
 
 def untagged(value: Any) -> Any:
-    """Return the value that `tagged` encoded, with an `UnknownObject` for each object whose class is not loaded."""
+    """Return the value that `tagged` encoded, with an `UnknownObject` for each object whose class is not loaded.
+
+    An object of an unknown class that is also a string, a number, a list or a dict is read as that.
+    """
     if type(value) is list:
         return [untagged(inner) for inner in value]
     if type(value) is not dict:
@@ -66,7 +69,7 @@ def _read_object(stored: list[Any]) -> Any:
     if issubclass(kind, tuple):
         return _read_named_tuple(kind, name, fields)
     if issubclass(kind, msgspec.Struct):
-        return kind(**fields)
+        return _read_struct(kind, fields)
     return _made_of(kind, fields)
 
 
@@ -75,6 +78,14 @@ def _made_of(kind: type[T], fields: Mapping[str, Any]) -> T:
     made = object.__new__(kind)
     for field, inner in fields.items():
         object.__setattr__(made, field, inner)
+    return made
+
+
+def _read_struct(kind: Callable[..., T], fields: Mapping[str, Any]) -> T:
+    """Return a struct with these fields; only a call makes one, and its `__post_init__` may have changed them again."""
+    made = kind(**fields)
+    for field, inner in fields.items():
+        msgspec.structs.force_setattr(cast("msgspec.Struct", made), field, inner)
     return made
 
 
@@ -88,7 +99,8 @@ def _read_enum(stored: list[Any]) -> Any:
             # The class raises ValueError for flags that it no longer has, unless its boundary is KEEP.
             with contextlib.suppress(ValueError):
                 return kind(untagged(value[0]))
-    return UnknownObject(name, {"name": member})
+    plain = untagged(value[0]) if value and kind is None else None
+    return plain if isinstance(plain, str | int) else UnknownObject(name, {"name": member})
 
 
 def _loaded_class(name: str) -> type[Any] | None:
@@ -180,6 +192,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "$decimal": Decimal,
     "$fraction": Fraction,
     "$float": float,
+    "$unset": lambda stored: msgspec.UNSET,
     "$utf8": lambda stored: base64.b64decode(stored).decode("utf-8", "surrogatepass"),
     # What stores of the first versions have.
     "$surrogates": lambda stored: base64.b64decode(stored).decode("utf-16-le", "surrogatepass"),

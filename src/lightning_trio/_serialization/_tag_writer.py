@@ -51,9 +51,15 @@ def tagged(value: Any, path: str) -> Any:  # noqa: C901  # one line for each kin
     if isinstance(value, Resource):
         return {"$resource": _resource(value, path)}
     if isinstance(value, enum.Enum):
-        stored = [_type_name(kind, path), value.name]
-        # Combined flags are not a member; their value identifies them.
-        return {"$enum": stored if value.name in kind.__members__ else [*stored, tagged(value.value, path)]}
+        stored: list[Any] = [_type_name(kind, path), value.name]
+        # Combined flags are not a member; their value identifies them. A string or a number is one in a process, too,
+        # that does not know the class.
+        is_plain_too = isinstance(value, str | int) and isinstance(value.value, str | int)
+        if is_plain_too or value.name not in kind.__members__:
+            stored.append(tagged(value.value, path))
+        return {"$enum": stored}
+    if value is msgspec.UNSET:
+        return {"$unset": None}
     if (array := write_array(value, path, tagged)) is not None:
         return array
     if (fields := _fields_of(value)) is not None:

@@ -141,13 +141,8 @@ def sanitize_attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     if not attributes:
         return {}
     sane: dict[str, Any] = {}
-    for key, value in flatten_attributes(_with_plain(attributes, _plain_number)).items():
-        if value.__class__ in _PRIMITIVES:
-            sane[key] = value
-        elif is_primitive_list(value):
-            sane[key] = list(value)
-        else:
-            sane[key] = to_json(value)
+    for key, value in _items({_plain_key(key): value for key, value in attributes.items()}):
+        sane.update(flatten_value(key, value))
     return sane
 
 
@@ -157,14 +152,18 @@ def _with_plain(value: Any, plain_leaf: Callable[[Any], Any]) -> Any:
         return value
     if isinstance(value, Mapping):
         return {
-            key if key.__class__ is str else _plain_number(key): inner
-            if inner.__class__ in _PRIMITIVES
-            else _with_plain(inner, plain_leaf)
+            _plain_key(key): inner if inner.__class__ in _PRIMITIVES else _with_plain(inner, plain_leaf)
             for key, inner in value.items()
         }
     if isinstance(value, list | tuple):
         return value if is_primitive_list(value) else [_with_plain(inner, plain_leaf) for inner in value]
     return plain_leaf(value)
+
+
+def _plain_key(key: Any) -> Any:
+    """Return a key that stands for a string, such as the member of an enum, as that; others unchanged."""
+    known = key if key.__class__ is str else _plain_number(key)
+    return known if isinstance(known, str) else key
 
 
 def _plain_number(value: Any) -> Any:
@@ -233,11 +232,20 @@ def check_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def flatten_value(key: str, value: object) -> dict[str, Any]:
     """Return any value as attributes under `key`: mappings and lists flattened, other objects as JSON."""
+    if value.__class__ in _PRIMITIVES:
+        return {key: value}
     try:
-        return sanitize_attributes({key: value})
+        flat = flatten_attributes({key: _with_plain(value, _plain_number)})
     except (ValueError, RecursionError):
         # A mapping with keys that are not strings, or a cycle.
         return {key: to_json(value)}
+    return {name: _as_attribute(inner) for name, inner in flat.items()}
+
+
+def _as_attribute(value: Any) -> Any:
+    if value.__class__ in _PRIMITIVES:
+        return value
+    return list(value) if is_primitive_list(value) else to_json(value)
 
 
 @public

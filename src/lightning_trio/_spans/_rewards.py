@@ -14,7 +14,7 @@ import attrs
 from .. import semconv
 from .._errors import InvalidReward
 from .._plain_record import PlainRecord
-from .._plain_values import plain
+from .._plain_values import is_time, plain
 from .._public import public
 from ._attributes import filter_and_unflatten_attributes, sanitize_attributes
 from ._span import Attributes, Span, SpanCoreFields
@@ -35,16 +35,16 @@ class RewardDimension(PlainRecord):
 
 def is_number(value: object) -> bool:
     """Whether `value` can be a reward: any real number, also a decimal, or one of NumPy's or in a 0-d array."""
-    return value.__class__ is float or isinstance(value, _NUMBERS) or isinstance(_scalar(value), _NUMBERS)
+    if value.__class__ is float:
+        return True
+    is_real = isinstance(value, _NUMBERS) or isinstance(_scalar(value), _NUMBERS)
+    # A duration of NumPy's would become a number of its units.
+    return is_real and not is_time(value)
 
 
 def _scalar(value: Any) -> object:
     """Return NumPy's bool, or the only item of an array or tensor without dimensions, as Python's; None for others."""
-    kind = type(value)
-    if not hasattr(kind, "tolist") or getattr(value, "shape", None) != ():
-        return None
-    # NumPy's times would become a number of nanoseconds.
-    return None if getattr(value.dtype, "kind", None) in ("m", "M") else value.tolist()
+    return value.tolist() if hasattr(type(value), "tolist") and getattr(value, "shape", None) == () else None
 
 
 def as_reward(value: object) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .. import semconv
+from .._plain_values import without_surrogates
 from .._public import public
 from ..semconv import LightningSpanAttributes as Keys
 from ._rewards import get_reward_value
@@ -51,7 +52,9 @@ def format_trace(spans: Sequence[Span], *, width: int = 110) -> str:
     for root in children.get(None, ()):
         lines.append(_line(root))
         lines += _below(root, children, "")
-    return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in lines)
+    # What UTF-8 cannot encode cannot be printed.
+    shown = map(without_surrogates, lines)
+    return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in shown)
 
 
 def _below(span: Span, children: Mapping[str | None, Sequence[Span]], indent: str) -> Iterable[str]:

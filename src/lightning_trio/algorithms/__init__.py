@@ -13,7 +13,7 @@ from ._datasets import is_other_task as is_other_task
 from ._session import Session as Session
 from ._session import index_of_key as index_of_key
 from ._session import keys_of_other_task as keys_of_other_task
-from ._tables import check_no_table as check_no_table
+from ._tables import check_tasks as check_tasks
 
 # The other names are for this package's own use.
 __all__ = ["Algorithm", "Baseline", "Dataset", "FastAlgorithm", "FunctionalAlgorithm", "Session", "algo"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Protocol, TypeVar, cast
 
 import attrs
@@ -13,7 +13,7 @@ from .._public import public
 from .._records import DatasetFingerprint, RolloutMode, Run
 from .._resources import LLM, NamedResources
 from .._serialization import canonical
-from ._tables import check_no_table
+from ._tables import check_tasks
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -67,30 +67,58 @@ class Datasets:
         """Return the dataset of ``"train"`` or ``"val"``."""
         return self.train if mode == "train" else self.val
 
-    def fingerprints(self, *, digest: bool, before: Iterable[Run] = ()) -> Mapping[str, DatasetFingerprint]:
-        """Return a fingerprint of each dataset, by mode.
+    def fingerprints(self, *, before: Iterable[Run] = ()) -> Mapping[str, DatasetFingerprint]:
+        """Return a fingerprint of each dataset, by mode, for which every task is read and encoded.
 
         Args:
-            digest: whether to read and encode every task.
             before: runs whose datasets may be the first tasks of these.
 
         Raises:
             NotStorable: a task cannot be stored; the message has its index.
         """
-        lengths = {mode: set[int]() for mode in ("train", "val")}
-        for run in before:
-            for mode, fingerprint in run.datasets.items():
-                lengths.setdefault(mode, set()).update(fingerprint.marked, (fingerprint.tasks,))
-        return {
-            mode: _fingerprint(mode, dataset, lengths[mode]) if digest else DatasetFingerprint(len(dataset))
-            for mode in self.modes
-            if mode is not None and (dataset := self.of_mode(mode)) is not None
-        }
+        lengths = _lengths(before)
+        return {mode: _fingerprint(mode, dataset, lengths[mode]) for mode, dataset in self._given()}
+
+    def first_fingerprints(self, number: int, *, before: Iterable[Run] = ()) -> Mapping[str, DatasetFingerprint]:
+        """Return a fingerprint of each dataset, by mode, for which only the first tasks are read.
+
+        Args:
+            number: how many tasks; without any, the fingerprint has no digest.
+            before: as in `fingerprints`.
+        """
+        lengths = _lengths(before)
+        return {mode: _first_fingerprint(dataset, number, lengths[mode]) for mode, dataset in self._given()}
+
+    def _given(self) -> Iterator[tuple[str, Sequence[Any]]]:
+        for mode in ("train", "val"):
+            if (dataset := self.of_mode(mode)) is not None:
+                yield mode, dataset
 
     @property
     def size(self) -> int:
         """The number of rollouts that run every task of all datasets as often as asked."""
         return self.repeats * sum(len(tasks) for tasks in (self.train, self.val) if tasks is not None)
+
+
+def _lengths(runs: Iterable[Run]) -> Mapping[str, Collection[int]]:
+    """Return the numbers of tasks, by mode, for which the runs' fingerprints have digests."""
+    lengths = {mode: set[int]() for mode in ("train", "val")}
+    for run in runs:
+        for mode, fingerprint in run.datasets.items():
+            lengths.setdefault(mode, set()).update(fingerprint.marked, (fingerprint.tasks,))
+    return lengths
+
+
+def _first_fingerprint(dataset: Dataset[Any], number: int, lengths: Collection[int]) -> DatasetFingerprint:
+    if not number:
+        return DatasetFingerprint(len(dataset))
+    first = hashlib.sha256()
+    digests = [""]
+    for index in range(min(len(dataset), number)):
+        first.update(encoded_task(dataset[index]) + b"\n")
+        digests.append(first.hexdigest()[:16])
+    prefixes = {length: digests[min(length, number)] for length in lengths if length <= len(dataset)}
+    return DatasetFingerprint(len(dataset), digests[-1], prefixes=prefixes)
 
 
 def _fingerprint(mode: str, dataset: Dataset[Any], lengths: Collection[int]) -> DatasetFingerprint:
@@ -144,8 +172,8 @@ def check_dataset(name: str, dataset: object) -> None:
     """
     if dataset is None:
         return
-    check_no_table(name, dataset, by_index=True)
-    if isinstance(dataset, str | bytes | Mapping | set | frozenset):
+    check_tasks(name, dataset, by_index=True)
+    if isinstance(dataset, set | frozenset):
         raise DatasetError.not_a_list(name, dataset)
     if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
         raise DatasetError.no_length(name, dataset)

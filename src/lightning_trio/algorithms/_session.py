@@ -35,7 +35,7 @@ from .._spans import Span
 from ..adapters import Adapter
 from ..store import Condition, LightningStore, Query
 from ._datasets import describe_resources, encoded_task, is_other_task
-from ._tables import check_no_table
+from ._tables import check_tasks
 
 logger = logging.getLogger("lightning_trio.runner")
 
@@ -246,7 +246,7 @@ class Session:
             raise UsageError.not_a_snapshot(resources)
         repeats = self.repeats if repeats is None else repeats
         check_count("repeats", repeats)
-        check_no_table("tasks", tasks, by_index=True)
+        check_tasks("tasks", tasks, by_index=True)
         self.begun.set()
         snapshot = resources or self._best
         resources_id = None if snapshot is None else snapshot.resources_id

@@ -25,8 +25,8 @@ _BY_LABEL: Final[Mapping[tuple[str, str], str]] = {("pandas", "Series"): "series
 _SPLITS: Final = frozenset({("datasets", "DatasetDict"), ("datasets", "IterableDatasetDict")})
 
 
-def check_no_table(name: str, tasks: object, *, by_index: bool = False) -> None:
-    """Validate that tasks are not a table, whose items are its columns.
+def check_tasks(name: str, tasks: object, *, by_index: bool = False) -> None:
+    """Validate that tasks are not a table, whose items are its columns, and not a string or a mapping.
 
     Args:
         name: the parameter's name.
@@ -34,7 +34,7 @@ def check_no_table(name: str, tasks: object, *, by_index: bool = False) -> None:
         by_index: whether the tasks are read by index.
 
     Raises:
-        DatasetError: they are; the message shows what to write for its rows.
+        DatasetError: they are; the message shows what to write, for a table what its rows are.
     """
     tables = {**_ROWS, **_BY_LABEL} if by_index else _ROWS
     for base in type(tasks).__mro__:
@@ -43,3 +43,5 @@ def check_no_table(name: str, tasks: object, *, by_index: bool = False) -> None:
             raise DatasetError.table(name, ".".join(known), tables[known])
         if known in _SPLITS:
             raise DatasetError.splits(name, base.__name__)
+    if isinstance(tasks, str | bytes | Mapping):
+        raise DatasetError.not_a_list(name, tasks)

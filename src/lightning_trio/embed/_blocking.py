@@ -20,7 +20,7 @@ from .._records import CompletedRollout, FitResult, RolloutMode, RunnerStatistic
 from .._repr import one_line
 from .._resources import NamedResources
 from .._runner import Runner
-from ..algorithms import Dataset, check_no_table
+from ..algorithms import Dataset, check_tasks
 from ._host import CANCEL_SECONDS, Job, TrioHost, check_runner
 from ._outside_stream import Answer, OutsideStream, raise_failure, read_task
 
@@ -131,7 +131,7 @@ class BlockingRunner:
             mode: ``"train"``, ``"val"`` or ``"test"``.
         """
         host = self._opened("for done in r.stream(tasks): …")
-        check_no_table("tasks", tasks)
+        check_tasks("tasks", tasks)
         if not isinstance(tasks, Iterable):
             raise DatasetError.not_iterable_here(tasks)
         return _read_stream(host, self._runner, iter(tasks), resources, mode)

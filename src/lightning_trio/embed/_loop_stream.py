@@ -14,7 +14,7 @@ from .._records import CompletedRollout, RolloutMode
 from .._repr import one_line
 from .._resources import NamedResources
 from .._runner import Runner, Tasks
-from ..algorithms import check_no_table
+from ..algorithms import check_tasks
 from ._loop import LoopCall, LoopHost, settle
 from ._outside_stream import Answer, OutsideStream, raise_failure, read_task
 
@@ -25,7 +25,7 @@ class LoopStream:
     def __init__(
         self, host: LoopHost, runner: Runner, tasks: Tasks, resources: NamedResources | None, mode: RolloutMode | None
     ) -> None:
-        check_no_table("tasks", tasks)
+        check_tasks("tasks", tasks)
         if not isinstance(tasks, Iterable | AsyncIterable):
             raise DatasetError.not_iterable(tasks)
         self._tasks = aiter(tasks) if isinstance(tasks, AsyncIterable) else iter(tasks)

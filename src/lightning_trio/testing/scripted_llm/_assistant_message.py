@@ -45,8 +45,8 @@ def as_assistant_message(value: object) -> AssistantMessage | None:
     return AssistantMessage(_text(fields.get("content")), calls)
 
 
-_ROLES = {"ai": "assistant", "human": "user", "system": "system", "tool": "tool"}
-"""The roles of LangChain's types of messages."""
+_ROLES = {"ai": "assistant", "AIMessageChunk": "assistant", "human": "user", "system": "system", "tool": "tool"}
+"""The roles of LangChain's types of messages; a chunk is also the sum of a stream's."""
 
 
 def _text(content: Any) -> str:
