@@ -121,6 +121,10 @@ async def _call(method: Callable[..., Coroutine[Any, Any, None]], **arguments: A
     if "spans" in arguments:
         arguments["spans"] = list(arguments["spans"])
     recorder = current_recorder(f"the hook {method.__name__}()")
-    bound = BoundAgent(recorder.agent_name, lambda _task: method(**arguments), "asyncio", {}, {})
+
+    def call(task: object) -> Coroutine[Any, Any, None]:
+        return method(**arguments)
+
+    bound = BoundAgent(recorder.agent_name, call, "asyncio", {}, {})
     async with lane_named("asyncio", recorder.agent_name).open(LaneOptions()) as lane:
         await lane.run(Call(bound, recorder))

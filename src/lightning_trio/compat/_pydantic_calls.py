@@ -82,9 +82,11 @@ def model_validate(cls: type[T], obj: Any) -> T:
         raise ValueError(f"{cls.__name__} cannot be made from {obj!r}: its resource_type is {own_type!r}")
     try:
         # Of a mapping of resources, `msgspec` would make each one of the base class.
-        resources = {"resources": _resources(fields.pop("resources"))} if "resources" in own_names else {}
-        empty: dict[str, Any] = {name: {} for name in resources}
-        made: T = attrs.evolve(_made_again(msgspec.convert({**fields, **empty}, cls)), **resources)
+        resources: dict[str, Any] = {}
+        if "resources" in own_names:
+            resources["resources"] = _resources(fields["resources"])
+            fields["resources"] = {}
+        made: T = attrs.evolve(_made_again(msgspec.convert(fields, cls)), **resources)
     except (msgspec.ValidationError, KeyError) as exc:
         problem = f"it has no {exc}" if isinstance(exc, KeyError) else exc
         raise ValueError(f"{cls.__name__} cannot be made from {obj!r}: {problem}") from exc

@@ -45,7 +45,7 @@ class RolloutLog(NativeHook):
     """Logs each attempt of a runner as it ends."""
 
     def __init__(self, verbosity: SpanVerbosity) -> None:
-        self._verbosity = verbosity
+        self._verbosity: SpanVerbosity = verbosity
 
     async def on_rollout_end(
         self, *, agent: LitAgent[Any], runner: NativeRunner, rollout: AttemptedRollout, spans: Sequence[Span]

@@ -66,16 +66,20 @@ def _replace_thread_start() -> None:
 
 
 def _replace_submit() -> None:
-    submit = ThreadPoolExecutor.submit
+    # The method's own type says of every call what `fn` returns, which no wrapper could repeat.
+    submit: Any = ThreadPoolExecutor.submit
 
     @functools.wraps(submit)
     def submit_in_context(
         self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Future[Any]:
         if not _followed.here():
-            return submit(self, fn, *args, **kwargs)
+            future: Future[Any] = submit(self, fn, *args, **kwargs)
+            return future
         context = copy_context()
         # In an empty context, since a thread of the pool that this starts will serve other rollouts, too.
-        return Context().run(submit, self, context.run, fn, *args, **kwargs)
+        followed: Future[Any] = Context().run(submit, self, context.run, fn, *args, **kwargs)
+        return followed
 
-    ThreadPoolExecutor.submit = submit_in_context  # type: ignore[method-assign]
+    pool: Any = ThreadPoolExecutor
+    pool.submit = submit_in_context
