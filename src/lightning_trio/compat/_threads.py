@@ -31,7 +31,10 @@ class _Followed:
             if not self._replaced:
                 # For good, since another library may have replaced them as well by the time that the block ends.
                 self._replaced = True
-                _replace_thread_start()
+                _replace_start(threading.Thread)
+                if "start" in vars(threading.Timer):
+                    # OpenTelemetry's instrumentation of threads leaves the class one of its own.
+                    _replace_start(threading.Timer)
                 _replace_submit()
 
     def here(self) -> bool:
@@ -52,8 +55,8 @@ def following_threads() -> Generator[None]:
         _followed.change(-1)
 
 
-def _replace_thread_start() -> None:
-    start = threading.Thread.start
+def _replace_start(kind: type[threading.Thread]) -> None:
+    start = kind.start
 
     @functools.wraps(start)
     def start_in_context(self: threading.Thread) -> None:
@@ -62,7 +65,7 @@ def _replace_thread_start() -> None:
             self.run = functools.partial(copy_context().run, self.run)  # type: ignore[method-assign]
         start(self)
 
-    threading.Thread.start = start_in_context  # type: ignore[method-assign]
+    kind.start = start_in_context  # type: ignore[method-assign]
 
 
 def _replace_submit() -> None:
