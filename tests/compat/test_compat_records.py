@@ -72,6 +72,27 @@ def test_what_was_dumped_can_be_read_again(record: Any) -> None:
     assert kind.model_validate(record) is record
 
 
+def test_a_snapshot_is_read_with_its_resources() -> None:
+    snapshot: Any = agl.ResourcesUpdate("rs-1", 1.0, 1.0, 1, {"main": agl.PromptTemplate("{a}")})
+
+    assert agl.ResourcesUpdate.model_validate_json(snapshot.model_dump_json()) == snapshot  # type: ignore[attr-defined]
+    assert snapshot.model_validate({**snapshot.model_dump(), "resources": snapshot.resources}) == snapshot
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        ({}, "ResourcesUpdate cannot be made from .* it has no 'resources'"),
+        ({"resources": {"main": {}}}, "ResourcesUpdate cannot be made from .* it has no 'resource_type'"),
+        ({"resources": {"main": {"resource_type": "llm"}}}, "LLM cannot be made from .* missing required field"),
+        ({"resources": 3}, "resources is a mapping of names to resources, not 3"),
+    ],
+)
+def test_a_mapping_that_describes_no_snapshot_is_an_error(resources: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        agl.ResourcesUpdate.model_validate(resources)  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [({"rollout_id": "ro-1"}, "missing required field `input`"), ({"rollout_id": 1}, "Expected `str`, got `int`")],

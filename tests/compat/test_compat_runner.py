@@ -80,6 +80,14 @@ def test_an_attempt_is_of_the_worker_of_that_number() -> None:
     assert mine == of_attempt == worker.worker_id == "Worker-0"
 
 
+def test_a_runner_is_one_worker() -> None:
+    async def main(runner: Any, store: Any) -> Any:
+        await runner.step("tea")
+        return await store.query_workers()
+
+    assert [worker.worker_id for worker in run(main)] == ["Worker-0"]
+
+
 def test_iter_runs_as_many_rollouts_as_it_may() -> None:
     async def main(runner: Any, store: Any) -> Any:
         for task in ("a", "b", "c"):
@@ -221,6 +229,41 @@ def test_hooks_run_on_asyncio_in_order_and_see_the_trace() -> None:
     asyncio.run(main())
 
     assert calls == [("start", "tea", "Worker-0"), ("trace", ["agentlightning.annotation"]), ("end", 3.0)]
+
+
+def test_hooks_share_locks_and_clients_with_agents(caplog: pytest.LogCaptureFixture) -> None:
+    lock = asyncio.Lock()
+
+    class Locking(agl.Hook):
+        async def on_rollout_start(self, *, agent: Any, runner: Any, rollout: Any) -> None:
+            async with lock:
+                await asyncio.sleep(0.001)
+
+        async def on_rollout_end(self, *, agent: Any, runner: Any, rollout: Any, spans: Any) -> None:
+            async with lock:
+                await asyncio.sleep(0.001)
+
+    @agl.rollout
+    async def locking(task: int) -> float:
+        async with lock:
+            await asyncio.sleep(0.001)
+        return 1.0
+
+    for _ in range(2):
+        result = agl.Trainer(n_runners=4, hooks=[Locking()]).fit(locking, range(8))
+        assert result.mean_reward["train"] == 1.0
+
+    assert caplog.messages == []
+
+
+def test_a_hook_that_fails_is_logged_under_its_own_name(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(agl.Hook):
+        async def on_rollout_start(self, *, agent: Any, runner: Any, rollout: Any) -> None:
+            raise KeyError("boom")
+
+    agl.Trainer(hooks=Failing()).fit(length, ["tea"])
+
+    assert caplog.messages == ["the hook Failing.on_rollout_start failed; the rollout continues"]
 
 
 def test_the_context_prepares_and_cleans_up_the_tracer() -> None:

@@ -243,18 +243,38 @@ def test_a_strategy_reads_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert (strategy.server_port, strategy.managed_store, strategy.role) == (10000, False, "both")
 
 
+@pytest.mark.parametrize("role", ["algorithm", "runner"])
+def test_a_process_for_one_role_is_refused(monkeypatch: pytest.MonkeyPatch, role: str) -> None:
+    monkeypatch.setenv("AGL_CURRENT_ROLE", role)
+    trainer = agl.Trainer()
+
+    with pytest.raises(lightning_trio.UsageError, match=f"the role is '{role}'"):
+        trainer.fit(length, ["tea"])
+
+
+class InOneLoop(agl.ExecutionStrategy):
+    """A program's own strategy."""
+
+    def execute(self, algorithm: Any, runner: Any, store: Any) -> None:
+        async def main() -> None:
+            stop = agl.ThreadingEvent()
+            running = asyncio.create_task(runner(store, 0, stop))
+            await algorithm(store, stop)
+            stop.set()
+            await running
+
+        asyncio.run(main())
+
+
+def test_a_strategy_of_the_programs_own_runs_the_default_algorithm() -> None:
+    trainer = agl.Trainer(strategy=InOneLoop())
+
+    trainer.fit(length, ["tea", "milk"])
+
+    assert [rollout.status for rollout in asyncio.run(trainer.store.query_rollouts())] == ["succeeded"] * 2
+
+
 def test_a_strategy_of_the_programs_own_runs_algorithm_and_runners() -> None:
-    class InOneLoop(agl.ExecutionStrategy):
-        def execute(self, algorithm: Any, runner: Any, store: Any) -> None:
-            async def main() -> None:
-                stop = agl.ThreadingEvent()
-                running = asyncio.create_task(runner(store, 0, stop))
-                await algorithm(store, stop)
-                stop.set()
-                await running
-
-            asyncio.run(main())
-
     algorithm = Asking()
     trainer = agl.Trainer(algorithm=algorithm, strategy=InOneLoop())
 
@@ -264,12 +284,11 @@ def test_a_strategy_of_the_programs_own_runs_algorithm_and_runners() -> None:
 
 
 def test_components_are_made_from_paths_and_mappings() -> None:
-    with pytest.warns(DeprecationWarning, match="Baseline ignores polling_interval"):
-        trainer = agl.Trainer(
-            algorithm={"type": "lightning_trio.compat.Baseline", "polling_interval": 1.0},
-            tracer="lightning_trio.compat.tracer.OtelTracer",
-            store=agl.InMemoryLightningStore,
-        )
+    trainer = agl.Trainer(
+        algorithm={"type": "lightning_trio.compat.Baseline", "polling_interval": 1.0},
+        tracer="lightning_trio.compat.tracer.OtelTracer",
+        store=agl.InMemoryLightningStore,
+    )
 
     assert isinstance(trainer.algorithm, agl.Baseline)
     assert isinstance(trainer.tracer, agl.OtelTracer)
@@ -279,6 +298,7 @@ def test_components_are_made_from_paths_and_mappings() -> None:
     ("option", "value", "error", "message"),
     [
         ("store", 3, ValueError, "Invalid store type: <class 'int'>. Expected LightningStore."),
+        ("strategy", "fast", ValueError, "'fast' is not the path of a class, such as 'package.module.Name'"),
         ("algorithm", "builtins.dict", TypeError, "algorithm factory returned <class 'dict'>, which is not a"),
         ("tracer", {"no": "type"}, ValueError, "tracer dict must have a 'type' key"),
         ("llm_proxy", {"port": 1}, lightning_trio.UsageError, "ProxyLLM"),
@@ -287,6 +307,38 @@ def test_components_are_made_from_paths_and_mappings() -> None:
 def test_a_component_that_cannot_be_made_says_why(option: str, value: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         agl.Trainer(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "trainer_options", "message"),
+    [
+        ({"repeats": 2}, {"strategy": InOneLoop()}, "fit.repeats=2. has no effect with the strategy InOneLoop"),
+        ({"resume": True}, {"strategy": InOneLoop()}, "fit.resume=True. has no effect with the strategy InOneLoop"),
+        ({"repeats": 2}, {"algorithm": Asking()}, "fit.repeats=2. has no effect with Asking, which enqueues its"),
+    ],
+)
+def test_an_option_without_an_effect_is_refused(options: Any, trainer_options: Any, message: str) -> None:
+    with pytest.raises(lightning_trio.UsageError, match=message):
+        agl.Trainer(**trainer_options).fit(length, ["tea"], **options)
+
+
+def test_fit_repeats_tasks_and_runs_failed_ones_again() -> None:
+    left = ["tea"]
+
+    @agl.rollout
+    async def fails_once(task: str) -> float:
+        await asyncio.sleep(0)
+        if task in left:
+            left.remove(task)
+            raise ValueError(task)
+        return float(len(task))
+
+    trainer = agl.Trainer()
+
+    assert trainer.fit(fails_once, ["tea", "milk"], repeats=2).counts["failed"] == 1
+    again = trainer.fit(fails_once, ["tea", "milk"], repeats=2, resume=True, retry_failed=True)
+
+    assert (again.counts["succeeded"], again.mean_reward["train"]) == (4, 3.5)
 
 
 def test_dev_takes_fast_algorithms_only() -> None:

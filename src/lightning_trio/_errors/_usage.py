@@ -27,6 +27,28 @@ class UsageError(LightningTrioError):
         return compose(cls, f"{name} of Agent-lightning 0.3 does not exist here; {instead}")
 
     @classmethod
+    def no_roles(cls, role: str) -> Self:
+        """Return the error for a process of Agent-lightning 0.3 that is to run the algorithm or the rollouts alone."""
+        message = (
+            f"the role is {role!r} (AGL_CURRENT_ROLE, or the strategy's role=…), and fit() runs the algorithm and its "
+            "rollouts in one process; start one process without a role. For runners in several processes write "
+            'lightning_trio.Runner(agent, store=lightning_trio.SqliteLightningStore("runs.db")) and runner.serve()'
+        )
+        return compose(cls, message)
+
+    @classmethod
+    def not_for(cls, option: str, value: object, who: str, instead: str) -> Self:
+        """Return the error for an option of `fit` that has no effect on what runs the rollouts.
+
+        Args:
+            option: the option's name.
+            value: what was given.
+            who: what runs the rollouts, and why the option means nothing to it.
+            instead: what to write in its place.
+        """
+        return compose(cls, f"fit({option}={value!r}) has no effect with {who}; {instead}")
+
+    @classmethod
     def imported_already(cls, package: str, file: str | None) -> Self:
         """Return the error for installing under the name of a package that has been imported."""
         message = (

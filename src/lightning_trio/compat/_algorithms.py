@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -22,9 +21,11 @@ from ..adapters import Adapter
 from ..algorithms import Dataset
 from ..store import LightningStore
 from ._asyncio_calls import call_asyncio
+from ._rollout_log import SpanVerbosity, is_logged, log_rollout
 from ._stores import HostedStore
 
-logger = logging.getLogger("agentlightning.algorithm.fast")
+_LOG_SECONDS = 1.0
+"""How soon `Baseline`, run by hand, logs a rollout that has ended."""
 
 
 @public_in("lightning_trio.compat")
@@ -68,7 +69,27 @@ class FastAlgorithm(Algorithm, native.FastAlgorithm):
 
 @public_in("lightning_trio.compat")
 class Baseline(FastAlgorithm, native.Baseline):
-    """Runs every training task once, then every validation task once; by hand too, with runners of the store."""
+    """Runs every training task once, then every validation task once, and logs each rollout with its spans.
+
+    It may also be run by hand, with runners of the store.
+
+    Args:
+        n_epochs: how many times to run both datasets.
+        train_split, polling_interval, max_queue_length: accepted for Agent-lightning 0.3; nothing is polled here.
+        span_verbosity: what to log of each span: the ``"keys"`` of its attributes, ``"key_values"``, or ``"none"``.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_epochs: int = 1,
+        train_split: float = 0.5,
+        polling_interval: float = 5.0,
+        max_queue_length: int = 4,
+        span_verbosity: SpanVerbosity = "keys",
+    ) -> None:
+        super().__init__(n_epochs=n_epochs)
+        self.span_verbosity: SpanVerbosity = span_verbosity
 
     async def run(self, train_dataset: Sequence[Any] | None = None, val_dataset: Sequence[Any] | None = None) -> None:
         """Run both datasets, epoch by epoch."""
@@ -88,7 +109,15 @@ class Baseline(FastAlgorithm, native.Baseline):
                 for mode, dataset in datasets
                 for index in range(len(dataset))
             ]
-            await store.wait_for_rollouts([rollout.rollout_id for rollout in enqueued])
+            await self._await_end(store, [rollout.rollout_id for rollout in enqueued])
+
+    async def _await_end(self, store: LightningStore, rollout_ids: list[str]) -> None:
+        """Wait for rollouts, and log those that have ended."""
+        while rollout_ids:
+            ended = await store.wait_for_rollouts(rollout_ids=rollout_ids, timeout=_LOG_SECONDS)
+            rollout_ids = [each for each in rollout_ids if each not in {rollout.rollout_id for rollout in ended}]
+            for rollout in ended if is_logged() else ():
+                await log_rollout(rollout, store, self._adapter, self.span_verbosity)
 
 
 @public_in("lightning_trio.compat")

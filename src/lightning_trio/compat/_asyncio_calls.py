@@ -1,4 +1,8 @@
-"""Coroutines written for asyncio, awaited in Trio: hooks, and algorithms' methods."""
+"""Coroutines written for asyncio, awaited in Trio: hooks, and algorithms' methods.
+
+Hooks run on the loop of the agents, with which they share clients and locks, as in Agent-lightning 0.3. An algorithm
+has a loop of its own, which it may block.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ import trio
 
 from .._concurrency import FlatNursery
 from .._runner import Hook as NativeHook
+from ..lanes import BoundAgent, Call, LaneOptions, lane_named
+from ..tracing import current_recorder
 
 T = TypeVar("T")
 
@@ -90,7 +96,13 @@ class Hook(NativeHook):
 
 def in_trio(hooks: Sequence[NativeHook]) -> tuple[NativeHook, ...]:
     """Return the hooks as a runner takes them, which calls them in Trio."""
-    return tuple(_AsyncioHook(hook) if isinstance(hook, Hook) else hook for hook in hooks)
+    return tuple(_in_trio(hook) if isinstance(hook, Hook) else hook for hook in hooks)
+
+
+def _in_trio(hook: Hook) -> _AsyncioHook:
+    # A class of the same name, which log lines about a hook show.
+    named: type[_AsyncioHook] = type(type(hook).__name__, (_AsyncioHook,), {})
+    return named(hook)
 
 
 class _AsyncioHook(NativeHook):
@@ -108,4 +120,11 @@ async def _call(method: Callable[..., Coroutine[Any, Any, None]], **arguments: A
     arguments["runner"] = getattr(arguments["runner"], "face", arguments["runner"])
     if "spans" in arguments:
         arguments["spans"] = list(arguments["spans"])
-    await call_asyncio(method, **arguments)
+    recorder = current_recorder(f"the hook {method.__name__}()")
+
+    def call(task: object) -> Coroutine[Any, Any, None]:
+        return method(**arguments)
+
+    bound = BoundAgent(recorder.agent_name, call, "asyncio", {}, {})
+    async with lane_named("asyncio", recorder.agent_name).open(LaneOptions()) as lane:
+        await lane.run(Call(bound, recorder))

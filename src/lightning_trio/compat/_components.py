@@ -17,8 +17,14 @@ ExecutionStrategyRegistry: dict[str, str] = {
 
 
 def load_class(path: str) -> Any:
-    """Return the class that a path such as ``"package.module.Name"`` names."""
+    """Return the class that a path such as ``"package.module.Name"`` names.
+
+    Raises:
+        ValueError: it is not such a path.
+    """
     module, _, name = path.rpartition(".")
+    if not module:
+        raise ValueError(f"{path!r} is not the path of a class, such as 'package.module.Name'")
     return getattr(importlib.import_module(module), name)
 
 

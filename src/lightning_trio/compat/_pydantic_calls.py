@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 import attrs
 
 from .._plain_record import PlainRecord
+from .._resources import NamedResources, Resource, resource_class
 
 T = TypeVar("T")
 
@@ -80,9 +81,28 @@ def model_validate(cls: type[T], obj: Any) -> T:
     if fields.pop("resource_type", own_type := getattr(cls, "resource_type", None)) != own_type:
         raise ValueError(f"{cls.__name__} cannot be made from {obj!r}: its resource_type is {own_type!r}")
     try:
-        made: T = _made_again(msgspec.convert(fields, cls))
-    except msgspec.ValidationError as exc:
-        raise ValueError(f"{cls.__name__} cannot be made from {obj!r}: {exc}") from exc
+        # Of a mapping of resources, `msgspec` would make each one of the base class.
+        resources: dict[str, Any] = {}
+        if "resources" in own_names:
+            resources["resources"] = _resources(fields["resources"])
+            fields["resources"] = {}
+        made: T = attrs.evolve(_made_again(msgspec.convert(fields, cls)), **resources)
+    except (msgspec.ValidationError, KeyError) as exc:
+        problem = f"it has no {exc}" if isinstance(exc, KeyError) else exc
+        raise ValueError(f"{cls.__name__} cannot be made from {obj!r}: {problem}") from exc
+    return made
+
+
+def _resources(named: Any) -> NamedResources:
+    if not isinstance(named, Mapping):
+        raise ValueError(f"resources is a mapping of names to resources, not {named!r}")
+    return {name: _resource(given) for name, given in named.items()}
+
+
+def _resource(given: Any) -> Resource:
+    if isinstance(given, Resource):
+        return given
+    made: Resource = model_validate(resource_class(given["resource_type"]), given)
     return made
 
 

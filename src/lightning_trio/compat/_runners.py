@@ -26,12 +26,13 @@ from .._records import (
     RolloutConfig,
     RolloutMode,
     RolloutStatus,
+    Worker,
 )
 from .._resources import NamedResources
 from .._runner import Hook as NativeHook
 from .._runner import Runner as NativeRunner
 from ..embed import HostedManager
-from ..store import ForwardingStore, LightningStore
+from ..store import ForwardingStore, LightningStore, Record
 from ._agents import as_agent
 from ._asyncio_calls import in_trio
 from ._shapes import ParallelWorkerBase
@@ -371,6 +372,11 @@ class _WorkerStore(ForwardingStore):
             )
             for each in rollouts
         ]
+
+    async def put(self, records: Sequence[Record]) -> list[Record]:
+        # Without the lease of the native runner, which claims nothing under its own name, and would be one more worker.
+        others = [record for record in records if not isinstance(record, Worker)]
+        return await super().put(others)
 
     async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
         try:

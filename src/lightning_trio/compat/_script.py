@@ -61,7 +61,7 @@ def _compiled(path: str) -> CodeType:
     try:
         return compile(source, path, "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as exc:
-        sys.excepthook(type(exc), exc, None)
+        sys.excepthook(type(exc), exc.with_traceback(None), None)
         sys.exit(1)
 
 

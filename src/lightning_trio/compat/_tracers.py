@@ -23,6 +23,7 @@ from ..store import LightningStore
 from ..tracing import AttemptRecorder, current_recorder, enter_attempt, find_recorder, leave_attempt
 from ..tracing import Tracer as NativeTracer
 from ._shapes import Attributes, ParallelWorkerBase, SpanRecordingContext, StatusCode
+from ._threads import following_threads
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -69,10 +70,11 @@ class Tracer(NativeTracer, ParallelWorkerBase):
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
-        """Join the default provider and run the exporters until the block ends."""
+        """Join the default provider, follow threads and run the exporters until the block ends."""
         self._join()
-        async with super().open():
-            yield
+        with following_threads():
+            async with super().open():
+                yield
 
     # A trace without a runner.
 
@@ -122,7 +124,7 @@ class Tracer(NativeTracer, ParallelWorkerBase):
         status: Any = "failed"
         context = enter_attempt(recorder)
         try:
-            with self.open_instrumentations(), active(self):
+            with self.open_instrumentations(), following_threads(), active(self):
                 yield
             status = "succeeded"
         finally:

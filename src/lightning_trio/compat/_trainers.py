@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import trio
 
 from .._agents import LitAgent
-from .._errors import NestedTrioRun
+from .._errors import NestedTrioRun, UsageError
 from .._public import public_in
 from .._records import FitResult
 from .._resources import NamedResources
@@ -22,15 +22,17 @@ from ..algorithms import Dataset
 from ..store import LightningStore
 from ..tracing import Tracer as NativeTracer
 from ._agents import as_agent
-from ._algorithms import as_native
+from ._algorithms import Baseline, as_native
 from ._asyncio_calls import in_trio
 from ._components import ExecutionStrategyRegistry, build_component, instantiate_from_spec
 from ._execution import ClientServerExecutionStrategy, ExecutionEvent, ExecutionStrategy, SharedMemoryExecutionStrategy
+from ._rollout_log import RolloutLog, is_logged
 from ._runners import FitRunner, LitAgentRunner
 from ._stores import InMemoryLightningStore, hosted
 from ._tracers import AgentOpsTracer
 
-_IGNORED = (ClientServerExecutionStrategy, SharedMemoryExecutionStrategy)
+_DEFAULTS: Final[Mapping[str, object]] = {"repeats": 1, "resume": False, "retry_failed": False, "force_resume": False}
+_IGNORED: Final = (ClientServerExecutionStrategy, SharedMemoryExecutionStrategy)
 
 
 @public_in("lightning_trio.compat")
@@ -41,7 +43,7 @@ class Trainer(NativeTrainer):
     under ``"type"`` and keyword arguments.
 
     Args:
-        algorithm: decides which rollouts to run; `Baseline` by default.
+        algorithm: decides which rollouts to run; `Baseline` by default, which logs each.
         n_runners: the number of rollouts to run at a time.
         max_rollouts: the most rollouts that one `fit` starts.
         initial_resources: the agent's resources, by name.
@@ -98,7 +100,9 @@ class Trainer(NativeTrainer):
         )
         assert made_store is not None
         super().__init__(
-            algorithm=build_component(algorithm, expected_type=NativeAlgorithm, spec_name="algorithm", allow_none=True),
+            algorithm=build_component(
+                algorithm, expected_type=NativeAlgorithm, spec_name="algorithm", default_factory=Baseline
+            ),
             n_runners=getattr(self.strategy, "n_runners", None) if strategy is not None else n_runners,
             max_rollouts=max_rollouts,
             initial_resources=initial_resources,
@@ -115,8 +119,11 @@ class Trainer(NativeTrainer):
         agent: Any,
         train_dataset: Dataset[Any] | None,
         val_dataset: Dataset[Any] | None,
-        resumption: Mapping[str, Any],
+        options: Mapping[str, Any],
     ) -> FitResult:
+        if isinstance(self.strategy, ClientServerExecutionStrategy) and self.strategy.role != "both":
+            raise UsageError.no_roles(str(self.strategy.role))
+        self._check_options(options)
         lit_agent = as_agent(agent)
         lit_agent.set_trainer(self)
         self.algorithm.set_trainer(self)
@@ -124,9 +131,19 @@ class Trainer(NativeTrainer):
             return cast("FitResult", self._execute(lit_agent, train_dataset, val_dataset))
         if trio.lowlevel.in_trio_run():
             raise NestedTrioRun.by_trainer()
-        options: dict[str, Any] = {**self.options.arguments(), "algorithm": as_native(self.algorithm)}
-        runner = FitRunner(lit_agent, hooks=in_trio(self.hooks), **options)
-        return trio.run(functools.partial(runner.fit, train_dataset, val_dataset, **resumption))
+        arguments: dict[str, Any] = {**self.options.arguments(), "algorithm": as_native(self.algorithm)}
+        runner = FitRunner(lit_agent, hooks=(*in_trio(self.hooks), *_log_of(self.algorithm)), **arguments)
+        return trio.run(functools.partial(runner.fit, train_dataset, val_dataset, **options))
+
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        given = {name: value for name, value in options.items() if value != _DEFAULTS[name]}
+        if given and not isinstance(self.strategy, _IGNORED):
+            name, value = next(iter(given.items()))
+            who = f"the strategy {type(self.strategy).__name__}, which runs the algorithm itself"
+            raise UsageError.not_for(name, value, who, "leave the strategy out")
+        if "repeats" in given and as_native(self.algorithm) is not self.algorithm:
+            who = f"{self.algorithm.name}, which enqueues its rollouts itself"
+            raise UsageError.not_for("repeats", given["repeats"], who, "let the algorithm enqueue each task that often")
 
     def _execute(self, agent: LitAgent[Any], train_dataset: Any, val_dataset: Any) -> None:
         """Let the program's own strategy run the algorithm and the runners; there is no result then."""
@@ -148,6 +165,10 @@ class Trainer(NativeTrainer):
                 await runner.iter(event=event)
 
         self.strategy.execute(run_algorithm, run_runner, self.store)
+
+
+def _log_of(algorithm: NativeAlgorithm) -> Sequence[NativeHook]:
+    return [RolloutLog(algorithm.span_verbosity)] if isinstance(algorithm, Baseline) and is_logged() else []
 
 
 def _adapter(spec: Any) -> Any:
