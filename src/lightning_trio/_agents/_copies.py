@@ -37,7 +37,7 @@ class AgentCopy:
     __slots__ = ("_bindings", "agent")
 
     def __init__(self, agent: LitAgent[Any]) -> None:
-        self.agent = agent
+        self.agent: LitAgent[Any] = agent
         self._bindings: dict[int, tuple[BoundAgent, BoundAgent]] = {}
 
     def bind(self, bound: BoundAgent) -> BoundAgent:
