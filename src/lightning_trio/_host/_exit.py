@@ -14,6 +14,7 @@ from __future__ import annotations
 
 # Loaded by an agent when the main thread has ended, it would raise, since it could no longer wait at the exit.
 import concurrent.futures.thread
+import ctypes
 import functools
 import inspect
 import itertools
@@ -95,6 +96,10 @@ def _leave_behind(attempt_of: Callable[[Context], Attempt | None]) -> None:
     try:
         search = _Search(attempt_of)
         search.run()
+        if search.processes:
+            # First, or an agent whose process ends would go on, and start the next one.
+            for thread in search.left:
+                _end_soon(thread)
         for process in search.processes:
             _kill(process)
     except Exception as exc:
@@ -106,6 +111,7 @@ class _Search:
     """The search for what the abandoned agents of this process wait for.
 
     Attributes:
+        left: the threads that are not joined.
         processes: those of `multiprocessing` and `subprocess` that they wait for.
     """
 
@@ -113,7 +119,7 @@ class _Search:
         self._attempt_of = attempt_of
         self._stacks = sys._current_frames()  # pyright: ignore[reportPrivateUsage]  # documented
         self._queues: Any = getattr(concurrent.futures.thread, "_threads_queues", {})
-        self._left: set[threading.Thread] = set()
+        self.left: set[threading.Thread] = set()
         self._pending: deque[threading.Thread] = deque()
         self._seen: set[int] = set()
         self._futures: set[int] = set()
@@ -164,8 +170,8 @@ class _Search:
 
     def _leave(self, thread: threading.Thread) -> None:
         """Do not join a thread, nor what it waits for."""
-        if thread not in self._left and thread.daemon:
-            self._left.add(thread)
+        if thread not in self.left and thread.daemon:
+            self.left.add(thread)
             self._pending.append(thread)
             self._queues.pop(thread, None)
 
@@ -278,6 +284,12 @@ def _context_in(value: object) -> Context | None:
         # A callback of an event loop.
         return value._context  # type: ignore[attr-defined, no-any-return]
     return None
+
+
+def _end_soon(thread: threading.Thread) -> None:
+    """Have a thread's code raise `SystemExit` when it runs again."""
+    if thread.ident is not None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
 
 
 def _kill(process: Any) -> None:
