@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -171,21 +172,36 @@ def run(agent: str, *, tasks: str = '["x"]', end: str = "") -> Ended:
     return run_program(PROGRAM.format(agent=agent, tasks=tasks, end=end))
 
 
-@pytest.mark.parametrize("waits_for", AGENTS)
+QUICK = {"its own executor", "asyncio.to_thread", "asyncio, in a thread", "a process", "an executor of processes"}
+
+
+@pytest.mark.parametrize(
+    "waits_for", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.heavy]) for name in AGENTS]
+)
 def test_it_does_not_wait_for_what_an_abandoned_agent_waits_for(waits_for: str) -> None:
     ended = run(AGENTS[waits_for])
 
     assert (ended.code, ended.out) == (0, "1\n"), ended.err
 
 
-@pytest.mark.parametrize("waits_for", ["its own executor", "asyncio.to_thread", "an executor of processes"])
+SOME = pytest.mark.parametrize(
+    "waits_for",
+    [
+        "its own executor",
+        pytest.param("asyncio.to_thread", marks=pytest.mark.heavy),
+        pytest.param("an executor of processes", marks=pytest.mark.heavy),
+    ],
+)
+
+
+@SOME
 def test_nor_for_several_and_the_exit_status_is_the_programs(waits_for: str) -> None:
     ended = run(AGENTS[waits_for], tasks="range(4)", end="sys.exit(3)")
 
     assert (ended.code, ended.out) == (3, "4\n"), ended.err
 
 
-@pytest.mark.parametrize("waits_for", ["its own executor", "asyncio.to_thread", "an executor of processes"])
+@SOME
 def test_after_ctrl_c_it_does_not_wait_either(waits_for: str) -> None:
     agent = AGENTS[waits_for].replace("(config=LIMIT)", "")
     agent = agent.replace("(task):\n", "(task):\n    print('ready', flush=True)\n", 1)
@@ -228,13 +244,14 @@ def agent(task):
 @pytest.mark.parametrize(
     ("save", "end"),
     [
-        ("pass", "ThreadPoolExecutor(1).submit(save, 'it')"),
-        ("SHARED.submit(save, 'it')", ""),
-        ("SHARED.submit(agl.carry_context(save), 'it')", ""),
-        ("pass", "fork.Process(target=save, args=['it']).start()"),
-        ("pass", "threading.Thread(target=save, args=['it']).start()"),
+        pytest.param("pass", "ThreadPoolExecutor(1).submit(save, 'it')", id="an executor", marks=pytest.mark.heavy),
+        pytest.param("SHARED.submit(save, 'it')", "", id="a shared one", marks=pytest.mark.heavy),
+        pytest.param("SHARED.submit(agl.carry_context(save), 'it')", "", id="a shared one with context"),
+        pytest.param("pass", "fork.Process(target=save, args=['it']).start()", id="a process", marks=pytest.mark.heavy),
+        pytest.param(
+            "pass", "threading.Thread(target=save, args=['it']).start()", id="a thread", marks=pytest.mark.heavy
+        ),
     ],
-    ids=["an executor", "a shared one", "a shared one with context", "a process", "a thread"],
 )
 def test_it_waits_for_what_belongs_to_the_program(save: str, end: str) -> None:
     ended = run(PROGRAMS_OWN.format(save=save), tasks='["saves", "hangs"]', end=end)
@@ -242,6 +259,7 @@ def test_it_waits_for_what_belongs_to_the_program(save: str, end: str) -> None:
     assert (ended.code, ended.out) == (0, "1\nsaved it\n"), ended.err
 
 
+@pytest.mark.heavy
 def test_it_waits_for_a_thread_that_an_abandoned_agent_has_made_no_daemon() -> None:
     ended = run(
         """
@@ -258,3 +276,101 @@ def agent(task):
     )
 
     assert (ended.code, ended.out) == (0, "1\nsaved\n"), ended.err
+
+
+# Agents that are not abandoned, but cannot end either.
+
+
+def test_it_does_not_wait_for_a_child_that_an_interrupted_native_agent_waits_for() -> None:
+    """The Ctrl-C in the terminal ends the first agent's child; the second starts its own after it."""
+    agent = """
+def child():
+    print("ready", flush=True)
+    hang()
+
+@agl.rollout
+async def agent(task):
+    process = fork.Process(target=child)
+    process.start()
+    process.join()
+"""
+    with started(PROGRAM.format(agent=agent, tasks="['a', 'b']", end="")) as running:
+        running.wait_ready()
+        os.killpg(running.process.pid, signal.SIGINT)
+        ended = running.ended()
+
+    assert ended.code == -signal.SIGINT, ended.err
+
+
+IN_DAEMON_THREAD = """
+threading.Thread(target=agl.Trainer(n_runners=2).fit, args=(agent, [1, 2]), daemon=True).start()
+while len(begun) < 2:
+    time.sleep(0.01)
+time.sleep(0.2)
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize(
+    "waits_for",
+    [
+        pytest.param("its own executor", marks=pytest.mark.heavy),
+        pytest.param("asyncio.to_thread", marks=pytest.mark.heavy),
+        "a process",
+        pytest.param("a pool of processes", marks=pytest.mark.heavy),
+    ],
+)
+def test_it_does_not_wait_for_the_agents_of_a_runner_in_a_daemon_thread(waits_for: str) -> None:
+    agent = AGENTS[waits_for].replace("(config=LIMIT)", "")
+    agent = "begun = []\n" + agent.replace("(task):\n", "(task):\n    begun.append(task)\n", 1)
+    ended = run(agent + IN_DAEMON_THREAD)
+
+    assert ended.code == 3, ended.err
+
+
+def test_it_waits_for_a_runner_in_a_thread_that_is_no_daemon() -> None:
+    """The main thread ends before the first call in the asyncio lane, and before an agent asks for an executor."""
+    ended = run_program(
+        """
+        import threading, time, lightning_trio as agl
+
+        def main():
+            threading.main_thread().join()
+
+            @agl.rollout(runs_in="asyncio")
+            async def agent(task):
+                import asyncio
+
+                return float(await asyncio.to_thread(lambda: task))
+
+            print(agl.Trainer(n_runners=1).fit(agent, [1, 2]).counts["succeeded"], flush=True)
+
+        agl.Trainer
+        threading.Thread(target=main).start()
+        """
+    )
+
+    assert (ended.code, ended.out) == (0, "2\n"), ended.err
+
+
+def test_looking_at_the_threads_of_queues_of_processes_leaves_nothing_that_crashes_the_exit() -> None:
+    """In Python 3.12.1 a memoryview held by a thread's frame crashed the last collection."""
+    ended = run_program(
+        """
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+        import lightning_trio as agl
+
+        fork = multiprocessing.get_context("fork")
+
+        @agl.rollout
+        def agent(task):
+            return float(pool.submit(abs, task).result())
+
+        for _ in range(2):
+            pool = ProcessPoolExecutor(2, mp_context=fork)
+            print(agl.Trainer(n_runners=4).fit(agent, range(8)).counts["succeeded"])
+        """
+    )
+
+    assert (ended.code, ended.out) == (0, "8\n8\n"), ended.err

@@ -136,6 +136,7 @@ def test_errors_of_agents_that_are_being_stopped_do_not_hide_it() -> None:
     assert ended.out.startswith("KeyboardInterrupt ["), ended.err
 
 
+@pytest.mark.heavy
 def test_a_hanging_hook_does_not_hold_it_up_for_long() -> None:
     ended = interrupted_fit(NATIVE + HANGING_HOOK)
 

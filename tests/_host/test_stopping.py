@@ -404,6 +404,7 @@ def test_after_an_interruption_that_the_program_takes_the_next_signal_is_a_first
 
 @pytest.mark.parametrize("name", ["label_reviews", "room_selector"])
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["int", "term"])
+@pytest.mark.heavy
 def test_the_examples_end_with_the_usual_status_and_without_a_traceback(name: str, signum: int, code: int) -> None:
     ended = interrupt_program(
         f"""

@@ -481,3 +481,18 @@ async def test_a_task_in_a_context_of_its_own_is_no_rollouts(caplog: pytest.LogC
     assert not kept[0].done()
     assert not caplog.messages
     stop(kept[0])
+
+
+async def test_cancelled_work_of_many_rollouts_is_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def judge() -> None:
+        agl.emit_message("begun")
+        await asyncio.sleep(3600)
+
+    @agl.rollout(runs_in="asyncio")
+    async def agent(task: int) -> None:
+        asyncio.create_task(judge())  # noqa: RUF006
+        await asyncio.sleep(0)
+
+    await Runner(agent).fit(range(12))
+
+    assert [message.count("judge") for message in caplog.messages if "left tasks behind" in message] == [1]

@@ -452,6 +452,7 @@ run(agent, 1)
     assert "was destroyed" not in ended.err
 
 
+@pytest.mark.heavy
 def test_a_background_task_that_ignores_its_cancellation_is_named_and_does_not_hold_up_the_exit() -> None:
     ended = run_program(
         AT_EXIT
@@ -499,6 +500,7 @@ run(agent, 0, 1)
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.heavy
 def test_an_abandoned_agent_that_swallows_its_cancellation_does_not_hold_up_the_exit() -> None:
     ended = run_program(
         """
@@ -540,3 +542,28 @@ raise SystemExit(3)
     )
 
     assert (ended.code, ended.err, ended.out) == (3, "", "closed at once\n")
+
+
+def test_the_exit_ends_calls_of_a_runner_in_a_daemon_thread_at_once_and_lets_their_cleanup_run() -> None:
+    ended = run_program(
+        """
+        import asyncio, threading, time, lightning_trio as agl
+
+        begun = threading.Event()
+
+        @agl.rollout(runs_in="asyncio")
+        async def agent(task):
+            begun.set()
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                await asyncio.sleep(0.01)
+                print("cleaned", round(time.monotonic() - start), flush=True)
+
+        threading.Thread(target=agl.Trainer(n_runners=1).fit, args=(agent, [1]), daemon=True).start()
+        begun.wait()
+        start = time.monotonic()
+        """
+    )
+
+    assert (ended.code, ended.out, ended.err) == (0, "cleaned 0\n", "")

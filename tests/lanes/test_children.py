@@ -27,11 +27,22 @@ sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 import child_agents as agents
 """
 
-FAMILIES = pytest.mark.parametrize("kind", ["fork", "spawn", "session"])
+HEAVY = pytest.mark.heavy
+FAMILIES = pytest.mark.parametrize(
+    "kind", ["fork", pytest.param("spawn", marks=HEAVY), pytest.param("session", marks=HEAVY)]
+)
 
 
 @pytest.mark.parametrize(
-    "agent", ["in_thread", "in_trio", "in_trios_thread", "in_asyncio", "in_process", "in_process_and_trio"]
+    "agent",
+    [
+        pytest.param("in_thread", marks=HEAVY),
+        pytest.param("in_trio", marks=HEAVY),
+        pytest.param("in_trios_thread", marks=HEAVY),
+        pytest.param("in_asyncio", marks=HEAVY),
+        "in_process",
+        pytest.param("in_process_and_trio", marks=HEAVY),
+    ],
 )
 def test_graders_may_start_processes_of_every_kind(agent: str) -> None:
     ended = run_program(
@@ -246,11 +257,10 @@ def kill(program: Program) -> None:
 @pytest.mark.parametrize(
     ("stop", "code"),
     [
-        (press_ctrl_c, 130),
-        (terminate, 143),
-        (kill, -9),
+        pytest.param(press_ctrl_c, 130, id="ctrl-c"),
+        pytest.param(terminate, 143, id="term", marks=HEAVY),
+        pytest.param(kill, -9, id="kill"),
     ],
-    ids=["ctrl-c", "term", "kill"],
 )
 def test_a_program_that_is_stopped_takes_the_families_of_its_workers_along(
     stop: Callable[[Program], None], code: int, kind: str, tmp_path: Path

@@ -125,6 +125,7 @@ def check(spans: list[Span], city: str) -> None:
     assert all(span.parent_id in by_id for span in spans[1:])
 
 
+@pytest.mark.heavy
 async def test_langgraph_and_the_agents_sdk_run_beside_native_and_threaded_agents() -> None:
     pytest.importorskip("langgraph")
     pytest.importorskip("langchain_openai")

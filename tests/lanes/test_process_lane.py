@@ -423,6 +423,7 @@ async def test_nothing_is_left_there_either_when_the_runners_block_ends_by_an_er
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.heavy
 async def test_a_silent_worker_is_unresponsive_and_one_that_records_is_not() -> None:
     config = RolloutConfig(unresponsive_seconds=0.8)
     async with Runner(agents.emits_slowly, config=config) as runner:
@@ -591,7 +592,7 @@ def test_a_main_script_without_a_guard_is_reported_by_one_worker(tmp_path: Path)
     assert ended.err.count("Traceback") == 1
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("signum", [pytest.param(signal.SIGTERM, marks=pytest.mark.heavy), signal.SIGKILL])
 def test_a_worker_ends_with_its_parent_whatever_ended_that(signum: int, tmp_path: Path) -> None:
     mark = tmp_path / "pid"
     with started(

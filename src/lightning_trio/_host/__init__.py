@@ -1,6 +1,7 @@
 """The operating-system process that runners share with a host program: signals, identity, garbage collector."""
 
 from ._exit import exit_without_abandoned as exit_without_abandoned
+from ._exit import exit_without_interrupted as exit_without_interrupted
 from ._family import found_family as found_family
 from ._family import kill_descendants as kill_descendants
 from ._family import kill_family as kill_family

@@ -12,7 +12,9 @@ import outcome
 import trio
 
 from .._agents import LitAgent
+from .._concurrency import find_interruption
 from .._errors import AttemptTimedOut
+from .._host import exit_without_interrupted
 from .._records import AttemptedRollout, AttemptOutcome, AttemptStatus, ErrorRecord
 from .._spans import Span, find_final_reward, sum_usage
 from ..lanes import OpenLane, explain, record_return
@@ -93,6 +95,8 @@ async def run_attempt(live: LiveAttempt, parts: AttemptParts, ending: Ending | N
     if hooks is not None:
         ending = await _close(live, ending, hooks.end(live.agent, recorder.rollout, spans))
     stop = ending.stop if isinstance(ending, Cancelled) else None
+    if stop is not None and find_interruption(stop) is not None:
+        exit_without_interrupted(stop)
     return EndedAttempt(recorder.rollout, _outcome(recorder, status, spans, error, duration), stop, abandoned)
 
 

@@ -36,6 +36,13 @@ class BackgroundTasks:
         self._warned: set[object] = set()
         self._kinds: dict[object, dict[asyncio.Task[Any], None]] = {}
 
+    def level_of(self, cancelled: Iterable[asyncio.Task[Any]]) -> int:
+        """Return the level at which to log that tasks are cancelled: a warning, once for each function."""
+        kinds = {("cancelled", _kind_of(task)) for task in cancelled}
+        level = logging.DEBUG if kinds <= self._warned else logging.WARNING
+        self._warned |= kinds
+        return level
+
     def keep(self, tasks: Mapping[asyncio.Task[Any], bool], rollout: str) -> None:
         """Let tasks of a rollout that has ended go on, and log those that do so for long, once for each function.
 
@@ -54,8 +61,7 @@ class BackgroundTasks:
                 self._add(task, rollout, logging.WARNING if is_made_here else logging.INFO)
 
     def _add(self, task: asyncio.Task[Any], rollout: str, level: int) -> None:
-        coro = task.get_coro()
-        kind = getattr(coro, "cr_code", None) or getattr(coro, "__qualname__", None)
+        kind = _kind_of(task)
         if kind not in self._warned:
             self._warned.add(kind)
             logger.log(
@@ -74,6 +80,12 @@ class BackgroundTasks:
             oldest.cancel()
         same[task] = None
         task.add_done_callback(lambda task: same.pop(task, None), context=contextvars.Context())
+
+
+def _kind_of(task: asyncio.Task[Any]) -> object:
+    """Return what tasks of the same function have in common."""
+    coro = task.get_coro()
+    return getattr(coro, "cr_code", None) or getattr(coro, "__qualname__", None)
 
 
 async def drain() -> None:

@@ -162,7 +162,7 @@ class AsyncioCall:
             return trio.lowlevel.Abort.SUCCEEDED
         self.raise_cancel = raise_cancel
         self.cancelled_at = time.monotonic()
-        self._bridge.loop.call_soon(self._cancel)
+        self._bridge.loop.call_soon(self.cancel)
         # Not yet: the call's clean-up runs first, and its end wakes this task.
         return trio.lowlevel.Abort.FAILED
 
@@ -195,7 +195,7 @@ class AsyncioCall:
 
     def cancel_again(self) -> None:
         """Cancel an abandoned call once more."""
-        self._bridge.loop.call_soon(self._cancel)
+        self._bridge.loop.call_soon(self.cancel)
 
     def when_ended(self, fn: Callable[[], None]) -> None:
         """Call `fn` when the call has ended, at once if it already has."""
@@ -234,12 +234,16 @@ class AsyncioCall:
         self.task = asyncio.Task(self._run(), loop=loop, context=self.context)
         self.task.add_done_callback(self._done)
 
-    def _cancel(self) -> None:
+    def cancel(self) -> None:
+        """Cancel the agent, unless it has ended."""
         self.cancelled_there = True
         if self.task is not None and not self._ending:
             self.task.cancel()
 
     def _done(self, task: asyncio.Task[outcome.Outcome[Any]]) -> None:
+        if self._bridge.loop.stopping:
+            # The interpreter exits: no caller waits any more, and the attempt was not cancelled as one that failed.
+            return
         # A task that is cancelled before its first step captures no result.
         self._bridge.report(self, outcome.Error(asyncio.CancelledError()) if task.cancelled() else task.result())
 
@@ -303,7 +307,8 @@ class AsyncioCall:
 
     async def _end_own(self, own: set[asyncio.Task[Any]]) -> None:
         if forgotten := [task for task in own if not task.cancelling()]:
-            logger.warning(
+            logger.log(
+                self._bridge.loop.background.level_of(forgotten),
                 "%s ended and left tasks behind, which are cancelled now: %s; await them before the agent returns, in "
                 "an asyncio.TaskGroup, or start a task that serves many rollouts in a context of its own: "
                 "asyncio.create_task(…, context=contextvars.Context())",

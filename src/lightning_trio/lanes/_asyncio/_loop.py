@@ -50,6 +50,10 @@ class LoopCall(Protocol):
         """Create the call's task; called in the loop's thread."""
         ...
 
+    def cancel(self) -> None:
+        """Cancel the agent; called in the loop's thread."""
+        ...
+
 
 class LoopUser(Protocol):
     """What the loop knows of an open lane; its methods are called in any thread."""
@@ -90,7 +94,8 @@ class AgentLoop:
         # The stubs require keyword parameters that a function with **options does not satisfy.
         self._loop.set_task_factory(cast("Any", create_task))
         self._loop.set_default_executor(DaemonExecutor())
-        self._stopping = False
+        self.stopping = False
+        """Whether the loop closes as soon as it can; no call's result is waited for then."""
         self._serving = False
         self._pinged_at: float | None = None
         self._starting: deque[tuple[LoopCall, list[None]]] = deque()
@@ -136,7 +141,7 @@ class AgentLoop:
 
     def stop(self) -> None:
         """Close the loop after its current callback, once its background tasks have drained."""
-        self._stopping = True
+        self.stopping = True
         self.call_soon(self._stop_serving)
 
     def count_calls(self) -> int:
@@ -194,11 +199,11 @@ class AgentLoop:
             self._serve()
         except BaseException as exc:
             death = exc
-        if not self._stopping:
+        if not self.stopping:
             _bury(self, death)
         else:
             self.closing.set()
-            for stage in (drain, _cancel_all, _shutdown_generators):
+            for stage in (self._cancel_calls, drain, _cancel_all, _shutdown_generators):
                 self._run_stage(stage)
         try:
             self.disown()
@@ -208,7 +213,7 @@ class AgentLoop:
             _remove(self)
 
     def _serve(self) -> None:
-        while not self._stopping:
+        while not self.stopping:
             self._serving = True
             try:
                 self._loop.run_forever()
@@ -217,7 +222,7 @@ class AgentLoop:
                 continue
             finally:
                 self._serving = False
-            if not self._stopping:
+            if not self.stopping:
                 logger.warning(
                     "an agent called stop() on the asyncio loop that it shares with others; the loop keeps running"
                 )
@@ -226,6 +231,12 @@ class AgentLoop:
         # Not while the loop closes already, which this would cut short.
         if self._serving:
             self._loop.stop()
+
+    async def _cancel_calls(self) -> None:
+        # Left are those of runners in daemon threads, and abandoned ones; they are not what the exit waits for.
+        for user in list(self.users):
+            for call in user.owners:
+                call.cancel()
 
     def _run_stage(self, stage: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
