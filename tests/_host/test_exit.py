@@ -139,6 +139,14 @@ def agent(task):
     process.start()
     process.join()
 """,
+    "processes in turn": """
+@agl.rollout(config=LIMIT)
+def agent(task):
+    for _ in range(9):
+        process = fork.Process(target=hang)
+        process.start()
+        process.join()
+""",
     "a process that it does not wait for": """
 @agl.rollout(config=LIMIT)
 def agent(task):
@@ -172,7 +180,13 @@ def run(agent: str, *, tasks: str = '["x"]', end: str = "") -> Ended:
     return run_program(PROGRAM.format(agent=agent, tasks=tasks, end=end))
 
 
-QUICK = {"its own executor", "asyncio.to_thread", "asyncio, in a thread", "a process", "an executor of processes"}
+QUICK = {
+    "its own executor",
+    "asyncio.to_thread",
+    "asyncio, in a thread",
+    "processes in turn",
+    "an executor of processes",
+}
 
 
 @pytest.mark.parametrize(
@@ -328,6 +342,7 @@ def test_it_does_not_wait_for_the_agents_of_a_runner_in_a_daemon_thread(waits_fo
     assert ended.code == 3, ended.err
 
 
+@pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="starts no thread once the main thread has ended")
 def test_it_waits_for_a_runner_in_a_thread_that_is_no_daemon() -> None:
     """The main thread ends before the first call in the asyncio lane, and before an agent asks for an executor."""
     ended = run_program(
