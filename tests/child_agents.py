@@ -181,7 +181,9 @@ def start_family(task: tuple[str, str]) -> None:
         subprocess.Popen([sys.executable, "-c", code], start_new_session=True, env=environment)
     else:
         _context(kind).Process(target=be_parent, args=(directory,)).start()
-    while not Path(directory, "grandchild").exists():
+    grandchild = Path(directory, "grandchild")
+    # The file is there before its text.
+    while not (grandchild.exists() and grandchild.read_text(encoding="utf-8")):
         time.sleep(0.01)
 
 

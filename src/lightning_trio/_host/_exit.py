@@ -177,7 +177,7 @@ class _Search:
 
     def _future_in(self, thread: threading.Thread) -> int | None:
         """Return the id of the future whose call an executor's thread runs."""
-        item: type = concurrent.futures.thread._WorkItem  # pyright: ignore[reportPrivateUsage]  # no public name
+        item = _classes("concurrent.futures.thread", "_WorkItem")
         for frame in self._frames(thread):
             for value in _locals_of(frame).values():
                 if issubclass(type(value), item):
