@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 import attrs
@@ -117,8 +118,10 @@ class Program:
         return Ended(code, self.out, self.err)
 
     def close(self) -> None:
-        """Kill the program, if it still runs."""
+        """Kill the program, if it still runs, and what it left of its process group, which keeps its output open."""
         self.process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for pipe, reader in zip((self.process.stdout, self.process.stderr), self._readers, strict=True):
             reader.join()

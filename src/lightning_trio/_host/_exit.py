@@ -14,7 +14,6 @@ from __future__ import annotations
 
 # Loaded by an agent when the main thread has ended, it would raise, since it could no longer wait at the exit.
 import concurrent.futures.thread
-import ctypes
 import functools
 import inspect
 import itertools
@@ -98,8 +97,7 @@ def _leave_behind(attempt_of: Callable[[Context], Attempt | None]) -> None:
         search.run()
         if search.processes:
             # First, or an agent whose process ends would go on, and start the next one.
-            for thread in search.left:
-                _end_soon(thread)
+            _forbid(search.left)
         for process in search.processes:
             _kill(process)
     except Exception as exc:
@@ -286,10 +284,19 @@ def _context_in(value: object) -> Context | None:
     return None
 
 
-def _end_soon(thread: threading.Thread) -> None:
-    """Have a thread's code raise `SystemExit` when it runs again."""
-    if thread.ident is not None:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+def _forbid(threads: Iterable[threading.Thread]) -> None:
+    """Have threads raise `SystemExit` at whatever Python audits, such as starting a process.
+
+    An exception set in a thread from outside would do as well, but until that thread runs, Python 3.11 stands still in
+    any thread that a debugger or a coverage tool traces.
+    """
+    idents = {thread.ident for thread in threads}
+
+    def refuse(event: str, args: tuple[Any, ...]) -> None:
+        if threading.get_ident() in idents:
+            raise SystemExit
+
+    sys.addaudithook(refuse)
 
 
 def _kill(process: Any) -> None:
