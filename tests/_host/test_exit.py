@@ -389,3 +389,9 @@ def test_looking_at_the_threads_of_queues_of_processes_leaves_nothing_that_crash
     )
 
     assert (ended.code, ended.out) == (0, "8\n8\n"), ended.err
+
+
+def test_a_tracer_as_of_a_debugger_does_not_hold_it_up() -> None:
+    ended = run("def trace(*_): return trace\nsys.settrace(trace)\n" + AGENTS["processes in turn"])
+
+    assert (ended.code, ended.out) == (0, "1\n"), ended.err
