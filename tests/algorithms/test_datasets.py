@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -19,6 +20,15 @@ COLUMNS = {"q": ["a", "bb"], "n": [1, 2]}
 
 async def length(task: dict[str, Any]) -> float:
     return float(len(task["q"]))
+
+
+def hugging_face() -> Any:
+    """Import the library when a test needs it.
+
+    Each of pytest's workers imports this module, and filelock, which the library loads, lets one thread fork at a time:
+    a second one gets a RuntimeError.
+    """
+    return importlib.import_module("datasets")
 
 
 def polars(name: str) -> Any:
@@ -71,18 +81,18 @@ async def test_an_algorithm_that_runs_a_table_is_told_too() -> None:
 @pytest.mark.parametrize(
     "rows",
     [
-        pd.DataFrame(COLUMNS).to_dict("records"),
-        pa.table(COLUMNS).to_pylist(),
-        datasets.Dataset.from_dict(COLUMNS),
-        datasets.Dataset.from_dict(COLUMNS).with_format("numpy"),
-        np.array([{"q": "a"}, {"q": "bb"}], dtype=object),
+        lambda: pd.DataFrame(COLUMNS).to_dict("records"),
+        lambda: pa.table(COLUMNS).to_pylist(),
+        lambda: hugging_face().Dataset.from_dict(COLUMNS),
+        lambda: hugging_face().Dataset.from_dict(COLUMNS).with_format("numpy"),
+        lambda: np.array([{"q": "a"}, {"q": "bb"}], dtype=object),
     ],
     ids=["pandas", "pyarrow", "Hugging Face", "Hugging Face as arrays", "NumPy"],
 )
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_rows_are_tasks_in_every_store(rows: Any, kind: str, tmp_path: Path) -> None:
+async def test_rows_are_tasks_in_every_store(rows: Callable[[], Any], kind: str, tmp_path: Path) -> None:
     store = agl.InMemoryLightningStore() if kind == "memory" else agl.SqliteLightningStore(tmp_path / "run.db")
-    result = await agl.Runner(length, store=store).fit(rows)
+    result = await agl.Runner(length, store=store).fit(rows())
 
     assert result.counts["succeeded"] == 2
     assert result.mean_reward["train"] == 1.5
@@ -108,6 +118,7 @@ async def test_a_row_of_a_frame_that_another_process_could_not_read_is_refused(t
 
 
 async def test_splits_are_refused_with_how_to_take_one() -> None:
+    datasets = hugging_face()
     splits = datasets.DatasetDict(train=datasets.Dataset.from_dict(COLUMNS))
 
     with pytest.raises(agl.DatasetError, match=r'DatasetDict of several splits; pass one of them: splits\["train"\]'):
@@ -115,7 +126,7 @@ async def test_splits_are_refused_with_how_to_take_one() -> None:
 
 
 async def test_a_dataset_of_unknown_length_can_be_streamed() -> None:
-    tasks = datasets.Dataset.from_dict(COLUMNS).to_iterable_dataset()
+    tasks = hugging_face().Dataset.from_dict(COLUMNS).to_iterable_dataset()
 
     with pytest.raises(agl.DatasetError, match="IterableDataset, which has no length"):
         await agl.Runner(length).fit(tasks)
