@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from contextlib import aclosing, suppress
-from types import TracebackType
+from collections.abc import Callable, Mapping
+from types import FrameType, TracebackType
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 import attrs
@@ -47,7 +46,7 @@ from ._spans import (
     sanitize_attributes,
 )
 from .semconv import LightningSpanAttributes as Keys
-from .tracing import CURRENT, AttemptRecorder, OpenSpan, current_recorder
+from .tracing import CURRENT, AttemptRecorder, OpenSpan, around_calls, current_recorder
 
 __all__ = [
     "Emitter",
@@ -310,31 +309,14 @@ class Operation:
             inputs = input_attributes(signature, args, kwargs)
             return Operation(name, {**self._attributes, **inputs}, self._propagate)
 
-        if inspect.iscoroutinefunction(fn):
-            async_fn = cast("Callable[P, Awaitable[object]]", fn)
-
-            @functools.wraps(fn)
-            async def async_operation(*args: P.args, **kwargs: P.kwargs) -> object:
-                with start(args, kwargs) as running:
-                    result = await async_fn(*args, **kwargs)
-                    running.set_output(result)
-                    return result
-
-            return cast("Callable[P, T]", async_operation)
-
-        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-            return _around_generator(fn, start)
-
-        @functools.wraps(fn)
-        def sync_operation(*args: P.args, **kwargs: P.kwargs) -> T:
-            with start(args, kwargs) as running:
-                result = fn(*args, **kwargs)
-                running.set_output(result)
-                return result
-
-        return sync_operation
+        return around_calls(fn, start)
 
     def __enter__(self) -> Operation:
+        own = inspect.currentframe()
+        return self.begin(None if own is None else own.f_back)
+
+    def begin(self, caller: FrameType | None) -> Operation:
+        """Enter the block of `caller`, which the operation is not around while that is a generator at rest."""
         if self._own is not None:
             raise RuntimeError("this operation was already entered; make a new one, write: with operation(…) as op:")
         self._own = dict(self._attributes)
@@ -342,8 +324,7 @@ class Operation:
             self._own[Keys.OPERATION_NAME.value] = self._name
         if self._propagate:
             self._open = current_recorder("operation()").start_span(semconv.AGL_OPERATION, self._own)
-            own = inspect.currentframe()
-            self._open.enter(None if own is None else own.f_back)
+            self._open.enter(caller)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
@@ -389,29 +370,6 @@ class Operation:
         if self._span is None:
             raise RuntimeError("Span is not ready yet: call span() after the operation's block has ended")
         return self._span
-
-
-def _around_generator(fn: Callable[P, Any], start: Callable[..., Operation]) -> Callable[P, Any]:
-    """Return a generator function wrapped in an operation that begins with the first step."""
-    if inspect.isasyncgenfunction(fn):
-
-        @functools.wraps(fn)
-        async def async_generator(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
-            with start(args, kwargs):
-                async with aclosing(fn(*args, **kwargs)) as steps:
-                    sent = None
-                    with suppress(StopAsyncIteration):
-                        while True:
-                            sent = yield await steps.asend(sent)
-
-        return async_generator
-
-    @functools.wraps(fn)
-    def generator(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, Any]:
-        with start(args, kwargs):
-            return (yield from fn(*args, **kwargs))
-
-    return generator
 
 
 def _error_status(exc: BaseException) -> TraceStatus:

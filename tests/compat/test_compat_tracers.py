@@ -240,3 +240,36 @@ def test_without_langchain_there_is_no_handler() -> None:
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
 
     assert ended.stdout == "None\n", ended.stderr
+
+
+def test_an_operation_in_a_generator_is_not_around_the_code_after_it() -> None:
+    def chunks() -> Any:
+        with agl.operation(name="stream"):
+            yield from range(5)
+
+    def step() -> None:
+        generator = chunks()
+        next(generator)
+        agl.emit_message("after")
+        generator.close()
+
+    tracer = agl.OtelTracer()
+    tracer.trace_run(step)
+
+    [operation, message] = tracer.get_last_trace()
+    assert message.parent_id != operation.span_id
+
+
+def test_an_operation_of_a_generator_lasts_until_its_end() -> None:
+    @agl.operation
+    def chunks() -> Any:
+        agl.emit_message("first step")
+        yield 1
+        agl.emit_message("second step")
+
+    tracer = agl.OtelTracer()
+    tracer.trace_run(lambda: list(chunks()))
+
+    operation, *messages = tracer.get_last_trace()
+    assert [message.parent_id for message in messages] == [operation.span_id] * 2
+    assert "agentlightning.operation.output" not in operation.attributes

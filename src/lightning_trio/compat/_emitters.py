@@ -6,10 +6,9 @@ span, as those of 0.3 did.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
@@ -32,7 +31,7 @@ from .._spans import (
 )
 from ..semconv import LightningSpanAttributes as Keys
 from ..tracing import Tracer as NativeTracer
-from ..tracing import find_recorder
+from ..tracing import around_calls, find_recorder
 from ._attributes import attributes_of_value
 from ._modules import module
 from ._tracers import DummySpanRecordingContext, DummyTracer
@@ -167,33 +166,16 @@ class OperationContext:
         def start(args: tuple[object, ...], kwargs: dict[str, object]) -> OperationContext:
             return OperationContext(self._name, {**own, **input_attributes(signature, args, kwargs)}, self._propagate)
 
-        if inspect.iscoroutinefunction(fn):
-            async_fn = cast("Callable[P, Awaitable[object]]", fn)
-
-            @functools.wraps(fn)
-            async def async_operation(*args: P.args, **kwargs: P.kwargs) -> object:
-                with start(args, kwargs) as running:
-                    result = await async_fn(*args, **kwargs)
-                    running.set_output(result)
-                    return result
-
-            return cast("Callable[P, T]", async_operation)
-
-        @functools.wraps(fn)
-        def sync_operation(*args: P.args, **kwargs: P.kwargs) -> T:
-            with start(args, kwargs) as running:
-                result = fn(*args, **kwargs)
-                running.set_output(result)
-                return result
-
-        return sync_operation
+        return around_calls(fn, start)
 
     def __enter__(self) -> OperationContext:
         tracer = _other_tracer("emitter.annotation", self._propagate)
         attributes = sanitize_attributes(self._attributes)
         if tracer is None:
             name = attributes.pop(Keys.OPERATION_NAME.value, None)
-            self._native = self._stack.enter_context(emitter.Operation(name, attributes, True))
+            own = inspect.currentframe()
+            self._native = emitter.Operation(name, attributes, True).begin(None if own is None else own.f_back)
+            self._stack.push(self._native)
         else:
             self._recording = self._stack.enter_context(tracer.operation_context(self._name, attributes))
         return self
