@@ -395,3 +395,26 @@ def test_a_tracer_as_of_a_debugger_does_not_hold_it_up() -> None:
     ended = run("def trace(*_): return trace\nsys.settrace(trace)\n" + AGENTS["processes in turn"])
 
     assert (ended.code, ended.out) == (0, "1\n"), ended.err
+
+
+def test_nor_does_a_tracer_that_stops_in_an_agents_thread_print_anything() -> None:
+    """So does coverage, which tells Python in C, where an exception cannot be raised but only printed."""
+    agent = """
+import atexit, ctypes
+
+stop_tracing = ctypes.pythonapi.PyEval_SetTrace
+
+@agl.rollout(config=LIMIT)
+def agent(task):
+    process = fork.Process(target=hang)
+    process.start()
+    process.join()
+    stop_tracing(None, None)
+    print("stopped")
+    open("never", "w")
+    print("wrong")
+"""
+    ended = run(agent, end="atexit.register(time.sleep, 0.5)")
+
+    assert (ended.code, ended.out) == (0, "1\nstopped\n"), ended.err
+    assert "SystemExit" not in ended.err

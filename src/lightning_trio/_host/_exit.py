@@ -285,15 +285,16 @@ def _context_in(value: object) -> Context | None:
 
 
 def _forbid(threads: Iterable[threading.Thread]) -> None:
-    """Have threads raise `SystemExit` at whatever Python audits, such as starting a process.
+    """Have threads raise `SystemExit` at whatever Python audits, such as starting a process or opening a file.
 
     An exception set in a thread from outside would do as well, but until that thread runs, Python 3.11 stands still in
-    any thread that a debugger or a coverage tool traces.
+    any thread that a debugger or a coverage tool traces. Such a tool's own events are let through, because Python would
+    print that it has ignored the exception.
     """
     idents = {thread.ident for thread in threads}
 
     def refuse(event: str, args: tuple[Any, ...]) -> None:
-        if threading.get_ident() in idents:
+        if threading.get_ident() in idents and not event.startswith("sys."):
             raise SystemExit
 
     sys.addaudithook(refuse)
