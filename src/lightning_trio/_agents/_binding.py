@@ -12,7 +12,6 @@ from .._records import RolloutMode
 from .._resources import NamedResources
 from ..lanes import BoundAgent, is_async_function, lane_named, resolve_lane
 from ._agent import FunctionalLitAgent, LitAgent, overrides
-from ._asyncio_use import find_asyncio_use
 from ._injection import bind_function, supply_keywords
 
 
@@ -47,6 +46,9 @@ def check_written_for_trio(agent: LitAgent[Any], mode: RolloutMode | None) -> No
     method, fn = _select(agent, mode)
     if agent.runs_in is not None or not is_async_function(fn):
         return
+    # Worker processes, which import the package again, have no use for it; nor have agents in other lanes.
+    from ._asyncio_use import find_asyncio_use
+
     use = find_asyncio_use(fn)
     if use is not None:
         place = f"{use.file}:{use.line}"

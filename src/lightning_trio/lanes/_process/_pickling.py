@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 from ..._errors import UnsupportedLane
 from ..._resources import NamedResources
 from .._bound_agent import BoundAgent
+from .._function import is_async_function
 
 
 class PackedAgent(NamedTuple):
@@ -21,6 +22,7 @@ class PackedAgent(NamedTuple):
 
     bound: BoundAgent
     resources: NamedResources
+    is_async: bool
 
 
 def pack_agent(bound: BoundAgent, resources: NamedResources) -> bytes:
@@ -32,7 +34,7 @@ def pack_agent(bound: BoundAgent, resources: NamedResources) -> bytes:
     """
     if importlib.util.find_spec("trio_parallel") is None:
         raise UnsupportedLane.no_processes(bound.name)
-    packed = PackedAgent(bound, dict(resources))
+    packed = PackedAgent(bound, dict(resources), is_async_function(bound.fn))
     try:
         data, modules = _dump(packed)
     except Exception as exc:

@@ -29,7 +29,6 @@ from ..._spans import finding_traces, is_number
 from ...tracing import AttemptRecorder, Tracer, enter_attempt, leave_attempt
 from ...tracing.instrumentation import AttemptTracerProvider, open_instrumentations
 from .._explanations import explain
-from .._function import is_async_function
 from .._returns import record_return
 from ._journal import Journal, journal_path
 from ._messages import RemoteError, WorkerCall, WorkerReport
@@ -37,6 +36,9 @@ from ._pickling import PackedAgent, unpack_agent
 
 _agents: dict[type, object] = {}
 """The agents that are classes, by class: each is kept for all rollouts of this process, like its state."""
+
+_recorders: dict[str, AttemptRecorder] = {}
+"""That of the attempt that runs, by its id."""
 
 _process_lifetime = ExitStack()
 _tracer = Tracer()
@@ -59,6 +61,7 @@ def prepare_worker(directory: str, leave_out: Collection[str], start_method: str
     path = journal_path(directory, os.getpid())
     _journal_file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_TRUNC, 0o600)
     _process_lifetime.enter_context(open_instrumentations(leave_out))
+    _process_lifetime.enter_context(finding_traces(_recorders.get))
     atexit.register(_process_lifetime.close)
 
 
@@ -112,17 +115,19 @@ def _allow_children(start_method: str | None) -> None:
 def run_in_worker(data: bytes) -> bytes:
     """Run one attempt and return its report."""
     call = WorkerCall.decode(data)
-    journal = Journal(_journal_file, call.rollout.attempt.attempt_id)
+    attempt_id = call.rollout.attempt.attempt_id
+    journal = Journal(_journal_file, attempt_id)
     sequence_id, value, error = call.sequence_id, None, None
     try:
         agent = _load(call.packed)
         recorder = AttemptRecorder(_tracer, call.rollout, agent.resources, agent.bound.name, None)
         recorder.continue_trace(call.trace_id, call.root_id, sequence_id)
         recorder.spans = journal
+        _recorders[attempt_id] = recorder
         try:
-            with finding_traces({call.rollout.attempt.attempt_id: recorder}.get):
-                value = _call_in_context(recorder, agent)
+            value = _call_in_context(recorder, agent)
         finally:
+            del _recorders[attempt_id]
             recorder.end_open_spans("in its worker process")
             sequence_id = recorder.next_sequence_id()
     except BaseException as exc:
@@ -170,7 +175,7 @@ def _call(recorder: AttemptRecorder, agent: PackedAgent) -> object:
     bound = agent.bound
     call = functools.partial(bound.fn, recorder.rollout.input, **bound.arguments(recorder))
     try:
-        return trio.run(call) if is_async_function(bound.fn) else call()
+        return trio.run(call) if agent.is_async else call()
     except KeyboardInterrupt as exc:
         # Ctrl-C is ignored here, so the agent raised this itself.
         raise AgentError.raised("KeyboardInterrupt") from exc

@@ -131,8 +131,13 @@ class InMemoryLightningStore(LightningStore):
         made = (entry.rollout_id for entry in entries if entry.key is None)
         return [next(made) if request.key is None else self._keys[run_id, request.key] for request in requests]
 
-    def _unknown(self, requests: Sequence[EnqueueRolloutRequest], run_id: str | None) -> list[EnqueueRolloutRequest]:
+    def _unknown(
+        self, requests: Sequence[EnqueueRolloutRequest], run_id: str | None
+    ) -> Sequence[EnqueueRolloutRequest]:
         """Return the requests without those whose key the run has already, or an earlier request has."""
+        keys = [(run_id, request.key) for request in requests if request.key is not None]
+        if len(set(keys)) == len(keys) and self._keys.keys().isdisjoint(keys):
+            return requests
         seen: set[str] = set()
         unknown: list[EnqueueRolloutRequest] = []
         for request in requests:
@@ -184,7 +189,8 @@ class InMemoryLightningStore(LightningStore):
         self, requests: Sequence[EnqueueRolloutRequest], run_id: str | None, status: RolloutStatus
     ) -> list[Entry]:
         for request in requests:
-            self._check_resources_id(request.resources_id)
+            if request.resources_id is not None:
+                self._check_resources_id(request.resources_id)
         now = time.time()
         entries = [
             # Positional, in the order of the fields: keywords take 0.4 µs more for each rollout, a tenth of `enqueue`.
@@ -211,8 +217,8 @@ class InMemoryLightningStore(LightningStore):
         self._total_rollouts += len(entries)
         return entries
 
-    def _check_resources_id(self, resources_id: str | None) -> None:
-        if resources_id is not None and resources_id not in self._resources:
+    def _check_resources_id(self, resources_id: str) -> None:
+        if resources_id not in self._resources:
             raise UnknownId.resources(resources_id)
 
     def _counts_of(self, run_id: str | None) -> RunCounts:
@@ -448,7 +454,7 @@ class InMemoryLightningStore(LightningStore):
         elif isinstance(change, RolloutReopening):
             move = reopen_rollout(position)
         elif isinstance(change, RolloutChange):
-            if not isinstance(change.resources_id, Unset):
+            if not isinstance(change.resources_id, Unset) and change.resources_id is not None:
                 self._check_resources_id(change.resources_id)
             if not isinstance(change.config, Unset):
                 position = attrs.evolve(position, config=change.config)
