@@ -35,6 +35,8 @@ class LiveAttempt:
         lane: the lane.
         refusal: why the agent could not be bound.
         started: its start on Trio's clock, after opening hooks and the start of a worker process.
+
+    The other fields are set later. They are arguments all the same, because attrs sets those more quickly.
     """
 
     recorder: AttemptRecorder
@@ -42,19 +44,21 @@ class LiveAttempt:
     lane: OpenLane | None
     refusal: Exception | None
     started: float
-    copy: AgentCopy | None = attrs.field(default=None, init=False)
+    copy: AgentCopy | None = None
     """The copy of the agent that it runs; None if attempts share the agent."""
-    allowance: Allowance | None = attrs.field(default=None, init=False)
+    spent: float = 0.0
+    """`ClaimedRollout.spent`."""
+    allowance: Allowance | None = None
     """How long it may run, if more than `timeout_seconds` limits that."""
-    limit: float = attrs.field(default=math.inf, init=False)
+    limit: float = math.inf
     """How many seconds it may run, and others may keep it from running; 0 if it must not begin."""
-    owner: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
+    owner: trio.lowlevel.Task | None = None
     """The task that runs the attempt; None once the attempt was given up and ends without it."""
-    scope: trio.CancelScope | None = attrs.field(default=None, init=False)
+    scope: trio.CancelScope | None = None
     """The scope of its deadline; None while it has none, and once the agent's call has ended."""
-    duration: float | None = attrs.field(default=None, init=False)
+    duration: float | None = None
     """The seconds that the agent ran, once it has returned, in time or late."""
-    ending: Ending | None = attrs.field(default=None, init=False)
+    ending: Ending | None = None
     """How it has ended, or why it is being stopped before its deadline."""
 
     @property
@@ -90,7 +94,7 @@ class EndedAttempt:
     outcome: AttemptOutcome
     stop: BaseException | None = None
     abandoned: AbandonedCall | None = None
-    copy: AgentCopy | None = attrs.field(default=None, init=False)
+    copy: AgentCopy | None = None
     """The copy of the agent, which an abandoned call keeps."""
     place: Place | None = None
     """What it releases instead of a slot of its own, for attempts that called a runner or ride on their parent's."""

@@ -77,7 +77,8 @@ class OverdueWatch:
         self._named: set[LiveAttempt] = set()
 
     def expect(self, deadline: float) -> None:
-        """Look at the attempts again soon after a deadline."""
+        """Look at the attempts again soon after a deadline, and measure until then who blocks Trio's thread."""
+        self._watch.measure()
         if deadline < self.covered:
             self.covered = deadline
             self._pause.deadline = deadline + _OVERDUE_SECONDS

@@ -152,8 +152,6 @@ class LocalWorkers:
         self._abandoned: dict[str, str] = {}
         """The rollouts whose abandoned calls still run, with the kind of call."""
         self._late_results = 0
-        self._spent: dict[str, float] = {}
-        """`ClaimedRollout.spent` of running attempts where it is not 0."""
         self._report: Callable[[EndedAttempt], None]
         """What the ends of attempts from the queue are reported to."""
         self._waiters: dict[str, Callable[[EndedAttempt], None]] = {}
@@ -311,7 +309,7 @@ class LocalWorkers:
             return None
         if live.copy is not None:
             self._end_use(live, ended)
-        if ended.outcome.status != "succeeded" or self._callers or self._admissions or self._spent:
+        if ended.outcome.status != "succeeded" or self._callers or self._admissions:
             self._complete(live, ended)
         return ended
 
@@ -323,8 +321,6 @@ class LocalWorkers:
         if outcome.status != "succeeded" and outcome.status != "cancelled":
             self._late_results += isinstance(live.ending, TimedOut | Silent) and live.ending.returned
             ended.outcome = self._plan_retry(live, outcome)
-        if self._spent:
-            self._spent.pop(ended.rollout.attempt.attempt_id, None)
 
     # Attempts that do not end at their deadlines.
 
@@ -399,19 +395,18 @@ class LocalWorkers:
             if lane.in_trio and not parts.watch.watches:
                 parts.watch.watch()
         live.owner = trio.lowlevel.current_task()
+        live.spent = claimed.spent
         self._limit(live, claimed, now)
         return live
 
     def _limit(self, live: LiveAttempt, claimed: ClaimedRollout, now: float) -> None:
         """Set how long an attempt that begins `now` may run, and have its deadline watched."""
         rollout = claimed.rollout
-        config, attempt = rollout.config, rollout.attempt
-        if claimed.spent:
-            self._spent[attempt.attempt_id] = claimed.spent
+        config = rollout.config
         if config.unresponsive_seconds is not None:
             self._overdue.expect(now + config.unresponsive_seconds)
-            self._parts.watch.measure()
         if config.queue_timeout_seconds is not None or config.total_timeout_seconds is not None:
+            attempt = rollout.attempt
             waited = attempt.start_time - rollout.start_time
             live.allowance = allowance(config, attempt.sequence_id, waited, claimed.spent)
             live.limit = live.allowance.seconds
@@ -421,8 +416,6 @@ class LocalWorkers:
             return
         if now + live.limit < self._overdue.covered:
             self._overdue.expect(now + live.limit)
-        if not self._parts.watch.measures:
-            self._parts.watch.measure()
 
     def _end_use(self, live: LiveAttempt, ended: EndedAttempt) -> None:
         """Make an attempt's copy of the agent available to others, or let its abandoned call keep it."""
@@ -438,7 +431,7 @@ class LocalWorkers:
         """Return the outcome with what follows an unsuccessful attempt: a retry or the end."""
         config, attempt = live.rollout.config, live.rollout.attempt
         delay = retry_delay(attempt.sequence_id, config, self._random.random())
-        spent = self._spent.get(attempt.attempt_id, 0.0) + self._parts.clock.current_time() - live.started + delay
+        spent = live.spent + self._parts.clock.current_time() - live.started + delay
         used_up = isinstance(live.ending, TimedOut) and live.ending.final
         final = used_up or is_final(outcome.status, outcome.error, config, spent)
         return attrs.evolve(outcome, next=FINAL if final else RetryIn(delay))

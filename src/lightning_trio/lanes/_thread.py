@@ -70,10 +70,10 @@ class WorkerThread:
     """
 
     kind: ClassVar[str] = "thread"
-    runs: bool = attrs.field(default=False, init=False)
-    ident: int | None = attrs.field(default=None, init=False)
+    runs: bool = False
+    ident: int | None = None
     """The thread's id, once the call has begun in it."""
-    _on_end: Callable[[], None] | None = attrs.field(default=None, init=False)
+    _on_end: Callable[[], None] | None = None
 
     def when_ended(self, fn: Callable[[], None]) -> None:
         """Call `fn` when the thread has ended, at once if it already has."""

@@ -62,17 +62,17 @@ class Entry:
     key: str | None
     status: RolloutStatus
     start_time: float
-    end_time: float | None = attrs.field(default=None, init=False)
+    end_time: float | None = None
     attempts: list[Attempt] = attrs.field(factory=list[Attempt], init=False)
-    not_counted: int = attrs.field(default=0, init=False)
+    not_counted: int = 0
     """Attempts that were given back to the queue or lost; they do not count towards `max_attempts`."""
-    lost: int = attrs.field(default=0, init=False)
+    lost: int = 0
     """Attempts that were lost with their worker."""
-    spans: Sequence[Span] = attrs.field(default=(), init=False)
+    spans: Sequence[Span] = ()
     """The spans of all attempts; a list while they are reported one by one."""
-    place: Place | None = attrs.field(default=None, init=False)
+    place: Place | None = None
     """Its place in the queue, None outside it."""
-    _arrivals: _Arrivals | None = attrs.field(default=None, init=False)
+    _arrivals: _Arrivals | None = None
 
     # These properties make it a `Position` of the state machine.
 
