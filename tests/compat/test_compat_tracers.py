@@ -124,6 +124,21 @@ def test_single_spans_and_operations_are_recorded() -> None:
     assert (work.name, work.attributes, work.status.status_code) == ("work", {"n": 1, "m": 2}, "OK")
 
 
+def test_single_spans_and_operations_have_the_times_given() -> None:
+    tracer = agl.OtelTracer()
+
+    def step() -> None:
+        assert tracer.create_span("point", timestamp=5.0).end_time == 5.0
+        with tracer.operation_context("work", start_time=1.0, end_time=2.5):
+            pass
+
+    tracer.trace_run(step)
+
+    point, work = tracer.get_last_trace()
+    assert (point.start_time, point.end_time) == (5.0, 5.0)
+    assert (work.start_time, work.end_time) == (1.0, 2.5)
+
+
 def test_an_operation_that_fails_has_its_exception() -> None:
     tracer = agl.OtelTracer()
 

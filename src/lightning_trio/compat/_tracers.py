@@ -177,14 +177,15 @@ class Tracer(NativeTracer, ParallelWorkerBase):
         timestamp: float | None = None,
         status: TraceStatus | None = None,
     ) -> SpanCoreFields:
-        """Record a span that starts and ends now.
+        """Record a span that starts and ends at a timestamp in seconds, without one now.
 
         Raises:
             NoActiveRollout: outside of any rollout and `trace_context`.
         """
-        made = current_recorder("create_span()").record(
-            name, sanitize_attributes(attributes), OK_STATUS if status is None else status
-        )
+        span = current_recorder("create_span()").start_span(name, sanitize_attributes(attributes))
+        if timestamp is not None:
+            span.start_time = timestamp
+        made = span.end(OK_STATUS if status is None else status, span.start_time)
         return SpanCoreFields(made.name, made.status, dict(made.attributes), made.start_time, made.end_time)
 
     def operation_context(
@@ -194,12 +195,12 @@ class Tracer(NativeTracer, ParallelWorkerBase):
         start_time: float | None = None,
         end_time: float | None = None,
     ) -> AbstractContextManager[SpanRecordingContext]:
-        """Record a span from the start of the block to its end.
+        """Record a span from the start of the block to its end, or with other times, in seconds.
 
         Raises:
             NoActiveRollout: outside of any rollout and `trace_context`.
         """
-        return _record_operation(name, attributes)
+        return _OpenOperation(name, attributes).running(start_time, end_time)
 
     def get_langchain_handler(self, tags: list[str] | None = None) -> Any:
         """Return a callback handler that records LangChain's chains, tools and models; None without LangChain."""
@@ -302,7 +303,9 @@ class _OpenOperation:
         self._ended: Span | None = None
 
     @contextmanager
-    def running(self) -> Generator[_OpenOperation]:
+    def running(self, start_time: float | None, end_time: float | None) -> Generator[_OpenOperation]:
+        if start_time is not None:
+            self._open.start_time = start_time
         self._open.enter(None)
         try:
             yield self
@@ -311,7 +314,7 @@ class _OpenOperation:
             raise
         finally:
             self._open.leave()
-            self._ended = self._open.end(self._status)
+            self._ended = self._open.end(self._status, end_time)
 
     def record_exception(self, exception: BaseException) -> None:
         self._open.events.append(Event("exception", exception_attributes(exception)))
@@ -328,10 +331,6 @@ class _OpenOperation:
             raise ValueError("the span has not ended; read it after the block")
         span = self._ended
         return SpanCoreFields(span.name, span.status, span.attributes, span.start_time, span.end_time)
-
-
-def _record_operation(name: str, attributes: Attributes | None) -> AbstractContextManager[_OpenOperation]:
-    return _OpenOperation(name, attributes).running()
 
 
 # The tracer that emitters outside of rollouts use. In 0.3 it was one for the process, as here.

@@ -34,8 +34,8 @@ class OpenSpan:
     _current: NativeSpan | None = None
     _token: Token[Context] | None = None
 
-    def end(self, status: TraceStatus) -> Span:
-        """End the span; one that ends after its attempt is counted as late and not recorded."""
+    def end(self, status: TraceStatus, end_time: float | None = None) -> Span:
+        """End the span, now without an `end_time`; one that ends after its attempt is late and not recorded."""
         recorder = self.recorder
         recorder.activity += 1
         span = recorder.make_span(
@@ -46,7 +46,7 @@ class OpenSpan:
             status,
             self.attributes,
             self.start_time,
-            time.time(),
+            time.time() if end_time is None else end_time,
             tuple(self.events),
         )
         if recorder.open_spans.pop(self.span_id, None) is not None:
