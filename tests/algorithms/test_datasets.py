@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,6 @@ COLUMNS = {"q": ["a", "bb"], "n": [1, 2]}
 
 async def length(task: dict[str, Any]) -> float:
     return float(len(task["q"]))
-
-
-def hugging_face() -> Any:
-    """Import the library when a test needs it.
-
-    Each of pytest's workers imports this module, and filelock, which the library loads, lets one thread fork at a time:
-    a second one gets a RuntimeError.
-    """
-    return importlib.import_module("datasets")
 
 
 def polars(name: str) -> Any:
@@ -83,11 +73,9 @@ async def test_an_algorithm_that_runs_a_table_is_told_too() -> None:
     [
         lambda: pd.DataFrame(COLUMNS).to_dict("records"),
         lambda: pa.table(COLUMNS).to_pylist(),
-        lambda: hugging_face().Dataset.from_dict(COLUMNS),
-        lambda: hugging_face().Dataset.from_dict(COLUMNS).with_format("numpy"),
         lambda: np.array([{"q": "a"}, {"q": "bb"}], dtype=object),
     ],
-    ids=["pandas", "pyarrow", "Hugging Face", "Hugging Face as arrays", "NumPy"],
+    ids=["pandas", "pyarrow", "NumPy"],
 )
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_rows_are_tasks_in_every_store(rows: Callable[[], Any], kind: str, tmp_path: Path) -> None:
@@ -115,23 +103,6 @@ async def test_a_row_of_a_frame_that_another_process_could_not_read_is_refused(t
 
     with pytest.raises(agl.NotStorable, match=r"train_dataset\[0\]: the module \S+ has no class Pandas"):
         await runner.fit(rows)
-
-
-async def test_splits_are_refused_with_how_to_take_one() -> None:
-    datasets = hugging_face()
-    splits = datasets.DatasetDict(train=datasets.Dataset.from_dict(COLUMNS))
-
-    with pytest.raises(agl.DatasetError, match=r'DatasetDict of several splits; pass one of them: splits\["train"\]'):
-        await agl.Runner(length).fit(splits)
-
-
-async def test_a_dataset_of_unknown_length_can_be_streamed() -> None:
-    tasks = hugging_face().Dataset.from_dict(COLUMNS).to_iterable_dataset()
-
-    with pytest.raises(agl.DatasetError, match="IterableDataset, which has no length"):
-        await agl.Runner(length).fit(tasks)
-    async with agl.Runner(length) as runner, runner.stream(tasks) as results:
-        assert sorted([done.final_reward async for done in results]) == [1.0, 2.0]
 
 
 async def test_an_array_without_dimensions_has_no_length() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import process_agents as agents
 import pytest
 import trio
 import trio.lowlevel
+from programs import run_program
 
 import lightning_trio as agl
 from lightning_trio import Runner
@@ -47,6 +49,50 @@ async def test_signals_work_in_a_worker_process() -> None:
     runner = Runner(agl.rollout(runs_in="process")(agents.sets_an_alarm))
 
     assert (await runner.fit([1])).mean_reward["train"] == 1.0
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="it does not refuse there")
+def test_a_fork_that_filelock_refuses_beside_another_thread() -> None:
+    """Refused by its audit hook, which stays for good: in a program of its own."""
+    ended = run_program(
+        """
+        import multiprocessing, os, threading
+        import trio, lightning_trio as agl
+
+        forks, may_go_on = threading.Event(), threading.Event()
+
+        def hold():
+            if not forks.is_set():
+                forks.set()
+                may_go_on.wait(10)
+
+        os.register_at_fork(before=hold)
+        import filelock
+
+        @agl.rollout
+        def agent(task):
+            if task == "second":
+                forks.wait(10)
+            process = multiprocessing.get_context("fork").Process(target=print)
+            try:
+                process.start()
+            finally:
+                may_go_on.set()
+            process.join()
+
+        async def main():
+            async with agl.Runner(agent) as runner, trio.open_nursery() as nursery:
+                nursery.start_soon(runner.step, "first")
+                try:
+                    await runner.step("second")
+                except RuntimeError as exc:
+                    print(*exc.__notes__)
+
+        trio.run(main)
+        """
+    )
+
+    assert 'get_context("forkserver")' in ended.out, ended.err
 
 
 def uses_a_closed_loop(task: int) -> None:

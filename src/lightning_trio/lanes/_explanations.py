@@ -41,6 +41,11 @@ _SECOND_LOOP = (
 
 _SECOND_LOOP_SIGNS = ("cannot be called from a running event loop", "This event loop is already running")
 
+_ONE_FORK_AT_A_TIME = (
+    "filelock, which Hugging Face's libraries load, lets only one thread fork at a time. Start processes with "
+    'multiprocessing.get_context("forkserver") or with subprocess, or write runs_in="process"'
+)
+
 _LOOP_SIGNS = ("Event loop is closed", "is bound to a different event loop", "attached to a different loop")
 
 
@@ -68,6 +73,8 @@ def _explanation(exc: BaseException, lane: str) -> str | None:
         return None
     if "only works in main thread" in message and lane != "process":
         return _SIGNALS
+    if "fork is unsafe while filelock" in message and lane != "process":
+        return _ONE_FORK_AT_A_TIME
     if any(sign in message for sign in _LOOP_SIGNS):
         return _NOT_THE_LANES_LOOP if lane == "asyncio" else _OTHER_LOOP
     if lane == "asyncio" and any(sign in message for sign in _SECOND_LOOP_SIGNS):
