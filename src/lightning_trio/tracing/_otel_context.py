@@ -133,8 +133,10 @@ def leave_context(token: Token[Context]) -> None:
 
     OpenTelemetry's own `detach` logs an error with a traceback for any other context.
     """
-    with contextlib.suppress(ValueError):
+    try:  # noqa: SIM105  # suppress takes 0.3 µs, as long as all else here
         token.var.reset(token)
+    except ValueError:
+        pass
 
 
 def host_link() -> Link | None:
