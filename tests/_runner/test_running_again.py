@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import trio
 import trio.lowlevel
@@ -470,6 +472,62 @@ async def test_tasks_whose_rollouts_were_removed_do_not_run_and_count_twice(
         with pytest.raises(ResumeError, match=f"{first.run_id} .* 3 of its finished rollouts were removed"):
             await fit(Api(), store, tasks, resume=True, **how)
         assert await fit(Api(), store, range(3), resume=True) == first
+
+
+class Question:
+    """A task that knows nothing about equality, and that no other process could read."""
+
+    def __init__(self, text: str, *parts: object) -> None:
+        self.text = text
+        self.parts = parts
+        self.asked_by = lambda: None
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ([Question("a"), Question("b")], [Question("a"), Question("c")]),
+        ([Question("a"), Question("b")], [Question("b"), Question("a")]),
+        ([{"q": Question("a")}, 2], [{"q": Question("c")}, 2]),
+        ([Question("a", Question("b"))], [Question("a", Question("c"))]),
+        ([SimpleNamespace(q=1), 2], [SimpleNamespace(q=10), 2]),
+        (np.arange(4), np.array([0, 1, 9, 3])),
+    ],
+    ids=["objects", "in another order", "within dicts", "within objects", "namespaces", "an array"],
+)
+async def test_tasks_of_any_kind_that_differ_are_refused(before: Sequence[Any], now: Sequence[Any]) -> None:
+    async def agent(task: object) -> float:
+        return 1.0
+
+    async with InMemoryLightningStore() as store:
+        await runner_of(agent, store).fit(before)
+
+        with pytest.raises(ResumeError, match="of its train dataset was"):
+            await runner_of(agent, store).fit(now, resume=True)
+
+
+async def test_objects_with_the_same_attributes_are_the_same_tasks() -> None:
+    async def agent(task: object) -> float:
+        return 1.0
+
+    def tasks() -> list[Question]:
+        return [Question("a", np.arange(3), Question("b")), Question("c")]
+
+    async with InMemoryLightningStore() as store:
+        first = await runner_of(agent, store).fit(tasks())
+
+        assert await runner_of(agent, store).fit(tasks(), resume=True) == first
+
+
+async def test_tasks_may_be_appended_to_an_array(store: LightningStore) -> None:
+    async with store:
+        await fit(Api(), store, [5, 6])
+        await fit(Api(), store, np.arange(4))
+        again = Api()
+        result = await fit(again, store, np.arange(6), resume=True)
+
+    assert sorted(again.calls) == [4, 5]
+    assert result.counts["succeeded"] == 6
 
 
 async def test_tasks_that_cannot_be_compared_are_taken_for_the_same() -> None:

@@ -235,3 +235,38 @@ async def test_the_store_knows_whether_a_runner_is_busy(autojump_clock: MockCloc
         nursery.cancel_scope.cancel()
 
     assert seen == ["busy", "idle"]
+
+
+# Resources.
+
+HALF = agl.PromptTemplate("0.5")
+WHOLE = agl.PromptTemplate("1.0")
+
+
+@agl.rollout
+async def as_the_prompt_says(task: int, prompt_template: agl.PromptTemplate) -> float:
+    return float(prompt_template.template)
+
+
+class AsTheResourcesSay(agl.LitAgent[int]):
+    async def rollout_async(self, task: int, resources: agl.NamedResources, rollout: agl.Rollout) -> float:
+        prompt = resources["prompt"]
+        assert isinstance(prompt, agl.PromptTemplate)
+        return float(prompt.template)
+
+
+@pytest.mark.parametrize("agent", [as_the_prompt_says, AsTheResourcesSay()], ids=["function", "class"])
+@pytest.mark.parametrize(("own", "reward"), [({}, 0.5), ({"prompt": WHOLE}, 1.0)], ids=["latest", "the runner's own"])
+async def test_what_was_enqueued_before_there_were_resources_runs_with_the_latest(
+    agent: agl.LitAgent[int], own: agl.NamedResources, reward: float, autojump_clock: MockClock
+) -> None:
+    async with InMemoryLightningStore() as store:
+        await store.enqueue_rollout(1)
+        await store.add_resources({"prompt": WHOLE})
+        await store.add_resources({"prompt": HALF})
+        async with Runner(agent, store=store, resources=own) as runner:
+            with trio.move_on_after(1):
+                await runner.serve()
+        [attempt] = await store.query_attempts((await store.query_rollouts())[0].rollout_id)
+
+    assert attempt.final_reward == reward

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import trio
@@ -88,13 +88,29 @@ class Bindings:
         if errors:
             raise errors[0]
 
-    async def snapshots(self, rollouts: Iterable[AttemptedRollout]) -> dict[str | None, NamedResources]:
-        """Return the resources of claimed rollouts, by the snapshot's id."""
+    async def snapshots(self, rollouts: Sequence[AttemptedRollout]) -> dict[str | None, NamedResources]:
+        """Return the resources of claimed rollouts, by the snapshot's id.
+
+        A rollout that was enqueued before the store had a snapshot runs with the runner's own resources, or else, if
+        the agent needs some, with the latest snapshot.
+        """
         ids = {rollout.resources_id for rollout in rollouts}
+        modes: set[RolloutMode | None] = {rollout.mode for rollout in rollouts}
         snapshots: dict[str | None, NamedResources] = {}
         # A cancellation must not lose a claimed rollout before its task has started.
         with trio.CancelScope(shield=True):
             for resources_id in ids:
-                update = None if resources_id is None else await self._store.get_resources_by_id(resources_id)
+                if resources_id is not None:
+                    update = await self._store.get_resources_by_id(resources_id)
+                elif self._own or not any(map(self._needs_resources, modes)):
+                    update = None
+                else:
+                    update = await self._store.get_latest_resources()
                 snapshots[resources_id] = self._own if update is None else update.resources
         return snapshots
+
+    def _needs_resources(self, mode: RolloutMode | None) -> bool:
+        bound = self.try_to_bind(mode, self._own)
+        if isinstance(bound, LightningTrioError):
+            return isinstance(bound, AgentSignatureError)
+        return any(kind == "resources" for kind, _ in bound.live.values())

@@ -137,7 +137,8 @@ class RunStart:
             for mode in found.run.datasets if not self._store.persistent else list(differences):
                 changed = await self._changed_task(found.run.run_id, mode)
                 if changed is not None:
-                    shorter = len(self._datasets.of_mode(mode) or ()) < found.run.datasets[mode].tasks
+                    dataset = self._datasets.of_mode(mode)
+                    shorter = dataset is None or len(dataset) < found.run.datasets[mode].tasks
                     differences[mode] = f"{differences[mode]}; {changed}" if shorter else changed
         return attrs.evolve(found, differences=differences)
 

@@ -137,11 +137,31 @@ def _fingerprint(mode: str, dataset: Dataset[Any], lengths: Collection[int]) -> 
 
 
 def is_other_task(before: object, now: object) -> bool:
-    """Whether two tasks differ; False for tasks that cannot be compared, because they cannot be encoded."""
+    """Whether two tasks differ; False for tasks that cannot be compared."""
     try:
         return canonical(before, "task") != canonical(now, "task")
     except NotStorable:
+        # Only a store in memory has such tasks.
+        return not _are_same(before, now)
+
+
+def _are_same(before: Any, now: Any) -> bool:
+    """Whether two objects are equal; those of classes without equality are if their attributes are."""
+    if before is now:
+        return True
+    if type(before) is not type(now):
         return False
+    try:
+        if isinstance(before, list | tuple):
+            return len(before) == len(now) and all(map(_are_same, before, now))
+        if isinstance(before, Mapping):
+            return before.keys() == now.keys() and all(_are_same(before[key], now[key]) for key in before)
+        if getattr(type(before), "__eq__") is object.__eq__:  # noqa: B009  # type checkers take it for a method
+            return not hasattr(before, "__dict__") or _are_same(vars(before), vars(now))
+        return bool(before == now)
+    except Exception:
+        # Such as arrays, whose comparison is no bool, and objects that contain themselves.
+        return True
 
 
 def encoded_task(task: object) -> bytes:

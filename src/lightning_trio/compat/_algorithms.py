@@ -101,8 +101,8 @@ class Baseline(FastAlgorithm, native.Baseline):
             await store.update_resources("default", self._initial_resources)
         for _ in range(self.n_epochs):
             datasets: Sequence[tuple[RolloutMode, Sequence[Any]]] = (
-                ("train", train_dataset or ()),
-                ("val", val_dataset or ()),
+                ("train", () if train_dataset is None else train_dataset),
+                ("val", () if val_dataset is None else val_dataset),
             )
             enqueued = [
                 await store.enqueue_rollout(dataset[index], mode=mode)

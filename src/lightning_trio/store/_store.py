@@ -39,6 +39,7 @@ from .._resources import NamedResources, check_resources
 from .._spans import LiveTrace, Span, find_live_trace, with_number
 from ._primitives import StorePrimitives
 from ._query import Condition, FilterLogic, Query, SortOrder
+from ._requests import check_fields, check_requests
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -78,14 +79,23 @@ class LightningStore(StorePrimitives):
         config: RolloutConfig | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Rollout:
-        """Put one rollout into the queue."""
+        """Put one rollout into the queue.
+
+        Raises:
+            ComponentError: the configuration is not a `RolloutConfig`, or the metadata is not a mapping.
+        """
         [rollout] = await self.enqueue_many_rollouts(
             [EnqueueRolloutRequest(input, mode, resources_id, config, metadata)]
         )
         return rollout
 
     async def enqueue_many_rollouts(self, rollouts: Sequence[EnqueueRolloutRequest]) -> list[Rollout]:
-        """Put rollouts into the queue, in order."""
+        """Put rollouts into the queue, in order.
+
+        Raises:
+            ComponentError: one is not a request, or has a field of the wrong kind, see `enqueue_rollout`.
+        """
+        check_requests(rollouts)
         ids = await self.enqueue(rollouts)
 
         async def read() -> list[Rollout]:
@@ -111,8 +121,9 @@ class LightningStore(StorePrimitives):
         metadata: Mapping[str, Any] | None = None,
         worker_id: str | None = None,
     ) -> AttemptedRollout:
-        """Start a new rollout outside the queue, with its first attempt."""
+        """Start a new rollout outside the queue, with its first attempt; for errors see `enqueue_rollout`."""
         request = EnqueueRolloutRequest(input, mode, resources_id, config, metadata)
+        check_requests([request])
         [rollout] = await self.start([request], worker_id=worker_id)
         return rollout
 
@@ -305,7 +316,8 @@ class LightningStore(StorePrimitives):
         config: RolloutConfig | Unset = UNSET,
         metadata: Mapping[str, Any] | None | Unset = UNSET,
     ) -> Rollout:
-        """Change the given fields of a rollout."""
+        """Change the given fields of a rollout; for errors see `enqueue_rollout`."""
+        check_fields(config, metadata)
         await self.update([RolloutChange(rollout_id, input, mode, resources_id, status, config, metadata)])
         return await _read_back(lambda: self._rollout(rollout_id))
 
@@ -318,7 +330,8 @@ class LightningStore(StorePrimitives):
         last_heartbeat_time: float | None | Unset = UNSET,
         metadata: Mapping[str, Any] | None | Unset = UNSET,
     ) -> Attempt:
-        """Change the given fields of an attempt, or of the ``"latest"``."""
+        """Change the given fields of an attempt, or of the ``"latest"``; its metadata is a mapping or None."""
+        check_fields(None, metadata)
         if attempt_id == "latest":
             latest = await self.get_latest_attempt(rollout_id)
             if latest is None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 from trio.testing import assert_checkpoints
 
-from ..._errors import UnknownId
+from ..._errors import ComponentError, UnknownId
 from ..._records import EnqueueRolloutRequest, RolloutChange, RolloutConfig, Worker
 from ...store import LightningStore, Query
 from ._steps import (
@@ -91,6 +91,23 @@ async def familiar_calls_refuse_unknown_ids(store: LightningStore) -> None:
             await change()
 
 
+async def what_is_no_configuration_or_metadata_is_refused(store: LightningStore) -> None:
+    rollout = await store.start_rollout("a")
+    wrong: Any = {"timeout_seconds": 3}
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "enqueue_rollout(config=…)": partial(store.enqueue_rollout, "b", config=wrong),
+        "enqueue_rollout(metadata=…)": partial(store.enqueue_rollout, "b", metadata=cast("Any", "x")),
+        "enqueue_many_rollouts": partial(store.enqueue_many_rollouts, [wrong]),
+        "start_rollout": partial(store.start_rollout, "b", config=wrong),
+        "update_rollout": partial(store.update_rollout, rollout.rollout_id, config=wrong),
+        "update_attempt": partial(store.update_attempt, rollout.rollout_id, "latest", metadata=cast("Any", [1])),
+    }
+    for name, call in calls.items():
+        with refused(ComponentError, f"{name} refuses what is of the wrong kind"):
+            await call()
+    expect_equal(ids_of(await store.query_rollouts()), [rollout.rollout_id], "nothing of it is stored")
+
+
 async def spans_of_the_opentelemetry_sdk_are_kept(store: LightningStore) -> None:
     claimed = await claim_one(store)
     context = SpanContext(0xA, 0xB, is_remote=False, trace_flags=TraceFlags(1))
@@ -143,6 +160,7 @@ CHECKS: tuple[Check, ...] = (
     wait_for_rollouts_gives_those_that_ended,
     wait_for_rollouts_waits,
     familiar_calls_refuse_unknown_ids,
+    what_is_no_configuration_or_metadata_is_refused,
     spans_of_the_opentelemetry_sdk_are_kept,
     every_call_is_a_checkpoint,
 )
