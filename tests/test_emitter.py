@@ -993,6 +993,106 @@ async def test_what_a_generator_starts_belongs_below_its_operation() -> None:
     assert children(await run(agent)) == {"stream": ["child", "thread"], "root": ["got"]}
 
 
+async def start_in_trio(task: str) -> None:
+    async def child(text: str) -> None:
+        agl.emit_message(text)
+
+    async with trio.open_nursery() as nursery:
+        for number in plain_chunks():
+            nursery.start_soon(child, f"task {number}")
+            if number == 1:
+                break
+    async for _ in chunks():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child, "inner task")
+        await trio.to_thread.run_sync(agl.emit_message, "thread")
+        break
+
+
+@agl.rollout(runs_in="asyncio")
+async def start_in_asyncio(task: str) -> None:
+    async def child(text: str) -> None:
+        agl.emit_message(text)
+
+    for number in plain_chunks():
+        await asyncio.create_task(child(f"task {number}"))
+        if number == 1:
+            break
+    async for _ in chunks():
+        await asyncio.gather(child("inner task"))
+        await asyncio.to_thread(agl.emit_message, "thread")
+        break
+
+
+def start_in_a_thread(task: str) -> None:
+    async def child(text: str) -> None:
+        agl.emit_message(text)
+
+    for number in plain_chunks():
+        asyncio.run(child(f"task {number}"))
+        if number == 1:
+            break
+    for _ in plain_chunks():
+        thread = threading.Thread(target=agl.carry_context(agl.emit_message), args=["inner task"])
+        thread.start()
+        thread.join()
+        agl.emit_message("thread")
+        break
+
+
+@left_early
+@pytest.mark.parametrize("agent", [start_in_trio, start_in_asyncio, start_in_a_thread])
+async def test_what_is_started_between_the_steps_of_a_generator_is_its_callers(agent: Any) -> None:
+    done = await run(agent)
+
+    assert children(done)["stream"] == ["making 0", "making 1", "making 0"]
+    assert sorted(children(done)["root"]) == ["inner task", "task 0", "task 1", "thread"]
+
+
+def gather_in_asyncio() -> AsyncGenerator[int]:
+    async def numbers() -> AsyncGenerator[int]:
+        async def child(text: str) -> None:
+            await asyncio.sleep(0)
+            agl.emit_message(text)
+
+        with agl.operation(name="stream"):
+            await asyncio.gather(child("task"))
+            await asyncio.to_thread(agl.emit_message, "thread")
+            yield 1
+
+    return numbers()
+
+
+def join_a_thread() -> Generator[int]:
+    with agl.operation(name="stream"):
+        for text in ("task", "thread"):
+            thread = threading.Thread(target=agl.carry_context(agl.emit_message), args=[text])
+            thread.start()
+            thread.join()
+        yield 1
+
+
+@agl.rollout(runs_in="asyncio")
+async def gathers_in_asyncio(task: str) -> None:
+    async for _ in gather_in_asyncio():
+        agl.emit_message("got")
+
+
+async def joins_in_trio(task: str) -> None:
+    for _ in join_a_thread():
+        agl.emit_message("got")
+
+
+def joins_in_a_thread(task: str) -> None:
+    for _ in join_a_thread():
+        agl.emit_message("got")
+
+
+@pytest.mark.parametrize("agent", [gathers_in_asyncio, joins_in_trio, joins_in_a_thread])
+async def test_what_a_generator_starts_and_waits_for_belongs_below_its_operation(agent: Any) -> None:
+    assert children(await run(agent)) == {"stream": ["task", "thread"], "root": ["got"]}
+
+
 async def test_a_librarys_span_in_the_loop_of_a_generator_is_its_callers() -> None:
     tracer = agl.Tracer(instrument_openai=False)
     library = tracer.provider.get_tracer("library")

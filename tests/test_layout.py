@@ -95,6 +95,7 @@ BROAD_EXCEPTS = {
     "_serialization/_values.py _read_back": "making an object again may run a user's code; the error has its path",
     "_spans/_attributes.py _plain_number": "methods of any value; `to_json` describes it",
     "_spans/_attributes.py to_json": "`str()` of any value; describing it must not stop the agent",
+    "algorithms/_datasets.py _are_same": "comparing runs users' code; what cannot be compared is taken for the same",
     "compat/_runners.py _logging_errors": "clean-up goes on, as in Agent-lightning 0.3; it is logged",
     "compat/_script.py _call": "a program's errors are shown as Python shows them, without the frames that run it",
     "compat/_tracers.py DummyTracer.operation_context": "the span shows what ended its block; raised again",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 import sys
 import threading
+from collections.abc import Iterator
 from contextvars import Token
 from types import FrameType
 from typing import Any, Protocol
+from weakref import ref
 
 import trio
 from opentelemetry import context as otel_context
@@ -65,7 +68,8 @@ class GeneratorSpan(NativeSpan):
 
     A generator runs in its caller's context, so what it makes current stays current between its steps, and after a
     caller has left it: it is closed when it is collected, in some other context, or with the caller's next operation
-    still open. For the caller, and once it has ended, the span that was current before stands in its place.
+    still open. For the caller, and once it has ended, the span that was current before stands in its place. Tasks and
+    threads are the generator's as long as it runs or waits for something; once it has yielded, they are its caller's.
     """
 
     def __init__(self, recorder: Trace, span_id: str, generator: FrameType) -> None:
@@ -73,7 +77,9 @@ class GeneratorSpan(NativeSpan):
         self._previous: Span = get_current_span()
         # The ids, because a frame would keep the generator's variables alive.
         self._frame_id = id(generator)
-        self._flow = _current_flow()
+        task = _current_task()
+        self._task: ref[Any] | None = None if task is None else ref(task)
+        self._thread = threading.get_ident()
         self.ended: bool = False
 
     def get_span_context(self) -> SpanContext:
@@ -88,25 +94,47 @@ class GeneratorSpan(NativeSpan):
         return span
 
     def _is_around_caller(self) -> bool:
-        if _current_flow() != self._flow:
-            # A task or thread that the generator has started, in a copy of its context.
+        if self.ended:
+            return False
+        frame = sys._current_frames().get(self._thread)  # pyright: ignore[reportPrivateUsage]  # documented
+        if any(id(each) == self._frame_id for each in _stack(frame)):
             return True
-        frame: FrameType | None = None if self.ended else inspect.currentframe()
-        while frame is not None and id(frame) != self._frame_id:
-            frame = frame.f_back
-        return frame is not None
+        task = None if self._task is None else self._task()
+        if task is None or task is _current_task():
+            return False
+        # Another task, perhaps one that the generator has started and waits for.
+        coroutine = task.coro if isinstance(task, trio.lowlevel.Task) else task.get_coro()
+        return any(id(each) == self._frame_id for each in _await_stack(coroutine))
 
 
-def _current_flow() -> int:
-    """Return a number for the task of Trio or asyncio that is running, or for the thread."""
+def _current_task() -> Any:
+    """Return the task of Trio or asyncio that is running, None outside of both."""
     with contextlib.suppress(RuntimeError):
-        return id(trio.lowlevel.current_task())
+        return trio.lowlevel.current_task()
     # Most programs never import asyncio.
     asyncio: Any = sys.modules.get("asyncio")
     with contextlib.suppress(RuntimeError):
-        if asyncio is not None and (task := asyncio.current_task()) is not None:
-            return id(task)
-    return threading.get_ident()
+        return None if asyncio is None else asyncio.current_task()
+    return None
+
+
+def _stack(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _await_stack(awaited: Any) -> Iterator[FrameType]:
+    """Yield the frames of a coroutine that waits, of what it waits for, and so on."""
+    while awaited is not None:
+        for kind, waits_for in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
+            if (frame := getattr(awaited, f"{kind}_frame", None)) is not None:
+                yield frame
+                awaited = getattr(awaited, waits_for)
+                break
+        else:
+            # A step of an async generator, which has no attribute for it.
+            awaited = next((each for each in gc.get_referents(awaited) if hasattr(each, "ag_frame")), None)
 
 
 _GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
