@@ -38,8 +38,8 @@ _NATIVE = ("trio", "anyio", "sniffio", "trio_asyncio")
 _NEED_A_LOOP = ("asyncio.as_completed", "asyncio.create_task", "asyncio.ensure_future", "asyncio.gather")
 """Functions that need a running loop when they are called, before anything is awaited."""
 
-_MOST_CALLS = 3
-"""How many calls deep is looked: a decorator's wrapper, the agent, a helper function and one of that."""
+_MOST_CALLS = 5
+"""How many calls deep is looked: decorators' wrappers, the agent, and its helper functions."""
 
 _AWAITS = ("GET_AWAITABLE", "BEFORE_ASYNC_WITH", "GET_AITER")
 _CALLS = ("CALL", "CALL_KW", "CALL_FUNCTION_EX")
@@ -114,8 +114,11 @@ class Code:
         stores: dict[str, list[int]] = {}
         for index, each in enumerate(self._instructions):
             if each.opname in _STORES:
-                for name in _stored(each):
-                    stores.setdefault(name, []).append(index)
+                before = self._instructions[index - 1] if index else each
+                # ``client = None`` before a ``try`` says nothing of what is awaited: None cannot be.
+                if before.opname != "LOAD_CONST" or before.argval is not None:
+                    for name in _stored(each):
+                        stores.setdefault(name, []).append(index)
             elif each.opname in (*_NAMES, *_ATTRIBUTES, *_CALLS):
                 self._by_start.setdefault(_start(each), []).append(index)
         parameters = code.co_varnames[: _count_parameters(code)]

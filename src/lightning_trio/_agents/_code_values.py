@@ -38,6 +38,8 @@ _LOOP_BOUND = (
     "playwright.async_api",
     "redis.asyncio",
     "sqlalchemy.ext.asyncio",
+    "tqdm.asyncio",
+    "websockets",
 )
 """Modules whose awaitables need an asyncio loop."""
 

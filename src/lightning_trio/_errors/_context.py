@@ -75,6 +75,20 @@ class NotInTrio(UsageError, RuntimeError):
             "an asyncio program, async with embed.open_asyncio(runner) as r: await r.fit(train_dataset)",
         )
 
+    @classmethod
+    def in_its_own(cls, call: str) -> Self:
+        """Return the error for a call of an open runner from another Trio run than the runner's.
+
+        Args:
+            call: the name of the method.
+        """
+        message = (
+            f"the runner is open in another Trio run than the one that calls {call}(); from a thread, write "
+            f"trio.from_thread.run(runner.{call}, …), which calls it in the runner's, or make a runner for this one: it "
+            "can share the store"
+        )
+        return compose(cls, message)
+
 
 @public
 class RunnerClosed(UsageError, RuntimeError):

@@ -141,6 +141,8 @@ class Runner(Generic[T]):
             self._max_concurrency = lane.capacity(max_concurrency, self._lane_options)
         self._worker_id = f"runner-{random_bits(48):012x}"
         self._engine: Engine | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        """Of the Trio run that the runner is open in."""
         self._own_snapshot: ResourcesUpdate | None = None
         self._last_published: ResourcesUpdate | None = None
         self._stack: AsyncExitStack | None = None
@@ -267,12 +269,12 @@ class Runner(Generic[T]):
         """Accept calls and signals for the engine until the block ends."""
         if self.options.resources:
             self._own_snapshot = await self.store.add_resources(self.options.resources)
-        self._engine = engine
+        self._engine, self._token = engine, trio.lowlevel.current_trio_token()
         try:
             with STATUS_SIGNAL.joined(self.describe), STOP_SIGNALS.joined(engine.shutdown):
                 yield
         finally:
-            self._engine = None
+            self._engine = self._token = None
             self._own_snapshot = self._last_published = None
 
     @contextmanager
@@ -305,9 +307,14 @@ class Runner(Generic[T]):
         )
         return Engine(settings, self.store, self.tracer, bindings, workers)
 
-    def _require_engine(self, call: str) -> Engine:
+    def _require_engine(self, call: str, write: str) -> Engine:
+        """Return the engine of the open runner, for `call`; `write` is how to write it."""
+        if not trio.lowlevel.in_trio_task():
+            raise NotInTrio.runner()
         if self._engine is None:
-            raise RunnerClosed.not_open(call)
+            raise RunnerClosed.not_open(write)
+        if self._token is not trio.lowlevel.current_trio_token():
+            raise NotInTrio.in_its_own(call)
         return self._engine
 
     # One rollout, many rollouts, a queue.
@@ -348,7 +355,7 @@ class Runner(Generic[T]):
             raise TypeError("Runner.step() takes one task; write: await runner.step(task)")
         if task is UNSET:
             task = input
-        engine = self._require_engine("async with runner: await runner.step(task)")
+        engine = self._require_engine("step", "async with runner: await runner.step(task)")
         request = await self._request(engine, task, resources, mode)
         admission = await engine.acquire_slot()
         completed = await engine.run_new(request, admission)
@@ -392,7 +399,7 @@ class Runner(Generic[T]):
             resources: what to run with instead of the runner's own.
             mode: ``"train"``, ``"val"`` or ``"test"``.
         """
-        engine = self._require_engine("async with runner, runner.stream(tasks) as results: …")
+        engine = self._require_engine("stream", "async with runner, runner.stream(tasks) as results: …")
 
         async def prepare() -> str | None:
             return (await self._request(engine, None, resources, mode)).resources_id
@@ -411,7 +418,7 @@ class Runner(Generic[T]):
             RunnerClosed: outside ``async with runner``.
             AsyncioAgentError: the agent uses asyncio and has no `runs_in`.
         """
-        engine = self._require_engine("async with runner: await runner.serve()")
+        engine = self._require_engine("serve", "async with runner: await runner.serve()")
         engine.bindings.check_written_for_trio()
         task_status.started()
         await engine.work(None)
@@ -465,10 +472,13 @@ class Runner(Generic[T]):
         check_count("repeats", repeats)
         datasets = Datasets.of(train_dataset, val_dataset, repeats)
         resumption = Resumption(resume, force_resume, _to_retry(resume, retry_failed))
-        if self._engine is not None:
-            return await self._fit(self._engine, datasets, resumption)
-        async with self:
-            return await self._fit(self._require_engine("await runner.fit(train_dataset)"), datasets, resumption)
+        async with AsyncExitStack() as stack:
+            if self._engine is None:
+                await stack.enter_async_context(self)
+            engine = self._require_engine("fit", "await runner.fit(train_dataset)")
+            return await self._fit(engine, datasets, resumption)
+        # For type checkers: a runner lets its errors through.
+        raise AssertionError
 
     async def _fit(self, engine: Engine, datasets: Datasets, resumption: Resumption) -> FitResult:
         settings = FitSettings(

@@ -118,6 +118,9 @@ class Slots:
         while self._waiting and self._free > 0:
             self._free -= 1
             self.wake(next(iter(self._waiting)), None)
+        if self.spare.waiting:
+            # A lent slot comes back, and those that are left may be stuck as before.
+            self.lend_if_stuck()
 
     def lend_if_stuck(self) -> None:
         """Lend a sub-rollout a slot too many if all attempts with slots wait for sub-rollouts that have none.

@@ -288,6 +288,8 @@ class LocalWorkers:
     async def _run_within(self, live: LiveAttempt, scope: trio.CancelScope) -> None:
         with scope:
             live.owner = trio.lowlevel.current_task()
+            # Another task may have blocked Trio's thread since the caller's.
+            live.started = self._parts.clock.current_time()
             # Never left, as in _run_and_report.
             enter_attempt(live.recorder)
             ended = await self._run(live)

@@ -84,7 +84,8 @@ class WorkerThread:
 
     async def acquire_on_behalf_of(self, borrower: object) -> None:
         """Mark the thread as running; called by Trio before it starts."""
-        await trio.lowlevel.checkpoint()
+        # Without letting other tasks run first: one that blocks Trio's thread would hold up this call.
+        await trio.lowlevel.checkpoint_if_cancelled()
         self.runs = True
 
     def release_on_behalf_of(self, borrower: object) -> None:

@@ -204,6 +204,11 @@ class AsyncioCall:
         else:
             self._on_end = fn
 
+    def runs_now(self) -> bool:
+        """Whether one of its tasks is what the loop's thread runs now; called from any thread."""
+        task = self._bridge.loop.running_task()
+        return task is not None and self.owns(task)
+
     def owns(self, task: asyncio.Task[Any]) -> bool:
         """Whether the task is the call's own or was created by its agent."""
         return task is self.task or (self._children is not None and task in self._children)

@@ -169,7 +169,7 @@ class OpenAsyncioLane(OpenLane):
                 loop.count_calls(),
                 loop.location(),
             )
-        for call in [call for call in bridge.calls if _is_stuck(call)]:
+        for call in [call for call in bridge.calls if _is_stuck(call, blocked=silence >= _BLOCKED_SECONDS)]:
             call.abandon()
         if silence >= _REPLACE_SECONDS or (silence >= _BLOCKED_SECONDS and _is_blocked_for(bridge)):
             bridge.replace_loop()
@@ -204,12 +204,13 @@ class OpenAsyncioLane(OpenLane):
 
 
 def _is_blocked_for(bridge: AsyncioBridge) -> bool:
-    """Whether a call was abandoned because its cancellation did not reach the loop."""
-    return any(not call.cancelled_there for call in bridge.abandoned)
+    """Whether a call was abandoned because its cancellation did not reach the loop, or because it blocks the loop."""
+    return any(not call.cancelled_there or call.runs_now() for call in bridge.abandoned)
 
 
-def _is_stuck(call: AsyncioCall) -> bool:
+def _is_stuck(call: AsyncioCall, *, blocked: bool) -> bool:
     if call.cancelled_at is None:
         return False
     waited = monotonic() - call.cancelled_at
-    return waited >= (_CLEAN_UP_SECONDS if call.cancelled_there else _BLOCKED_SECONDS)
+    cleans_up = call.cancelled_there and not (blocked and call.runs_now())
+    return waited >= (_CLEAN_UP_SECONDS if cleans_up else _BLOCKED_SECONDS)

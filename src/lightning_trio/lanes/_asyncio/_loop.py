@@ -148,9 +148,13 @@ class AgentLoop:
         """Return how many calls of all runners are on the loop."""
         return sum(len(user.owners) for user in list(self.users))
 
+    def running_task(self) -> asyncio.Task[Any] | None:
+        """Return the task that the loop's thread runs now."""
+        return None if self._loop.is_closed() else asyncio.current_task(self._loop)
+
     def location(self) -> str:
         """Return the current line of the loop's thread and the call it belongs to, for messages."""
-        task = None if self._loop.is_closed() else asyncio.current_task(self._loop)
+        task = self.running_task()
         calls = [call for user in list(self.users) for call in user.owners]
         call = next((call for call in calls if task is not None and call.owns(task)), None)
         if call is not None:
