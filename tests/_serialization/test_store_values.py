@@ -268,6 +268,41 @@ def test_what_is_more_than_its_value_comes_back_with_it() -> None:
     assert (str(moment.tzinfo), moment.fold) == ("Europe/Berlin", 1)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime.time(9, tzinfo=ZoneInfo("Europe/Berlin")),
+        datetime.time(2, 30, fold=1),
+        datetime.time(2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=1),
+        datetime.time(9, tzinfo=datetime.timezone(datetime.timedelta(hours=2))),
+        datetime.datetime(2026, 10, 25, 2, 30, fold=1),
+        datetime.datetime(2026, 10, 25, 2, 30, tzinfo=datetime.UTC, fold=1),
+    ],
+    ids=repr,
+)
+def test_a_time_comes_back_with_its_zone_and_its_fold(value: datetime.time | datetime.datetime) -> None:
+    back = round_trip(value)
+
+    assert back == value
+    assert (back.tzinfo, back.fold) == (value.tzinfo, value.fold)
+
+
+def test_a_time_of_a_zone_without_a_name_is_an_error() -> None:
+    class Abroad(datetime.tzinfo):
+        def utcoffset(self, dt: datetime.datetime | None) -> datetime.timedelta | None:
+            return None if dt is None else datetime.timedelta(hours=1)
+
+    with pytest.raises(NotStorable, match=r"task\.tzinfo: object of type .*Abroad cannot be stored"):
+        encode(datetime.time(9, tzinfo=Abroad()), "task", LIMIT)
+
+
+def test_times_of_older_files_can_be_read() -> None:
+    assert decode('{"$time":"09:00:00"}') == datetime.time(9)
+    assert decode('{"$datetime":"2026-10-25T02:30:00"}') == datetime.datetime(2026, 10, 25, 2, 30)
+    moment = decode('{"$datetime":["2026-10-25T02:30:00+01:00","Europe/Berlin",1]}')
+    assert (moment.tzinfo, moment.fold) == (ZoneInfo("Europe/Berlin"), 1)
+
+
 def test_a_zone_that_this_machine_does_not_know_is_an_offset() -> None:
     moment = datetime.datetime(2026, 7, 1, tzinfo=ZoneInfo("Europe/Berlin"))
     text = encode(moment, "task", LIMIT).replace("Europe/Berlin", "Europe/Atlantis")

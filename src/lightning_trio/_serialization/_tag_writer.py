@@ -141,9 +141,13 @@ def _members(value: Iterable[Any], path: str) -> list[Any]:
     return [tagged(member, f"{path} member {member!r}") for member in value]
 
 
-def _datetime(value: datetime.datetime) -> Any:
+def _time(value: datetime.datetime | datetime.time, path: str) -> Any:
+    """Return a time as text, with its zone and its fold if it has one of them, because the text has neither."""
     zone = getattr(value.tzinfo, "key", None)
-    return value.isoformat() if zone is None else [value.isoformat(), zone, value.fold]
+    if zone is None and value.tzinfo is not None and value.utcoffset() is None:
+        # A zone of another library, whose offset depends on the day.
+        raise NotStorable.kind(f"{path}.tzinfo", type(value.tzinfo))
+    return [value.isoformat(), zone, value.fold] if zone is not None or value.fold else value.isoformat()
 
 
 _TAGS: Final[Mapping[type, str]] = {
@@ -173,9 +177,9 @@ _WRITERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "$bytes": lambda value, path: base64.b64encode(value).decode(),
     "$bytearray": lambda value, path: base64.b64encode(value).decode(),
     "$complex": lambda value, path: [tagged(value.real, path), tagged(value.imag, path)],
-    "$datetime": lambda value, path: _datetime(value),
+    "$datetime": _time,
     "$date": lambda value, path: value.isoformat(),
-    "$time": lambda value, path: value.isoformat(),
+    "$time": _time,
     "$timedelta": lambda value, path: [value.days, value.seconds, value.microseconds],
     "$uuid": lambda value, path: str(value),
     "$decimal": lambda value, path: str(value),
