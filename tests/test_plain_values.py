@@ -93,6 +93,9 @@ class Question(str):
     __slots__ = ()
 
 
+TIMED = np.array([("2026-01-02", 5, 1)], [("at", "M8[ns]"), ("took", "m8[ns]"), ("count", "i8")])
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -107,8 +110,17 @@ class Question(str):
         (np.array([{"role": "user"}, np.int8(1)], dtype=object), '[{"role":"user"},1]'),
         (np.datetime64("2026-01-02"), '"2026-01-02"'),
         (np.array(["2026-01-02"], dtype="M8[ns]"), '["2026-01-02T00:00:00.000000000"]'),
+        (np.timedelta64(1500, "ns"), '"1500 nanoseconds"'),
+        (TIMED, '[["2026-01-02T00:00:00.000000000","5 nanoseconds",1]]'),
+        (TIMED[0], '["2026-01-02T00:00:00.000000000","5 nanoseconds",1]'),
+        (TIMED.reshape(()), '["2026-01-02T00:00:00.000000000","5 nanoseconds",1]'),
+        (np.zeros(1, [("at", [("day", "M8[D]")]), ("days", "M8[D]", 2)]), '[[["1970-01-01"],["1970-01-01","1970-01-01"]]]'),
+        (pd.DataFrame({"at": np.array([0], "M8[ns]")}).to_records(index=False), '[["1970-01-01T00:00:00.000000000"]]'),
+        (np.array([(1, "a", b"a", None)], "i8, U1, S1, O"), '[[1,"a","YQ==",null]]'),
         (np.complex64(1j), '"1j"'),
         (pd.Timestamp("2026-01-02"), '"2026-01-02T00:00:00"'),
+        (pd.Timedelta(1500, "ns"), '"P0DT0H0M0.0000015S"'),
+        (pd.Timedelta(1, "s"), '"PT1S"'),
         (pd.NaT, "null"),
         (pd.NA, "null"),
         (pd.Series([1, 2]), "[1,2]"),

@@ -211,6 +211,9 @@ def _of_time(value: Any) -> Any:
     if isinstance(value, _TIMES):
         return value.isoformat()
     if isinstance(value, datetime.timedelta):
+        if getattr(value, "nanoseconds", 0):
+            # One of pandas, which Python's would cut to microseconds.
+            return value.isoformat()  # type: ignore[attr-defined]
         import msgspec
 
         return msgspec.to_builtins(datetime.timedelta(value.days, value.seconds, value.microseconds))
@@ -222,6 +225,9 @@ def _of_array(value: Any) -> Any:
     kind = type(value)
     if is_time(value) and hasattr(kind, "astype"):
         return value.astype(str).tolist()
+    if names := getattr(getattr(value, "dtype", None), "names", None):
+        # By its fields, because the times among them would become numbers.
+        return list(value) if value.ndim else [value[name] for name in names]
     if hasattr(kind, "iterrows"):
         return value.to_dict("records")
     for method in ("tolist", "to_list", "to_dicts", "to_pylist", "as_py"):
