@@ -33,6 +33,31 @@ def test_a_pydantic_method_of_a_record_says_what_to_write() -> None:
     assert "LLM has no model_dump, " in lines[11]
 
 
+def test_a_method_that_compat_does_not_have_either_says_what_to_write() -> None:
+    ended = run_program(
+        """
+        import lightning_trio as agl
+
+        for method in ("model_construct", "model_fields", "model_json_schema"):
+            try:
+                getattr(agl.Attempt, method)
+            except AttributeError as exc:
+                print(exc)
+                exec("import attrs, msgspec; from lightning_trio import Attempt; fields = dict(rollout_id='r', "
+                    "attempt_id='a', sequence_id=1, start_time=0.0); " + str(exc).partition("write: ")[2])
+        """
+    )
+
+    assert ended.out.splitlines() == [
+        "Attempt has no model_construct, because it is a frozen attrs class and no pydantic model; write: "
+        "Attempt(**fields)",
+        "Attempt has no model_fields, because it is a frozen attrs class and no pydantic model; write: "
+        "attrs.fields_dict(Attempt)",
+        "Attempt has no model_json_schema, because it is a frozen attrs class and no pydantic model; write: "
+        "msgspec.json.schema(Attempt, schema_hook=lambda kind: {})",
+    ], ended.err
+
+
 def test_a_record_has_no_such_attribute() -> None:
     ended = run_program(
         """
