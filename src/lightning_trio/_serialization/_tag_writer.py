@@ -146,7 +146,8 @@ def _time(value: datetime.datetime | datetime.time, path: str) -> Any:
     zone = getattr(value.tzinfo, "key", None)
     if zone is None and value.tzinfo is not None and value.utcoffset() is None:
         # A zone of another library, whose offset depends on the day.
-        raise NotStorable.kind(f"{path}.tzinfo", type(value.tzinfo))
+        part = f"{path}.tzinfo"
+        raise NotStorable.kind(part, type(value.tzinfo))
     return [value.isoformat(), zone, value.fold] if zone is not None or value.fold else value.isoformat()
 
 
