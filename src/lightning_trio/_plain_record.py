@@ -5,7 +5,11 @@ The records of Agent-lightning 0.3 were pydantic models; those of this package a
 
 from __future__ import annotations
 
+import inspect
+import itertools
 from typing import TYPE_CHECKING, Any, NoReturn
+
+import attrs
 
 
 class _Instead:
@@ -29,6 +33,32 @@ class _Instead:
         )
 
 
+def _new_of_subclass(cls: type[Any], *args: object, **fields: object) -> Any:
+    """Return a new object, unless it gets fields that its class declares as pydantic models do, without a decorator."""
+    if fields and not _is_decorated(cls):
+        for kind in itertools.takewhile(lambda each: not _is_decorated(each), cls.__mro__):
+            # A class may take them in an `__init__` of its own.
+            if "__init__" in vars(kind):
+                break
+            known = {field.name for field in attrs.fields(cls)}
+            for name in inspect.get_annotations(kind):
+                if name in fields and name not in known:
+                    raise TypeError(_undecorated(kind, name))
+    return object.__new__(cls)
+
+
+def _is_decorated(kind: type) -> bool:
+    return not vars(kind).keys().isdisjoint(("__attrs_attrs__", "__dataclass_fields__"))
+
+
+def _undecorated(kind: type, field: str) -> str:
+    bases = ", ".join(base.__name__ for base in kind.__bases__)
+    return (
+        f"{kind.__name__} has no field {field}, because it is no pydantic model: a subclass of an attrs class needs a "
+        f"decorator; write:\n    @attrs.define(kw_only=True)\n    class {kind.__name__}({bases}):\n        {field}: …"
+    )
+
+
 class PlainRecord:
     """The base of records.
 
@@ -39,6 +69,13 @@ class PlainRecord:
     __slots__ = ()
 
     if not TYPE_CHECKING:
+
+        def __init_subclass__(cls, **options: Any) -> None:
+            super().__init_subclass__(**options)
+            # For classes of users only: Python creates objects of a class with a `__new__` more slowly.
+            if not cls.__module__.startswith(f"{__package__}.") and cls.__new__ is object.__new__:
+                cls.__new__ = staticmethod(_new_of_subclass)
+
         model_construct = _Instead("{record}(**fields)", in_compat=False)
         model_copy = _Instead("attrs.evolve(record, name=…)")
         model_dump = _Instead("attrs.asdict(record)")
