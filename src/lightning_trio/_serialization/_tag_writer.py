@@ -23,7 +23,7 @@ import msgspec
 from .._errors import NotStorable
 from .._resources import LLM, LostKey, Resource, UnknownResource, token_for_key
 from ._arrays import write_array
-from ._classes import is_findable
+from ._classes import is_findable, name_of
 from ._pydantic_models import is_model, is_old_model, rest_of_model
 from ._subclasses import base_of, plain_of, state_of
 
@@ -191,10 +191,10 @@ _WRITERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
 def _type_name(kind: type, path: str) -> str:
     if "<locals>" in kind.__qualname__:
         raise NotStorable.local_class(path, kind)
-    if not is_findable(kind):
+    name = name_of(kind)
+    if name is None:
         raise NotStorable.unfindable_class(path, kind)
-    module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__
-    return f"{module}:{kind.__qualname__}"
+    return name
 
 
 def _fields_of(value: Any) -> list[tuple[str, Any]] | None:
