@@ -26,7 +26,7 @@ class _Instead:
     def __get__(self, instance: object, owner: type[Any]) -> NoReturn:
         compat = ". Programs that import lightning_trio.compat can call it" if self._in_compat else ""
         raise AttributeError(
-            f"{owner.__name__} has no {self._name}, because it is a frozen attrs class and no pydantic model; write: "
+            f"{owner.__name__} has no {self._name}, because it is an attrs class and no pydantic model; write: "
             f"{self._instead.format(record=owner.__name__)}{compat}",
             # Without the object, because Python would then suggest a name of its own.
             name=self._name,

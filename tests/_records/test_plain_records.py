@@ -34,7 +34,7 @@ def test_a_pydantic_method_of_a_record_says_what_to_write() -> None:
     lines = ended.out.splitlines()
     assert len(lines) == 15, ended.err
     assert lines[0] == (
-        "Rollout has no model_copy, because it is a frozen attrs class and no pydantic model; write: "
+        "Rollout has no model_copy, because it is an attrs class and no pydantic model; write: "
         "attrs.evolve(record, name=…). Programs that import lightning_trio.compat can call it"
     )
     assert "Span has no model_validate, " in lines[8]
@@ -58,11 +58,10 @@ def test_a_method_that_compat_does_not_have_either_says_what_to_write() -> None:
     )
 
     assert ended.out.splitlines() == [
-        "Attempt has no model_construct, because it is a frozen attrs class and no pydantic model; write: "
-        "Attempt(**fields)",
-        "Attempt has no model_fields, because it is a frozen attrs class and no pydantic model; write: "
+        "Attempt has no model_construct, because it is an attrs class and no pydantic model; write: Attempt(**fields)",
+        "Attempt has no model_fields, because it is an attrs class and no pydantic model; write: "
         "attrs.fields_dict(Attempt)",
-        "Attempt has no model_json_schema, because it is a frozen attrs class and no pydantic model; write: "
+        "Attempt has no model_json_schema, because it is an attrs class and no pydantic model; write: "
         "msgspec.json.schema(Attempt, schema_hook=lambda kind: {})",
     ], ended.err
 
