@@ -93,6 +93,9 @@ class Question(str):
     __slots__ = ()
 
 
+TIMED = np.array([("2026-01-02", 5, 1)], [("at", "M8[ns]"), ("took", "m8[ns]"), ("count", "i8")])
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -107,8 +110,21 @@ class Question(str):
         (np.array([{"role": "user"}, np.int8(1)], dtype=object), '[{"role":"user"},1]'),
         (np.datetime64("2026-01-02"), '"2026-01-02"'),
         (np.array(["2026-01-02"], dtype="M8[ns]"), '["2026-01-02T00:00:00.000000000"]'),
+        (np.timedelta64(1500, "ns"), '"1500 nanoseconds"'),
+        (TIMED, '[["2026-01-02T00:00:00.000000000","5 nanoseconds",1]]'),
+        (TIMED[0], '["2026-01-02T00:00:00.000000000","5 nanoseconds",1]'),
+        (TIMED.reshape(()), '["2026-01-02T00:00:00.000000000","5 nanoseconds",1]'),
+        (
+            np.zeros(1, [("at", [("day", "M8[D]")]), ("days", "M8[D]", 2)]),
+            '[[["1970-01-01"],["1970-01-01","1970-01-01"]]]',
+        ),
+        (pd.DataFrame({"at": np.array([0], "M8[ns]")}).to_records(index=False), '[["1970-01-01T00:00:00.000000000"]]'),
+        (np.array([(1, "a", b"a", None)], "i8, U1, S1, O"), '[[1,"a","YQ==",null]]'),
         (np.complex64(1j), '"1j"'),
+        ({math.nan: 1}, '{"null":1}'),
         (pd.Timestamp("2026-01-02"), '"2026-01-02T00:00:00"'),
+        (pd.Timedelta(1500, "ns"), '"P0DT0H0M0.0000015S"'),
+        (pd.Timedelta(1, "s"), '"PT1S"'),
         (pd.NaT, "null"),
         (pd.NA, "null"),
         (pd.Series([1, 2]), "[1,2]"),
@@ -177,6 +193,15 @@ def test_messages_of_clients_are_written_with_their_fields() -> None:
 def test_an_object_without_a_form_in_json_is_an_error_that_names_its_type(value: Any) -> None:
     with pytest.raises(TypeError, match=r"objects of type [\w.]+ have no form in JSON"):
         json_text(value)
+
+
+def test_keys_that_are_the_same_in_json_are_an_error_that_names_them() -> None:
+    with pytest.raises(TypeError, match=r"the keys 1 and '1' of a dict are both '1' in JSON"):
+        json_text({"scores": {1: "a", "1": "b"}})
+
+
+def test_a_dict_with_such_keys_becomes_what_a_function_makes_of_it() -> None:
+    assert json_text({1: "a", "1": "b"}, otherwise=str) == "\"{1: 'a', '1': 'b'}\""
 
 
 def test_a_value_that_contains_itself_is_an_error() -> None:

@@ -42,10 +42,11 @@ def json_text(value: object, otherwise: Callable[[Any], Any] | None = None) -> s
 
     Args:
         value: the value.
-        otherwise: what becomes of an object that `simplified` does not know; without it, that is an error.
+        otherwise: what becomes of an object that `simplified` does not know, and of a mapping with keys that are the
+            same in JSON; without it, that is an error.
 
     Raises:
-        TypeError: the value has an object without a plain form.
+        TypeError: the value has an object without a plain form, or a mapping with keys that are the same in JSON.
         RecursionError: it contains itself.
     """
     # msgspec takes 40 ms to import, and many agents emit no objects.
@@ -145,10 +146,28 @@ def plain(value: Any, otherwise: Callable[[Any], Any] | None = None) -> Any:
     if value is None or kind is str or kind is bool or kind is int or kind is float:
         return value
     if isinstance(value, Mapping):
-        return {_key(key, otherwise): plain(inner, otherwise) for key, inner in value.items()}
+        return _with_text_keys(value, otherwise)
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(inner, otherwise) for inner in value]
     return plain(_known(value, otherwise), otherwise)
+
+
+def _with_text_keys(value: Mapping[Any, Any], otherwise: Callable[[Any], Any] | None) -> Any:
+    written: dict[str, Any] = {}
+    keys: dict[str, Any] = {}
+    for key, inner in value.items():
+        name = _key(key, otherwise)
+        # Equal keys, as a dict of HTTP's headers has them, are one with the last value.
+        other = keys.setdefault(name, key)
+        if other is not key and other != key:
+            if otherwise is not None:
+                return plain(otherwise(value))
+            raise TypeError(
+                f"the keys {other!r} and {key!r} of a {type(value).__qualname__} are both {name!r} in JSON; write them "
+                "as different strings"
+            )
+        written[name] = plain(inner, otherwise)
+    return written
 
 
 def _key(key: object, otherwise: Callable[[Any], Any] | None) -> str:
@@ -211,6 +230,9 @@ def _of_time(value: Any) -> Any:
     if isinstance(value, _TIMES):
         return value.isoformat()
     if isinstance(value, datetime.timedelta):
+        if getattr(value, "nanoseconds", 0):
+            # One of pandas, which Python's would cut to microseconds.
+            return value.isoformat()  # type: ignore[attr-defined]
         import msgspec
 
         return msgspec.to_builtins(datetime.timedelta(value.days, value.seconds, value.microseconds))
@@ -222,6 +244,9 @@ def _of_array(value: Any) -> Any:
     kind = type(value)
     if is_time(value) and hasattr(kind, "astype"):
         return value.astype(str).tolist()
+    if names := getattr(getattr(value, "dtype", None), "names", None):
+        # By its fields, because the times among them would become numbers.
+        return list(value) if value.ndim else [value[name] for name in names]
     if hasattr(kind, "iterrows"):
         return value.to_dict("records")
     for method in ("tolist", "to_list", "to_dicts", "to_pylist", "as_py"):

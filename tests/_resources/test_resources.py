@@ -366,6 +366,14 @@ def test_a_resource_type_that_is_taken_is_refused_with_both_names() -> None:
             pass
 
 
+def test_a_resource_type_that_is_a_field_is_refused() -> None:
+    with pytest.raises(agl.ResourceError, match=r'write: class Typed\(Resource, resource_type="…"\)'):
+
+        @attrs.define(kw_only=True)
+        class Typed(agl.Resource):
+            resource_type: str = "typed"  # type: ignore[misc]
+
+
 def test_redefining_a_class_as_in_a_notebook_replaces_it() -> None:
     def define() -> type[agl.Resource]:
         @attrs.frozen

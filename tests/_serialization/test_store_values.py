@@ -14,11 +14,12 @@ import subprocess
 import sys
 import uuid
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 import attrs
@@ -89,6 +90,19 @@ class Message(msgspec.Struct):
 class Judge(Resource, resource_type="values_test_judge"):
     llm: LLM
     rubric: tuple[str, ...] = ()
+
+
+ItemT = TypeVar("ItemT")
+OtherT = TypeVar("OtherT")
+
+
+class Box(pydantic.BaseModel, Generic[ItemT]):
+    item: ItemT
+
+
+class Two(pydantic.BaseModel, Generic[ItemT, OtherT]):
+    first: ItemT
+    second: OtherT
 
 
 def round_trip(value: Any) -> Any:
@@ -266,6 +280,41 @@ def test_what_is_more_than_its_value_comes_back_with_it() -> None:
     assert round_trip(defaultdict(list))["new"] == []
     moment = round_trip(datetime.datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=1))
     assert (str(moment.tzinfo), moment.fold) == ("Europe/Berlin", 1)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime.time(9, tzinfo=ZoneInfo("Europe/Berlin")),
+        datetime.time(2, 30, fold=1),
+        datetime.time(2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=1),
+        datetime.time(9, tzinfo=datetime.timezone(datetime.timedelta(hours=2))),
+        datetime.datetime(2026, 10, 25, 2, 30, fold=1),
+        datetime.datetime(2026, 10, 25, 2, 30, tzinfo=datetime.UTC, fold=1),
+    ],
+    ids=repr,
+)
+def test_a_time_comes_back_with_its_zone_and_its_fold(value: datetime.time | datetime.datetime) -> None:
+    back = round_trip(value)
+
+    assert back == value
+    assert (back.tzinfo, back.fold) == (value.tzinfo, value.fold)
+
+
+def test_a_time_of_a_zone_without_a_name_is_an_error() -> None:
+    class Abroad(datetime.tzinfo):
+        def utcoffset(self, dt: datetime.datetime | None) -> datetime.timedelta | None:
+            return None if dt is None else datetime.timedelta(hours=1)
+
+    with pytest.raises(NotStorable, match=r"task\.tzinfo: object of type .*Abroad cannot be stored"):
+        encode(datetime.time(9, tzinfo=Abroad()), "task", LIMIT)
+
+
+def test_times_of_older_files_can_be_read() -> None:
+    assert decode('{"$time":"09:00:00"}') == datetime.time(9)
+    assert decode('{"$datetime":"2026-10-25T02:30:00"}') == datetime.datetime(2026, 10, 25, 2, 30)
+    moment = decode('{"$datetime":["2026-10-25T02:30:00+01:00","Europe/Berlin",1]}')
+    assert (moment.tzinfo, moment.fold) == (ZoneInfo("Europe/Berlin"), 1)
 
 
 def test_a_zone_that_this_machine_does_not_know_is_an_offset() -> None:
@@ -459,6 +508,54 @@ calls: list[bool] = []
 def test_an_object_of_a_class_that_is_not_to_be_found_is_refused(value: Any, message: str) -> None:
     with pytest.raises(NotStorable, match=message):
         encode([value], "task", LIMIT)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Box[int](item=1),
+        lambda: Box[Box[str]](item=Box[str](item="a")),
+        lambda: Two[Two[int, str], bool](first=Two[int, str](first=1, second="a"), second=True),
+    ],
+    ids=["one", "nested", "two"],
+)
+def test_a_generic_model_with_classes_given_in_a_function_comes_back(make: Callable[[], Any]) -> None:
+    value = make()
+
+    back = round_trip(value)
+
+    assert back == value
+    assert type(back) is type(value)
+
+
+def test_a_generic_model_of_another_process_is_made_there() -> None:
+    back = decode('{"$object":["test_store_values:Box[builtins:float]",{"item":0.5}]}')
+
+    assert type(back) is Box[float]
+    assert back.item == 0.5
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Box[nowhere:Thing]",
+        "Gone[builtins:int]",
+        "Box[builtins:int,builtins:int]",
+        "Room[builtins:int]",
+        "Box[int]",
+        "Box[]",
+        "Box[float]]",
+    ],
+)
+def test_a_generic_model_that_this_process_does_not_know_is_an_unknown_object(name: str) -> None:
+    name = f"test_store_values:{name}"
+
+    assert decode(json.dumps({"$object": [name, {"item": 1}]})) == UnknownObject(name, {"item": 1})
+
+
+def test_a_generic_model_of_what_is_no_class_is_refused() -> None:
+    with pytest.raises(NotStorable, match=r"the module test_store_values has no class Box\[list\[int\]\]"):
+        encode(Box[list[int]](item=[1]), "task", LIMIT)
 
 
 def test_an_object_that_cannot_be_made_again_is_refused_with_its_path() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import attrs
 import pytest
 
 import lightning_trio as agl
 import lightning_trio.compat
+from lightning_trio.compat import Triplet
 
 ROLLOUT: Any = agl.AttemptedRollout(
     "ro-1",
@@ -63,13 +66,87 @@ def test_an_emitted_model_does_not_have_its_key() -> None:
     )
 
 
-@pytest.mark.parametrize("record", [ROLLOUT, SPAN, SPAN.status, agl.PromptTemplate("{a}"), agl.Worker("w")])
+@pytest.mark.parametrize(
+    "record",
+    [
+        ROLLOUT,
+        SPAN,
+        SPAN.status,
+        agl.PromptTemplate("{a}"),
+        agl.Worker("w"),
+        Triplet(prompt={"token_ids": [1]}, response=[2], reward=0.5),
+    ],
+)
 def test_what_was_dumped_can_be_read_again(record: Any) -> None:
     kind = type(record)
 
     assert kind.model_validate(record.model_dump()) == record
     assert kind.model_validate_json(record.model_dump_json()) == record
     assert kind.model_validate(record) is record
+
+
+def test_a_tuple_among_the_attributes_of_a_span_stays_one() -> None:
+    span: Any = agl.Span.from_attributes(attributes={"ids": (1, 2)})
+
+    dumped = span.model_dump()
+
+    assert (dumped["attributes"], dumped["events"]) == ({"ids": (1, 2)}, [])
+    assert span.model_validate(dumped) == span
+
+
+def test_a_triplet_can_be_copied_with_another_reward() -> None:
+    triplet: Any = Triplet(prompt=1, response=2)
+
+    assert triplet.model_copy(update={"reward": 1.0}) == Triplet(prompt=1, response=2, reward=1.0)
+
+
+LINKED: Any = attrs.evolve(
+    SPAN,
+    events=(agl.Event("step", {"a": 1}, 1.0),),
+    links=(agl.Link(agl.SpanContext(SPAN.trace_id, SPAN.span_id)),),
+    resource=agl.OtelResource({"service.name": "s"}),
+)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        ROLLOUT,
+        ROLLOUT.attempt,
+        agl.Rollout("ro-1", 1, 0.0),
+        agl.EnqueueRolloutRequest({"config": {}}, config=agl.RolloutConfig(max_attempts=2)),
+        SPAN,
+        LINKED,
+        LINKED.links[0],
+        agl.SpanCoreFields("step"),
+        agl.ResourcesUpdate("rs-1", 1.0, 1.0, 1, {"main": agl.PromptTemplate("{a}")}),
+    ],
+    ids=lambda record: type(record).__name__,
+)
+def test_a_record_is_made_of_the_dicts_of_its_records(record: Any) -> None:
+    kind = type(record)
+
+    assert kind(**record.model_dump()) == record
+    assert kind(**json.loads(record.model_dump_json())) == record
+
+
+def test_a_span_takes_its_context_as_a_dict() -> None:
+    context = {"trace_id": SPAN.trace_id, "span_id": SPAN.span_id, "is_remote": False, "trace_state": {}}
+
+    assert agl.Span(**SPAN.model_dump(), context=context) == SPAN
+
+
+def test_a_dict_that_describes_no_nested_record_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"TraceStatus cannot be made from .* missing required field `status_code`"):
+        agl.Span(**{**SPAN.model_dump(), "status": {"code": "OK"}})
+
+
+def test_records_are_not_mistaken_for_pydantic_models() -> None:
+    names = ["model_fields", "model_construct", "model_json_schema"]
+
+    assert [name for name in names if hasattr(agl.Span, name)] == []
+    with pytest.raises(AttributeError, match=r"Triplet has no model_fields.*write: attrs\.fields_dict\(Triplet\)$"):
+        _ = Triplet.model_fields  # type: ignore[attr-defined]
 
 
 def test_a_snapshot_is_read_with_its_resources() -> None:

@@ -81,6 +81,15 @@ class ResourceError(UsageError, ValueError):
         return compose(cls, message, parameter="resource_type")
 
     @classmethod
+    def type_as_field(cls, kind: type) -> Self:
+        """Return the error for a resource class whose type name is a field, of which each object has its own."""
+        message = (
+            f"resource_type is a field of {kind.__qualname__}, and the type name is the same for all its objects; "
+            f'write: class {kind.__name__}({kind.__bases__[0].__name__}, resource_type="…")'
+        )
+        return compose(cls, message, parameter="resource_type")
+
+    @classmethod
     def other_type(cls, kind: str, own: str, given: object) -> Self:
         """Return the error for a resource that is made with the type name of another class."""
         message = (

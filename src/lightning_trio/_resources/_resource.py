@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import MemberDescriptorType
 from typing import Any, ClassVar, TypeAlias
 
 import attrs
@@ -35,6 +36,8 @@ class Resource(PlainRecord):
     def __init_subclass__(cls, *, resource_type: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # attrs builds a slotted class a second time; the name from the first time is kept.
+        if isinstance(cls.__dict__.get("resource_type"), MemberDescriptorType):
+            raise ResourceError.type_as_field(cls)
         name: str = resource_type or cls.__dict__.get("resource_type") or _snake_case(cls.__name__)
         known = _resource_types.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):

@@ -309,10 +309,10 @@ class Runner(Generic[T]):
 
     def _require_engine(self, call: str, write: str) -> Engine:
         """Return the engine of the open runner, for `call`; `write` is how to write it."""
-        if not trio.lowlevel.in_trio_task():
-            raise NotInTrio.runner()
         if self._engine is None:
             raise RunnerClosed.not_open(write)
+        if not trio.lowlevel.in_trio_task():
+            raise NotInTrio.runner()
         if self._token is not trio.lowlevel.current_trio_token():
             raise NotInTrio.in_its_own(call)
         return self._engine

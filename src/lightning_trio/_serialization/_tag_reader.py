@@ -26,6 +26,7 @@ from ._pydantic_models import is_model, is_old_model, read_model, read_old_model
 from ._subclasses import base_of, made_of_plain
 
 T = TypeVar("T")
+Time = TypeVar("Time", datetime.datetime, datetime.time)
 
 
 @attrs.frozen
@@ -138,15 +139,15 @@ def _read_subclass(stored: list[Any]) -> Any:
     return made_of_plain(kind, plain, untagged(more[0]) if more else {})
 
 
-def _read_datetime(stored: Any) -> datetime.datetime:
+def _read_time(kind: type[Time], stored: Any) -> Time:
     if isinstance(stored, str):
-        return datetime.datetime.fromisoformat(stored)
+        return kind.fromisoformat(stored)
     text, zone, fold = stored
-    value = datetime.datetime.fromisoformat(text)
+    value = kind.fromisoformat(text).replace(fold=fold)
     try:
-        return value.replace(tzinfo=ZoneInfo(zone), fold=fold)
+        return value if zone is None else value.replace(tzinfo=ZoneInfo(zone))
     except (ZoneInfoNotFoundError, ValueError):
-        # This machine does not know the zone; the time has the offset that it had there.
+        # This machine does not know the zone; a datetime has the offset that it had there.
         return value
 
 
@@ -184,9 +185,9 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "$bytes": base64.b64decode,
     "$bytearray": lambda stored: bytearray(base64.b64decode(stored)),
     "$complex": lambda stored: complex(*map(untagged, stored)),
-    "$datetime": _read_datetime,
+    "$datetime": lambda stored: _read_time(datetime.datetime, stored),
     "$date": datetime.date.fromisoformat,
-    "$time": datetime.time.fromisoformat,
+    "$time": lambda stored: _read_time(datetime.time, stored),
     "$timedelta": lambda stored: datetime.timedelta(*stored),
     "$uuid": uuid.UUID,
     "$decimal": Decimal,

@@ -23,7 +23,7 @@ import msgspec
 from .._errors import NotStorable
 from .._resources import LLM, LostKey, Resource, UnknownResource, token_for_key
 from ._arrays import write_array
-from ._classes import is_findable
+from ._classes import is_findable, name_of
 from ._pydantic_models import is_model, is_old_model, rest_of_model
 from ._subclasses import base_of, plain_of, state_of
 
@@ -141,9 +141,14 @@ def _members(value: Iterable[Any], path: str) -> list[Any]:
     return [tagged(member, f"{path} member {member!r}") for member in value]
 
 
-def _datetime(value: datetime.datetime) -> Any:
+def _time(value: datetime.datetime | datetime.time, path: str) -> Any:
+    """Return a time as text, with its zone and its fold if it has one of them, because the text has neither."""
     zone = getattr(value.tzinfo, "key", None)
-    return value.isoformat() if zone is None else [value.isoformat(), zone, value.fold]
+    if zone is None and value.tzinfo is not None and value.utcoffset() is None:
+        # A zone of another library, whose offset depends on the day.
+        part = f"{path}.tzinfo"
+        raise NotStorable.kind(part, type(value.tzinfo))
+    return [value.isoformat(), zone, value.fold] if zone is not None or value.fold else value.isoformat()
 
 
 _TAGS: Final[Mapping[type, str]] = {
@@ -173,9 +178,9 @@ _WRITERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "$bytes": lambda value, path: base64.b64encode(value).decode(),
     "$bytearray": lambda value, path: base64.b64encode(value).decode(),
     "$complex": lambda value, path: [tagged(value.real, path), tagged(value.imag, path)],
-    "$datetime": lambda value, path: _datetime(value),
+    "$datetime": _time,
     "$date": lambda value, path: value.isoformat(),
-    "$time": lambda value, path: value.isoformat(),
+    "$time": _time,
     "$timedelta": lambda value, path: [value.days, value.seconds, value.microseconds],
     "$uuid": lambda value, path: str(value),
     "$decimal": lambda value, path: str(value),
@@ -186,10 +191,10 @@ _WRITERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
 def _type_name(kind: type, path: str) -> str:
     if "<locals>" in kind.__qualname__:
         raise NotStorable.local_class(path, kind)
-    if not is_findable(kind):
+    name = name_of(kind)
+    if name is None:
         raise NotStorable.unfindable_class(path, kind)
-    module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__
-    return f"{module}:{kind.__qualname__}"
+    return name
 
 
 def _fields_of(value: Any) -> list[tuple[str, Any]] | None:

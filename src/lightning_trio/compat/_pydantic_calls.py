@@ -1,16 +1,27 @@
-"""The methods of pydantic models on records, which were such models in Agent-lightning 0.3."""
+"""The methods of pydantic models on records, and dicts in place of records in them, as Agent-lightning 0.3 had it."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import json
-from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 
 from .._plain_record import PlainRecord
+from .._records import (
+    Attempt,
+    AttemptedRollout,
+    EnqueueRolloutRequest,
+    ErrorRecord,
+    ResourcesUpdate,
+    Rollout,
+    RolloutConfig,
+)
 from .._resources import NamedResources, Resource, resource_class
+from .._spans import Event, Link, OtelResource, Span, SpanContext, SpanCoreFields, TraceStatus, Usage
 
 T = TypeVar("T")
 
@@ -40,12 +51,19 @@ def _default(kind: type[Any], name: str) -> object:
 def _dumped(value: Any) -> Any:
     if attrs.has(type(value)):
         own = {"resource_type": value.resource_type} if hasattr(type(value), "resource_type") else {}
-        return own | {str(field.alias): _dumped(_read(value, field)) for field in attrs.fields(type(value))}
+        return own | {str(field.alias): _dumped_field(value, field) for field in attrs.fields(type(value))}
     if isinstance(value, Mapping):
         return {key: _dumped(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_dumped(item) for item in value]
+        items = [_dumped(item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
     return value
+
+
+def _dumped_field(record: Any, field: attrs.Attribute[Any]) -> object:
+    dumped = _dumped(_read(record, field))
+    # Where a record has a tuple, 0.3 has a list; in a user's values both keep tuples.
+    return list(dumped) if isinstance(dumped, tuple) and isinstance(field.default, tuple) else dumped
 
 
 def _read(record: Any, field: attrs.Attribute[Any]) -> object:
@@ -127,8 +145,58 @@ def model_validate_json(cls: type[T], json_data: str | bytes) -> T:
     return model_validate(cls, json.loads(json_data))
 
 
+_NESTED: Final[Mapping[str, type[Any]]] = {
+    "attempt": Attempt,
+    "config": RolloutConfig,
+    "context": SpanContext,
+    "error": ErrorRecord,
+    "events": Event,
+    "links": Link,
+    "parent": SpanContext,
+    "resource": OtelResource,
+    "status": TraceStatus,
+    "usage": Usage,
+}
+"""The classes of records in other records, by argument."""
+
+_WITH_NESTED: Final = (
+    Attempt,
+    AttemptedRollout,
+    EnqueueRolloutRequest,
+    Link,
+    ResourcesUpdate,
+    Rollout,
+    Span,
+    SpanCoreFields,
+)
+
+
+def _nested(name: str, value: Any) -> Any:
+    """Return an argument with records in place of the dicts that describe them."""
+    kind = _NESTED[name]
+    if isinstance(value, list):
+        return tuple(_nested(name, item) for item in value)
+    return model_validate(kind, value) if isinstance(value, Mapping) else value
+
+
+def _taking_dicts(init: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(init)
+    def __init__(self: Any, *args: Any, **fields: Any) -> None:
+        # Programs name the fields, as in `Span(**fields)`; the package makes spans of positional arguments.
+        for name in fields.keys() & _NESTED.keys():
+            fields[name] = _nested(name, fields[name])
+        if "resources" in fields:
+            fields["resources"] = _resources(fields["resources"])
+        init(self, *args, **fields)
+
+    return __init__
+
+
 def add() -> None:
-    """Give all records these methods."""
+    """Give all records these methods, and those with records in them constructors that take dicts."""
+    for kind in _WITH_NESTED:
+        made: Any = kind
+        made.__init__ = _taking_dicts(made.__init__)
     methods: dict[str, object] = {
         "model_copy": model_copy,
         "model_dump": model_dump,

@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, Protocol, TypeAlias, TypedDict, TypeVa
 
 import attrs
 
+from .._plain_record import PlainRecord
 from .._public import public_in
 from .._resources import LLM, PromptTemplate, ProxyLLM, Resource
 from .._spans import LinkAttributes as LinkPydanticModel
@@ -35,7 +36,7 @@ SpanLike: TypeAlias = Any
 
 @public_in("lightning_trio.compat")
 @attrs.define(kw_only=True)
-class Triplet:
+class Triplet(PlainRecord):
     """One turn of an agent, to train with: a prompt, a response and their reward."""
 
     prompt: Any
