@@ -27,6 +27,34 @@ def test_an_async_agent_runs_on_asyncio() -> None:
     assert result.mean_reward == {"train": 3.5, "val": 5.0}
 
 
+@pytest.mark.parametrize("method", ["fit", "dev"])
+def test_one_rollout_runs_at_a_time_unless_more_are_asked_for(method: str) -> None:
+    current = ""
+
+    @agl.rollout
+    async def keeps_its_task_in_the_module(task: str) -> float:
+        nonlocal current
+        current = task
+        await asyncio.sleep(0)
+        return float(current == task)
+
+    trainer = agl.Trainer()
+
+    assert getattr(trainer, method)(keeps_its_task_in_the_module, ["tea", "milk", "water"]).mean_reward["train"] == 1.0
+    assert trainer.n_runners == 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("options", "n_runners"),
+    [({"n_workers": 4}, 4), ({"strategy": "shm", "n_runners": 3}, 3), ({"strategy": {"type": "cs", "n_runners": 2}}, 2)],
+)
+def test_more_rollouts_at_a_time_are_asked_for_under_their_old_names_and_by_the_strategy(
+    options: Any, n_runners: int
+) -> None:
+    assert agl.Trainer(**options).n_runners == n_runners
+
+
 def test_an_agent_written_for_trio_says_so_and_runs_there() -> None:
     import trio
 

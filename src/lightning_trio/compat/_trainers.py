@@ -44,7 +44,7 @@ class Trainer(NativeTrainer):
 
     Args:
         algorithm: decides which rollouts to run; `Baseline` by default, which logs each.
-        n_runners: the number of rollouts to run at a time.
+        n_runners: the number of rollouts to run at a time; 1 by default, as in Agent-lightning 0.3.
         max_rollouts: the most rollouts that one `fit` starts.
         initial_resources: the agent's resources, by name.
         tracer: records the attempts.
@@ -77,10 +77,11 @@ class Trainer(NativeTrainer):
         daemon: bool = True,
         **options: Any,
     ) -> None:
-        self.strategy: ExecutionStrategy = _strategy(strategy, n_runners, port)
         self.port = port
         self.daemon = daemon
         self.llm_proxy = llm_proxy
+        n_runners, max_rollouts = _under_old_names(options, n_runners, max_rollouts)
+        self.strategy: ExecutionStrategy = _strategy(strategy, n_runners, port)
         given_tracer: Any = build_component(
             tracer, expected_type=NativeTracer, spec_name="tracer", default_factory=AgentOpsTracer
         )
@@ -103,7 +104,7 @@ class Trainer(NativeTrainer):
             algorithm=build_component(
                 algorithm, expected_type=NativeAlgorithm, spec_name="algorithm", default_factory=Baseline
             ),
-            n_runners=getattr(self.strategy, "n_runners", None) if strategy is not None else n_runners,
+            n_runners=getattr(self.strategy, "n_runners", n_runners) if strategy is not None else n_runners,
             max_rollouts=max_rollouts,
             initial_resources=initial_resources,
             tracer=self.runner.tracer,
@@ -167,6 +168,15 @@ class Trainer(NativeTrainer):
         self.strategy.execute(run_algorithm, run_runner, self.store)
 
 
+def _under_old_names(
+    options: Mapping[str, Any], n_runners: int | None, max_rollouts: int | None
+) -> tuple[int, int | None]:
+    """Return the numbers of runners and of rollouts, which may be given under the names of older versions."""
+    wanted = options.get("n_workers") if n_runners is None else n_runners
+    # One, as in 0.3: agents that keep a task in their module would read each other's.
+    return 1 if wanted is None else wanted, options.get("max_tasks") if max_rollouts is None else max_rollouts
+
+
 def _log_of(algorithm: NativeAlgorithm) -> Sequence[NativeHook]:
     return [RolloutLog(algorithm.span_verbosity)] if isinstance(algorithm, Baseline) and is_logged() else []
 
@@ -177,8 +187,8 @@ def _adapter(spec: Any) -> Any:
     return spec() if isinstance(spec, type) else spec
 
 
-def _strategy(spec: Any, n_runners: int | None, port: int | None) -> ExecutionStrategy:
-    optional: dict[str, Any] = {"n_runners": n_runners or 1, **({} if port is None else {"server_port": port})}
+def _strategy(spec: Any, n_runners: int, port: int | None) -> ExecutionStrategy:
+    optional: dict[str, Any] = {"n_runners": n_runners, **({} if port is None else {"server_port": port})}
     made = build_component(
         spec,
         expected_type=ExecutionStrategy,
