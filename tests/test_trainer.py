@@ -295,6 +295,12 @@ def test_what_was_removed_is_refused_with_what_to_write_instead(options: dict[st
         Trainer(**options)
 
 
+@pytest.mark.parametrize("method", ["fit", "dev"])
+def test_without_a_dataset_the_call_of_a_trainer_is_shown(method: str) -> None:
+    with pytest.raises(agl.DatasetError, match=r"^fit\(\) got no dataset; write: trainer\.fit\(agent, \[task, …\]\)$"):
+        getattr(Trainer(), method)(lambda task: 1.0)
+
+
 def test_baseline_ignores_what_only_polling_needed() -> None:
     with pytest.warns(DeprecationWarning, match="Baseline ignores polling_interval, span_verbosity"):
         baseline = Baseline(polling_interval=1.0, span_verbosity="keys")

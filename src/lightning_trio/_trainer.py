@@ -11,14 +11,14 @@ import trio
 
 from ._agents import LitAgent, as_agent
 from ._checks import build, check_count
-from ._errors import NestedTrioRun, UsageError
+from ._errors import DatasetError, NestedTrioRun, UsageError
 from ._public import public
 from ._records import FitResult
 from ._repr import one_line
 from ._resources import NamedResources, check_resources
 from ._runner import Hook, Runner, RunnerOptions, check_hooks
 from .adapters import Adapter
-from .algorithms import Algorithm, Dataset, FastAlgorithm
+from .algorithms import Algorithm, Baseline, Dataset, FastAlgorithm
 from .store import LightningStore
 from .tracing import Tracer
 
@@ -237,6 +237,7 @@ class Trainer:
         val_dataset: Dataset[Any] | None,
         options: Mapping[str, Any],
     ) -> FitResult:
+        self._check_dataset(train_dataset, val_dataset)
         if trio.lowlevel.in_trio_run():
             raise NestedTrioRun.by_trainer()
         lit_agent = as_agent(agent)
@@ -244,6 +245,10 @@ class Trainer:
         self.algorithm.set_trainer(self)
         runner = Runner(lit_agent, hooks=self.hooks, **self.options.arguments())
         return trio.run(functools.partial(runner.fit, train_dataset, val_dataset, **options))
+
+    def _check_dataset(self, train_dataset: Dataset[Any] | None, val_dataset: Dataset[Any] | None) -> None:
+        if train_dataset is None and val_dataset is None and isinstance(self.algorithm, Baseline):
+            raise DatasetError.none_given("trainer.fit(agent, [task, …])")
 
 
 def _check_unsupported(llm_proxy: object, runner: object) -> None:

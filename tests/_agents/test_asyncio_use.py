@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import agents
+import aiohttp
 import anyio
 import anyio.lowlevel
 import pytest
@@ -288,12 +289,37 @@ async def invokes_a_chain_of_its_own(task: Any) -> None:
     await chain.ainvoke(task)
 
 
+async def opens_a_session_in_a_try(task: Any) -> float:
+    session = None
+    try:
+        session = aiohttp.ClientSession()
+        async with session.get("http://127.0.0.1:9"):
+            return 1.0
+    except Exception:  # noqa: BLE001  # as the agents do that this is about
+        return 0.0
+    finally:
+        if session is not None:
+            await session.close()
+
+
+async def awaits_deeply(task: Any) -> float:
+    async def second() -> float:
+        async def third() -> float:
+            return await helper_of_a_helper(task)
+
+        return await third()
+
+    return await second()
+
+
 async def runs_an_agent_of_openais_sdk(task: Any) -> None:
     agent = agents.Agent(name="assistant")
     await agents.Runner.run(agent, task)
 
 
 FOR_ASYNCIO = [
+    opens_a_session_in_a_try,
+    awaits_deeply,
     awaits_a_method_of_an_object_of_its_own,
     awaits_a_method_of_a_new_object,
     enters_an_object_of_its_own,
@@ -607,6 +633,15 @@ async def awaits_an_object_for_trio(task: Any) -> float:
     return await Waiter().search()
 
 
+async def waits_only_where_it_has_something(task: Any) -> float:
+    waits_for = None
+    if task == "never":
+        waits_for = task
+    if waits_for is not None:
+        await waits_for
+    return 1.0
+
+
 class Invokes(Runnable[Any, float]):
     """A part of LangChain's that is written for Trio."""
 
@@ -631,6 +666,7 @@ def plain(task: Any) -> float:
 
 
 NATIVE = [
+    waits_only_where_it_has_something,
     awaits_an_object_for_trio,
     invokes_a_part_for_trio,
     hands_over_a_lambda,

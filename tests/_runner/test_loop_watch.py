@@ -116,6 +116,52 @@ async def test_neighbours_do_not_fail_for_the_time_that_an_agent_blocked() -> No
     assert dict(result.counts) == {"cancelled": 0, "failed": 1, "succeeded": 10}
 
 
+async def test_neighbours_of_steps_that_begin_together_do_not_fail_either() -> None:
+    async def agent(task: str) -> float:
+        if task == "blocks":
+            time.sleep(1)  # noqa: ASYNC251 - the fault
+        else:
+            await trio.sleep(0.01)
+        return 1.0
+
+    failed: list[str] = []
+    async with Runner(agent, config=LIMITED) as runner:
+
+        async def step(task: str) -> None:
+            try:
+                await runner.step(task)
+            except agl.AttemptTimedOut:
+                failed.append(task)
+
+        async with trio.open_nursery() as nursery:
+            for task in ["ok"] * 5 + ["blocks"] + ["ok"] * 5:
+                nursery.start_soon(step, task)
+
+    assert failed == ["blocks"]
+
+
+async def test_nor_do_neighbours_in_threads_that_begin_together_with_it() -> None:
+    async def blocks(task: str) -> None:
+        time.sleep(1)  # noqa: ASYNC251 - the fault
+
+    def quick(task: str) -> float:
+        time.sleep(0.1)
+        return 1.0
+
+    done: list[agl.CompletedRollout] = []
+    async with Runner(blocks) as first, Runner(quick, config=LIMITED) as second:
+
+        async def step() -> None:
+            done.append(await second.step("quick"))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(step)
+            nursery.start_soon(first.step, "blocks")
+
+    assert [each.status for each in done] == ["succeeded"] * 4
+
+
 async def test_neighbours_that_were_due_together_with_the_one_that_blocks() -> None:
     """Some of them run before it, some after it without Trio having looked at its timers in between."""
     ready = trio.Event()

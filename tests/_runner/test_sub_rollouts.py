@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -265,6 +266,62 @@ async def test_two_runners_that_are_full_of_rollouts_waiting_for_each_other() ->
 
     assert succeeded == (4, 4)
     assert free == (2, 2)
+
+
+@pytest.mark.parametrize(("slots", "runners", "steps"), [(1, 2, 2), (3, 2, 2), (4, 3, 8)])
+async def test_runners_whose_agents_start_several_rollouts_of_the_next_one(
+    slots: int, runners: int, steps: int
+) -> None:
+    """Those that are left when a lent slot comes back are stuck as before."""
+    ring: list[Runner] = []
+
+    def agent_of(number: int) -> Any:
+        async def agent(task: int) -> float:
+            async with trio.open_nursery() as nursery:
+                for _ in range(2 if task else 0):
+                    nursery.start_soon(ring[(number + 1) % runners].step, task - 1)
+            return 1.0
+
+        return agent
+
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(runners):
+            ring.append(Runner(agent_of(number), max_concurrency=slots))
+            await stack.enter_async_context(ring[-1])
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                for number in range(steps):
+                    nursery.start_soon(ring[number % runners].step, 2)
+        free = [await free_slots(runner) for runner in ring]
+
+    assert free == [slots] * runners
+
+
+@pytest.mark.parametrize("call", ["step", "fit", "serve"])
+async def test_another_trio_run_than_the_runners_is_told_how_to_reach_it(call: str) -> None:
+    def agent(task: str) -> float:
+        arguments = {"step": ["inner"], "fit": [["inner"]], "serve": []}[call]
+        with pytest.raises(agl.NotInTrio, match=rf"another Trio run .* trio\.from_thread\.run\(runner\.{call}, …\)"):
+            trio.run(getattr(runner, call), *arguments)
+        return 1.0
+
+    async with Runner(agent) as runner:
+        with trio.fail_after(5):
+            done = await runner.step("outer")
+
+    assert done.final_reward == 1.0
+
+
+async def test_an_asyncio_loop_is_told_how_to_reach_a_runner() -> None:
+    def agent(task: str) -> float:
+        with pytest.raises(agl.NotInTrio, match=r"embed\.open_asyncio\(runner\)"):
+            asyncio.run(runner.step("inner"))
+        return 1.0
+
+    async with Runner(agent) as runner:
+        done = await runner.step("outer")
+
+    assert done.final_reward == 1.0
 
 
 async def test_another_runners_limit_holds_for_the_sub_rollouts_of_many_parents() -> None:

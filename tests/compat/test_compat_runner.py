@@ -335,3 +335,17 @@ def test_an_agent_that_cannot_be_supplied_is_refused_at_the_first_step() -> None
         return await store.query_rollouts()
 
     assert list(run(main, asking)) == []
+
+
+def test_an_error_of_the_store_leaves_iter_as_it_is() -> None:
+    class Down(agl.InMemoryLightningStore):
+        async def dequeue_rollout(self, *args: Any, **kwargs: Any) -> Any:
+            raise ConnectionError("store down")
+
+    async def main() -> None:
+        runner: Any = agl.LitAgentRunner(agl.OtelTracer(), poll_interval=0.01)
+        with runner.run_context(agent=length, store=Down()):
+            await runner.iter()
+
+    with pytest.raises(ConnectionError, match="store down"):
+        asyncio.run(main())

@@ -218,3 +218,89 @@ def test_a_record_is_about_as_large_as_what_it_contains() -> None:
     large = agl.EnqueueRolloutRequest(input=["a" * 1000])
 
     assert estimate_model_size(large) - estimate_model_size(small) == 999
+
+
+class Logging(agl.InMemoryLightningStore):
+    """Overrides methods that 0.3's algorithms and runners called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    async def enqueue_rollout(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls.append("enqueue_rollout")
+        return await super().enqueue_rollout(*args, **kwargs)
+
+    async def dequeue_rollout(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls.append("dequeue_rollout")
+        return await super().dequeue_rollout(*args, **kwargs)
+
+    async def add_span(self, *args: Any, **kwargs: Any) -> Any:
+        raise AssertionError
+
+
+@agl.rollout
+async def length(task: str) -> float:
+    """Return the length of the task."""
+    await asyncio.sleep(0)
+    return float(len(task))
+
+
+def test_a_warning_names_the_methods_of_a_store_that_a_fit_does_not_call() -> None:
+    with pytest.warns(
+        UserWarning,
+        match="Trainer.fit does not call these methods of Logging: enqueue_rollout, dequeue_rollout, add_span; .*"
+        "override enqueue, claim, finish as well",
+    ):
+        trainer = agl.Trainer(store=Logging())
+
+    assert trainer.fit(length, ["tea"]).counts["succeeded"] == 1
+
+
+def test_a_runner_warns_about_the_methods_that_it_does_not_call_and_calls_the_others() -> None:
+    async def main() -> list[str]:
+        store, runner = Logging(), agl.LitAgentRunner(agl.OtelTracer(), max_rollouts=1)
+        await store.enqueue_rollout("tea")
+        with (
+            pytest.warns(UserWarning, match="a runner does not call these methods of Logging: add_span; "),
+            runner.run_context(agent=length, store=store),
+        ):
+            await runner.iter()
+        return store.calls
+
+    assert asyncio.run(main()) == ["enqueue_rollout", "dequeue_rollout"]
+
+
+def test_a_fit_calls_what_a_store_overrides_for_batches() -> None:
+    class Batched(agl.InMemoryLightningStore):
+        asked = 0
+
+        async def enqueue_rollout(self, *args: Any, **kwargs: Any) -> Any:
+            raise AssertionError
+
+        async def enqueue(self, *args: Any, **kwargs: Any) -> Any:
+            self.asked += 1
+            return await super().enqueue(*args, **kwargs)
+
+    store = Batched()
+    agl.Trainer(store=store).fit(length, ["tea"])
+
+    assert store.asked == 1
+
+
+def test_a_store_without_the_methods_for_batches_says_what_to_write() -> None:
+    class Abstract(agl.LightningStore):
+        async def enqueue_rollout(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    made: Any = Abstract
+
+    with pytest.raises(TypeError, match=r"Abstract lacks add_spans, claim, .* derive it from InMemoryLightningStore"):
+        made()
+
+
+def test_a_store_without_an_init_takes_no_arguments() -> None:
+    plain: Any = type("Plain", (LightningStore,), {})
+    plain.__abstractmethods__ = frozenset()
+
+    with pytest.raises(TypeError, match=r"Plain\(\) takes no arguments"):
+        plain(3)

@@ -27,6 +27,38 @@ def test_an_async_agent_runs_on_asyncio() -> None:
     assert result.mean_reward == {"train": 3.5, "val": 5.0}
 
 
+@pytest.mark.parametrize("method", ["fit", "dev"])
+def test_one_rollout_runs_at_a_time_unless_more_are_asked_for(method: str) -> None:
+    current = ""
+
+    @agl.rollout
+    async def keeps_its_task_in_the_module(task: str) -> float:
+        nonlocal current
+        current = task
+        await asyncio.sleep(0)
+        return float(current == task)
+
+    trainer = agl.Trainer()
+
+    assert getattr(trainer, method)(keeps_its_task_in_the_module, ["tea", "milk", "water"]).mean_reward["train"] == 1.0
+    assert trainer.n_runners == 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("options", "n_runners"),
+    [
+        ({"n_workers": 4}, 4),
+        ({"strategy": "shm", "n_runners": 3}, 3),
+        ({"strategy": {"type": "cs", "n_runners": 2}}, 2),
+    ],
+)
+def test_more_rollouts_at_a_time_are_asked_for_under_their_old_names_and_by_the_strategy(
+    options: Any, n_runners: int
+) -> None:
+    assert agl.Trainer(**options).n_runners == n_runners
+
+
 def test_an_agent_written_for_trio_says_so_and_runs_there() -> None:
     import trio
 
@@ -346,6 +378,104 @@ def test_dev_takes_fast_algorithms_only() -> None:
         agl.Trainer(algorithm=Asking()).dev(length, ["tea"])
 
     assert agl.Trainer(algorithm=agl.Baseline()).dev(length, ["tea"]).counts["succeeded"] == 1
+
+
+# Runners.
+
+
+class Own(agl.LitAgentRunner[Any]):
+    """A runner of the program's own."""
+
+    steps = 0
+
+    def init(self, agent: Any, **kwargs: Any) -> None:
+        super().init(agent, **kwargs)
+
+    async def iter(self, *, event: Any = None) -> None:
+        type(self).steps += 1
+        await super().iter(event=event)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: {"runner": agl.LitAgentRunner(agl.OtelTracer(), max_rollouts=2)},
+        lambda: {"runner": {"type": "lightning_trio.compat.LitAgentRunner", "max_rollouts": 2}},
+        lambda: {"runner": agl.LitAgentRunner, "max_rollouts": 2},
+        lambda: {"runner": agl.LitAgentRunner(agl.OtelTracer()), "max_rollouts": 2},
+    ],
+    ids=["instance", "mapping", "class", "without"],
+)
+def test_the_limit_of_a_runner_counts(make: Any) -> None:
+    result = agl.Trainer(**make()).fit(length, ["tea", "milk", "water"])
+
+    assert (result.counts["succeeded"], result.counts["cancelled"]) == (2, 1)
+
+
+def test_the_tracer_of_a_runner_records() -> None:
+    tracer = agl.OtelTracer()
+
+    assert agl.Trainer(runner=agl.LitAgentRunner(tracer)).tracer is tracer
+
+
+def test_a_warning_names_the_methods_of_a_runner_that_a_fit_does_not_call() -> None:
+    with pytest.warns(UserWarning, match="Trainer.fit does not call these methods of Own: init, iter; .*agl.Hook"):
+        trainer = agl.Trainer(runner=Own(agl.OtelTracer(), max_rollouts=1))
+
+    assert trainer.fit(length, ["tea", "milk"]).counts["succeeded"] == 1
+
+
+class Bare(agl.Runner[Any]):
+    """A runner that is no `LitAgentRunner`."""
+
+    seen: Sequence[str] = ()
+
+    def init(self, *args: Any, **kwargs: Any) -> None:
+        type(self).seen = [*self.seen, "init"]
+
+    def init_worker(self, worker_id: int, *args: Any, **kwargs: Any) -> None:
+        type(self).seen = [*self.seen, f"worker {worker_id}"]
+
+    async def iter(self, *, event: Any = None) -> None:
+        type(self).seen = [*self.seen, "iter"]
+
+
+def test_a_runner_that_is_no_lit_agent_runner_says_what_to_write() -> None:
+    with pytest.raises(lightning_trio.UsageError, match=r"cannot call the runner Bare; .*agl.ExecutionStrategy"):
+        agl.Trainer(runner=Bare)
+
+
+class OnlyRunner(agl.ExecutionStrategy):
+    """A strategy that runs no algorithm."""
+
+    def execute(self, algorithm: Any, runner: Any, store: Any) -> None:
+        asyncio.run(runner(store, 3, agl.ThreadingEvent()))
+
+
+def test_a_strategy_of_the_programs_own_calls_any_runner() -> None:
+    agl.Trainer(runner=Bare, strategy=OnlyRunner()).fit(length)
+
+    assert Bare.seen == ["init", "worker 3", "iter"]
+
+
+def test_a_strategy_of_the_programs_own_calls_the_methods_of_the_runner() -> None:
+    agl.Trainer(runner=Own(agl.OtelTracer(), max_rollouts=2), strategy=InOneLoop()).fit(length, ["tea", "milk"])
+
+    assert Own.steps == 1
+
+
+# Datasets and older names.
+
+
+@pytest.mark.parametrize("method", ["fit", "dev"])
+def test_a_trainer_without_a_dataset_says_how_to_give_one(method: str) -> None:
+    with pytest.raises(lightning_trio.DatasetError, match=r"write: trainer\.fit\(agent, \[task, …\]\)"):
+        getattr(agl.Trainer(), method)(length)
+
+
+def test_fit_of_the_first_versions_says_what_to_write() -> None:
+    with pytest.raises(lightning_trio.UsageError, match=r"write trainer\.fit\(agent, \[task, …\]\)"):
+        agl.Trainer().fit_v0(length)
 
 
 # By hand.

@@ -116,6 +116,34 @@ def test_a_module_that_does_not_exist_says_what_to_write(name: str, message: str
         importlib.import_module(f"lightning_trio.compat.{name}")
 
 
+def test_a_module_that_does_not_exist_says_so_as_an_attribute_as_well() -> None:
+    with pytest.raises(AttributeError, match="'verl'; export the spans that you need"):
+        _ = agl.verl
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "adapter.triplet.Transition",
+        "algorithm.apo.apo.APO",
+        "algorithm.verl.interface.VERL",
+        "execution.inter_process.InterProcessExecutionStrategy",
+        "llm_proxy.AddReturnTokenIds",
+        "llm_proxy.ModelConfig",
+        "store.collection.AtomicMode",
+        "tracer.otel.LightningSpanProcessor",
+        "utils.server_launcher.LaunchMode",
+        "utils.server_launcher.PythonServerLauncherArgs",
+    ],
+)
+def test_a_name_that_only_its_module_has_can_be_imported_and_says_what_to_write(path: str) -> None:
+    module, _, name = path.rpartition(".")
+    found = getattr(importlib.import_module(f"lightning_trio.compat.{module}"), name)
+
+    with pytest.raises(lightning_trio.UsageError, match=f"{name} of Agent-lightning 0.3 does not exist here; "):
+        found(option=1)
+
+
 def test_nothing_is_imported_before_it_is_used() -> None:
     module = sys.modules["lightning_trio.compat.execution.events"]
 

@@ -555,6 +555,29 @@ async def test_an_agent_that_blocks_the_loop_is_abandoned_at_its_deadline_and_ot
     await wait_for_one_loop()
 
 
+async def test_an_agent_that_blocks_the_loop_as_it_cleans_up_is_abandoned_like_one_that_blocks_before(
+    gate: threading.Event,
+) -> None:
+    @agl.rollout(runs_in="asyncio", config=RolloutConfig(timeout_seconds=0.2))
+    async def agent(task: int) -> float:
+        try:
+            await asyncio.sleep(task * 20)
+        finally:
+            if task:
+                gate.wait(20)
+        return 1.0
+
+    async with Runner(agent) as runner:
+        with trio.fail_after(6):
+            with pytest.raises(agl.AttemptTimedOut):
+                await runner.step(1)
+            done = await runner.step(0)
+        assert not gate.is_set()
+        gate.set()
+
+    assert done.final_reward == 1.0
+
+
 async def test_rollouts_that_wait_behind_a_blocked_agent_are_moved_to_another_loop(gate: threading.Event) -> None:
     @agl.rollout(runs_in="asyncio")
     async def agent(task: int) -> float:

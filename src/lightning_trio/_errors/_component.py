@@ -142,9 +142,13 @@ class DatasetError(UsageError, TypeError):
         return compose(cls, message, parameter=parameter)
 
     @classmethod
-    def none_given(cls) -> Self:
-        """Return the error for a `fit` that has nothing to run."""
-        message = "fit() got no dataset; write: trio.run(runner.fit, [task, …])"
+    def none_given(cls, write: str = "trio.run(runner.fit, [task, …])") -> Self:
+        """Return the error for a `fit` that has nothing to run.
+
+        Args:
+            write: the call with a dataset.
+        """
+        message = f"fit() got no dataset; write: {write}"
         return compose(cls, message, parameter="train_dataset")
 
     @classmethod

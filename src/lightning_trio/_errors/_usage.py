@@ -37,6 +37,16 @@ class UsageError(LightningTrioError):
         return compose(cls, message)
 
     @classmethod
+    def not_a_lit_agent_runner(cls, name: str) -> Self:
+        """Return the error for a runner of the program's own class, which a trainer does not call."""
+        message = (
+            f"Trainer.fit runs rollouts itself and cannot call the runner {name}; leave runner=… out and put what the "
+            "runner does around a rollout into an agl.Hook, or write an agl.ExecutionStrategy whose "
+            "execute(algorithm, runner, store) awaits runner(store, worker_id, event)"
+        )
+        return compose(cls, message, parameter="runner")
+
+    @classmethod
     def not_for(cls, option: str, value: object, who: str, instead: str) -> Self:
         """Return the error for an option of `fit` that has no effect on what runs the rollouts.
 

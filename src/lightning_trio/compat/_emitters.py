@@ -1,11 +1,12 @@
 """Agent-lightning 0.3's emitters: those of lightning_trio, which another active tracer can replace.
 
-Inside a rollout they record natively. With a tracer of the program's own (see `set_active_tracer`) they ask it for the
-span, as those of 0.3 did.
+Inside a rollout they record natively. With a tracer of the program's own (the rollout's, or that of
+`set_active_tracer`) they ask it for the span, as those of 0.3 did.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import time
 from collections.abc import Callable, Mapping
@@ -34,7 +35,8 @@ from ..tracing import Tracer as NativeTracer
 from ..tracing import around_calls, find_recorder
 from ._attributes import attributes_of_value
 from ._modules import module
-from ._tracers import DummySpanRecordingContext, DummyTracer
+from ._overrides import overridden
+from ._tracers import DummySpanRecordingContext, DummyTracer, OpenOperation
 
 __all__ = ["get_message_value", "get_object_value"]
 
@@ -42,25 +44,24 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _other_tracer(path: str, propagate: bool) -> Any:
-    """Return the active tracer if it is not the one that records the current attempt.
+def _other_tracer(path: str, propagate: bool, method: str = "create_span") -> Any:
+    """Return the active tracer if the program's own `method` of it makes the span.
 
     It is looked up in the 0.3 module of the emitter, where programs' tests replace it.
     """
     if not propagate:
         return _UNRECORDED
     tracer = module(path).get_active_tracer()
-    recorder = find_recorder()
-    if tracer is None or (recorder is not None and recorder.tracer is tracer):
-        return None
     # A tracer of lightning_trio records into the current attempt, or says that there is none.
-    return None if isinstance(tracer, NativeTracer) and not _makes_spans(tracer) else tracer
+    return None if isinstance(tracer, NativeTracer) and not _makes_spans(tracer, method) else tracer
 
 
-def _makes_spans(tracer: NativeTracer) -> bool:
-    from ._tracers import Tracer
-
-    return getattr(type(tracer), "create_span", None) not in (None, Tracer.create_span)
+def _makes_spans(tracer: NativeTracer, method: str) -> bool:
+    if overridden(tracer, [method]):
+        return True
+    # One that is given to a runner records natively, because the rollout's rewards would be lost.
+    recorder = find_recorder()
+    return isinstance(tracer, DummyTracer) and (recorder is None or recorder.tracer is not tracer)
 
 
 _UNRECORDED = DummyTracer()
@@ -135,7 +136,23 @@ def emit_reward(
 
 def reward(fn: Callable[P, T]) -> Callable[P, T]:
     """Record what a sync or async function returns as a reward, then return it."""
-    return cast("Callable[P, T]", emitter.reward(fn))
+    if inspect.iscoroutinefunction(fn):
+
+        @functools.wraps(fn)
+        async def async_reward(*args: P.args, **kwargs: P.kwargs) -> Any:
+            value = await fn(*args, **kwargs)
+            emit_reward(value)
+            return value
+
+        return cast("Callable[P, T]", async_reward)
+
+    @functools.wraps(fn)
+    def sync_reward(*args: P.args, **kwargs: P.kwargs) -> T:
+        value = fn(*args, **kwargs)
+        emit_reward(cast("float", value))
+        return value
+
+    return sync_reward
 
 
 @public_in("lightning_trio.compat")
@@ -169,7 +186,7 @@ class OperationContext:
         return around_calls(fn, start)
 
     def __enter__(self) -> OperationContext:
-        tracer = _other_tracer("emitter.annotation", self._propagate)
+        tracer = _other_tracer("emitter.annotation", self._propagate, "operation_context")
         attributes = sanitize_attributes(self._attributes)
         if tracer is None:
             name = attributes.pop(Keys.OPERATION_NAME.value, None)
@@ -187,7 +204,7 @@ class OperationContext:
         self._stack.__exit__(kind, exc, tb)
         if self._native is not None:
             self._span = self._native.span()
-        elif not isinstance(self._recording, DummySpanRecordingContext):
+        elif not isinstance(self._recording, DummySpanRecordingContext | OpenOperation):
             self._span = SpanCoreFields(self._name, OK_STATUS, dict(self._attributes))
         else:
             self._span = self._recording.get_recorded_span()

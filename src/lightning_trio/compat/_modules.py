@@ -79,14 +79,18 @@ def find(module: ModuleType, names: Mapping[str, str], name: str) -> object:
         setattr(module, name, found)
         return found
     # The frame of the module's `__getattr__` is in between.
+    advice = _advice(module, names, name)
     if is_importing(sys._getframe(2)):  # pyright: ignore[reportPrivateUsage]
-        raise ImportError(f"cannot import name {name!r} from {module.__name__!r}{_advice(names, name)}", name=name)
-    raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}{_advice(names, name)}", name=name)
+        raise ImportError(f"cannot import name {name!r} from {module.__name__!r}{advice}", name=name)
+    raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}{advice}", name=name)
 
 
-def _advice(names: Mapping[str, str], name: str) -> str:
+def _advice(module: ModuleType, names: Mapping[str, str], name: str) -> str:
     if name in GONE:
         return f"; {GONE[name]}"
+    path = f"{module.__name__}.{name}".removeprefix(f"{PACKAGE}.")
+    if path in MISSING_MODULES:
+        return f"; {MISSING_MODULES[path]}"
     if name.startswith("_"):
         return ""
     elsewhere = [module for module, entry in TREE.items() if name in names_of(entry)]

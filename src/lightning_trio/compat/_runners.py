@@ -17,6 +17,7 @@ from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 import trio
 
 from .._agents import LitAgent
+from .._concurrency import FlatNursery
 from .._public import public_in
 from .._records import (
     AttemptedRollout,
@@ -35,8 +36,9 @@ from ..embed import HostedManager
 from ..store import ForwardingStore, LightningStore, Record
 from ._agents import as_agent
 from ._asyncio_calls import in_trio
+from ._overrides import overridden, warn_uncalled
 from ._shapes import ParallelWorkerBase
-from ._stores import hosted
+from ._stores import hosted, warn_of_store
 from ._tracers import Tracer
 
 logger = logging.getLogger("lightning_trio.compat")
@@ -97,15 +99,15 @@ class Runner(ParallelWorkerBase, Generic[T]):
             try:
                 yield self
             finally:
-                with _logging_errors("Error during runner worker teardown"):
+                with logging_errors("Error during runner worker teardown"):
                     self.teardown_worker(worker_id=number)
         finally:
-            with _logging_errors("Error during runner teardown"):
+            with logging_errors("Error during runner teardown"):
                 self.teardown()
 
 
 @contextmanager
-def _logging_errors(what: str) -> Generator[None]:
+def logging_errors(what: str) -> Generator[None]:
     try:
         yield
     except Exception:
@@ -135,6 +137,13 @@ class LitAgentRunner(Runner[T], Generic[T]):
         heartbeat_launch_mode: Literal["asyncio", "thread"] = "thread",
         heartbeat_include_gpu: bool = False,
     ) -> None:
+        warn_uncalled(
+            "a runner",
+            tracer,
+            overridden(tracer, ("trace_context", "get_last_trace")),
+            "it records each rollout itself; to change or skip spans override create_span and operation_context, and "
+            "to act before or after a rollout write an agl.Hook with on_trace_start or on_trace_end",
+        )
         self._tracer = tracer
         self._max_rollouts = max_rollouts
         self._poll_interval = poll_interval
@@ -158,6 +167,7 @@ class LitAgentRunner(Runner[T], Generic[T]):
         """Take the number of this worker and the store of its rollouts."""
         self.worker_id = worker_id
         self._store = store
+        warn_of_store("a runner", store, {"add_span", "add_many_spans", "add_otel_span", "update_attempt"})
         self._tracer.init_worker(worker_id, store)
 
     def teardown_worker(self, worker_id: int, *args: Any, **kwargs: Any) -> None:
@@ -262,7 +272,7 @@ async def _step(runner: _FacedRunner, input: Any, resources: NamedResources | No
 
 async def _iterate(runner: _FacedRunner, queue: _WorkerStore, limit: int | None, event: Stoppable | None) -> None:
     with queue.serving(limit, event):
-        async with trio.open_nursery() as nursery:
+        async with FlatNursery() as nursery:
             nursery.start_soon(runner.serve)
             await queue.wait_drained()
             nursery.cancel_scope.cancel()

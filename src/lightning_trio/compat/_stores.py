@@ -12,7 +12,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, TypedDict, cast, get_args
 
 import attrs
@@ -25,6 +25,7 @@ from ..embed import call_in_host
 from ..store import TERMINAL_ROLLOUT, ForwardingStore, LightningStore
 from ..store import InMemoryLightningStore as NativeInMemoryStore
 from ..tracing import find_recorder
+from ._overrides import overridden, warn_uncalled
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -145,6 +146,40 @@ def _async_methods() -> Iterator[tuple[str, Callable[..., Awaitable[Any]]]]:
 
 for _name, _method in _async_methods():
     setattr(HostedStore, _name, _hosted(_name, _method))
+
+
+_IN_BATCHES: Mapping[str, str] = {
+    "enqueue_rollout": "enqueue",
+    "enqueue_many_rollouts": "enqueue",
+    "wait_for_rollouts": "wait_finished",
+    "dequeue_rollout": "claim",
+    "dequeue_many_rollouts": "claim",
+    "start_rollout": "start",
+    "start_attempt": "start",
+    "add_span": "finish",
+    "add_many_spans": "finish",
+    "add_otel_span": "finish",
+    "update_attempt": "finish",
+    "update_worker": "put",
+}
+"""Methods that algorithms and runners of Agent-lightning 0.3 called, with what `Runner.fit` calls instead."""
+
+
+def warn_of_store(who: str, store: LightningStore, uncalled: Set[str] = _IN_BATCHES.keys()) -> None:
+    """Warn about methods that a program's own store overrides in vain.
+
+    Args:
+        who: what calls none of the methods in `uncalled`.
+        store: the store.
+        uncalled: names of methods.
+    """
+    names = [
+        name
+        for name in overridden(store, (each for each in _IN_BATCHES if each in uncalled))
+        if not overridden(store, [_IN_BATCHES[name]])
+    ]
+    instead = ", ".join(dict.fromkeys(_IN_BATCHES[name] for name in names))
+    warn_uncalled(who, store, names, f"it works in batches: override {instead} as well, which are awaited in Trio")
 
 
 @public_in("lightning_trio.compat")

@@ -47,8 +47,10 @@ def default_provider() -> TracerProvider:
 class Tracer(NativeTracer, ParallelWorkerBase):
     """The base of tracers, which records attempts itself.
 
-    `trace_context` records a trace without a runner. In a runner the methods `trace_context` and `get_last_trace` of a
-    subclass are not called; what the subclass's `create_span` and `operation_context` make is theirs.
+    `trace_context` records a trace without a runner. The emitters call a subclass's `create_span` and
+    `operation_context`, also inside rollouts, and ``super()`` records there; what they make otherwise is the subclass's
+    own. A runner calls `init`, `init_worker`, `teardown_worker` and `teardown`, and warns about a subclass with a
+    `trace_context` or `get_last_trace`, which it does not call.
     """
 
     def __init__(self) -> None:
@@ -200,7 +202,7 @@ class Tracer(NativeTracer, ParallelWorkerBase):
         Raises:
             NoActiveRollout: outside of any rollout and `trace_context`.
         """
-        return _OpenOperation(name, attributes).running(start_time, end_time)
+        return OpenOperation(name, attributes).running(start_time, end_time)
 
     def get_langchain_handler(self, tags: list[str] | None = None) -> Any:
         """Return a callback handler that records LangChain's chains, tools and models; None without LangChain."""
@@ -294,7 +296,7 @@ class DummyTracer(Tracer):
             recording.finalize(end_time)
 
 
-class _OpenOperation:
+class OpenOperation:
     """A span of the current attempt while its block runs."""
 
     def __init__(self, name: str, attributes: Attributes | None) -> None:
@@ -303,7 +305,7 @@ class _OpenOperation:
         self._ended: Span | None = None
 
     @contextmanager
-    def running(self, start_time: float | None, end_time: float | None) -> Generator[_OpenOperation]:
+    def running(self, start_time: float | None, end_time: float | None) -> Generator[OpenOperation]:
         if start_time is not None:
             self._open.start_time = start_time
         self._open.enter(None)

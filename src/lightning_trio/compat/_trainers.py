@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, cast
 
 import trio
@@ -26,10 +28,11 @@ from ._algorithms import Baseline, as_native
 from ._asyncio_calls import in_trio
 from ._components import ExecutionStrategyRegistry, build_component, instantiate_from_spec
 from ._execution import ClientServerExecutionStrategy, ExecutionEvent, ExecutionStrategy, SharedMemoryExecutionStrategy
+from ._overrides import overridden, warn_uncalled
 from ._rollout_log import RolloutLog, is_logged
-from ._runners import FitRunner, LitAgentRunner
-from ._stores import InMemoryLightningStore, hosted
-from ._tracers import AgentOpsTracer
+from ._runners import FitRunner, LitAgentRunner, Runner, logging_errors
+from ._stores import InMemoryLightningStore, hosted, warn_of_store
+from ._tracers import AgentOpsTracer, Tracer
 
 _DEFAULTS: Final[Mapping[str, object]] = {"repeats": 1, "resume": False, "retry_failed": False, "force_resume": False}
 _IGNORED: Final = (ClientServerExecutionStrategy, SharedMemoryExecutionStrategy)
@@ -44,7 +47,7 @@ class Trainer(NativeTrainer):
 
     Args:
         algorithm: decides which rollouts to run; `Baseline` by default, which logs each.
-        n_runners: the number of rollouts to run at a time.
+        n_runners: the number of rollouts to run at a time; 1 by default, as in Agent-lightning 0.3.
         max_rollouts: the most rollouts that one `fit` starts.
         initial_resources: the agent's resources, by name.
         tracer: records the attempts.
@@ -53,7 +56,8 @@ class Trainer(NativeTrainer):
         hooks: one hook or several, for asyncio.
         strategy: ``"shm"``, ``"cs"`` and their classes are ignored with a warning, because everything runs in this
             process; a class of the program's own is called.
-        runner: a `LitAgentRunner`, whose tracer and `max_rollouts` are used.
+        runner: a `LitAgentRunner`, whose tracer and `max_rollouts` count; none of its methods is called, except by a
+            strategy of the program's own, to which it may be any `Runner`.
         llm_proxy: raises an error that shows what to write instead.
         port, daemon: accepted for Agent-lightning 0.3.
         options: see `lightning_trio.Trainer`.
@@ -77,22 +81,27 @@ class Trainer(NativeTrainer):
         daemon: bool = True,
         **options: Any,
     ) -> None:
-        self.strategy: ExecutionStrategy = _strategy(strategy, n_runners, port)
         self.port = port
         self.daemon = daemon
         self.llm_proxy = llm_proxy
+        n_runners, max_rollouts = _under_old_names(options, n_runners, max_rollouts)
+        self.strategy: ExecutionStrategy = _strategy(strategy, n_runners, port)
         given_tracer: Any = build_component(
             tracer, expected_type=NativeTracer, spec_name="tracer", default_factory=AgentOpsTracer
         )
         made_runner = build_component(
             runner,
-            expected_type=LitAgentRunner,
+            expected_type=Runner,
             spec_name="runner",
             default_factory=functools.partial(LitAgentRunner[Any], given_tracer, max_rollouts),
             optional_defaults={"tracer": lambda: given_tracer, "max_rollouts": max_rollouts},
         )
         assert made_runner is not None
-        self.runner: LitAgentRunner[Any] = made_runner
+        self.runner: Runner[Any] = made_runner
+        if isinstance(made_runner, LitAgentRunner):
+            given_tracer = made_runner.tracer
+            limit = made_runner._max_rollouts  # pyright: ignore[reportPrivateUsage]  # 0.3 has no other name for it
+            max_rollouts = max_rollouts if limit is None else limit
         if store is None and options.get("run_name") is not None:
             store = RunnerOptions(run_name=options["run_name"]).store
         made_store = build_component(
@@ -103,15 +112,24 @@ class Trainer(NativeTrainer):
             algorithm=build_component(
                 algorithm, expected_type=NativeAlgorithm, spec_name="algorithm", default_factory=Baseline
             ),
-            n_runners=getattr(self.strategy, "n_runners", None) if strategy is not None else n_runners,
+            n_runners=getattr(self.strategy, "n_runners", n_runners) if strategy is not None else n_runners,
             max_rollouts=max_rollouts,
             initial_resources=initial_resources,
-            tracer=self.runner.tracer,
+            tracer=given_tracer,
             adapter=_adapter(adapter),
             store=hosted(made_store),
             hooks=hooks,
             llm_proxy=llm_proxy,
             **options,
+        )
+        if isinstance(self.strategy, _IGNORED):
+            _check_runner(made_runner)
+            warn_of_store("Trainer.fit", made_store)
+
+    def fit_v0(self, *args: Any, **options: Any) -> None:
+        """Raise: the servers of versions 0.1 are gone."""
+        raise UsageError.not_in_compat(
+            "Trainer.fit_v0", "the servers of versions 0.1 are gone; write trainer.fit(agent, [task, …])"
         )
 
     def _fit(
@@ -129,11 +147,13 @@ class Trainer(NativeTrainer):
         self.algorithm.set_trainer(self)
         if not isinstance(self.strategy, _IGNORED):
             return cast("FitResult", self._execute(lit_agent, train_dataset, val_dataset))
+        self._check_dataset(train_dataset, val_dataset)
         if trio.lowlevel.in_trio_run():
             raise NestedTrioRun.by_trainer()
         arguments: dict[str, Any] = {**self.options.arguments(), "algorithm": as_native(self.algorithm)}
         runner = FitRunner(lit_agent, hooks=(*in_trio(self.hooks), *_log_of(self.algorithm)), **arguments)
-        return trio.run(functools.partial(runner.fit, train_dataset, val_dataset, **options))
+        with _prepared(self.tracer, self.store):
+            return trio.run(functools.partial(runner.fit, train_dataset, val_dataset, **options))
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
         given = {name: value for name, value in options.items() if value != _DEFAULTS[name]}
@@ -160,11 +180,58 @@ class Trainer(NativeTrainer):
                 await made
 
         async def run_runner(store: LightningStore, worker_id: int, event: ExecutionEvent) -> None:
-            runner: LitAgentRunner[Any] = LitAgentRunner(self.runner.tracer, self.max_rollouts)
+            # A strategy may run several at a time, and each has its own agent, store and number.
+            runner = copy.copy(self.runner)
             with runner.run_context(agent=agent, store=store, hooks=self.hooks, worker_id=worker_id):
                 await runner.iter(event=event)
 
         self.strategy.execute(run_algorithm, run_runner, self.store)
+
+
+@contextmanager
+def _prepared(tracer: NativeTracer, store: LightningStore) -> Generator[None]:
+    """Prepare a tracer as that of a worker, and clean up at the end of the block."""
+    if not isinstance(tracer, Tracer):
+        yield
+        return
+    tracer.init()
+    try:
+        tracer.init_worker(0, store)
+        try:
+            yield
+        finally:
+            with logging_errors("Error during tracer worker teardown"):
+                tracer.teardown_worker(0)
+    finally:
+        with logging_errors("Error during tracer teardown"):
+            tracer.teardown()
+
+
+def _check_runner(runner: Runner[Any]) -> None:
+    """Warn about what `Trainer.fit` does not use of a runner.
+
+    Raises:
+        UsageError: it uses nothing of it.
+    """
+    if not isinstance(runner, LitAgentRunner):
+        raise UsageError.not_a_lit_agent_runner(type(runner).__name__)
+    called_in_03 = ("init", "init_worker", "iter", "step", "run_context", "teardown_worker", "teardown")
+    warn_uncalled(
+        "Trainer.fit",
+        runner,
+        overridden(runner, called_in_03),
+        "it uses the runner's tracer and max_rollouts; to act before or after a rollout write an agl.Hook, and to have "
+        "the runner called an agl.ExecutionStrategy whose execute(algorithm, runner, store) awaits runner",
+    )
+
+
+def _under_old_names(
+    options: Mapping[str, Any], n_runners: int | None, max_rollouts: int | None
+) -> tuple[int, int | None]:
+    """Return the numbers of runners and of rollouts, which may be given under the names of older versions."""
+    wanted = options.get("n_workers") if n_runners is None else n_runners
+    # One, as in 0.3: agents that keep a task in their module would read each other's.
+    return 1 if wanted is None else wanted, options.get("max_tasks") if max_rollouts is None else max_rollouts
 
 
 def _log_of(algorithm: NativeAlgorithm) -> Sequence[NativeHook]:
@@ -177,8 +244,8 @@ def _adapter(spec: Any) -> Any:
     return spec() if isinstance(spec, type) else spec
 
 
-def _strategy(spec: Any, n_runners: int | None, port: int | None) -> ExecutionStrategy:
-    optional: dict[str, Any] = {"n_runners": n_runners or 1, **({} if port is None else {"server_port": port})}
+def _strategy(spec: Any, n_runners: int, port: int | None) -> ExecutionStrategy:
+    optional: dict[str, Any] = {"n_runners": n_runners, **({} if port is None else {"server_port": port})}
     made = build_component(
         spec,
         expected_type=ExecutionStrategy,

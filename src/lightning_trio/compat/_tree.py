@@ -90,32 +90,49 @@ _V01: Final = "the classes of versions 0.1 are gone; write @agl.rollout and agl.
 _INSTRUMENTED: Final = (
     "a runner records calls of the OpenAI SDK by itself; for other libraries give their instrumentation tracer.provider"
 )
+_SERVER: Final = "start the server with the library that it is made for, such as hypercorn or uvicorn"
 _INTERNAL: Final = "it was a part of the store's inside; to store elsewhere derive from lightning_trio.LightningStore"
 
 STUBS: Final[Mapping[str, str]] = {
     "APO": _ALGORITHM,
+    "AddLogprobs": _PROXY,
+    "AddReturnTokenIds": _PROXY,
     "AgentLightningClient": _V01,
     "AgentLightningServer": _V01,
+    "AtomicLabels": _INTERNAL,
+    "AtomicMode": _INTERNAL,
     "CollectionBasedLightningStore": _INTERNAL,
     "Collection": _INTERNAL,
     "DequeBasedQueue": _INTERNAL,
     "DevTaskLoader": _V01,
     "DictBasedKeyValue": _INTERNAL,
     "InMemoryLightningCollections": _INTERNAL,
+    "InterProcessExecutionStrategy": "leave strategy=… out: rollouts run in this process, n_runners of them at a time",
     "KeyValue": _INTERNAL,
     "LLMProxy": _PROXY,
+    "LaunchMode": _SERVER,
     "LegacyAgentRunner": _V01,
     "LightningCollections": _INTERNAL,
+    "LightningOpenTelemetry": _PROXY,
+    "LightningSpanExporter": _PROXY,
+    "LightningSpanProcessor": "a tracer routes the spans of libraries itself; to send spans elsewhere write "
+    "agl.OtelTracer().add_exporter(…)",
     "LightningStoreClient": _MACHINES,
     "LightningStoreServer": _MACHINES,
     "ListBasedCollection": _INTERNAL,
     "LlmProxyTraceToTriplet": _DATA,
+    "MessageInspectionMiddleware": _PROXY,
+    "ModelConfig": _PROXY,
     "MongoLightningStore": _MACHINES,
-    "PythonServerLauncher": "start the server with the library that it is made for, such as hypercorn or uvicorn",
+    "PythonServerLauncher": _SERVER,
+    "PythonServerLauncherArgs": _SERVER,
     "Queue": _INTERNAL,
+    "RolloutAttemptMiddleware": _PROXY,
+    "StreamConversionMiddleware": _PROXY,
     "TraceToTripletBase": _DATA,
     "TraceTree": "for the tree of a trace as text write lightning_trio.format_trace(spans)",
     "TracerTraceToTriplet": _DATA,
+    "Transition": _DATA,
     "VERL": _TRAINING,
     "WeaveTracer": "write agl.OtelTracer(), and agl.OtelTracer().add_exporter(…) to send spans elsewhere",
 }
@@ -128,10 +145,14 @@ GONE: Final[Mapping[str, str]] = {
     "Task": _V01,
     "TaskIfAny": _V01,
     "TrainerLegacy": _V01,
+    "get_active_llm_proxy": _PROXY,
+    "initialize_llm_callbacks": _PROXY,
     "instrument_all": _INSTRUMENTED,
     "lightning_cli": "write the program's arguments with argparse, or with cyclopts",
+    "set_active_llm_proxy": _PROXY,
     "system_snapshot": "read the numbers that you need with psutil",
     "uninstrument_all": _INSTRUMENTED,
+    "with_active_tracer_context": "a tracer is the active one in its trace_context by itself",
 }
 """Names that raise as soon as they are imported, with what to write instead."""
 
@@ -139,6 +160,7 @@ MISSING_MODULES: Final[Mapping[str, str]] = {
     "cli": "start programs with python; there is no command line yet",
     "dashboard": "lightning_trio.format_trace(spans) shows a trace, and runner.describe() what runs",
     "instrumentation": _INSTRUMENTED,
+    "store.collection.mongo": _MACHINES,
     "store.sqlite": _MACHINES,
     "utils.metrics": "runner.statistics() and store.statistics() have the numbers of a run",
     "utils.otlp": "tracer.add_exporter(exporter) sends spans to any OpenTelemetry exporter",
@@ -150,14 +172,17 @@ TREE: Final[Mapping[str, str]] = {
     "adapter": "@adapter.base LlmProxyTraceToTriplet TraceToMessages TraceToTripletBase TracerTraceToTriplet",
     "adapter.base": "Adapter OtelTraceAdapter TraceAdapter",
     "adapter.messages": "OpenAIMessages TraceToMessages",
-    "adapter.triplet": "LlmProxyTraceToTriplet RewardMatchPolicy TraceToTripletBase TraceTree TracerTraceToTriplet",
+    "adapter.triplet": "LlmProxyTraceToTriplet RewardMatchPolicy TraceToTripletBase TraceTree TracerTraceToTriplet "
+    "Transition",
     "algorithm": "APO Algorithm Baseline FastAlgorithm VERL algo",
     "algorithm.apo": "APO",
+    "algorithm.apo.apo": "APO",
     "algorithm.base": "Algorithm",
     "algorithm.decorator": "FunctionalAlgorithm algo",
     "algorithm.fast": "Baseline FastAlgorithm",
     "algorithm.utils": "batch_iter_over_dataset with_llm_proxy with_store",
     "algorithm.verl": "VERL",
+    "algorithm.verl.interface": "VERL",
     "client": "AgentLightningClient DevTaskLoader",
     "config": "lightning_cli",
     "emitter": "@emitter.exception @emitter.message @emitter.reward emit_annotation emit_object get_object_value "
@@ -173,12 +198,15 @@ TREE: Final[Mapping[str, str]] = {
     "execution.base": "ExecutionStrategy",
     "execution.client_server": "ClientServerExecutionStrategy",
     "execution.events": "ExecutionEvent MultiprocessingEvent ThreadingEvent",
+    "execution.inter_process": "InterProcessExecutionStrategy",
     "execution.shared_memory": "SharedMemoryExecutionStrategy",
     "instrumentation": "instrument_all uninstrument_all",
     "litagent": "LitAgent llm_rollout prompt_rollout rollout",
     "litagent.decorator": "FunctionalLitAgent llm_rollout prompt_rollout rollout",
     "litagent.litagent": "LitAgent",
-    "llm_proxy": "LLMProxy",
+    "llm_proxy": "AddLogprobs AddReturnTokenIds LLMProxy LightningOpenTelemetry LightningSpanExporter "
+    "MessageInspectionMiddleware ModelConfig RolloutAttemptMiddleware StreamConversionMiddleware get_active_llm_proxy "
+    "initialize_llm_callbacks set_active_llm_proxy",
     "logging": "configure_logger setup=setup_logging setup_module=setup_module_logging",
     "reward": "@emitter.reward",
     "runner": "LegacyAgentRunner LitAgentRunner Runner",
@@ -195,7 +223,7 @@ TREE: Final[Mapping[str, str]] = {
     "is_queuing is_running",
     "store.client_server": "LightningStoreClient LightningStoreServer",
     "store.collection": "@store.collection.base @store.collection.memory",
-    "store.collection.base": "Collection KeyValue LightningCollections Queue",
+    "store.collection.base": "AtomicLabels AtomicMode Collection KeyValue LightningCollections Queue",
     "store.collection.memory": "DequeBasedQueue DictBasedKeyValue InMemoryLightningCollections ListBasedCollection",
     "store.collection_based": "CollectionBasedLightningStore",
     "store.memory": "InMemoryLightningStore estimate_model_size",
@@ -204,9 +232,9 @@ TREE: Final[Mapping[str, str]] = {
     "store.utils": "rollout_status_from_attempt scan_unhealthy_rollouts",
     "tracer": "AgentOpsTracer DummyTracer OtelTracer Tracer clear_active_tracer get_active_tracer set_active_tracer",
     "tracer.agentops": "AgentOpsTracer",
-    "tracer.base": "Tracer clear_active_tracer get_active_tracer set_active_tracer",
+    "tracer.base": "Tracer clear_active_tracer get_active_tracer set_active_tracer with_active_tracer_context",
     "tracer.dummy": "DummySpanRecordingContext DummyTracer",
-    "tracer.otel": "OtelTracer",
+    "tracer.otel": "LightningSpanProcessor OtelTracer",
     "tracer.weave": "WeaveTracer",
     "trainer": "Trainer build_component",
     "trainer.init_utils": "build_component instantiate_component instantiate_from_spec load_class",
@@ -227,14 +255,14 @@ TREE: Final[Mapping[str, str]] = {
     "filter_and_unflatten_attributes filter_attributes flatten_attributes format_exception_attributes "
     "full_qualified_name get_tracer get_tracer_provider make_link_attributes make_tag_attributes query_linked_spans "
     "sanitize_attribute_value sanitize_attributes sanitize_list_attribute_sanity unflatten_attributes",
-    "utils.server_launcher": "PythonServerLauncher",
+    "utils.server_launcher": "LaunchMode PythonServerLauncher PythonServerLauncherArgs",
     "utils.system_snapshot": "system_snapshot",
 }
 """The names in each module of Agent-lightning 0.3; ``@module`` stands for all of a module's, ``a=b`` for b named a."""
 
 TOP: Final = """
-    @adapter @algorithm @client @config @emitter @env_var @execution @litagent @llm_proxy @runner @server @store @tracer
-    @trainer @types configure_logger setup_logging setup_module_logging
+    @adapter @algorithm @client @config @emitter @env_var @execution @litagent @runner @server @store @tracer
+    @trainer @types LLMProxy configure_logger setup_logging setup_module_logging
 """
 """The names of the package itself."""
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, final
 
 import trio
 
@@ -46,6 +46,19 @@ class StorePrimitives(ABC):
         for name, marks in (("__aenter__", functools.partial(_marks_open, cls)), ("__aexit__", _marks_closed)):
             if name in cls.__dict__:
                 setattr(cls, name, marks(cls.__dict__[name]))
+
+    if not TYPE_CHECKING:
+        # Hidden from type checkers, which find such classes and arguments by themselves.
+        def __new__(cls, *args: object, **options: object) -> Self:
+            """Make a store; an abstract class says what it lacks, and what to write."""
+            if missing := sorted(cls.__abstractmethods__):
+                raise TypeError(
+                    f"the store {cls.__name__} lacks {', '.join(missing)}; to change some methods of a store derive it "
+                    "from InMemoryLightningStore or ForwardingStore, and to store elsewhere implement these"
+                )
+            if (args or options) and cls.__init__ is object.__init__:
+                raise TypeError(f"{cls.__name__}() takes no arguments")
+            return super().__new__(cls)
 
     @property
     def is_open(self) -> bool:
