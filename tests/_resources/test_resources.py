@@ -83,6 +83,7 @@ def test_a_doubled_brace_template_renders_to_its_text(before: str, value: str) -
     assert fstring(template).format(value=value) == before + value
 
 
+@pytest.mark.filterwarnings("ignore:the prompt template has braces that are not placeholders")
 @settings(deadline=None)
 @given(st.text(alphabet='{}ab!:.[]"0_ ', max_size=12))
 def test_whatever_the_braces_only_a_missing_value_or_a_private_attribute_fails(template: str) -> None:

@@ -49,6 +49,11 @@ def step(agent: Any, **options: Any) -> None:
     trio.run(main)
 
 
+async def step_in_another_trio() -> None:
+    async with agl.Runner(one) as runner:
+        await trio.to_thread.run_sync(trio.run, runner.step, 1)
+
+
 async def read_stream_without_entering() -> None:
     async with agl.Runner(one) as runner:
         async for _ in runner.stream([1]):  # type: ignore[attr-defined, unused-ignore]
@@ -161,6 +166,9 @@ def emit_abandoned() -> None:
 
 MISTAKES: dict[str, dict[str, Callable[[], object]]] = {
     "runner.md": {
+        "`trio.run(runner.step, task)` in a thread, of a runner that is open elsewhere": lambda: trio.run(
+            step_in_another_trio
+        ),
         "`step` on a closed runner": lambda: trio.run(agl.Runner(one).step, 1),
         "a generator as dataset": lambda: trio.run(agl.Runner(one).fit, (task for task in "ab")),
         "a table as dataset": lambda: trio.run(agl.Runner(one).fit, pd.DataFrame({"q": ["a"]})),

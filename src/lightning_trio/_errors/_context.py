@@ -84,8 +84,8 @@ class NotInTrio(UsageError, RuntimeError):
         """
         message = (
             f"the runner is open in another Trio run than the one that calls {call}(); from a thread, write "
-            f"trio.from_thread.run(runner.{call}, …), which calls it in the runner's, or make a runner for this one: it "
-            "can share the store"
+            f"trio.from_thread.run(runner.{call}, …), which calls it in the runner's own, or make another runner here, "
+            "which can share the store"
         )
         return compose(cls, message)
 
