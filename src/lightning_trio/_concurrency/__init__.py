@@ -1,5 +1,6 @@
 """Exception groups and nurseries for Trio."""
 
+from ._await_stack import await_stack as await_stack
 from ._exception_groups import find_interruption as find_interruption
 from ._exception_groups import note as note
 from ._exception_groups import sole_exception as sole_exception

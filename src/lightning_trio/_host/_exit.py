@@ -30,6 +30,7 @@ from contextvars import Context
 from types import FrameType
 from typing import Any, Final, Protocol
 
+from .._concurrency import await_stack
 from ._family import kill_family
 
 logger = logging.getLogger("lightning_trio.lanes")
@@ -210,12 +211,8 @@ class _Search:
     def _look_at_loop(self, loop: Any) -> None:
         self._look_at_value(loop._default_executor, is_own=True)
         for task in sys.modules["asyncio"].all_tasks(loop):
-            coroutine = task.get_coro()
-            while coroutine is not None:
-                frame = getattr(coroutine, "cr_frame", None)
-                if frame is not None:
-                    self._look_at(_held_in(frame))
-                coroutine = getattr(coroutine, "cr_await", None)
+            for frame in await_stack(task.get_coro()):
+                self._look_at(_held_in(frame))
 
     @functools.cached_property
     def _of_modules(self) -> set[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import inspect
 import sys
 import threading
@@ -26,6 +25,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from .._concurrency import await_stack
 from .._spans import Link
 from .._spans import SpanContext as SpanIds
 
@@ -104,7 +104,7 @@ class GeneratorSpan(NativeSpan):
             return False
         # Another task, perhaps one that the generator has started and waits for.
         coroutine = task.coro if isinstance(task, trio.lowlevel.Task) else task.get_coro()
-        return any(id(each) == self._frame_id for each in _await_stack(coroutine))
+        return any(id(each) == self._frame_id for each in await_stack(coroutine))
 
 
 def _current_task() -> Any:
@@ -122,19 +122,6 @@ def _stack(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
-
-
-def _await_stack(awaited: Any) -> Iterator[FrameType]:
-    """Yield the frames of a coroutine that waits, of what it waits for, and so on."""
-    while awaited is not None:
-        for kind, waits_for in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
-            if (frame := getattr(awaited, f"{kind}_frame", None)) is not None:
-                yield frame
-                awaited = getattr(awaited, waits_for)
-                break
-        else:
-            # A step of an async generator, which has no attribute for it.
-            awaited = next((each for each in gc.get_referents(awaited) if hasattr(each, "ag_frame")), None)
 
 
 _GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR

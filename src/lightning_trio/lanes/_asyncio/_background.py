@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from ..._concurrency import await_stack
 
 logger = logging.getLogger("lightning_trio.lanes")
 
@@ -106,13 +107,10 @@ async def drain() -> None:
 
 def _waits_for_work(task: asyncio.Task[Any]) -> bool:
     """Whether the task stands in ``await queue.get()``, or waits for an event, a lock or another task of asyncio."""
-    coro: Any = task.get_coro()
-    code = None
-    while inspect.iscoroutine(coro):
-        code = coro.cr_code
-        coro = coro.cr_await
-    if code is None:
+    codes = [frame.f_code for frame in await_stack(task.get_coro())]
+    if not codes:
         return False
+    code = codes[-1]
     # Until Python 3.12, wait_for makes a task of what it waits for.
     is_waiting_for_task = code.co_filename == asyncio.tasks.__file__ and code.co_name == "wait_for"
     return is_waiting_for_task or code.co_filename in (asyncio.queues.__file__, asyncio.locks.__file__)
