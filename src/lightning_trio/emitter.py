@@ -6,7 +6,6 @@ thread. With ``propagate=False`` they build the span and record it nowhere, whic
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from types import FrameType, TracebackType
@@ -46,7 +45,7 @@ from ._spans import (
     sanitize_attributes,
 )
 from .semconv import LightningSpanAttributes as Keys
-from .tracing import CURRENT, AttemptRecorder, OpenSpan, around_calls, current_recorder
+from .tracing import CURRENT, AttemptRecorder, OpenSpan, after_calls, around_calls, current_recorder
 
 __all__ = [
     "Emitter",
@@ -459,23 +458,10 @@ def reward(
     0.5
     """
 
+    def emit(value: Any) -> None:
+        emit_reward(value, primary_key=primary_key, attributes=attributes)
+
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def async_reward(*args: Any, **kwargs: Any) -> Any:
-                value = await function(*args, **kwargs)
-                emit_reward(value, primary_key=primary_key, attributes=attributes)
-                return value
-
-            return async_reward
-
-        @functools.wraps(function)
-        def sync_reward(*args: Any, **kwargs: Any) -> Any:
-            value = function(*args, **kwargs)
-            emit_reward(value, primary_key=primary_key, attributes=attributes)
-            return value
-
-        return sync_reward
+        return after_calls(function, emit)
 
     return decorate if fn is None else decorate(fn)

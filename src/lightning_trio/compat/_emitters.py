@@ -6,13 +6,12 @@ Inside a rollout they record natively. With a tracer of the program's own (the r
 
 from __future__ import annotations
 
-import functools
 import inspect
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 from .. import emitter, semconv
 from .._public import public_in
@@ -32,7 +31,7 @@ from .._spans import (
 )
 from ..semconv import LightningSpanAttributes as Keys
 from ..tracing import Tracer as NativeTracer
-from ..tracing import around_calls, find_recorder
+from ..tracing import after_calls, around_calls, find_recorder
 from ._attributes import attributes_of_value
 from ._modules import module
 from ._overrides import overridden
@@ -136,23 +135,7 @@ def emit_reward(
 
 def reward(fn: Callable[P, T]) -> Callable[P, T]:
     """Record what a sync or async function returns as a reward, then return it."""
-    if inspect.iscoroutinefunction(fn):
-
-        @functools.wraps(fn)
-        async def async_reward(*args: P.args, **kwargs: P.kwargs) -> Any:
-            value = await fn(*args, **kwargs)
-            emit_reward(value)
-            return value
-
-        return cast("Callable[P, T]", async_reward)
-
-    @functools.wraps(fn)
-    def sync_reward(*args: P.args, **kwargs: P.kwargs) -> T:
-        value = fn(*args, **kwargs)
-        emit_reward(cast("float", value))
-        return value
-
-    return sync_reward
+    return after_calls(fn, emit_reward)
 
 
 @public_in("lightning_trio.compat")

@@ -1,5 +1,6 @@
 """Tracing: native span records, with OpenTelemetry at the edges."""
 
+from ._around_calls import after_calls as after_calls
 from ._around_calls import around_calls as around_calls
 from ._context import carry_context as carry_context
 from ._context import current_recorder as current_recorder

@@ -1,4 +1,4 @@
-"""Functions wrapped in operations."""
+"""Functions wrapped in operations, and functions whose results are recorded."""
 
 from __future__ import annotations
 
@@ -48,6 +48,28 @@ def around_calls(
             return result
 
     return sync_operation
+
+
+def after_calls(fn: Callable[P, T], then: Callable[[Any], object]) -> Callable[P, T]:
+    """Return a sync or async function that calls `then` with what `fn` returns, before it returns that."""
+    if inspect.iscoroutinefunction(fn):
+        async_fn = cast("Callable[P, Awaitable[object]]", fn)
+
+        @functools.wraps(fn)
+        async def async_function(*args: P.args, **kwargs: P.kwargs) -> object:
+            result = await async_fn(*args, **kwargs)
+            then(result)
+            return result
+
+        return cast("Callable[P, T]", async_function)
+
+    @functools.wraps(fn)
+    def sync_function(*args: P.args, **kwargs: P.kwargs) -> T:
+        result = fn(*args, **kwargs)
+        then(result)
+        return result
+
+    return sync_function
 
 
 def _around_generator(fn: Callable[P, Any], start: Callable[..., AbstractContextManager[object]]) -> Callable[P, Any]:
