@@ -16,12 +16,11 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from types import CodeType, FunctionType, MethodType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ._code_values import (
     Instance,
     Method,
-    Nested,
     Object,
     Value,
     attribute_of,
@@ -60,6 +59,16 @@ class AsyncioUse(NamedTuple):
     line: int
 
 
+class _Nested(NamedTuple):
+    """A function that is defined in another one."""
+
+    code: CodeType
+    around: _Code
+
+
+_Value: TypeAlias = Value | _Nested
+
+
 class _Home(NamedTuple):
     """Where a function is defined. Functions are followed into others of the same package or folder."""
 
@@ -82,7 +91,7 @@ class _Names(NamedTuple):
     """The names that a function can read, apart from its own."""
 
     namespace: Mapping[str, Any]
-    enclosing: Callable[[str], Value]
+    enclosing: Callable[[str], _Value]
     home: _Home
 
 
@@ -96,17 +105,17 @@ def find_asyncio_use(fn: Callable[..., Any]) -> AsyncioUse | None:
     if not isinstance(function, FunctionType):
         return None
     owner = Object(fn.__self__) if isinstance(fn, MethodType) else None
-    return Code.of(function, owner, _Home.of(function)).find(_MOST_CALLS)
+    return _Code.of(function, owner, _Home.of(function)).find(_MOST_CALLS)
 
 
-class Code:
+class _Code:
     """The byte code of one function.
 
     An instruction knows the place of its expression in the source. So the function of a call is found without a model
     of the stack: its expression begins where the call's does.
     """
 
-    def __init__(self, code: CodeType, names: _Names, owner: Value = None) -> None:
+    def __init__(self, code: CodeType, names: _Names, owner: _Value = None) -> None:
         self._code = code
         self._names = names
         self._instructions = [each for each in dis.get_instructions(code) if each.opname not in _SKIPPED]
@@ -124,16 +133,16 @@ class Code:
         parameters = code.co_varnames[: _count_parameters(code)]
         self._stores = {name: at[0] for name, at in stores.items() if len(at) == 1 and name not in parameters}
         """The names that are stored exactly once, so that their value is known, with the place."""
-        self._known: dict[str, Value] = {}
+        self._known: dict[str, _Value] = {}
         if owner is not None and code.co_argcount and code.co_varnames[0] not in stores:
             self._known[code.co_varnames[0]] = owner
 
     @classmethod
-    def of(cls, function: FunctionType, owner: Value, home: _Home) -> Code:
+    def of(cls, function: FunctionType, owner: _Value, home: _Home) -> _Code:
         """Return the code of a function that exists, with the content of its closure."""
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
 
-        def enclosing(name: str) -> Value:
+        def enclosing(name: str) -> _Value:
             try:
                 return Object(cells[name].cell_contents)
             except ValueError:
@@ -177,24 +186,24 @@ class Code:
             called = self._followed(attribute_of(self._value(index), "__aenter__"))
         return None if called is None or not called.is_async or not calls else called.find(calls - 1)
 
-    def _followed(self, callee: Value) -> Code | None:
+    def _followed(self, callee: _Value) -> _Code | None:
         home = self._names.home
         match callee:
-            case Nested(code, around):
+            case _Nested(code, around):
                 return around._nested(code)
             case Object(FunctionType() as function):
                 function = _without_context_manager(function)
-                return Code.of(function, None, home) if home.has(function) else None
+                return _Code.of(function, None, home) if home.has(function) else None
             case Method():
                 # Unpacked: to type checkers, an attribute that is a function is a method.
                 method, owner = callee
                 method = _without_context_manager(method)
-                return Code.of(method, owner, home) if home.has(method) else None
+                return _Code.of(method, owner, home) if home.has(method) else None
             case _:
                 return None
 
-    def _nested(self, code: CodeType) -> Code:
-        return Code(code, self._names._replace(enclosing=self._named))
+    def _nested(self, code: CodeType) -> _Code:
+        return _Code(code, self._names._replace(enclosing=self._named))
 
     def _use(self, name: str, index: int) -> AsyncioUse:
         positions = self._instructions[index].positions
@@ -203,7 +212,7 @@ class Code:
 
     # Values.
 
-    def _value(self, index: int) -> Value:
+    def _value(self, index: int) -> _Value:
         """Return what an instruction leaves on the stack, None if it is not known."""
         if index < 0:
             return None
@@ -225,10 +234,10 @@ class Code:
             while self._instructions[index].opname == "SET_FUNCTION_ATTRIBUTE":
                 index -= 1
             code = self._instructions[index - 1].argval
-            return Nested(code, self) if isinstance(code, CodeType) else None
+            return _Nested(code, self) if isinstance(code, CodeType) else None
         return None
 
-    def _named(self, name: str) -> Value:
+    def _named(self, name: str) -> _Value:
         if name in self._known:
             return self._known[name]
         if name in self._stores:
@@ -246,7 +255,7 @@ class Code:
             return Object(namespace[name])
         return Object(super) if name == "super" else None
 
-    def _callee(self, index: int) -> Value:
+    def _callee(self, index: int) -> _Value:
         """Return the function that a call calls."""
         call = self._instructions[index]
         if _end(call) == _NOWHERE:
@@ -267,7 +276,7 @@ class Code:
         is_call = self._instructions[before].opname in _CALLS and self._instructions[before].arg == 0
         return is_call and self._callee(before) == Object(super)
 
-    def _inherited(self, name: str) -> Value:
+    def _inherited(self, name: str) -> _Value:
         """Return the method that ``super()`` finds."""
         kind, owner = self._named("__class__"), self._named(next(iter(self._code.co_varnames), ""))
         if not isinstance(kind, Object) or not isinstance(owner, Object | Instance):
@@ -276,7 +285,7 @@ class Code:
         later = classes[classes.index(kind.value) + 1 :] if kind.value in classes else ()
         return class_attribute(later, name, owner)
 
-    def _imported(self, index: int) -> Value:
+    def _imported(self, index: int) -> _Value:
         instruction = self._instructions[index]
         if instruction.opname == "IMPORT_NAME":
             # ``import a.b`` stores a, ``from a.b import c`` takes c from b.

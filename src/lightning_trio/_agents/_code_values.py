@@ -8,11 +8,8 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Sequence
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
-
-if TYPE_CHECKING:
-    from ._asyncio_use import Code
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any, NamedTuple, TypeAlias
 
 _LOOP_BOUND = (
     "asyncio",
@@ -65,13 +62,6 @@ class Instance(NamedTuple):
     kind: type
 
 
-class Nested(NamedTuple):
-    """A function that is defined in another one."""
-
-    code: CodeType
-    around: Code
-
-
 class Method(NamedTuple):
     """A method with its object, or with its class if it is a class method."""
 
@@ -79,7 +69,7 @@ class Method(NamedTuple):
     owner: Object | Instance
 
 
-Value: TypeAlias = Object | LoopBound | Instance | Nested | Method | None
+Value: TypeAlias = Object | LoopBound | Instance | Method | None
 
 
 def module_named(name: str) -> Value:
@@ -90,7 +80,7 @@ def module_named(name: str) -> Value:
     return LoopBound(name) if _is_in(name, _LOOP_BOUND) else None
 
 
-def attribute_of(value: Value, name: str) -> Value:
+def attribute_of(value: object, name: str) -> Value:
     """Return an attribute of a value, as far as it is known."""
     bound = loop_bound_name(value)
     if isinstance(value, LoopBound):
@@ -139,7 +129,7 @@ def class_attribute(classes: Sequence[type], name: str, owner: Object | Instance
     return Object(found) if owner is None else Method(found, owner)
 
 
-def result_of(callee: Value) -> Value:
+def result_of(callee: object) -> Value:
     """Return what a call of a value returns, as far as it is known."""
     if isinstance(callee, Object) and isinstance(callee.value, type) and loop_bound_name(callee) is None:
         kind = callee.value
@@ -154,12 +144,12 @@ def result_of(callee: Value) -> Value:
     return LoopBound(name if name.rpartition(".")[2][:1].isupper() else f"{name}()")
 
 
-def is_of(value: Value, modules: tuple[str, ...]) -> bool:
+def is_of(value: object, modules: tuple[str, ...]) -> bool:
     """Whether a value comes from one of the modules, or from one within them."""
     return isinstance(value, Object) and _is_in(_origin(value.value)[0], modules)
 
 
-def loop_bound_name(value: Value) -> str | None:
+def loop_bound_name(value: object) -> str | None:
     """Return the name of something of a loop-bound module, None for anything else."""
     match value:
         case LoopBound(name):
