@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 from .._agents import LitAgent
-from .._records import AttemptedRollout, AttemptStatus, Rollout
+from .._records import Attempt, AttemptedRollout, AttemptStatus, Rollout
 from .._runner import Hook as NativeHook
 from .._runner import Runner as NativeRunner
 from .._spans import Span
@@ -34,8 +34,7 @@ async def log_rollout(
     _log_end(rollout.rollout_id, rollout.status, (rollout.end_time or time.time()) - rollout.start_time)
     for attempt in await store.query_attempts(rollout.rollout_id):
         spans = await store.query_spans(rollout.rollout_id, attempt.attempt_id)
-        ids = (rollout.rollout_id, attempt.attempt_id)
-        _log_attempt(*ids, attempt.sequence_id, attempt.status, attempt.worker_id, spans, verbosity)
+        _log_attempt(attempt, attempt.status, spans, verbosity)
     if adapter is not None:
         latest = await store.query_spans(rollout.rollout_id, attempt_id="latest")
         logger.info("[Rollout %s] Adapted data: %s", rollout.rollout_id, adapter.adapt(latest))
@@ -53,33 +52,29 @@ class RolloutLog(NativeHook):
         attempt, root = rollout.attempt, next(span for span in spans if span.parent_id is None)
         status: AttemptStatus = "succeeded" if root.status.status_code == "OK" else "failed"
         _log_end(rollout.rollout_id, status, time.time() - attempt.start_time)
-        ids = (rollout.rollout_id, attempt.attempt_id)
-        _log_attempt(*ids, attempt.sequence_id, status, attempt.worker_id, spans, self._verbosity)
+        _log_attempt(attempt, status, spans, self._verbosity)
 
 
 def _log_end(rollout_id: str, status: str, seconds: float) -> None:
     logger.info("[Rollout %s] Finished with status %s in %.2f seconds.", rollout_id, status, seconds)
 
 
-def _log_attempt(  # of two records
-    rollout_id: str,
-    attempt_id: str,
-    number: int,
-    status: AttemptStatus,
-    worker_id: str | None,
-    spans: Sequence[Span],
-    verbosity: SpanVerbosity,
-) -> None:
+def _log_attempt(attempt: Attempt, status: AttemptStatus, spans: Sequence[Span], verbosity: SpanVerbosity) -> None:
     logger.info(
-        "[Rollout %s | Attempt %d] ID: %s. Status: %s. Worker: %s", rollout_id, number, attempt_id, status, worker_id
+        "[Rollout %s | Attempt %d] ID: %s. Status: %s. Worker: %s",
+        attempt.rollout_id,
+        attempt.sequence_id,
+        attempt.attempt_id,
+        status,
+        attempt.worker_id,
     )
     if verbosity == "none":
         return
     for span in spans:
         logger.info(
             "[Rollout %s | Attempt %s | Span %s] #%d (%s) %s. %s",
-            rollout_id,
-            attempt_id,
+            attempt.rollout_id,
+            attempt.attempt_id,
             span.span_id,
             span.sequence_id,
             span.name,

@@ -9,7 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -157,18 +163,9 @@ class Tracer(NativeTracer, ParallelWorkerBase):
         async with self.trace_context(getattr(func, "__name__", "trace")):
             return await func(*args, **kwargs)
 
-    @contextmanager
-    def lifespan(self, store: LightningStore | None = None) -> Generator[None]:
+    def lifespan(self, store: LightningStore | None = None) -> AbstractContextManager[None]:
         """Prepare the tracer, with a store for its traces, and clean up at the end of the block."""
-        self.init()
-        try:
-            self.init_worker(0, store)
-            try:
-                yield
-            finally:
-                self.teardown_worker(0)
-        finally:
-            self.teardown()
+        return prepared(self, store, nullcontext)
 
     # Single spans.
 
@@ -209,6 +206,24 @@ class Tracer(NativeTracer, ParallelWorkerBase):
         from ._langchain import langchain_handler
 
         return langchain_handler(tags or [])
+
+
+@contextmanager
+def prepared(
+    tracer: Tracer, store: LightningStore | None, cleaning_up: Callable[[str], AbstractContextManager[object]]
+) -> Generator[None]:
+    """Prepare a tracer as that of a worker, and clean up at the end of the block, within ``cleaning_up(message)``."""
+    tracer.init()
+    try:
+        tracer.init_worker(0, store)
+        try:
+            yield
+        finally:
+            with cleaning_up("Error during tracer worker teardown"):
+                tracer.teardown_worker(0)
+    finally:
+        with cleaning_up("Error during tracer teardown"):
+            tracer.teardown()
 
 
 @public_in("lightning_trio.compat")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Final, cast
 
 import trio
@@ -32,7 +32,7 @@ from ._overrides import overridden, warn_uncalled
 from ._rollout_log import RolloutLog, is_logged
 from ._runners import FitRunner, LitAgentRunner, Runner, logging_errors
 from ._stores import InMemoryLightningStore, hosted, warn_of_store
-from ._tracers import AgentOpsTracer, Tracer
+from ._tracers import AgentOpsTracer, Tracer, prepared
 
 _DEFAULTS: Final[Mapping[str, object]] = {"repeats": 1, "resume": False, "retry_failed": False, "force_resume": False}
 _IGNORED: Final = (ClientServerExecutionStrategy, SharedMemoryExecutionStrategy)
@@ -152,7 +152,8 @@ class Trainer(NativeTrainer):
             raise NestedTrioRun.by_trainer()
         arguments: dict[str, Any] = {**self.options.arguments(), "algorithm": as_native(self.algorithm)}
         runner = FitRunner(lit_agent, hooks=(*in_trio(self.hooks), *_log_of(self.algorithm)), **arguments)
-        with _prepared(self.tracer, self.store):
+        tracer = self.tracer
+        with prepared(tracer, self.store, logging_errors) if isinstance(tracer, Tracer) else nullcontext():
             return trio.run(functools.partial(runner.fit, train_dataset, val_dataset, **options))
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
@@ -186,25 +187,6 @@ class Trainer(NativeTrainer):
                 await runner.iter(event=event)
 
         self.strategy.execute(run_algorithm, run_runner, self.store)
-
-
-@contextmanager
-def _prepared(tracer: NativeTracer, store: LightningStore) -> Generator[None]:
-    """Prepare a tracer as that of a worker, and clean up at the end of the block."""
-    if not isinstance(tracer, Tracer):
-        yield
-        return
-    tracer.init()
-    try:
-        tracer.init_worker(0, store)
-        try:
-            yield
-        finally:
-            with logging_errors("Error during tracer worker teardown"):
-                tracer.teardown_worker(0)
-    finally:
-        with logging_errors("Error during tracer teardown"):
-            tracer.teardown()
 
 
 def _check_runner(runner: Runner[Any]) -> None:
