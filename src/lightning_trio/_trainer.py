@@ -11,14 +11,14 @@ import trio
 
 from ._agents import LitAgent, as_agent
 from ._checks import build, check_count
-from ._errors import DatasetError, NestedTrioRun, UsageError
+from ._errors import NestedTrioRun, UsageError
 from ._public import public
 from ._records import FitResult
 from ._repr import one_line
 from ._resources import NamedResources, check_resources
 from ._runner import Hook, Runner, RunnerOptions, check_hooks
 from .adapters import Adapter
-from .algorithms import Algorithm, Baseline, Dataset, FastAlgorithm
+from .algorithms import Algorithm, Dataset, FastAlgorithm, check_given
 from .store import LightningStore
 from .tracing import Tracer
 
@@ -247,8 +247,7 @@ class Trainer:
         return trio.run(functools.partial(runner.fit, train_dataset, val_dataset, **options))
 
     def _check_dataset(self, train_dataset: Dataset[Any] | None, val_dataset: Dataset[Any] | None) -> None:
-        if train_dataset is None and val_dataset is None and isinstance(self.algorithm, Baseline):
-            raise DatasetError.none_given("trainer.fit(agent, [task, …])")
+        check_given(self.algorithm, train_dataset, val_dataset, write="trainer.fit(agent, [task, …])")
 
 
 def _check_unsupported(llm_proxy: object, runner: object) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
@@ -20,6 +21,19 @@ LIMITED = RolloutConfig(timeout_seconds=0.3)
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if "Trio's thread has been blocked" in record.message]
+
+
+def blocks_or_sleeps(seconds: float) -> Callable[[str], Awaitable[float]]:
+    """Return an agent that blocks Trio's thread for the task "blocks", and sleeps for others."""
+
+    async def agent(task: str) -> float:
+        if task == "blocks":
+            time.sleep(1)  # noqa: ASYNC251 - the fault
+        else:
+            await trio.sleep(seconds)
+        return 1.0
+
+    return agent
 
 
 async def test_an_agent_that_blocks_is_named_once_with_its_line(caplog: pytest.LogCaptureFixture) -> None:
@@ -117,15 +131,8 @@ async def test_neighbours_do_not_fail_for_the_time_that_an_agent_blocked() -> No
 
 
 async def test_neighbours_of_steps_that_begin_together_do_not_fail_either() -> None:
-    async def agent(task: str) -> float:
-        if task == "blocks":
-            time.sleep(1)  # noqa: ASYNC251 - the fault
-        else:
-            await trio.sleep(0.01)
-        return 1.0
-
     failed: list[str] = []
-    async with Runner(agent, config=LIMITED) as runner:
+    async with Runner(blocks_or_sleeps(0.01), config=LIMITED) as runner:
 
         async def step(task: str) -> None:
             try:
@@ -217,15 +224,8 @@ async def test_two_agents_that_block_in_turn_are_each_judged_by_their_own_time()
 
 
 async def test_a_neighbour_that_takes_too_long_itself_is_still_stopped() -> None:
-    async def agent(task: str) -> float:
-        if task == "blocks":
-            time.sleep(1)  # noqa: ASYNC251 - the fault
-        else:
-            await trio.sleep(30)
-        return 1.0
-
     begin = time.monotonic()
-    result = await Runner(agent, config=LIMITED).fit(["slow", "blocks", "slow"])
+    result = await Runner(blocks_or_sleeps(30), config=LIMITED).fit(["slow", "blocks", "slow"])
 
     assert result.counts["failed"] == 3
     assert 1.2 < time.monotonic() - begin < 10

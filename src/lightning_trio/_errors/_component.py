@@ -142,7 +142,7 @@ class DatasetError(UsageError, TypeError):
         return compose(cls, message, parameter=parameter)
 
     @classmethod
-    def none_given(cls, write: str = "trio.run(runner.fit, [task, …])") -> Self:
+    def none_given(cls, write: str) -> Self:
         """Return the error for a `fit` that has nothing to run.
 
         Args:

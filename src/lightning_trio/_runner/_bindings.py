@@ -9,7 +9,7 @@ import trio
 
 from .._agents import AgentCopies, LitAgent, bind_agent, check_written_for_trio
 from .._errors import AgentSignatureError, AsyncioAgentError, LightningTrioError
-from .._records import AttemptedRollout, RolloutMode
+from .._records import AttemptedRollout, ResourcesUpdate, RolloutMode
 from .._resources import NamedResources
 from ..lanes import BoundAgent
 from ..store import LightningStore
@@ -95,19 +95,22 @@ class Bindings:
         the agent needs some, with the latest snapshot.
         """
         ids = {rollout.resources_id for rollout in rollouts}
-        modes: set[RolloutMode | None] = {rollout.mode for rollout in rollouts}
         snapshots: dict[str | None, NamedResources] = {}
         # A cancellation must not lose a claimed rollout before its task has started.
         with trio.CancelScope(shield=True):
             for resources_id in ids:
                 if resources_id is not None:
                     update = await self._store.get_resources_by_id(resources_id)
-                elif self._own or not any(map(self._needs_resources, modes)):
-                    update = None
                 else:
-                    update = await self._store.get_latest_resources()
+                    update = await self._latest_if_needed(rollouts)
                 snapshots[resources_id] = self._own if update is None else update.resources
         return snapshots
+
+    async def _latest_if_needed(self, rollouts: Sequence[AttemptedRollout]) -> ResourcesUpdate | None:
+        modes: set[RolloutMode | None] = {rollout.mode for rollout in rollouts}
+        if self._own or not any(map(self._needs_resources, modes)):
+            return None
+        return await self._store.get_latest_resources()
 
     def _needs_resources(self, mode: RolloutMode | None) -> bool:
         bound = self.try_to_bind(mode, self._own)

@@ -12,7 +12,7 @@ import trio
 from .._agents import AgentCopies, LitAgent, as_agent, needs_copies
 from .._checks import check_count
 from .._concurrency import note
-from .._errors import DatasetError, NotInTrio, RunnerClosed, UsageError
+from .._errors import NotInTrio, RunnerClosed, UsageError
 from .._host import STATUS_SIGNAL, STOP_SIGNALS, relaxed_gc
 from .._ids import random_bits
 from .._public import public
@@ -34,7 +34,7 @@ from .._repr import one_line
 from .._resources import NamedResources, check_resources
 from .._spans import finding_traces
 from ..adapters import Adapter
-from ..algorithms import Algorithm, Baseline, Dataset, Datasets, check_dataset
+from ..algorithms import Algorithm, Dataset, Datasets, check_dataset, check_given
 from ..lanes import DEFAULT_LANES, LaneOptions, OpenLane, lane_named, open_lanes
 from ..store import LightningStore
 from ..tracing import Tracer
@@ -461,8 +461,7 @@ class Runner(Generic[T]):
             NotInTrio: Trio does not run here, but perhaps asyncio; the message shows what to write instead.
             ResumeError: the run to resume is unknown, has another agent or dataset, or is being worked on.
         """
-        if train_dataset is None and val_dataset is None and isinstance(self.options.algorithm, Baseline):
-            raise DatasetError.none_given()
+        check_given(self.options.algorithm, train_dataset, val_dataset, write="trio.run(runner.fit, [task, …])")
         check_dataset("train_dataset", train_dataset)
         check_dataset("val_dataset", val_dataset)
         if not isinstance(resume, bool | str):
@@ -472,15 +471,13 @@ class Runner(Generic[T]):
         check_count("repeats", repeats)
         datasets = Datasets.of(train_dataset, val_dataset, repeats)
         resumption = Resumption(resume, force_resume, _to_retry(resume, retry_failed))
-        async with AsyncExitStack() as stack:
-            if self._engine is None:
-                await stack.enter_async_context(self)
-            engine = self._require_engine("fit", "await runner.fit(train_dataset)")
-            return await self._fit(engine, datasets, resumption)
-        # For type checkers: a runner lets its errors through.
-        raise AssertionError
+        if self._engine is not None:
+            return await self._fit(datasets, resumption)
+        async with self:
+            return await self._fit(datasets, resumption)
 
-    async def _fit(self, engine: Engine, datasets: Datasets, resumption: Resumption) -> FitResult:
+    async def _fit(self, datasets: Datasets, resumption: Resumption) -> FitResult:
+        engine = self._require_engine("fit", "await runner.fit(train_dataset)")
         settings = FitSettings(
             self.options, self.agent.name, self._max_concurrency, self._own_snapshot, self._worker_id
         )

@@ -122,6 +122,9 @@ class Slots:
             # A lent slot comes back, and those that are left may be stuck as before.
             self.lend_if_stuck()
 
+    release = give_back
+    """A slot of its own is a place that an attempt releases, as a seat is."""
+
     def lend_if_stuck(self) -> None:
         """Lend a sub-rollout a slot too many if all attempts with slots wait for sub-rollouts that have none.
 

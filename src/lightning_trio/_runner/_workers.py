@@ -441,10 +441,7 @@ class LocalWorkers:
     def committed(self, ended: EndedAttempt, status: AttemptStatus) -> None:
         """Release the attempt's slot, or log that its abandoned call still holds it."""
         if ended.abandoned is None:
-            if ended.place is None:
-                self._slots.give_back()
-            else:
-                ended.place.release()
+            (ended.place or self._slots).release()
             return
         rollout_id = ended.rollout.rollout_id
         self._abandoned[rollout_id] = ended.abandoned.kind
@@ -462,10 +459,7 @@ class LocalWorkers:
         if copy is not None and self._copies is not None:
             self._copies.give_back(copy)
         self._late_results += 1
-        if place is None:
-            self._slots.give_back()
-        else:
-            place.release()
+        (place or self._slots).release()
 
     def counts(self) -> AttemptCounts:
         """Count the attempts of this process."""

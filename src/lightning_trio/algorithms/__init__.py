@@ -5,6 +5,7 @@ from ._algorithm import FastAlgorithm as FastAlgorithm
 from ._algorithm import FunctionalAlgorithm as FunctionalAlgorithm
 from ._algorithm import algo as algo
 from ._baseline import Baseline as Baseline
+from ._baseline import check_given as check_given
 from ._datasets import Dataset as Dataset
 from ._datasets import Datasets as Datasets
 from ._datasets import check_dataset as check_dataset

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from .._errors import DatasetError
 from .._public import public
 from ._algorithm import FastAlgorithm
 
@@ -53,3 +54,19 @@ class Baseline(FastAlgorithm):
                 await self.session.work_off(train_dataset, mode="train")
             if val_dataset is not None:
                 await self.session.work_off(val_dataset, mode="val")
+
+
+def check_given(algorithm: object, train: object, val: object, *, write: str) -> None:
+    """Validate that a run of `Baseline` has a dataset.
+
+    Args:
+        algorithm: the algorithm of the run.
+        train: its training tasks, None without them.
+        val: its validation tasks.
+        write: the call with a dataset, for the message.
+
+    Raises:
+        DatasetError: it has none.
+    """
+    if train is None and val is None and isinstance(algorithm, Baseline):
+        raise DatasetError.none_given(write)
