@@ -108,6 +108,19 @@ def agent(task):
 
     asyncio.run(main())
 """,
+    "run_in_executor in an async generator": """
+async def parts():
+    with ThreadPoolExecutor(1) as pool:
+        yield await asyncio.get_running_loop().run_in_executor(pool, hang)
+
+@agl.rollout(config=LIMIT)
+def agent(task):
+    async def main():
+        async for _ in parts():
+            pass
+
+    asyncio.run(main())
+""",
     "asyncio, blocked": """
 @agl.rollout(config=LIMIT, runs_in="asyncio")
 async def agent(task):
