@@ -15,7 +15,8 @@ import attrs
 import trio
 
 from . import semconv
-from ._concurrency import sole_exception
+from ._concurrency import sole_exception, split
+from ._exception_text import class_name, message_of
 from ._public import public
 from ._records import AttemptedRollout
 from ._repr import one_line
@@ -373,11 +374,11 @@ class Operation:
 
 def _error_status(exc: BaseException) -> TraceStatus:
     # A cancelled nursery inside the step raises a group of cancellations.
-    failed = exc.split(trio.Cancelled)[1] if isinstance(exc, BaseExceptionGroup) else exc
-    if failed is None or isinstance(failed, trio.Cancelled):
+    failed = split(exc, trio.Cancelled).rest
+    if failed is None:
         return TraceStatus("ERROR", "Cancelled")
     failed = sole_exception(failed)
-    return TraceStatus("ERROR", f"{type(failed).__name__}: {failed}")
+    return TraceStatus("ERROR", f"{class_name(failed)}: {message_of(failed)}")
 
 
 @overload

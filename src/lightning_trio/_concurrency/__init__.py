@@ -2,8 +2,11 @@
 
 from ._await_stack import await_stack as await_stack
 from ._exception_groups import find_interruption as find_interruption
+from ._exception_groups import is_kind as is_kind
+from ._exception_groups import leaves as leaves
 from ._exception_groups import note as note
 from ._exception_groups import sole_exception as sole_exception
+from ._exception_groups import split as split
 from ._exception_groups import split_stop as split_stop
 from ._exception_groups import without_strays as without_strays
 from ._flat_nursery import FlatNursery as FlatNursery

@@ -1,28 +1,84 @@
-"""Exception groups: nurseries raise them, and callers expect the exception inside."""
+"""Exception groups: nurseries raise them, and callers expect the exception inside.
+
+The groups of agents are of any class and depth, so their own methods are not relied on, and nothing is recursive.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeAlias, TypeGuard, TypeVar, cast, overload
 
 import trio
 
 from .._errors import AgentError, Terminated
 
+Kinds: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
+
+E = TypeVar("E", bound=BaseException)
+
+_members: Callable[[BaseException], tuple[BaseException, ...]] = vars(BaseExceptionGroup)["exceptions"].__get__
+
+_STOPS = (trio.Cancelled, KeyboardInterrupt, Terminated)
+
+
+@overload
+def is_kind(exc: BaseException, kinds: type[E]) -> TypeGuard[E]: ...
+@overload
+def is_kind(exc: BaseException, kinds: tuple[type[BaseException], ...]) -> bool: ...
+def is_kind(exc: BaseException, kinds: Kinds) -> bool:
+    """Whether an exception is of a class; `isinstance` also asks its ``__class__``, which may be any property."""
+    return issubclass(type(exc), kinds)
+
+
+def leaves(exc: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions inside nested groups in order, or the exception itself if it is no group."""
+    waiting = [exc]
+    while waiting:
+        each = waiting.pop()
+        if is_kind(each, BaseExceptionGroup):
+            waiting.extend(reversed(_members(each)))
+        else:
+            yield each
+
 
 def sole_exception(exc: BaseException) -> BaseException:
     """Return the only exception inside nested groups, or the group if there are several."""
     inner = exc
-    while isinstance(inner, BaseExceptionGroup):
-        if len(inner.exceptions) != 1:
+    while is_kind(inner, BaseExceptionGroup):
+        members = _members(inner)
+        if len(members) != 1:
             return exc
-        inner = inner.exceptions[0]
+        inner = members[0]
     return inner
 
 
-def split_stop(exc: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """Return what must propagate (cancellation, Ctrl-C, SIGTERM), and the remaining exceptions."""
-    stops = (trio.Cancelled, KeyboardInterrupt, Terminated)
-    if isinstance(exc, BaseExceptionGroup):
-        return exc.split(stops)
-    return (exc, None) if isinstance(exc, stops) else (None, exc)
+class Split(NamedTuple):
+    """The part of an exception that is of some classes, and the rest; None for what there is not."""
+
+    matching: BaseException | None
+    rest: BaseException | None
+
+
+def split(exc: BaseException, kinds: Kinds) -> Split:
+    """Split an exception, which need not be a group, like `BaseExceptionGroup.split`."""
+    matching: list[BaseException] = []
+    rest: list[BaseException] = []
+    for each in leaves(exc):
+        (matching if is_kind(each, kinds) else rest).append(each)
+    if not matching:
+        return Split(None, exc)
+    if not rest:
+        return Split(exc, None)
+    try:
+        return Split(*BaseExceptionGroup.split(cast("BaseExceptionGroup[BaseException]", exc), kinds))
+    except BaseException:
+        # It calls `derive`, which a class of groups may define, and has a limited depth.
+        return Split(BaseExceptionGroup("of a group", matching), BaseExceptionGroup("of a group", rest))
+
+
+def split_stop(exc: BaseException) -> Split:
+    """Split an exception into what must propagate (cancellation, Ctrl-C, SIGTERM), and the remaining exceptions."""
+    return split(exc, _STOPS)
 
 
 def without_strays(exc: BaseException) -> BaseException:
@@ -31,8 +87,8 @@ def without_strays(exc: BaseException) -> BaseException:
     A `trio.Cancelled` that was kept and raised again elsewhere belongs to no scope there: a nursery would take it for
     its own and end without an error. Returns the other exceptions, or an `AgentError` if there are none.
     """
-    stray, rest = exc.split(trio.Cancelled) if isinstance(exc, BaseExceptionGroup) else (exc, None)
-    if stray is None or not isinstance(stray, trio.Cancelled | BaseExceptionGroup):
+    stray, rest = split(exc, trio.Cancelled)
+    if stray is None:
         return exc
     if rest is not None:
         return rest
@@ -46,19 +102,19 @@ def note(exc: BaseException, text: str) -> None:
     try:
         if text not in getattr(exc, "__notes__", ()):
             exc.add_note(text)
-    except Exception:
+    except BaseException:
         # Notes explain an error; they must not replace it.
         return
 
 
 def find_interruption(exc: BaseException) -> BaseException | None:
     """Return a new `KeyboardInterrupt` or `Terminated` if `exc` contains one."""
-    if isinstance(exc, BaseExceptionGroup):
-        found = [each for inner in exc.exceptions if (each := find_interruption(inner)) is not None]
-        return found[0] if found else None
-    if isinstance(exc, Terminated):
-        return Terminated()
-    return KeyboardInterrupt() if isinstance(exc, KeyboardInterrupt) else None
+    for each in leaves(exc):
+        if is_kind(each, Terminated):
+            return Terminated()
+        if is_kind(each, KeyboardInterrupt):
+            return KeyboardInterrupt()
+    return None
 
 
 def flat(exc: BaseException) -> BaseException:

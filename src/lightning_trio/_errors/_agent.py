@@ -14,9 +14,23 @@ class AgentError(LightningTrioError):
     """An agent made its attempt fail."""
 
     @classmethod
-    def raised(cls, what: str) -> Self:
+    def raised(cls, what: str | BaseException) -> Self:
         """Return the replacement for an exception that would end more than the attempt, such as SystemExit."""
-        return compose(cls, f"the agent raised {what}")
+        return compose(cls, f"the agent raised {what if isinstance(what, str) else shortened(what)}")
+
+    @classmethod
+    def unreadable(cls, what: str, raised: str) -> Self:
+        """Return the error for an attempt whose records cannot be read, because of what the agent raised or recorded.
+
+        Args:
+            what: how the attempt ended.
+            raised: the class of the exception that reading them raised.
+        """
+        return compose(
+            cls,
+            f"the agent {what}, but what it raised or recorded cannot be read: reading it raised {raised}. Its spans "
+            "are lost; raise exceptions, and emit and return values, whose methods do not raise",
+        )
 
     @classmethod
     def stray_cancellation(cls) -> Self:

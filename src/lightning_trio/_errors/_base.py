@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from .._exception_text import class_name
 from .._public import public as public
 
 E = TypeVar("E", bound=BaseException)
@@ -37,6 +38,9 @@ def with_article(name: str) -> str:
 
 
 def shortened(value: object) -> str:
-    """Return the repr of a value, cut to 80 characters."""
-    text = repr(value)
+    """Return the repr of a value, cut to 80 characters; a value of an agent may have one that raises."""
+    try:
+        text = repr(value)
+    except BaseException as exc:
+        text = f"<{class_name(value)} whose repr() raised {class_name(exc)}>"
     return text if len(text) <= 80 else text[:79] + "…"

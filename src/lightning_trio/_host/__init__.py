@@ -13,4 +13,5 @@ from ._identity import is_dead as is_dead
 from ._identity import own_process as own_process
 from ._interrupts import STOP_SIGNALS as STOP_SIGNALS
 from ._interrupts import GracefulShutdown as GracefulShutdown
+from ._interrupts import Interruptions as Interruptions
 from ._signals import STATUS_SIGNAL as STATUS_SIGNAL

@@ -230,3 +230,18 @@ STOP_SIGNALS: SharedHandler[GracefulShutdown] = SharedHandler(
     _on_signal, {signal.SIGINT: _is_replaceable, signal.SIGTERM: is_default}
 )
 """Ctrl-C and SIGTERM stop all runners that are open in the main thread."""
+
+
+class Interruptions:
+    """Tell Ctrl-C from a `KeyboardInterrupt` that code raises itself, by the signals since this was made."""
+
+    def __init__(self) -> None:
+        self._before = STOP_SIGNALS.received
+
+    def may_have_come(self) -> bool:
+        """Whether an interruption that surfaces in this thread may come from a signal."""
+        if threading.current_thread() is not threading.main_thread():
+            # Python raises them in the main thread.
+            return False
+        # A handler of the host's own may raise whatever it likes.
+        return STOP_SIGNALS.received > self._before or not STOP_SIGNALS.handles(signal.SIGINT)

@@ -38,6 +38,8 @@ class SharedHandler(Generic[T]):
         self.members: list[T] = []
         self.replaced: dict[int, Any] = {}
         """The previous handlers, by signal."""
+        self.received: int = 0
+        """How many signals have come."""
         self._masks = threading.local()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(
@@ -61,6 +63,10 @@ class SharedHandler(Generic[T]):
             if not self.members:
                 self._uninstall()
 
+    def handles(self, signum: int) -> bool:
+        """Whether the handler of a signal is this one."""
+        return signum in self.replaced and signal.getsignal(signum) == self._handler
+
     def _install(self) -> None:
         for signum, may_replace in self._replaces.items():
             present = signal.getsignal(signum)
@@ -76,6 +82,7 @@ class SharedHandler(Generic[T]):
                 signal.signal(signum, before)
 
     def _handler(self, signum: int, frame: FrameType | None) -> None:
+        self.received += 1
         self._handle(signum, frame, tuple(self.members))
 
     # Around a fork, in the thread that forks.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import traceback
-
 import attrs
 
-from .._concurrency import sole_exception
+from .._concurrency import is_kind, sole_exception
 from .._errors import RemoteAgentError
+from .._exception_text import class_name, message_of, traceback_of
 from .._public import public
 
 
@@ -28,14 +27,10 @@ class ErrorRecord:
     def from_exception(cls, exception: BaseException) -> ErrorRecord:
         """Make the record of `exception`; type and message of a group with one member are the member's."""
         sole = sole_exception(exception)
-        if isinstance(sole, RemoteAgentError):
-            return cls(sole.kind, sole.text, "".join(traceback.format_exception(exception)), exception)
-        try:
-            message = str(sole)
-        except Exception as exc:
-            message = f"<str() of it raised {type(exc).__name__}>"
-        formatted = "".join(traceback.format_exception(exception))
-        return cls(type(sole).__name__, message, formatted, exception)
+        formatted = traceback_of(exception)
+        if is_kind(sole, RemoteAgentError):
+            return cls(sole.kind, sole.text, formatted, exception)
+        return cls(class_name(sole), message_of(sole), formatted, exception)
 
     def without_exception(self) -> ErrorRecord:
         """Return the record without the exception, which keeps its frames and all their objects alive."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import builtins
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple
 
+from .._concurrency import is_kind, leaves
 from .._errors import RemoteAgentError
+from .._exception_text import class_names, qualified_name
 from .._public import public_module
 
 
@@ -34,7 +36,7 @@ def _shown(value: str | type) -> str:
 
 def _name(value: object, parameter: str) -> str:
     if isinstance(value, type) and issubclass(value, BaseException):
-        return _qualified(value)
+        return qualified_name(value)
     if isinstance(value, str) and all(part.isidentifier() or part == "<locals>" for part in value.split(".")):
         module, _, bare = value.rpartition(".")
         found = find_loaded(f"{public_module(module)}.{bare}" if module else bare)
@@ -42,7 +44,7 @@ def _name(value: object, parameter: str) -> str:
             return value
         if isinstance(found, type) and issubclass(found, BaseException):
             # A class is often imported from another module than the one that defines it; raised ones know the latter.
-            return value if "." not in value else _qualified(found)
+            return value if "." not in value else qualified_name(found)
     raise ValueError(
         f"{parameter} names {value!r}, which is not an exception; pass classes, or names such as 'TimeoutError' "
         "and 'openai.RateLimitError'"
@@ -109,7 +111,7 @@ def bare_names(names: Sequence[str]) -> frozenset[str]:
     pending: list[tuple[type[BaseException], bool]] = [(BaseException, False)]
     while pending:
         kind, below = pending.pop()
-        below = below or kind.__name__ in wanted or _qualified(kind) in wanted
+        below = below or kind.__name__ in wanted or qualified_name(kind) in wanted
         if below:
             found.add(kind.__name__)
         pending += [(each, below) for each in kind.__subclasses__()]
@@ -122,18 +124,10 @@ def names_of_members(exception: BaseException) -> tuple[frozenset[str], ...]:
     >>> [len(names) for names in names_of_members(ExceptionGroup("several", [KeyError(), ValueError()]))]
     [10, 8]
     """
-    if isinstance(exception, BaseExceptionGroup):
-        return tuple(names for member in exception.exceptions for names in names_of_members(member))
-    if isinstance(exception, RemoteAgentError):
+    return tuple(names for each in leaves(exception) for names in _names_of(each))
+
+
+def _names_of(exception: BaseException) -> tuple[frozenset[str], ...]:
+    if is_kind(exception, RemoteAgentError):
         return exception.names
-    return (frozenset(_names_of(type(exception))),)
-
-
-def _names_of(kind: type[BaseException]) -> Iterator[str]:
-    for each in kind.__mro__:
-        yield each.__name__
-        yield _qualified(each)
-
-
-def _qualified(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return (frozenset(class_names(type(exception))),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Awaitable, Mapping, Sequence
@@ -13,16 +14,19 @@ import trio
 
 from .._agents import LitAgent
 from .._concurrency import find_interruption
-from .._errors import AttemptTimedOut
-from .._host import exit_without_interrupted
+from .._errors import AgentError, AttemptTimedOut
+from .._exception_text import class_name
+from .._host import Interruptions, exit_without_interrupted
 from .._records import AttemptedRollout, AttemptOutcome, AttemptStatus, ErrorRecord
 from .._spans import Span, find_final_reward, sum_usage
 from ..lanes import OpenLane, explain, record_return
 from ..tracing import AttemptRecorder, Tracer
-from ._ending import RETURNED, Cancelled, Ending, Silent, TimedOut, ending_of, settle
+from ._ending import RETURNED, Cancelled, Ending, Raised, Silent, TimedOut, ending_of, is_closing, settle
 from ._live_attempt import EndedAttempt, LiveAttempt
 from ._loop_watch import LoopWatch
 from ._redaction import redact
+
+logger = logging.getLogger("lightning_trio.runner")
 
 _END_HOOKS_SECONDS = 2.0
 """How long the closing hooks of a cancelled attempt may take."""
@@ -60,29 +64,43 @@ class AttemptParts:
     hooks: AttemptHooks | None
     clock: trio.abc.Clock
     watch: LoopWatch
+    interruptions: Interruptions
 
 
 async def run_attempt(live: LiveAttempt, parts: AttemptParts, ending: Ending | None = None) -> EndedAttempt | None:
     """Run one attempt to its end, however it ends, in a context that belongs to it; raises nothing.
+
+    What follows the agent's call reads what the agent has raised and recorded, whose classes may do anything. Where
+    that fails, the attempt ends with a bare record, and its slot is released like any other's.
 
     Args:
         live: the attempt.
         parts: what it shares with others.
         ending: how it ends without its task, which was given up; that task's own call returns None.
     """
+    try:
+        if ending is None:
+            ending = await _reach_ending(live, parts)
+            live.scope = None
+            if live.owner is None:
+                return None
+        return await _end(live, parts, ending)
+    except BaseException as exc:
+        if is_closing(exc, live.owner):
+            raise
+        return _end_bare(live, parts, exc)
+
+
+async def _end(live: LiveAttempt, parts: AttemptParts, ending: Ending) -> EndedAttempt:
+    """Call the closing hooks of an attempt, close its trace, and make its outcome."""
     recorder, hooks = live.recorder, parts.hooks
-    if ending is None:
-        ending = await _reach_ending(live, parts)
-        live.scope = None
-        if live.owner is None:
-            return None
+    live.ending = ending
     duration = live.duration
     if duration is None:
-        duration = parts.clock.current_time() - live.started
+        live.duration = duration = parts.clock.current_time() - live.started
     if hooks is not None:
-        ending = await _close(live, ending, hooks.end_trace(live.agent, recorder.rollout))
+        live.ending = ending = await _close(live, parts, ending, hooks.end_trace(live.agent, recorder.rollout))
     abandoned = None if live.call is None else live.call.abandoned
-    live.ending = ending
     status, exception = settle(ending, late=duration >= live.limit, abandoned=abandoned)
     error = None
     if exception is not None:
@@ -93,11 +111,35 @@ async def run_attempt(live: LiveAttempt, parts: AttemptParts, ending: Ending | N
     spans = recorder.close(status, None if error is None else f"{error.type}: {error.message}")
     error, spans = redact(error, spans)
     if hooks is not None:
-        ending = await _close(live, ending, hooks.end(live.agent, recorder.rollout, spans))
+        ending = await _close(live, parts, ending, hooks.end(live.agent, recorder.rollout, spans))
     stop = ending.stop if isinstance(ending, Cancelled) else None
     if stop is not None and find_interruption(stop) is not None:
         exit_without_interrupted(stop)
     return EndedAttempt(recorder.rollout, _outcome(recorder, status, spans, error, duration), stop, abandoned)
+
+
+def _end_bare(live: LiveAttempt, parts: AttemptParts, exc: BaseException) -> EndedAttempt:
+    """Return the outcome of an attempt that could not be ended because of `exc`, without anything of the agent's."""
+    recorder = live.recorder
+    name = class_name(exc)
+    ending = live.ending or Raised(exc)
+    status, _ = settle(ending, late=False, abandoned=None)
+    if status == "succeeded":
+        status = "failed"
+    logger.warning(
+        "rollout %s ends without its spans: reading what its agent raised or recorded raised %s",
+        recorder.rollout.rollout_id,
+        name,
+    )
+    unreadable = AgentError.unreadable(status, name)
+    unreadable.__cause__ = exc
+    error = ErrorRecord.from_exception(unreadable)
+    abandoned = None if live.call is None else live.call.abandoned
+    recorder.abandoned = abandoned is not None
+    spans = recorder.close_bare(status, f"{error.type}: {error.message}")
+    duration = live.duration or parts.clock.current_time() - live.started
+    outcome = _outcome(recorder, status, spans, error, duration)
+    return EndedAttempt(recorder.rollout, outcome, ending.stop if isinstance(ending, Cancelled) else None, abandoned)
 
 
 def _outcome(
@@ -152,7 +194,8 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
         record_return(live.recorder, value)
         return RETURNED
     except BaseException as exc:
-        return ending_of(exc, live.owner, cancelled=trio.current_effective_deadline() == -math.inf)
+        cancelled = trio.current_effective_deadline() == -math.inf
+        return ending_of(exc, live.owner, cancelled=cancelled, interrupted=parts.interruptions.may_have_come())
     finally:
         if has_worker and live.lane is not None and live.call is not None:
             live.lane.release(live.call)
@@ -214,7 +257,7 @@ async def _watch(live: LiveAttempt, limit: float) -> None:
     live.scope.cancel()
 
 
-async def _close(live: LiveAttempt, ending: Ending, hooks: Awaitable[None]) -> Ending:
+async def _close(live: LiveAttempt, parts: AttemptParts, ending: Ending, hooks: Awaitable[None]) -> Ending:
     """Call closing hooks; for a cancelled attempt, shield them for up to two seconds."""
     stopped = isinstance(ending, Cancelled)
     try:
@@ -223,5 +266,6 @@ async def _close(live: LiveAttempt, ending: Ending, hooks: Awaitable[None]) -> E
             await hooks
     except BaseException as exc:
         cancelled = stopped or trio.current_effective_deadline() == -math.inf
-        return ending_of(exc, live.owner, cancelled=cancelled, before=ending)
+        interrupted = parts.interruptions.may_have_come()
+        return ending_of(exc, live.owner, cancelled=cancelled, interrupted=interrupted, before=ending)
     return ending

@@ -10,8 +10,9 @@ from typing import Final, NamedTuple, TypeAlias
 import attrs
 import trio
 
-from .._concurrency import note, split_stop, without_strays
-from .._errors import AgentError, AttemptTimedOut, RolloutCancelled
+from .._concurrency import is_kind, leaves, note, split, split_stop, without_strays
+from .._errors import AgentError, AttemptTimedOut, RolloutCancelled, Terminated
+from .._exception_text import class_name
 from .._records import AttemptStatus
 from ..lanes import AbandonedCall
 
@@ -71,7 +72,12 @@ RETURNED: Final = Returned()
 
 
 def ending_of(
-    exc: BaseException, owner: trio.lowlevel.Task | None, *, cancelled: bool, before: Ending = RETURNED
+    exc: BaseException,
+    owner: trio.lowlevel.Task | None,
+    *,
+    cancelled: bool,
+    interrupted: bool = True,
+    before: Ending = RETURNED,
 ) -> Ending:
     """Return the ending for an exception, with what must propagate separated from the attempt's own error.
 
@@ -79,13 +85,19 @@ def ending_of(
         exc: the exception that left the attempt.
         owner: the task that runs the attempt.
         cancelled: whether everything around the attempt has been cancelled.
+        interrupted: whether a `KeyboardInterrupt` may come from Ctrl-C; otherwise the agent has raised it itself.
         before: how the attempt had ended when this was raised, if a hook raised it.
 
     Raises:
         GeneratorExit: the attempt's coroutine is being closed.
     """
-    if isinstance(exc, GeneratorExit):
-        exc = _raised_generator_exit(exc, owner)
+    if is_closing(exc, owner):
+        raise exc
+    if is_kind(exc, GeneratorExit):
+        # Raised as it is by `step`, it would be mistaken for such a close.
+        exc = _replaced("GeneratorExit", exc)
+    if not interrupted:
+        exc = _without_own_interruption(exc)
     stop, rest = split_stop(exc if cancelled else without_strays(exc))
     error = rest if rest is not None else _exception_of(before)
     # An agent may respond to its cancellation with an error of its own; it still counts as cancelled.
@@ -94,18 +106,32 @@ def ending_of(
     return Raised(error)
 
 
-def _exception_of(ending: Ending) -> BaseException | None:
-    return ending.exception if isinstance(ending, Raised | Cancelled) else None
+def is_closing(exc: BaseException, owner: trio.lowlevel.Task | None) -> bool:
+    """Whether an exception closes the coroutine of an attempt; `owner` is the task that runs it.
+
+    A crashing Trio and the garbage collector close coroutines while their tasks do not run.
+    """
+    runs = trio.lowlevel.in_trio_task() and trio.lowlevel.current_task() is owner
+    return is_kind(exc, GeneratorExit) and not runs
 
 
-def _raised_generator_exit(exc: GeneratorExit, owner: trio.lowlevel.Task | None) -> AgentError:
-    # A crashing Trio and the garbage collector close coroutines while their tasks do not run.
-    if not (trio.lowlevel.in_trio_task() and trio.lowlevel.current_task() is owner):
-        raise exc
-    # Raised as it is by `step`, it would be mistaken for such a close.
-    error = AgentError.raised("GeneratorExit")
+def _without_own_interruption(exc: BaseException) -> BaseException:
+    """Return an exception with an error of the agent for each `KeyboardInterrupt` that no signal has caused."""
+    own, rest = split(exc, (KeyboardInterrupt, Terminated))
+    if own is None:
+        return exc
+    error = _replaced(class_name(next(leaves(own))), exc)
+    return error if rest is None else BaseExceptionGroup("an interruption of the agent's own", [error, rest])
+
+
+def _replaced(name: str, exc: BaseException) -> AgentError:
+    error = AgentError.raised(name)
     error.__cause__ = exc
     return error
+
+
+def _exception_of(ending: Ending) -> BaseException | None:
+    return ending.exception if isinstance(ending, Raised | Cancelled) else None
 
 
 class Verdict(NamedTuple):

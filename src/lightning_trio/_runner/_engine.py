@@ -5,7 +5,7 @@ An attempt holds a slot from before it is claimed until its outcome is committed
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import attrs
@@ -27,6 +27,7 @@ from .._records import (
     RolloutStatus,
     RunnerStatistics,
 )
+from .._resources import NamedResources
 from .._spans import Link
 from ..store import LightningStore
 from ..tracing import Tracer, host_link
@@ -233,16 +234,16 @@ class Engine:
 
     async def _run_new(self, request: EnqueueRolloutRequest, admission: Admission | None) -> CompletedRollout:
         settings = self._settings
-        started: list[AttemptedRollout] = []
+        snapshots: Mapping[str | None, NamedResources] = {}
         try:
-            started = await self._store.start(
+            [rollout] = started = await self._store.start(
                 [request], worker_id=settings.worker_id, default_config=settings.default_config
             )
+            snapshots = await self.bindings.snapshots(started)
         finally:
-            if not started:
+            if not snapshots:
                 self._release(admission)
-        [rollout] = started
-        resources = (await self.bindings.snapshots(started))[rollout.resources_id]
+        resources = snapshots[rollout.resources_id]
         host = host_link() if admission is None else admission.caller.link()
         began = trio.current_time()
         spent = 0.0
@@ -292,11 +293,13 @@ class Engine:
         # A refused outcome counts as cancelled: the rollout was ended through the store or by another runner.
         attempt_status = ended.outcome.status if status is not None else "cancelled"
         self._by_status[attempt_status] = self._by_status.get(attempt_status, 0) + 1
-        if status is not None:
-            self._tracer.finish_attempt(ended.outcome.spans)
-        if status == "failed" and (notify := self._on_failure.get(ended.rollout.run_id)) is not None:
-            notify()
-        self._workers.committed(ended, attempt_status)
+        try:
+            if status is not None:
+                self._tracer.finish_attempt(ended.outcome.spans)
+            if status == "failed" and (notify := self._on_failure.get(ended.rollout.run_id)) is not None:
+                notify()
+        finally:
+            self._workers.committed(ended, attempt_status)
 
     @contextmanager
     def notifying_of_failures(self, run_id: str, fn: Callable[[], None]) -> Generator[None]:

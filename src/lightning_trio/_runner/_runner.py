@@ -13,7 +13,7 @@ from .._agents import AgentCopies, LitAgent, as_agent, needs_copies
 from .._checks import check_count
 from .._concurrency import note
 from .._errors import NotInTrio, RunnerClosed, UsageError
-from .._host import STATUS_SIGNAL, STOP_SIGNALS, relaxed_gc
+from .._host import STATUS_SIGNAL, STOP_SIGNALS, Interruptions, relaxed_gc
 from .._ids import random_bits
 from .._public import public
 from .._records import (
@@ -294,7 +294,8 @@ class Runner(Generic[T]):
     def _make_workers(self, lanes: Mapping[str, OpenLane], bindings: Bindings) -> Workers:
         tracer = self.tracer
         calls = HookCalls(self.hooks, self.agent, self, tracer) if self.hooks else None
-        parts = AttemptParts(self.agent.name, tracer, lanes, calls, trio.lowlevel.current_clock(), current_watch())
+        clock, watch = trio.lowlevel.current_clock(), current_watch()
+        parts = AttemptParts(self.agent.name, tracer, lanes, calls, clock, watch, Interruptions())
         return LocalWorkers(parts, bindings, self._max_concurrency)
 
     def _make_engine(self, bindings: Bindings, workers: Workers) -> Engine:

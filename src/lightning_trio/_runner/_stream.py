@@ -113,8 +113,9 @@ class RolloutStream:
                 await self._start(task, resources_id, nursery)
 
     async def _start(self, task: Any, resources_id: str | None, nursery: trio.Nursery) -> None:
+        request = self._request(task, resources_id)
         admission = await self._engine.acquire_slot()
-        nursery.start_soon(self._run, self._request(task, resources_id), admission)
+        nursery.start_soon(self._run, request, admission)
         await self._places.acquire()
 
     async def _run(self, request: EnqueueRolloutRequest, admission: Admission | None) -> None:

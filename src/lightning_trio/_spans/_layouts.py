@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import base64
 import inspect
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import semconv
+from .._exception_text import class_name, message_of, traceback_of
 from .._plain_values import from_json, json_text
 from .._public import public
 from ..semconv import LightningSpanAttributes as Keys
@@ -118,15 +118,15 @@ def exception_attributes(exception: BaseException, attributes: Mapping[str, Any]
     Raises:
         TypeError: `exception` is not an exception.
     """
-    if not isinstance(exception, BaseException):
+    if not issubclass(type(exception), BaseException):
         raise TypeError(f"emit_exception takes an exception, not {type(exception).__name__}")
     laid_out = {
         **sanitize_attributes(attributes),
-        semconv.EXCEPTION_TYPE: type(exception).__name__,
-        semconv.EXCEPTION_MESSAGE: str(exception),
+        semconv.EXCEPTION_TYPE: class_name(exception),
+        semconv.EXCEPTION_MESSAGE: message_of(exception),
         semconv.EXCEPTION_ESCAPED: True,
     }
-    stacktrace = "".join(traceback.format_exception(exception))
+    stacktrace = traceback_of(exception)
     if stacktrace.strip():
         laid_out[semconv.EXCEPTION_STACKTRACE] = stacktrace
     return laid_out

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import outcome
 import trio
 
-from .._concurrency import FlatNursery
+from .._concurrency import FlatNursery, split
 from .._errors import AgentError, RolloutCancelled, RunnerClosed, UsageError
 from .._runner import Runner
 
@@ -56,10 +56,9 @@ def _as_call_error(error: BaseException) -> Exception:
     """Return an error of one call for one that would end the caller's loop or thread, such as a SystemExit."""
     if isinstance(error, Exception):
         return error
-    stop = error.split(trio.Cancelled)[0] if isinstance(error, BaseExceptionGroup) else error
-    if isinstance(stop, trio.Cancelled | BaseExceptionGroup):
+    if split(error, trio.Cancelled).matching is not None:
         return RunnerClosed.meanwhile("the `with` block that opened it")
-    wrapped = AgentError.raised(repr(error))
+    wrapped = AgentError.raised(error)
     wrapped.__cause__ = error
     return wrapped
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from .._concurrency import note
+from .._concurrency import is_kind, leaves, note
 from .._errors import UsageError
 from ._wrong_loop import find_trio_sign
 
@@ -56,7 +56,7 @@ def explain(exc: BaseException, lane: str) -> None:
         exc: the error.
         lane: the lane that the agent ran in.
     """
-    if isinstance(exc, UsageError):
+    if is_kind(exc, UsageError):
         # Its message says what to write.
         return
     for each in _chain(exc):
@@ -67,7 +67,8 @@ def explain(exc: BaseException, lane: str) -> None:
 
 
 def _explanation(exc: BaseException, lane: str) -> str | None:
-    message = exc.args[0] if exc.args else None
+    arguments = _args_of(exc)
+    message = arguments[0] if arguments else None
     if type(exc) not in (RuntimeError, TypeError, ValueError, AttributeError) or type(message) is not str:
         # These are all built-in errors with a text; str() of others may run code of the agent's.
         return None
@@ -86,6 +87,12 @@ def _explanation(exc: BaseException, lane: str) -> str | None:
     return None
 
 
+# As `BaseException` defines them: an agent's class may have others.
+_args_of: Callable[[BaseException], tuple[object, ...]] = vars(BaseException)["args"].__get__
+_cause_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__cause__"].__get__
+_context_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__context__"].__get__
+
+
 def _chain(exc: BaseException) -> Iterator[BaseException]:
     """Yield an exception, the members of a group, and what they were raised from."""
     waiting, seen = [exc], set[int]()
@@ -95,8 +102,9 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(each))
         yield each
-        if isinstance(each, BaseExceptionGroup):
-            waiting.extend(each.exceptions)
-        before = each.__context__ if each.__cause__ is None else each.__cause__
+        if is_kind(each, BaseExceptionGroup):
+            waiting.extend(leaves(each))
+        cause = _cause_of(each)
+        before = _context_of(each) if cause is None else cause
         if before is not None:
             waiting.append(before)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from .._concurrency import is_kind, leaves
+from .._exception_text import message_of
+
 _OF_ASYNCIO = (
     "no running event loop",
     "no current event loop",
@@ -33,7 +36,9 @@ def find_trio_sign(exc: BaseException) -> BaseException | None:
 
 
 def _find(exc: BaseException, signs: tuple[str, ...]) -> BaseException | None:
-    if isinstance(exc, BaseExceptionGroup):
-        return next((found for inner in exc.exceptions if (found := _find(inner, signs)) is not None), None)
-    is_one = isinstance(exc, WRONG_LOOP_ERRORS) and any(sign in str(exc) for sign in signs)
-    return exc if is_one else None
+    return next((each for each in leaves(exc) if is_kind(each, WRONG_LOOP_ERRORS) and _has_sign(each, signs)), None)
+
+
+def _has_sign(exc: BaseException, signs: tuple[str, ...]) -> bool:
+    message = message_of(exc)
+    return any(sign in message for sign in signs)

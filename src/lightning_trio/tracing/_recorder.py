@@ -309,6 +309,14 @@ class AttemptRecorder:
         spans.sort(key=_sequence_id)
         return spans
 
+    def close_bare(self, status: AttemptStatus, description: str) -> list[Span]:
+        """Close the attempt's trace and return its root span alone, because the others cannot be read."""
+        self.closed = True
+        self.open_spans.clear()
+        self.tracer.forget_library_spans(list(self.library_spans))
+        self.library_spans.clear()
+        return [self._root_span(status, description)]
+
     def end_open_spans(self, status: str) -> None:
         """Close the trace to further spans and end those still open."""
         self.closed = True

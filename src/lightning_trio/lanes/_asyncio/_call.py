@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import outcome
 import trio
 
+from ..._concurrency import is_kind, leaves
 from ..._errors import AgentError
 from ...tracing import CURRENT, AttemptRecorder
 from ._background import names_of
@@ -346,6 +347,4 @@ class AsyncioCall:
 
 
 def _is_cancellation(exc: BaseException) -> bool:
-    if isinstance(exc, BaseExceptionGroup):
-        return exc.split(asyncio.CancelledError)[1] is None
-    return isinstance(exc, asyncio.CancelledError)
+    return all(is_kind(each, asyncio.CancelledError) for each in leaves(exc))

@@ -303,7 +303,7 @@ def _to_local(error: RemoteError) -> BaseException:
     if error.pickled is not None:
         try:
             exception = pickle.loads(error.pickled)
-        except Exception:
+        except BaseException:
             exception = None
     if exception is None or split_stop(exception)[0] is not None:
         # An exception that stops a program must not stop this one.

@@ -11,7 +11,6 @@ import os
 import pickle
 import signal
 import threading
-import traceback
 from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from types import FrameType
@@ -23,6 +22,7 @@ from opentelemetry import trace
 
 from ..._concurrency import sole_exception
 from ..._errors import AgentError
+from ..._exception_text import class_name, message_of, traceback_of
 from ..._host import found_family, kill_descendants, kill_own_family, leave_trio
 from ..._records import names_of_members
 from ..._spans import finding_traces, is_number
@@ -185,20 +185,14 @@ def _to_remote(exc: BaseException) -> RemoteError:
     # Here, because its causes are not pickled.
     explain(exc, "process")
     sole = sole_exception(exc)
-    try:
-        # A plain str, because the class of what __str__ returns may not be picklable.
-        message = "".join((str(sole),))
-    except Exception as unprintable:
-        message = f"<str() of it raised {type(unprintable).__name__}>"
     pickled: bytes | None = None
     try:
         pickled = pickle.dumps(exc, pickle.HIGHEST_PROTOCOL)
         # An exception that changes its arguments can be pickled, but not always unpickled.
         pickle.loads(pickled)
-    except Exception:
+    except BaseException:
         pickled = None
-    formatted = "".join(traceback.format_exception(exc))
-    return RemoteError(type(sole).__name__, message, formatted, _names(exc), pickled)
+    return RemoteError(class_name(sole), message_of(sole), traceback_of(exc), _names(exc), pickled)
 
 
 def _names(exc: BaseException) -> tuple[frozenset[str], ...]:

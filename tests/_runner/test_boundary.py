@@ -1,0 +1,253 @@
+"""An attempt's boundary: whatever an agent raises or records fails its own attempt, and gives its slot back."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import lightning_trio as agl
+from lightning_trio import Runner
+from lightning_trio._errors import Terminated
+from lightning_trio._runner import _attempt
+
+
+class RudeText(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+class RudeGroup(BaseExceptionGroup[BaseException]):
+    def derive(self, excs: Any) -> RudeGroup:
+        raise SystemExit(3)
+
+
+class RudeKind(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise SystemExit(3)
+
+    @property
+    def __mro__(cls) -> tuple[type, ...]:  # type: ignore[override]
+        raise SystemExit(3)
+
+
+class OfRudeKind(Exception, metaclass=RudeKind):
+    pass
+
+
+class RudeParts(Exception):
+    """Each part of it that is read after the agent."""
+
+    def _raise(self, *_: object) -> Any:
+        raise SystemExit(3)
+
+    __class__ = __cause__ = __context__ = __notes__ = args = property(_raise)  # type: ignore[assignment]
+    add_note = __bool__ = __eq__ = _raise
+    __hash__ = Exception.__hash__
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    tool: str
+
+
+def nested(depth: int) -> BaseException:
+    exc: BaseException = ValueError("x")
+    for _ in range(depth):
+        exc = ExceptionGroup("deep", [exc])
+    return exc
+
+
+def chained(length: int) -> BaseException:
+    exc: BaseException = ValueError("x")
+    for _ in range(length):
+        cause, exc = exc, ValueError("x")
+        exc.__cause__ = cause
+    return exc
+
+
+def circular() -> BaseException:
+    first, second = ValueError("x"), ValueError("y")
+    first.__cause__, second.__cause__ = second, first
+    return first
+
+
+RAISED: dict[str, Callable[[], BaseException]] = {
+    "text raises": RudeText,
+    "derive raises": lambda: RudeGroup("x", [ValueError(), SystemExit(3)]),
+    "derive raises, interrupted": lambda: RudeGroup("x", [ValueError(), KeyboardInterrupt()]),
+    "metaclass raises": OfRudeKind,
+    "parts raise": RudeParts,
+    "frozen": lambda: Frozen("search"),
+    "deep groups": lambda: nested(3_000),
+    "deep groups, interrupted": lambda: BaseExceptionGroup("x", [nested(3_000), KeyboardInterrupt()]),
+    "long chain": lambda: chained(10_000),
+    "circular chain": circular,
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "group of KeyboardInterrupt": lambda: BaseExceptionGroup("x", [KeyboardInterrupt()]),
+    "SIGTERM's": Terminated,
+    "GeneratorExit": GeneratorExit,
+}
+"""What no program should raise, and some agent's library does."""
+
+
+def in_lane(lane: str, fn: Callable[[int], float | None]) -> agl.LitAgent[Any]:
+    """Return a plain function as an agent of a lane."""
+    if lane == "thread":
+        return agl.rollout(fn)
+
+    async def agent(task: int) -> float | None:
+        return fn(task)
+
+    return agl.rollout(runs_in=lane)(agent)
+
+
+@pytest.mark.parametrize("lane", ["trio", "thread", "asyncio"])
+@pytest.mark.parametrize("name", RAISED)
+async def test_an_exception_of_any_kind_fails_its_own_attempt(name: str, lane: str) -> None:
+    def agent(task: int) -> float:
+        if task == 1:
+            raise RAISED[name]()
+        return 1.0
+
+    with trio.fail_after(20):
+        result = await Runner(in_lane(lane, agent)).fit([0, 1, 2])
+
+    assert result.counts == {"cancelled": 0, "failed": 1, "succeeded": 2}
+
+
+@pytest.mark.parametrize("name", RAISED)
+async def test_raised_at_the_deadline_it_gives_its_slot_back(autojump_clock: MockClock, name: str) -> None:
+    async def agent(task: int) -> float:
+        if task == 1:
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled:
+                raise RAISED[name]() from None
+        return 1.0
+
+    async with Runner(agent, max_concurrency=1, config=agl.RolloutConfig(timeout_seconds=0.1)) as runner:
+        caught: list[BaseException] = []
+        try:
+            await runner.step(1)
+        except BaseException as exc:  # noqa: BLE001  # of any kind
+            caught.append(exc)
+
+        assert caught
+        assert (await runner.step(0)).final_reward == 1.0
+        assert runner.statistics().running == 0
+
+
+@pytest.mark.parametrize("name", RAISED)
+async def test_recorded_it_stops_nobody(name: str) -> None:
+    async def agent(task: int) -> float:
+        try:
+            with agl.operation():
+                raise RAISED[name]()
+        except BaseException as exc:  # noqa: BLE001  # of any kind
+            agl.emit_exception(exc)
+        return 1.0
+
+    result = await Runner(agent).fit([0])
+
+    assert result.counts["succeeded"] == 1
+
+
+@pytest.mark.parametrize("name", ["metaclass raises", "deep groups", "parts raise"])
+async def test_it_can_be_tried_again(name: str) -> None:
+    tried: list[int] = []
+
+    async def agent(task: int) -> float:
+        tried.append(task)
+        if len(tried) == 1:
+            raise RAISED[name]()
+        return 1.0
+
+    config = agl.RolloutConfig(
+        max_attempts=2, retry_condition=["failed"], retry_exceptions=[Exception], backoff_seconds=0
+    )
+    result = await Runner(agent, config=config).fit([0])
+
+    assert (result.counts["succeeded"], len(tried)) == (1, 2)
+
+
+async def test_the_error_of_a_rude_exception_says_what_is_known() -> None:
+    async def agent(task: int) -> None:
+        raise RudeText
+
+    async with Runner(agent) as runner:
+        with pytest.raises(RudeText):
+            await runner.step(1)
+        [rollout] = await runner.store.query_rollouts()
+        [attempt] = await runner.store.query_attempts(rollout.rollout_id)
+
+    assert attempt.error is not None
+    assert (attempt.error.type, attempt.error.message) == ("RudeText", "<str() of it raised SystemExit>")
+    assert "in agent" in attempt.error.traceback
+
+
+async def test_a_traceback_that_cannot_be_formatted_has_the_lines_of_the_agent() -> None:
+    async def agent(task: int) -> None:
+        raise RudeParts
+
+    async with Runner(agent) as runner:
+        await runner.fit([0])
+        [rollout] = await runner.store.query_rollouts()
+        [attempt] = await runner.store.query_attempts(rollout.rollout_id)
+
+    assert attempt.error is not None
+    assert "raise RudeParts" in attempt.error.traceback
+    assert "could not be formatted: SystemExit" in attempt.error.traceback
+
+
+async def test_records_that_cannot_be_read_end_their_attempt_with_a_bare_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unreadable(*_: object) -> Any:
+        raise SystemExit(3)
+
+    async def agent(task: int) -> float:
+        agl.emit_message("hello")
+        return 1.0
+
+    async with Runner(agent, max_concurrency=1) as runner:
+        with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+            patch.setattr(_attempt, "redact", unreadable)
+            with pytest.raises(agl.AgentError, match="cannot be read: reading it raised SystemExit"):
+                await runner.step(1)
+        done = await runner.step(1)
+        statuses = [rollout.status for rollout in await runner.store.query_rollouts()]
+        spans = await runner.store.query_spans((await runner.store.query_rollouts())[0].rollout_id)
+
+    assert (statuses, done.final_reward) == (["failed", "succeeded"], 1.0)
+    assert [span.name for span in spans] == ["invoke_agent agent"]
+    assert "ends without its spans" in caplog.text
+
+
+async def test_what_is_deep_in_a_text_is_no_reward() -> None:
+    async def agent(task: int) -> float | None:
+        if task == 1:
+            agl.emit_annotation({"agentops.entity.output": "[" * 100_000})
+            return None
+        return 1.0
+
+    result = await Runner(agent).fit([0, 1, 2])
+
+    assert result.counts["succeeded"] == 3
+
+
+async def test_a_ctrl_c_in_an_agent_is_still_one() -> None:
+    async def agent(task: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        async with Runner(agent) as runner:
+            await runner.step(1)
+            await trio.sleep(1)
