@@ -1,4 +1,4 @@
-"""Exceptions as text. Those of agents are of any class, and each of their methods may raise, so none is relied on."""
+"""Exceptions, and other objects of agents, as text. Each of their methods may raise, so none is relied on."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import traceback
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
+_MOST_FORMATTED = 1_000
+"""How many exceptions of one are formatted: its causes and members, and theirs."""
+
 # As `type` and `BaseException` define them: a metaclass or a class may have others.
-_name_of: Callable[[type], str] = vars(type)["__name__"].__get__
+bare_name: Callable[[type], str] = vars(type)["__name__"].__get__
+"""Return the name of a class without its module."""
+
 _qualname_of: Callable[[type], str] = vars(type)["__qualname__"].__get__
 _module_of: Callable[[type], object] = vars(type)["__module__"].__get__
 _mro_of: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__
+_members_of: Callable[[BaseException], tuple[BaseException, ...]] = vars(BaseExceptionGroup)["exceptions"].__get__
+_cause_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__cause__"].__get__
+_context_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__context__"].__get__
 _traceback_of: Callable[[BaseException], TracebackType | None] = vars(BaseException)["__traceback__"].__get__
 
 
@@ -21,7 +29,7 @@ def class_names(kind: type) -> Iterator[str]:
     ['Exception', 'builtins.Exception']
     """
     for each in _mro_of(kind):
-        yield _name_of(each)
+        yield bare_name(each)
         yield qualified_name(each)
 
 
@@ -41,7 +49,7 @@ def class_name(value: object) -> str:
     >>> class_name(KeyError())
     'KeyError'
     """
-    return _name_of(type(value))
+    return bare_name(type(value))
 
 
 def message_of(exception: BaseException) -> str:
@@ -56,16 +64,46 @@ def message_of(exception: BaseException) -> str:
         return f"<str() of it raised {class_name(exc)}>"
 
 
+def repr_of(value: object) -> str:
+    """Return ``repr(value)``, or a text that names what calling it raised.
+
+    >>> repr_of(KeyError("tea"))
+    "KeyError('tea')"
+    """
+    try:
+        return repr(value)
+    except BaseException as exc:
+        return f"<{class_name(value)} whose repr() raised {class_name(exc)}>"
+
+
 def traceback_of(exception: BaseException) -> str:
-    r"""Return the traceback as Python prints it, or as much of it as can be formatted.
+    r"""Return the traceback as Python prints it, or only the exception's own lines if that cannot be done.
 
     >>> traceback_of(ValueError("no tea"))
     'ValueError: no tea\n'
     """
+    reason = f"they are more than {_MOST_FORMATTED:,}"
     try:
-        return "".join(traceback.format_exception(exception))
+        if _is_formattable(exception):
+            return "".join(traceback.format_exception(exception))
     except BaseException as exc:
-        # Groups thousands of levels deep, for example, or a `__cause__` that raises.
-        lines = traceback.format_tb(_traceback_of(exception))
-        unformatted = f"(its causes, notes and members could not be formatted: {class_name(exc)})\n"
-        return "".join([*lines, f"{class_name(exception)}: {message_of(exception)}\n", unformatted])
+        reason = class_name(exc)
+    lines = traceback.format_tb(_traceback_of(exception))
+    rest = f"(its causes, notes and members could not be formatted: {reason})\n"
+    return "".join([*lines, f"{class_name(exception)}: {message_of(exception)}\n", rest])
+
+
+def _is_formattable(exception: BaseException) -> bool:
+    """Whether Python would format a reasonable number of exceptions: it repeats a group that several others share."""
+    waiting, seen = [exception], set[int]()
+    for _ in range(_MOST_FORMATTED):
+        if not waiting:
+            return True
+        each = waiting.pop()
+        seen.add(id(each))
+        if issubclass(type(each), BaseExceptionGroup):
+            waiting.extend(_members_of(each))
+        waiting.extend(
+            link for link in (_cause_of(each), _context_of(each)) if link is not None and id(link) not in seen
+        )
+    return False

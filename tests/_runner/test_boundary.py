@@ -65,6 +65,13 @@ def nested(depth: int) -> BaseException:
     return exc
 
 
+def sharing(depth: int) -> BaseException:
+    exc: BaseException = ValueError("x")
+    for _ in range(depth):
+        exc = ExceptionGroup("twice", [exc, exc])  # type: ignore[list-item]
+    return exc
+
+
 def chained(length: int) -> BaseException:
     exc: BaseException = ValueError("x")
     for _ in range(length):
@@ -87,6 +94,7 @@ RAISED: dict[str, Callable[[], BaseException]] = {
     "parts raise": RudeParts,
     "frozen": lambda: Frozen("search"),
     "deep groups": lambda: nested(3_000),
+    "groups that share a member": lambda: sharing(100),
     "deep groups, interrupted": lambda: BaseExceptionGroup("x", [nested(3_000), KeyboardInterrupt()]),
     "long chain": lambda: chained(10_000),
     "circular chain": circular,

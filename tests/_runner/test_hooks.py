@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -189,7 +190,7 @@ async def test_a_ctrl_c_in_a_closing_hook_of_a_cancelled_attempt_leaves_no_slot_
     autojump_clock: MockClock, method: str
 ) -> None:
     async def interrupted(**_: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     hook = type("Interrupted", (Hook,), {method: staticmethod(interrupted)})()
     async with Runner(hangs, hooks=[hook], max_concurrency=1) as runner:

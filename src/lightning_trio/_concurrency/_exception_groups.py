@@ -31,10 +31,14 @@ def is_kind(exc: BaseException, kinds: Kinds) -> bool:
 
 
 def leaves(exc: BaseException) -> Iterator[BaseException]:
-    """Yield the exceptions inside nested groups in order, or the exception itself if it is no group."""
-    waiting = [exc]
+    """Yield the exceptions inside nested groups in order, each once, or the exception itself if it is no group."""
+    waiting, seen = [exc], set[int]()
     while waiting:
         each = waiting.pop()
+        # A group that several others share could have more paths to it than can be walked.
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
         if is_kind(each, BaseExceptionGroup):
             waiting.extend(reversed(_members(each)))
         else:
@@ -72,7 +76,7 @@ def split(exc: BaseException, kinds: Kinds) -> Split:
     try:
         return Split(*BaseExceptionGroup.split(cast("BaseExceptionGroup[BaseException]", exc), kinds))
     except BaseException:
-        # It calls `derive`, which a class of groups may define, and has a limited depth.
+        # It calls `derive`, which a class of groups may define, and its depth is limited.
         return Split(BaseExceptionGroup("of a group", matching), BaseExceptionGroup("of a group", rest))
 
 

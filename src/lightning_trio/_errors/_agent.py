@@ -14,9 +14,9 @@ class AgentError(LightningTrioError):
     """An agent made its attempt fail."""
 
     @classmethod
-    def raised(cls, what: str | BaseException) -> Self:
+    def raised(cls, what: str) -> Self:
         """Return the replacement for an exception that would end more than the attempt, such as SystemExit."""
-        return compose(cls, f"the agent raised {what if isinstance(what, str) else shortened(what)}")
+        return compose(cls, f"the agent raised {what}")
 
     @classmethod
     def unreadable(cls, what: str, raised: str) -> Self:

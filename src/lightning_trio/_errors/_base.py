@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from .._exception_text import class_name
+from .._exception_text import repr_of
 from .._public import public as public
 
 E = TypeVar("E", bound=BaseException)
@@ -38,9 +38,6 @@ def with_article(name: str) -> str:
 
 
 def shortened(value: object) -> str:
-    """Return the repr of a value, cut to 80 characters; a value of an agent may have one that raises."""
-    try:
-        text = repr(value)
-    except BaseException as exc:
-        text = f"<{class_name(value)} whose repr() raised {class_name(exc)}>"
+    """Return the repr of a value, cut to 80 characters."""
+    text = repr_of(value)
     return text if len(text) <= 80 else text[:79] + "…"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .._concurrency import is_kind, leaves
 from .._errors import RemoteAgentError
-from .._exception_text import class_names, qualified_name
+from .._exception_text import bare_name, class_names, qualified_name
 from .._public import public_module
 
 
@@ -111,10 +111,11 @@ def bare_names(names: Sequence[str]) -> frozenset[str]:
     pending: list[tuple[type[BaseException], bool]] = [(BaseException, False)]
     while pending:
         kind, below = pending.pop()
-        below = below or kind.__name__ in wanted or qualified_name(kind) in wanted
+        bare = bare_name(kind)
+        below = below or bare in wanted or qualified_name(kind) in wanted
         if below:
-            found.add(kind.__name__)
-        pending += [(each, below) for each in kind.__subclasses__()]
+            found.add(bare)
+        pending += [(each, below) for each in type.__subclasses__(kind)]
     return frozenset(found)
 
 

@@ -13,7 +13,7 @@ import outcome
 import trio
 
 from .._agents import LitAgent
-from .._concurrency import find_interruption
+from .._concurrency import find_interruption, split
 from .._errors import AgentError, AttemptTimedOut
 from .._exception_text import class_name
 from .._host import Interruptions, exit_without_interrupted
@@ -181,24 +181,57 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
             await trio.lowlevel.checkpoint_if_cancelled()
             value = await _call_in_lane(live)
         else:
+            raised: BaseException | None = None
             with trio.CancelScope(deadline=live.started + live.limit) as live.scope:
-                # An agent that never yields would not notice a cancellation from before it began.
-                await trio.lowlevel.checkpoint_if_cancelled()
-                limit = live.recorder.rollout.config.unresponsive_seconds
-                value = await (_call_in_lane(live) if limit is None else _call_watched(live, limit))
-                # By the clock: the scope has caught nothing if the cancellation never reached the agent.
-                live.duration = clock.current_time() - live.started
-                returned_late = live.ending is not None or (live.duration >= live.limit and _is_late(live, parts.watch))
-            if live.scope.cancelled_caught or returned_late:
-                return time_is_up(live, returned=returned_late)
+                try:
+                    # An agent that never yields would not notice a cancellation from before it began.
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                    limit = live.recorder.rollout.config.unresponsive_seconds
+                    value = await (_call_in_lane(live) if limit is None else _call_watched(live, limit))
+                except BaseException as exc:
+                    # The scope would split a group, which calls methods of the agent's class.
+                    raised = exc
+                else:
+                    # By the clock: the scope has caught nothing if the cancellation never reached the agent.
+                    live.duration = clock.current_time() - live.started
+                    late = live.duration >= live.limit and _is_late(live, parts.watch)
+                    returned_late = live.ending is not None or late
+            if raised is not None:
+                try:
+                    return _ending_of_limited(live, parts, raised)
+                finally:
+                    # Its traceback has this frame: a cycle.
+                    raised = None
+            if returned_late:
+                return time_is_up(live, returned=True)
         record_return(live.recorder, value)
         return RETURNED
     except BaseException as exc:
-        cancelled = trio.current_effective_deadline() == -math.inf
-        return ending_of(exc, live.owner, cancelled=cancelled, interrupted=parts.interruptions.may_have_come())
+        return _ending_of(live, parts, exc)
     finally:
         if has_worker and live.lane is not None and live.call is not None:
             live.lane.release(live.call)
+
+
+def _ending_of_limited(live: LiveAttempt, parts: AttemptParts, exc: BaseException) -> Ending:
+    """Return the ending for an exception that was raised in the scope of the attempt's deadline."""
+    assert live.scope is not None
+    if live.scope.cancel_called and not _is_cancelled():
+        stop, rest = split(exc, trio.Cancelled)
+        if rest is None:
+            return time_is_up(live, returned=False)
+        if stop is not None:
+            exc = rest
+    return _ending_of(live, parts, exc)
+
+
+def _ending_of(live: LiveAttempt, parts: AttemptParts, exc: BaseException) -> Ending:
+    return ending_of(exc, live.owner, cancelled=_is_cancelled(), interrupted=parts.interruptions.may_have_come())
+
+
+def _is_cancelled() -> bool:
+    """Whether everything around the attempt has been cancelled."""
+    return trio.current_effective_deadline() == -math.inf
 
 
 def _is_late(live: LiveAttempt, watch: LoopWatch) -> bool:
@@ -265,7 +298,7 @@ async def _close(live: LiveAttempt, parts: AttemptParts, ending: Ending, hooks: 
             scope.deadline = trio.current_time() + _END_HOOKS_SECONDS if stopped else math.inf
             await hooks
     except BaseException as exc:
-        cancelled = stopped or trio.current_effective_deadline() == -math.inf
         interrupted = parts.interruptions.may_have_come()
+        cancelled = stopped or _is_cancelled()
         return ending_of(exc, live.owner, cancelled=cancelled, interrupted=interrupted, before=ending)
     return ending

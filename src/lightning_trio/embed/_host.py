@@ -17,6 +17,7 @@ import trio
 
 from .._concurrency import FlatNursery, split
 from .._errors import AgentError, RolloutCancelled, RunnerClosed, UsageError
+from .._exception_text import repr_of
 from .._runner import Runner
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ def _as_call_error(error: BaseException) -> Exception:
         return error
     if split(error, trio.Cancelled).matching is not None:
         return RunnerClosed.meanwhile("the `with` block that opened it")
-    wrapped = AgentError.raised(error)
+    wrapped = AgentError.raised(repr_of(error))
     wrapped.__cause__ = error
     return wrapped
 
