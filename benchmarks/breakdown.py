@@ -60,7 +60,7 @@ async def _round(count: int, laps: Laps) -> None:
         bound = BoundAgent("agent", agent, "trio", {}, {})
         for task in range(count):
             with trio.CancelScope(deadline=trio.current_time() + (config.timeout_seconds or math.inf)):
-                await run_natively(bound, task, {})
+                await run_natively(bound, task, {}, trio.lowlevel.current_task(), 0)
     with laps.lap("store: requests and enqueue"):
         ids = await store.enqueue([agl.EnqueueRolloutRequest(task, "train") for task in range(count)])
     claimed: list[agl.AttemptedRollout] = []

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 from trio.testing import MockClock
 
 import lightning_trio as agl
@@ -259,3 +261,86 @@ async def test_a_ctrl_c_in_an_agent_is_still_one() -> None:
         async with Runner(agent) as runner:
             await runner.step(1)
             await trio.sleep(1)
+
+
+# What an agent leaves open in its task.
+
+
+async def opens_a_nursery() -> None:
+    nursery = await trio.open_nursery().__aenter__()
+    nursery.start_soon(trio.sleep_forever)
+
+
+async def opens_a_scope() -> None:
+    trio.move_on_after(1).__enter__()
+
+
+async def opens_both() -> None:
+    trio.move_on_after(1).__enter__()
+    await opens_a_nursery()
+    trio.CancelScope().__enter__()
+
+
+async def drops_a_generator() -> None:
+    async def pages() -> AsyncGenerator[int]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            yield 1
+
+    kept.append(pages())
+    async for _ in kept[-1]:
+        break
+
+
+kept: list[AsyncGenerator[int]] = []
+
+
+@pytest.mark.parametrize("timeout_seconds", [None, 60.0], ids=["without a deadline", "with one"])
+@pytest.mark.parametrize("leave_open", [opens_a_nursery, opens_a_scope, opens_both])
+async def test_what_an_agent_leaves_open_fails_its_attempt_and_harms_neither_caller_nor_neighbour(
+    autojump_clock: MockClock, leave_open: Callable[[], Awaitable[None]], timeout_seconds: float | None
+) -> None:
+    async def agent(task: int) -> float:
+        if task == 1:
+            await leave_open()
+        await trio.lowlevel.checkpoint()
+        return 1.0
+
+    config = agl.RolloutConfig(timeout_seconds=timeout_seconds)
+    async with Runner(agent, config=config, max_concurrency=1) as runner:
+        with pytest.raises((agl.AgentError, RuntimeError), match=r"entered and not left|stack corrupted"):
+            await runner.step(1)
+        await trio.sleep(5)
+        result = await runner.fit([0, 1, 2])
+
+    assert result.counts == {"cancelled": 0, "failed": 1, "succeeded": 2}
+
+
+async def test_a_dropped_async_generator_with_a_nursery_fails_its_attempt_only() -> None:
+    async def agent(task: int) -> float:
+        if task == 1:
+            await drops_a_generator()
+        return 1.0
+
+    result = await Runner(agent).fit([0, 1, 2])
+    # Its clean-up is misnested, which Trio logs.
+    with suppress(AttributeError, RuntimeError):
+        await kept.pop().aclose()
+
+    assert result.counts == {"cancelled": 0, "failed": 1, "succeeded": 2}
+
+
+async def test_the_errors_of_its_child_tasks_are_the_cause() -> None:
+    async def fails() -> None:
+        raise KeyError("tea")
+
+    async def agent(task: int) -> float:
+        nursery = await trio.open_nursery().__aenter__()
+        nursery.start_soon(fails)
+        return 1.0
+
+    async with Runner(agent) as runner:
+        with pytest.raises(agl.AgentError) as caught:
+            await runner.step(1)
+
+    assert isinstance(caught.value.__cause__, ExceptionGroup)

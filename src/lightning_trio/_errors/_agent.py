@@ -19,6 +19,16 @@ class AgentError(LightningTrioError):
         return compose(cls, f"the agent raised {what}")
 
     @classmethod
+    def left_open(cls, agent: str) -> Self:
+        """Return the error for a native agent that entered a nursery or a cancel scope and did not leave it."""
+        return compose(
+            cls,
+            f"the agent {agent} returned with a nursery or a cancel scope that it had entered and not left: a client "
+            "opened by hand and not closed, or an async generator that was dropped. Write async with for each, and "
+            "close async generators with contextlib.aclosing(…)",
+        )
+
+    @classmethod
     def unreadable(cls, what: str, raised: str) -> Self:
         """Return the error for an attempt whose records cannot be read, because of what the agent raised or recorded.
 

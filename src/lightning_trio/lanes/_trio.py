@@ -14,6 +14,7 @@ from .._errors import AsyncioAgentError, UnsupportedLane
 from ._bound_agent import BoundAgent
 from ._function import is_async_function
 from ._lane import Call, Lane, LaneOptions, OpenLane
+from ._left_open import cancel_status, leave_all
 from ._place import RunningTask, outwards, place_of
 from ._wrong_loop import WRONG_LOOP_ERRORS, find_asyncio_sign
 
@@ -58,10 +59,11 @@ class OpenTrioLane(OpenLane):
         """Call the agent in the current task."""
         task = trio.lowlevel.current_task()
         # The task, and how many of its nurseries are not the agent's.
-        call.state = (task, len(task.child_nurseries))
+        outer_nurseries = len(task.child_nurseries)
+        call.state = (task, outer_nurseries)
         bound = call.bound
         arguments = bound.arguments(call.recorder) if bound.live else bound.fixed
-        return run_natively(bound, call.recorder.rollout.input, arguments)
+        return run_natively(bound, call.recorder.rollout.input, arguments, task, outer_nurseries)
 
     def locate(self, call: Call, loop_thread: int) -> RunningTask | None:
         """Return the current line of the task, with the tasks in its nurseries."""
@@ -72,19 +74,26 @@ class OpenTrioLane(OpenLane):
 
 
 @trio.lowlevel.disable_ki_protection
-async def run_natively(bound: BoundAgent, task: Any, arguments: Mapping[str, Any]) -> Any:
-    """Call an agent in Trio.
+async def run_natively(
+    bound: BoundAgent, input: Any, arguments: Mapping[str, Any], task: trio.lowlevel.Task, outer_nurseries: int
+) -> Any:
+    """Call an agent in the current task, which has `outer_nurseries` nurseries already.
 
     Raises:
         AsyncioAgentError: the agent called asyncio, which has no event loop here.
+        AgentError: it left a nursery or a cancel scope open.
     """
+    before = cancel_status(task)
     try:
-        return await bound.fn(task, **arguments)
+        return await bound.fn(input, **arguments)
     except WRONG_LOOP_ERRORS as exc:
         sign = find_asyncio_sign(exc)
         if sign is None:
             raise
         raise AsyncioAgentError.by_agent(bound.name, str(sign), is_method=bound.method is not None) from exc
+    finally:
+        if cancel_status(task) is not before:
+            await leave_all(bound.name, task, outer_nurseries, before)
 
 
 def runs_now(task: trio.lowlevel.Task, outer_nurseries: int) -> bool:
@@ -113,8 +122,7 @@ def may_end(task: trio.lowlevel.Task, outer_nurseries: int) -> bool:
     if getattr(task, "_next_send_fn", None) is not None:
         # It is scheduled. Within its shield, a scope of its own may be cancelled, such as that of a `trio.sleep`.
         return True
-    status = getattr(task, "_cancel_status", None)
-    return not getattr(status, "effectively_cancelled", False)
+    return not getattr(cancel_status(task), "effectively_cancelled", False)
 
 
 def _task_place(task: trio.lowlevel.Task, outer_nurseries: int, loop_thread: int, depth: int) -> RunningTask | None:
