@@ -19,7 +19,7 @@ from .._exception_text import class_name
 from .._host import Interruptions, exit_without_interrupted
 from .._records import AttemptedRollout, AttemptOutcome, AttemptStatus, ErrorRecord
 from .._spans import Span, find_final_reward, sum_usage
-from ..lanes import OpenLane, explain, record_return
+from ..lanes import AbandonedCall, OpenLane, explain, record_return
 from ..tracing import AttemptRecorder, Tracer
 from ._ending import RETURNED, Cancelled, Ending, Raised, Silent, TimedOut, ending_of, is_closing, settle
 from ._live_attempt import EndedAttempt, LiveAttempt
@@ -101,12 +101,10 @@ async def _end(live: LiveAttempt, parts: AttemptParts, ending: Ending) -> EndedA
     if hooks is not None:
         live.ending = ending = await _close(live, parts, ending, hooks.end_trace(live.agent, recorder.rollout))
     abandoned = None if live.call is None else live.call.abandoned
-    status, exception = settle(ending, late=duration >= live.limit, abandoned=abandoned)
+    status: AttemptStatus = "succeeded"
     error = None
-    if exception is not None:
-        if live.call is not None:
-            explain(exception, live.call.bound.lane)
-        error = ErrorRecord.from_exception(exception)
+    if ending is not RETURNED:
+        status, error = _settle(live, ending, late=duration >= live.limit, abandoned=abandoned)
     recorder.abandoned = abandoned is not None
     spans = recorder.close(status, None if error is None else f"{error.type}: {error.message}")
     error, spans = redact(error, spans)
@@ -116,6 +114,18 @@ async def _end(live: LiveAttempt, parts: AttemptParts, ending: Ending) -> EndedA
     if stop is not None and find_interruption(stop) is not None:
         exit_without_interrupted(stop)
     return EndedAttempt(recorder.rollout, _outcome(recorder, status, spans, error, duration), stop, abandoned)
+
+
+def _settle(
+    live: LiveAttempt, ending: Ending, *, late: bool, abandoned: AbandonedCall | None
+) -> tuple[AttemptStatus, ErrorRecord | None]:
+    """Return the status of an attempt and its error record."""
+    status, exception = settle(ending, late=late, abandoned=abandoned)
+    if exception is None:
+        return status, None
+    if live.call is not None:
+        explain(exception, live.call.bound.lane)
+    return status, ErrorRecord.from_exception(exception)
 
 
 def _end_bare(live: LiveAttempt, parts: AttemptParts, exc: BaseException) -> EndedAttempt:
@@ -168,6 +178,7 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
     clock = parts.clock
     has_worker = returned_late = False
     value: object = None
+    raised: BaseException | None = None
     try:
         if parts.hooks is not None:
             await parts.hooks.begin(live.agent, live.rollout)
@@ -181,7 +192,6 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
             await trio.lowlevel.checkpoint_if_cancelled()
             value = await _call_in_lane(live)
         else:
-            raised: BaseException | None = None
             with trio.CancelScope(deadline=live.started + live.limit) as live.scope:
                 try:
                     # An agent that never yields would not notice a cancellation from before it began.
@@ -193,15 +203,10 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
                     raised = exc
                 else:
                     # By the clock: the scope has caught nothing if the cancellation never reached the agent.
-                    live.duration = clock.current_time() - live.started
-                    late = live.duration >= live.limit and _is_late(live, parts.watch)
-                    returned_late = live.ending is not None or late
+                    live.duration = duration = clock.current_time() - live.started
+                    returned_late = live.ending is not None or (duration >= live.limit and _is_late(live, parts.watch))
             if raised is not None:
-                try:
-                    return _ending_of_limited(live, parts, raised)
-                finally:
-                    # Its traceback has this frame: a cycle.
-                    raised = None
+                return _ending_of(live, parts, raised)
             if returned_late:
                 return time_is_up(live, returned=True)
         record_return(live.recorder, value)
@@ -209,24 +214,22 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
     except BaseException as exc:
         return _ending_of(live, parts, exc)
     finally:
+        # Its traceback has this frame: a cycle.
+        raised = None
         if has_worker and live.lane is not None and live.call is not None:
             live.lane.release(live.call)
 
 
-def _ending_of_limited(live: LiveAttempt, parts: AttemptParts, exc: BaseException) -> Ending:
-    """Return the ending for an exception that was raised in the scope of the attempt's deadline."""
-    assert live.scope is not None
-    if live.scope.cancel_called and not _is_cancelled():
+def _ending_of(live: LiveAttempt, parts: AttemptParts, exc: BaseException) -> Ending:
+    """Return the ending for an exception, which has left no scope of the attempt yet."""
+    cancelled = _is_cancelled()
+    if live.scope is not None and live.scope.cancel_called and not cancelled:
         stop, rest = split(exc, trio.Cancelled)
         if rest is None:
             return time_is_up(live, returned=False)
         if stop is not None:
             exc = rest
-    return _ending_of(live, parts, exc)
-
-
-def _ending_of(live: LiveAttempt, parts: AttemptParts, exc: BaseException) -> Ending:
-    return ending_of(exc, live.owner, cancelled=_is_cancelled(), interrupted=parts.interruptions.may_have_come())
+    return ending_of(exc, live.owner, cancelled=cancelled, interrupted=parts.interruptions.may_have_come())
 
 
 def _is_cancelled() -> bool:
