@@ -14,12 +14,30 @@ _SHORT.maxstring = 100
 
 
 def shortened(value: object) -> str:
-    """Return the repr of a value, with the middle left out if it is long.
+    """Return the repr of a value, with the middle left out if it is long; its class if the repr raises.
 
     >>> shortened("Answer in one word. " * 10)
     "'Answer in one word. Answer in one word. Answer ...e word. Answer in one word. Answer in one word. '"
     """
-    return _SHORT.repr(value)
+    try:
+        return _SHORT.repr(value)
+    except (Exception, SystemExit):
+        # Of a user's class, or of an integer with more digits than Python writes.
+        return f"<{class_name(type(value))}>"
+
+
+def class_name(kind: type) -> str:
+    """Return a class's name, also if its metaclass has another `__qualname__`, which may raise."""
+    name: str = type.__dict__["__qualname__"].__get__(kind)
+    return name
+
+
+def message_of(exception: BaseException) -> str:
+    """Return an exception's message, also if its class has a `__str__` that raises."""
+    try:
+        return str(exception)
+    except (Exception, SystemExit) as exc:
+        return f"<str() of it raised {class_name(type(exc))}>"
 
 
 def one_line(show: Callable[[T], str]) -> Callable[[T], str]:
