@@ -175,8 +175,8 @@ TAMPERED = {
     "run": ("UPDATE rollouts SET run_id = 'run-0' WHERE number = 5", "belongs to the run run-0, which does not exist"),
     "resources": ("UPDATE rollouts SET resources_id = 'rs-0' WHERE number = 5", "the resources rs-0, which do not"),
     "spans that are none": (f"UPDATE traces SET spans = '[[' WHERE {_AT_5}", "its spans cannot be read"),
-    "task that is none": ("UPDATE rollouts SET input = '{oops' WHERE number = 5", "at place 4 cannot be read"),
-    "run that is none": ("UPDATE runs SET body = '{'", "the runs cannot be read"),
+    "task that is none": ("UPDATE rollouts SET input = '{oops' WHERE number = 5", "rollout ro-"),
+    "run that is none": ("UPDATE runs SET body = '{'", "run-"),
     "resources that are none": ("UPDATE resources SET body = '{'", "cannot be read"),
     "unfinished run": (
         "UPDATE runs SET body = replace(body, '\"finished\"', '\"running\"')",

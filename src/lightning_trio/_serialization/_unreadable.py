@@ -14,7 +14,8 @@ class Unreadable(Mapping[str, Any]):
     """Stands in place of a task, metadata or an algorithm's state that cannot be read, and says why.
 
     Such as a task with a set of objects whose class has lost its ``__hash__`` since it was stored. It is an empty
-    mapping, because readers of metadata expect one.
+    mapping, because readers of metadata expect one. Recognise it by `type(task) is Unreadable`: `isinstance` asks an
+    object what it is.
 
     >>> task = Unreadable("unhashable type: 'Room'")
     >>> task

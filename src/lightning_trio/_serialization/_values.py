@@ -8,7 +8,7 @@ where that is loaded.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -56,6 +56,15 @@ def encode(value: Any, name: str, limit: int) -> str:
     if len(encoded) > limit:
         raise PayloadTooLarge.value(name, len(encoded), limit)
     return encoded.decode()
+
+
+def encode_mapping(value: Mapping[str, Any], name: str, limit: int) -> str:
+    """Return a user's mapping as the text of a dict; see `encode`."""
+    try:
+        plain = dict(value)
+    except (Exception, SystemExit) as exc:
+        raise NotStorable.raising(name, type(value), exc) from exc
+    return encode(plain, name, limit)
 
 
 def canonical(value: Any, name: str) -> bytes:
