@@ -222,6 +222,30 @@ async def test_what_was_changed_by_hand_is_found(what: str, sound: Path, tmp_pat
     assert any(problem in each for each in found.problems), found.problems
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"$fraction":"1e9999999999"}',
+        '{"$object":["pathlib:WindowsPath",{"path":"c:"}]}',
+        "[" * 100_000 + "]" * 100_000,
+        "9" * 100_000,
+        '{"$decimal":"1e99999999999999999999"}',
+    ],
+    ids=["fraction", "path", "depth", "number", "decimal"],
+)
+async def test_a_crafted_task_is_a_problem_and_not_a_hang(text: str, sound: Path, tmp_path: Path) -> None:
+    path = tmp_path / "crafted.db"
+    shutil.copy(sound, path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE rollouts SET input = ? WHERE number = 5", (text,))
+        connection.commit()
+
+    async with SqliteLightningStore(path) as store:
+        [problem] = (await audit(store)).problems
+
+    assert " cannot be read (" in problem
+
+
 async def test_pruned_rollouts_are_no_problem(sound: Path, tmp_path: Path) -> None:
     shutil.copy(sound, tmp_path / "pruned.db")
     async with SqliteLightningStore(tmp_path / "pruned.db") as store:
