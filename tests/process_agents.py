@@ -306,3 +306,26 @@ async def calls_asyncio_in_a_library(task: int) -> None:
 @types.coroutine
 def _wait_as_a_library() -> Iterator[object]:
     yield object()
+
+
+class ExitsWhenPickled:
+    """A task that ends the process which sends it."""
+
+    def __reduce__(self) -> str:
+        raise SystemExit("while pickling")
+
+
+def _exit() -> None:
+    raise SystemExit("while unpickling")
+
+
+class ExitsWhenMade:
+    """A task that ends the process which receives it."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _exit, ()
+
+
+@agl.rollout(runs_in="process")
+def returns_one(task: object) -> float:
+    return 1.0

@@ -18,7 +18,8 @@ def copy_containers(value: Any) -> Any:
     """Return a copy of nested lists and dicts; every other object, also of their subclasses, is shared.
 
     An agent that changes its copy changes no other attempt's. `copy.deepcopy` takes several times as long, and fails
-    on objects that cannot be copied, such as clients. A value that contains itself is returned as it is.
+    on objects that cannot be copied, such as clients. A value that contains itself is returned as it is, and so is one
+    with a key that can no longer be hashed.
 
     >>> task = {"options": ["a", "b"]}
     >>> copy_containers(task)["options"].pop()
@@ -30,7 +31,8 @@ def copy_containers(value: Any) -> Any:
         return value
     try:
         return _copied(value)
-    except RecursionError:
+    except (Exception, SystemExit):
+        # Besides RecursionError, what a key's class raises.
         return value
 
 

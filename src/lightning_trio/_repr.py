@@ -7,6 +7,8 @@ import reprlib
 from collections.abc import Callable
 from typing import TypeVar
 
+from ._exception_text import class_name
+
 T = TypeVar("T")
 
 _SHORT = reprlib.Repr()
@@ -14,12 +16,16 @@ _SHORT.maxstring = 100
 
 
 def shortened(value: object) -> str:
-    """Return the repr of a value, with the middle left out if it is long.
+    """Return the repr of a value, with the middle left out if it is long; its class if the repr raises.
 
     >>> shortened("Answer in one word. " * 10)
     "'Answer in one word. Answer in one word. Answer ...e word. Answer in one word. Answer in one word. '"
     """
-    return _SHORT.repr(value)
+    try:
+        return _SHORT.repr(value)
+    except BaseException:
+        # Of a user's class, or of an integer with more digits than Python writes.
+        return f"<{class_name(value)}>"
 
 
 def one_line(show: Callable[[T], str]) -> Callable[[T], str]:

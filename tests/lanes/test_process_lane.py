@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -477,6 +478,28 @@ def test_a_resource_that_cannot_be_pickled_is_named() -> None:
 
     with pytest.raises(agl.UnsupportedLane, match=r"the resource 'lock' \(Locked\) cannot be pickled"):
         trio.run(lambda: Runner(agents.double, resources=resources).fit([1]))
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (agents.ExitsWhenPickled(), "the task .* cannot be sent to a worker process: while pickling"),
+        (agents.ExitsWhenMade(), "the worker process could not load the task: SystemExit: while unpickling"),
+    ],
+    ids=["pickling", "unpickling"],
+)
+def test_a_task_that_exits_on_its_way_to_the_worker_fails_alone(task: object, message: str) -> None:
+    store = agl.InMemoryLightningStore()
+
+    result = trio.run(Runner(agents.returns_one, store=store).fit, [1, task, 3])
+
+    [error] = [each.error.message for each in trio.run(attempts_of, store) if each.error is not None]
+    assert result.counts == {"succeeded": 2, "failed": 1, "cancelled": 0}
+    assert re.search(message, error)
+
+
+async def attempts_of(store: agl.InMemoryLightningStore) -> list[agl.Attempt]:
+    return [each.attempt for each in await store.query_rollouts() if isinstance(each, agl.AttemptedRollout)]
 
 
 async def test_a_task_that_cannot_be_pickled_fails_its_attempt() -> None:

@@ -175,8 +175,8 @@ TAMPERED = {
     "run": ("UPDATE rollouts SET run_id = 'run-0' WHERE number = 5", "belongs to the run run-0, which does not exist"),
     "resources": ("UPDATE rollouts SET resources_id = 'rs-0' WHERE number = 5", "the resources rs-0, which do not"),
     "spans that are none": (f"UPDATE traces SET spans = '[[' WHERE {_AT_5}", "its spans cannot be read"),
-    "task that is none": ("UPDATE rollouts SET input = '{oops' WHERE number = 5", "at place 4 cannot be read"),
-    "run that is none": ("UPDATE runs SET body = '{'", "the runs cannot be read"),
+    "task that is none": ("UPDATE rollouts SET input = '{oops' WHERE number = 5", "rollout ro-"),
+    "run that is none": ("UPDATE runs SET body = '{'", "run-"),
     "resources that are none": ("UPDATE resources SET body = '{'", "cannot be read"),
     "unfinished run": (
         "UPDATE runs SET body = replace(body, '\"finished\"', '\"running\"')",
@@ -220,6 +220,30 @@ async def test_what_was_changed_by_hand_is_found(what: str, sound: Path, tmp_pat
         found = await audit(store)
 
     assert any(problem in each for each in found.problems), found.problems
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"$fraction":"1e9999999999"}',
+        '{"$object":["pathlib:WindowsPath",{"path":"c:"}]}',
+        "[" * 100_000 + "]" * 100_000,
+        "9" * 100_000,
+        '{"$decimal":"1e99999999999999999999"}',
+    ],
+    ids=["fraction", "path", "depth", "number", "decimal"],
+)
+async def test_a_crafted_task_is_a_problem_and_not_a_hang(text: str, sound: Path, tmp_path: Path) -> None:
+    path = tmp_path / "crafted.db"
+    shutil.copy(sound, path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE rollouts SET input = ? WHERE number = 5", (text,))
+        connection.commit()
+
+    async with SqliteLightningStore(path) as store:
+        [problem] = (await audit(store)).problems
+
+    assert " cannot be read (" in problem
 
 
 async def test_pruned_rollouts_are_no_problem(sound: Path, tmp_path: Path) -> None:

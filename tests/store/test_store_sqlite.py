@@ -45,7 +45,7 @@ from lightning_trio import (
     UnknownId,
 )
 from lightning_trio._records import ErrorRecord, RolloutRemoval, Run
-from lightning_trio.store import GIVE_BACK, Query, RolloutChange, RolloutPosition, Table, begin_attempt
+from lightning_trio.store import GIVE_BACK, Query, RolloutChange, RolloutPosition, Table, Unreadable, begin_attempt
 from lightning_trio.store._sql._schema import MIGRATIONS
 from lightning_trio.store._sql._transaction import Connection, Transaction
 from lightning_trio.store._sqlite import _store as _sqlite
@@ -728,16 +728,11 @@ def tamper(path: Path, statements: str) -> None:
 @pytest.mark.parametrize(
     ("statement", "query", "said"),
     [
-        ("UPDATE rollouts SET input = '{oops'", "query_rollouts", "rollout ro-.* cannot be read"),
-        ("UPDATE rollouts SET config = '[1]'", "query_rollouts", "rollout ro-.* cannot be read"),
         ("UPDATE rollouts SET input = x'00ff'", "query_rollouts", "is damaged"),
         ("UPDATE rollouts SET input = CAST(x'ff22' AS TEXT)", "query_rollouts", "is damaged"),
-        ("UPDATE attempts SET error = '[[3'", "query_attempts", "attempt at-.* of rollout ro-.* cannot be read"),
-        ("UPDATE attempts SET error = '[3]'", "query_attempts", "attempt at-.* of rollout ro-.* cannot be read"),
         ("UPDATE traces SET spans = '[['", "query_spans", "spans of attempt at-.* of rollout ro-.* cannot be read"),
         ("UPDATE traces SET spans = '[[1]]'", "query_spans", "spans of attempt at-.* of rollout ro-.* cannot be read"),
         ("UPDATE resources SET body = '['", "query_resources", "the resources rs-.* cannot be read"),
-        ("UPDATE runs SET body = '{}'", "query_runs", "a run cannot be read"),
     ],
 )
 async def test_what_cannot_be_read_is_named(path: Path, statement: str, query: str, said: str) -> None:
@@ -754,19 +749,34 @@ async def test_what_cannot_be_read_is_named(path: Path, statement: str, query: s
             await getattr(store, query)(*arguments)
 
 
-async def test_a_task_that_cannot_be_read_stops_its_claim_and_no_other_report(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("statement", "query", "where", "said"),
+    [
+        ("UPDATE rollouts SET input = '{oops'", "query_rollouts", "input", "rollout ro-.* cannot be read"),
+        ("UPDATE rollouts SET config = '[1]'", "query_rollouts", "input", "rollout ro-.* cannot be read"),
+        ("UPDATE rollouts SET metadata = '[1'", "query_rollouts", "input", "rollout ro-.* cannot be read"),
+        ("UPDATE attempts SET error = '[[3'", "query_attempts", "metadata", "attempt at-.* of rollout ro-.* cannot"),
+        ("UPDATE attempts SET error = '[3]'", "query_attempts", "metadata", "attempt at-.* of rollout ro-.* cannot"),
+        ("UPDATE runs SET body = '{}'", "query_runs", "state", "run-1 cannot be read"),
+        ("UPDATE workers SET heartbeat_stats = '{'", "query_workers", "heartbeat_stats", "JSON is malformed|truncated"),
+    ],
+)
+async def test_a_value_that_cannot_be_read_is_there_as_unreadable(
+    path: Path, statement: str, query: str, where: str, said: str
+) -> None:
     async with SqliteLightningStore(path) as store:
-        running = await claim_one(store)
-        await store.enqueue_rollout("task")
-        tamper(path, "UPDATE rollouts SET input = '{oops' WHERE status = 'queuing'")
+        await store.put([Run("run-1")])
+        await store.update_worker("worker-1")
+        ended = await claim_one(store)
+        await finish(store, ended, "failed", error=ErrorRecord("E", "m", "t"))
+    tamper(path, statement)
 
-        async def claim() -> None:
-            with pytest.raises(StoreFormatError, match=r"run.db is damaged: rollout ro-.* cannot be read"):
-                await store.claim(1)
+    async with SqliteLightningStore(path) as store:
+        [found, *_] = await getattr(store, query)(*[ended.rollout_id] if query == "query_attempts" else [])
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(claim)
-            assert await finish(store, running) == "succeeded"
+    value = getattr(found, where)
+    assert isinstance(value, Unreadable)
+    assert re.search(said, value.reason)
 
 
 async def test_a_text_file_is_left_as_it_is(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
+from .._exception_text import class_name, message_of
 from ._base import compose, public, shortened, with_article
 from ._usage import UsageError
 
@@ -282,10 +283,20 @@ class UnsupportedLane(UsageError, ValueError):
         return compose(cls, message, lane="process")
 
     @classmethod
+    def task_not_loaded(cls, error: BaseException) -> Self:
+        """Return the error for a task that the worker process could not unpickle."""
+        message = (
+            f"the worker process could not load the task: {class_name(error)}: {message_of(error)}. Pass tasks "
+            "that can be unpickled: plain values, or instances of classes whose constructors take what they were "
+            "pickled with"
+        )
+        return compose(cls, message, lane="process")
+
+    @classmethod
     def task_not_picklable(cls, task: Any, error: BaseException) -> Self:
         """Return the error for a task that cannot be pickled."""
         message = (
-            f"the task {shortened(task)} cannot be sent to a worker process: {error}. Pass tasks that can be pickled: "
-            "plain values, or instances of classes at the top level of a module"
+            f"the task {shortened(task)} cannot be sent to a worker process: {message_of(error)}. Pass tasks that "
+            "can be pickled: plain values, or instances of classes at the top level of a module"
         )
         return compose(cls, message, lane="process")

@@ -29,6 +29,15 @@ class ResumeError(UsageError, ValueError):
         return compose(cls, message, parameter="resume", run_id=run_id)
 
     @classmethod
+    def unreadable(cls, run_id: str, reason: str) -> Self:
+        """Return the error for a run whose record cannot be read."""
+        message = (
+            f"{reason}, so that it cannot be resumed; import the version of its class that stored it, or start a new "
+            "run with resume=False"
+        )
+        return compose(cls, message, parameter="resume", run_id=run_id)
+
+    @classmethod
     def differs(cls, run_id: str, differences: Sequence[str]) -> Self:
         """Return the error for a run that was started with something else."""
         message = (

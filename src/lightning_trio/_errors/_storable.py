@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Self
 
+from .._exception_text import bare_name, class_name, message_of
 from ._base import compose, public
 from ._usage import UsageError
 
@@ -56,8 +57,17 @@ class NotStorable(UsageError, TypeError, ValueError):
     def unreadable(cls, path: str, value: object, error: BaseException) -> Self:
         """Return the error for an object that could not be made again from what a store would keep of it."""
         message = (
-            f"{path}: this {type(value).__qualname__} could be stored and not read again ({type(error).__name__}: "
-            f"{error}); pass a dict of what matters in its place"
+            f"{path}: this {class_name(value)} could be stored and not read again ({_described(error)}); pass a "
+            "dict of what matters in its place"
+        )
+        return compose(cls, message, path=path)
+
+    @classmethod
+    def raising(cls, path: str, kind: type, error: BaseException) -> Self:
+        """Return the error for an object whose own methods raise while it is read."""
+        message = (
+            f"{path}: this {bare_name(kind)} cannot be stored, because reading it raised {_described(error)}; pass a "
+            "dict of what matters in its place"
         )
         return compose(cls, message, path=path)
 
@@ -100,6 +110,10 @@ class NotStorable(UsageError, TypeError, ValueError):
     def by_postgres(cls, said: str) -> Self:
         """Return the error for a value that PostgreSQL rejects."""
         return compose(cls, f"PostgreSQL cannot keep a value ({said}); remove what it names")
+
+
+def _described(error: BaseException) -> str:
+    return f"{class_name(error)}: {message_of(error)}"
 
 
 @public

@@ -103,7 +103,20 @@ class StoreFormatError(StoreError, ValueError):
     @classmethod
     def damaged_value(cls, place: str, why: object) -> Self:
         """Return the error for a value in a store that cannot be read."""
-        return compose(cls, f"{place} is damaged: {why}; restore a backup", place=place)
+        message = (
+            f"{place} has a record that this process cannot read: {why}; import the version of its class that stored "
+            "it, or restore a backup"
+        )
+        return compose(cls, message, place=place)
+
+    @classmethod
+    def unreadable_task(cls, reason: str) -> Self:
+        """Return the error of a rollout that was claimed and cannot be read."""
+        message = (
+            f"{reason}; import the version of its class that stored it and write "
+            "fit(…, resume=True, retry_failed=True), or enqueue its task again"
+        )
+        return compose(cls, message)
 
 
 @public

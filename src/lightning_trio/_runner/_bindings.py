@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import trio
 
 from .._agents import AgentCopies, LitAgent, bind_agent, check_written_for_trio
-from .._errors import AgentSignatureError, AsyncioAgentError, LightningTrioError
+from .._errors import AgentSignatureError, AsyncioAgentError, LightningTrioError, StoreFormatError
 from .._records import AttemptedRollout, ResourcesUpdate, RolloutMode
 from .._resources import NamedResources
 from ..lanes import BoundAgent
@@ -99,12 +99,23 @@ class Bindings:
         # A cancellation must not lose a claimed rollout before its task has started.
         with trio.CancelScope(shield=True):
             for resources_id in ids:
-                if resources_id is not None:
-                    update = await self._store.get_resources_by_id(resources_id)
+                try:
+                    if resources_id is not None:
+                        update = await self._store.get_resources_by_id(resources_id)
+                    else:
+                        update = await self._latest_if_needed(rollouts)
+                except StoreFormatError as exc:
+                    snapshots[resources_id] = self._unreadable(exc, {rollout.mode for rollout in rollouts})
                 else:
-                    update = await self._latest_if_needed(rollouts)
-                snapshots[resources_id] = self._own if update is None else update.resources
+                    snapshots[resources_id] = self._own if update is None else update.resources
         return snapshots
+
+    def _unreadable(self, error: StoreFormatError, modes: Collection[RolloutMode | None]) -> NamedResources:
+        """Return resources in place of a snapshot that cannot be read; rollouts fail when they are bound to it."""
+        resources: NamedResources = {}
+        for mode in modes:
+            self._bound[mode, id(resources)] = (resources, error)
+        return resources
 
     async def _latest_if_needed(self, rollouts: Sequence[AttemptedRollout]) -> ResourcesUpdate | None:
         modes: set[RolloutMode | None] = {rollout.mode for rollout in rollouts}

@@ -21,7 +21,7 @@ from .._records import (
 )
 from .._repr import counted, shortened
 from ..algorithms import Baseline, Datasets, index_of_key, is_other_task, keys_of_other_task
-from ..store import Condition, LightningStore, Query
+from ..store import Condition, LightningStore, Query, Unreadable
 from ._lease import describe_worker, end_leases, is_alive, is_of_dead_process
 from ._options import RunnerOptions
 
@@ -73,7 +73,7 @@ class RunStart:
 
     async def begin(self, resumption: Resumption) -> Run:
         """Return a new run or one to resume, recorded as running, or a finished one in which nothing is left to run."""
-        runs = () if resumption.resume is False else await self._store.query_runs()
+        runs = () if resumption.resume is False else _readable(await self._store.query_runs(), resumption.resume)
         wanted = self._new_run(runs)
         if resumption.resume is False:
             await self._store.put([wanted])
@@ -153,7 +153,9 @@ class RunStart:
             offset += len(page)
             for rollout in page:
                 index = index_of_key(rollout.key)
-                if index is None or index >= len(dataset) or not is_other_task(rollout.input, dataset[index]):
+                if index is None or index >= len(dataset) or type(rollout.input) is Unreadable:
+                    continue
+                if not is_other_task(rollout.input, dataset[index]):
                     continue
                 # An earlier fit may have been forced to run the dataset's task as well.
                 keys = keys_of_other_task(rollout.key, dataset[index])
@@ -249,6 +251,23 @@ class RunStart:
         except StaleRun as exc:
             raise ResumeError.just_taken(run.run_id) from exc
         return taken
+
+
+def _readable(runs: Sequence[Run], resume: bool | str) -> Sequence[Run]:
+    """Return the runs whose records can be read.
+
+    Raises:
+        ResumeError: the run to resume cannot be.
+    """
+    readable: list[Run] = []
+    for run in runs:
+        if type(run.state) is not Unreadable:
+            readable.append(run)
+        elif run.run_id == resume:
+            raise ResumeError.unreadable(run.run_id, run.state.reason)
+        else:
+            logger.warning("%s; it is not resumed", run.state.reason)
+    return readable
 
 
 async def rollouts_left(store: LightningStore, run: Run, max_rollouts: int | None) -> int | None:

@@ -78,7 +78,9 @@ def read_array(stored: Sequence[Any], read: Callable[[Any], Any]) -> Any:
     items = [read(item) for item in raw]
     numpy: Any = sys.modules.get("numpy")
     if numpy is None:
-        return _nested(items, shape)
+        if math.prod(shape) != len(items):
+            raise ValueError(f"an array of the shape {shape} has {len(items)} items")
+        return _nested(items, shape) if items else []
     return _made(numpy, dtype, items).reshape(shape)
 
 
@@ -90,12 +92,18 @@ def read_scalar(stored: Sequence[Any], read: Callable[[Any], Any]) -> Any:
     return item if numpy is None else _made(numpy, dtype, [item])[0]
 
 
+_MOST_BYTES: Final = 1 << 30
+"""The size of the largest array that is made of a text, whose type may say that each item takes any size."""
+
+
 def _made(numpy: Any, stored: Any, items: list[Any]) -> Any:
     if isinstance(stored, dict):
         # Rows of a record array, which have their fields as attributes, too.
         dtype = numpy.dtype((numpy.record, _fields(stored["record"])))
     else:
         dtype = numpy.dtype(stored if isinstance(stored, str) else _fields(stored))
+    if dtype.itemsize * len(items) > _MOST_BYTES:
+        raise ValueError(f"{len(items)} items of the type {dtype} take more than {_MOST_BYTES:,} bytes")
     if dtype.kind == "m":
         return numpy.array(items, "int64").astype(dtype)
     if dtype.kind != "O":

@@ -78,14 +78,14 @@ def encode_run(run: Run, limit: int) -> str:
     return encode(fields, "run", limit)
 
 
-def decode_run(text: str) -> Run:
-    """Return the run encoded in a text."""
+def decode_run(text: str, name: str = "a run") -> Run:
+    """Return the run encoded in a text; `name` is its name in errors."""
     try:
         fields = decode(text)
         fields["datasets"] = {mode: DatasetFingerprint(*each) for mode, each in fields["datasets"].items()}
         return Run(**{name: value for name, value in fields.items() if name in _RUN_FIELDS})
     except UNREADABLE as exc:
-        raise unreadable("a run", exc) from exc
+        raise unreadable(name, exc) from exc
 
 
 _RUN_FIELDS = frozenset(attrs.fields_dict(Run))

@@ -54,13 +54,39 @@ def base_of(kind: type) -> type | None:
     return next((base for base in _MAKERS if issubclass(kind, base)), None)
 
 
+def _copy_of(read: Callable[[Any], Any], make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def copy(value: Any) -> Any:
+        return make(read(value))
+
+    return copy
+
+
+def _plain_deque(value: Any) -> Any:
+    return collections.deque(collections.deque.__iter__(value), collections.deque.maxlen.__get__(value))
+
+
+_PLAIN: Final[Mapping[type, Callable[[Any], Any]]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    bytes: _copy_of(bytes.__iter__, bytes),
+    tuple: _copy_of(tuple.__iter__, tuple),
+    frozenset: _copy_of(frozenset.__iter__, frozenset),
+    list: _copy_of(list.__iter__, list),
+    set: _copy_of(set.__iter__, set),
+    bytearray: bytearray.copy,
+    collections.deque: _plain_deque,
+    collections.OrderedDict: _copy_of(collections.OrderedDict.items, dict),
+    dict: _copy_of(dict.items, dict),
+}
+
+
 def plain_of(value: Any, base: type[Any]) -> Any:
-    """Return an object as one of the built-in class itself, dict in place of `OrderedDict`."""
-    if base is str:
-        return str.__str__(value)
-    if base is collections.deque:
-        return collections.deque(value, value.maxlen)
-    return dict(value) if issubclass(base, dict) else base(value)
+    """Return an object as one of the built-in class itself, dict in place of `OrderedDict`.
+
+    It is read by the methods of the built-in class, as it is made again, because its own may do anything.
+    """
+    return _PLAIN[base](value)
 
 
 def state_of(value: Any) -> dict[str, Any] | None:

@@ -8,17 +8,19 @@ import contextlib
 import dataclasses
 import datetime
 import enum
+import types
 import uuid
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import PurePath
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import attrs
 import msgspec
 
+from .._repr import shortened
 from .._resources import LostKey, Resource, UnknownResource, key_for_token, resource_class
 from ._arrays import read_array, read_pandas, read_scalar
 from ._classes import find_class
@@ -59,7 +61,8 @@ def _read_object(stored: list[Any]) -> Any:
     fields = {key: untagged(inner) for key, inner in raw.items()}
     rest: dict[str, Any] = untagged(more[0]) if more else {}
     kind = _loaded_class(name)
-    if kind is None:
+    # A class that has become an enum has only its members.
+    if kind is None or issubclass(kind, enum.Enum):
         return UnknownObject(name, {**fields, **(rest.get("__pydantic_extra__") or {})})
     if issubclass(kind, PurePath):
         return kind(fields["path"])
@@ -70,7 +73,7 @@ def _read_object(stored: list[Any]) -> Any:
     if issubclass(kind, tuple):
         return _read_named_tuple(kind, name, fields)
     if issubclass(kind, msgspec.Struct):
-        return _read_struct(kind, fields)
+        return _read_struct(kind, name, fields)
     return _made_of(kind, fields)
 
 
@@ -82,12 +85,32 @@ def _made_of(kind: type[T], fields: Mapping[str, Any]) -> T:
     return made
 
 
-def _read_struct(kind: Callable[..., T], fields: Mapping[str, Any]) -> T:
+def _read_struct(kind: type[msgspec.Struct], name: str, fields: Mapping[str, Any]) -> Any:
     """Return a struct with these fields; only a call makes one, and its `__post_init__` may have changed them again."""
-    made = kind(**fields)
+    known = {field.name: field.required for field in msgspec.structs.fields(kind)}
+    if not known.keys() >= fields.keys() or any(known[field] for field in known.keys() - fields.keys()):
+        # Stored by another version of the class.
+        return UnknownObject(name, fields)
+    try:
+        made = kind(**fields)
+    except (Exception, SystemExit):
+        # A struct of a class derived from it is made without that, and then becomes one of the class itself.
+        made = _without_post_init(kind)(**fields)
+        msgspec.structs.force_setattr(made, "__class__", kind)
     for field, inner in fields.items():
-        msgspec.structs.force_setattr(cast("msgspec.Struct", made), field, inner)
+        msgspec.structs.force_setattr(made, field, inner)
     return made
+
+
+def _without_post_init(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    def fill(members: dict[str, Any]) -> None:
+        members["__post_init__"] = _do_nothing
+
+    return types.new_class(kind.__name__, (kind,), {}, fill)
+
+
+def _do_nothing(made: msgspec.Struct) -> None:
+    """Leave a struct as it was made."""
 
 
 def _read_enum(stored: list[Any]) -> Any:
@@ -146,9 +169,28 @@ def _read_time(kind: type[Time], stored: Any) -> Time:
     value = kind.fromisoformat(text).replace(fold=fold)
     try:
         return value if zone is None else value.replace(tzinfo=ZoneInfo(zone))
-    except (ZoneInfoNotFoundError, ValueError):
-        # This machine does not know the zone; a datetime has the offset that it had there.
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        # This machine does not know the zone, or has a folder of that name. A datetime has its offset.
         return value
+
+
+def _read_timezone(stored: list[Any]) -> datetime.timezone:
+    offset, name = stored
+    return datetime.timezone(untagged(offset)) if name is None else datetime.timezone(untagged(offset), untagged(name))
+
+
+def _read_fraction(stored: Any) -> Fraction:
+    if isinstance(stored, str):
+        # Of an earlier version. `Fraction` also reads exponents, and would raise 10 to any of them.
+        return Fraction(*map(int, stored.split("/")))
+    numerator, denominator = map(untagged, stored)
+    if type(numerator) is not int or type(denominator) is not int or denominator < 1:
+        raise ValueError(f"{shortened(stored)} is not a fraction")
+    made = object.__new__(Fraction)
+    # Without a common factor when it was stored, and looking for one takes hours for the largest that fit into a text.
+    object.__setattr__(made, "_numerator", numerator)
+    object.__setattr__(made, "_denominator", denominator)
+    return made
 
 
 def _read_resource(stored: list[Any]) -> Resource:
@@ -181,7 +223,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "$set": lambda stored: set(map(untagged, stored)),
     "$frozenset": lambda stored: frozenset(map(untagged, stored)),
     "$deque": lambda stored: collections.deque(map(untagged, stored[0]), stored[1]),
-    "$range": lambda stored: range(*stored),
+    "$range": lambda stored: range(*map(untagged, stored)),
     "$bytes": base64.b64decode,
     "$bytearray": lambda stored: bytearray(base64.b64decode(stored)),
     "$complex": lambda stored: complex(*map(untagged, stored)),
@@ -191,7 +233,10 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "$timedelta": lambda stored: datetime.timedelta(*stored),
     "$uuid": uuid.UUID,
     "$decimal": Decimal,
-    "$fraction": Fraction,
+    "$fraction": _read_fraction,
+    "$int": lambda stored: int(stored, 16),
+    "$zone": ZoneInfo,
+    "$timezone": _read_timezone,
     "$float": float,
     "$unset": lambda stored: msgspec.UNSET,
     "$utf8": lambda stored: base64.b64decode(stored).decode("utf-8", "surrogatepass"),

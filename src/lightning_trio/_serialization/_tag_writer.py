@@ -16,16 +16,19 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import PurePath
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import attrs
 import msgspec
 
 from .._errors import NotStorable
+from .._repr import shortened
 from .._resources import LLM, LostKey, Resource, UnknownResource, token_for_key
 from ._arrays import write_array
 from ._classes import is_findable, name_of
 from ._pydantic_models import is_model, is_old_model, rest_of_model
 from ._subclasses import base_of, plain_of, state_of
+from ._unreadable import Unreadable
 
 
 def tagged(value: Any, path: str) -> Any:  # noqa: C901  # one line for each kind of value
@@ -33,43 +36,61 @@ def tagged(value: Any, path: str) -> Any:  # noqa: C901  # one line for each kin
 
     Raises:
         NotStorable: a part of it cannot be stored; the message has the path to that part, which begins with `path`.
+        RecursionError: it contains itself or is nested too deeply.
     """
     kind = type(value)
-    if value is None or kind is bool or kind is int:
+    if value is None or kind is bool:
         return value
+    if kind is int:
+        return value if value.bit_length() <= _BITS_IN_JSON else {"$int": hex(value)}
     if kind is str:
         return _text(value, path)
     if kind is float:
         return value if math.isfinite(value) else {"$float": repr(value)}
-    if kind is list:
-        return _items(value, path)
-    if kind is dict:
-        return _mapping(value, path)
-    tag = _TAGS.get(kind)
-    if tag is not None:
-        return {tag: _WRITERS[tag](value, path)}
-    if isinstance(value, Resource):
-        return {"$resource": _resource(value, path)}
-    if isinstance(value, enum.Enum):
-        stored: list[Any] = [_type_name(kind, path), value.name]
-        # Combined flags are not a member; their value identifies them. A string or a number is one in a process, too,
-        # that does not know the class.
-        is_plain_too = isinstance(value, str | int) and isinstance(value.value, str | int)
-        if is_plain_too or value.name not in kind.__members__:
-            stored.append(tagged(value.value, path))
-        return {"$enum": stored}
-    if value is msgspec.UNSET:
-        return {"$unset": None}
-    if (array := write_array(value, path, tagged)) is not None:
-        return array
-    if (fields := _fields_of(value)) is not None:
-        named = [_type_name(kind, path), {name: tagged(v, f"{path}.{name}") for name, v in fields}]
-        return {"$object": [*named, tagged(rest, path)] if (rest := rest_of_model(value)) else named}
-    if (base := base_of(kind)) is not None:
-        return _subclass(value, base, path)
-    if isinstance(value, Mapping):
-        return _mapping(value, path)
-    raise NotStorable.kind(path, kind)
+    # The other kinds run code of users' classes. Not in a function of its own, which would halve the possible depth.
+    try:
+        if kind is list:
+            return _items(value, path)
+        if kind is dict:
+            return _mapping(value, path)
+        tag = _TAGS.get(kind)
+        if tag is not None:
+            return {tag: _WRITERS[tag](value, path)}
+        if isinstance(value, Resource):
+            return {"$resource": _resource(value, path)}
+        if isinstance(value, enum.Enum):
+            return {"$enum": _enum_member(value, path)}
+        if value is msgspec.UNSET:
+            return {"$unset": None}
+        if (array := write_array(value, path, tagged)) is not None:
+            return array
+        if (fields := _fields_of(value)) is not None:
+            named = [_type_name(kind, path), {name: tagged(v, f"{path}.{name}") for name, v in fields}]
+            return {"$object": [*named, tagged(rest, path)] if (rest := rest_of_model(value)) else named}
+        if (base := base_of(kind)) is not None:
+            return _subclass(value, base, path)
+        if isinstance(value, Mapping) and kind is not Unreadable:
+            return _mapping(value, path)
+        raise NotStorable.kind(path, kind)
+    except (NotStorable, RecursionError):
+        raise
+    except (Exception, SystemExit) as exc:
+        raise NotStorable.raising(path, kind, exc) from exc
+
+
+_BITS_IN_JSON: Final = 2048
+"""The longest integers written as numbers: 617 digits, which any process reads, whatever limit Python was given."""
+
+
+def _enum_member(value: enum.Enum, path: str) -> list[Any]:
+    kind = type(value)
+    stored: list[Any] = [_type_name(kind, path), value.name]
+    # Combined flags are not a member; their value identifies them. A string or a number is one in a process, too, that
+    # does not know the class.
+    is_plain_too = isinstance(value, str | int) and isinstance(value.value, str | int)
+    if is_plain_too or value.name not in kind.__members__:
+        stored.append(tagged(value.value, path))
+    return stored
 
 
 def _subclass(value: Any, base: type, path: str) -> Any:
@@ -130,7 +151,8 @@ def _mapping(value: Mapping[Any, Any], path: str) -> Any:
             for key in value:
                 key.encode()
             return {key: tagged(inner, f"{path}[{key!r}]") for key, inner in value.items()}
-    return {"$dict": [[tagged(key, f"{path} key {key!r}"), tagged(v, f"{path}[{key!r}]")] for key, v in value.items()]}
+    named = [(key, inner, shortened(key)) for key, inner in value.items()]
+    return {"$dict": [[tagged(key, f"{path} key {name}"), tagged(v, f"{path}[{name}]")] for key, v, name in named]}
 
 
 def _tuple(value: tuple[Any, ...], path: str) -> list[Any]:
@@ -138,17 +160,31 @@ def _tuple(value: tuple[Any, ...], path: str) -> list[Any]:
 
 
 def _members(value: Iterable[Any], path: str) -> list[Any]:
-    return [tagged(member, f"{path} member {member!r}") for member in value]
+    return [tagged(member, f"{path} member {shortened(member)}") for member in value]
 
 
 def _time(value: datetime.datetime | datetime.time, path: str) -> Any:
     """Return a time as text, with its zone and its fold if it has one of them, because the text has neither."""
-    zone = getattr(value.tzinfo, "key", None)
+    # Other zones may have a key, too, which means something else or nothing.
+    zone = value.tzinfo.key if isinstance(value.tzinfo, ZoneInfo) else None
     if zone is None and value.tzinfo is not None and value.utcoffset() is None:
         # A zone of another library, whose offset depends on the day.
         part = f"{path}.tzinfo"
         raise NotStorable.kind(part, type(value.tzinfo))
     return [value.isoformat(), zone, value.fold] if zone is not None or value.fold else value.isoformat()
+
+
+def _zone(value: ZoneInfo, path: str) -> str:
+    if value.key is None:
+        # Made of a file's content.
+        raise NotStorable.kind(path, type(value))
+    return value.key
+
+
+def _fixed_zone(value: datetime.timezone, path: str) -> list[Any]:
+    offset, name = value.utcoffset(None), value.tzname(None)
+    unnamed = datetime.timezone(offset).tzname(None)
+    return [tagged(offset, path), None if name == unnamed else tagged(name, path)]
 
 
 _TAGS: Final[Mapping[type, str]] = {
@@ -167,6 +203,8 @@ _TAGS: Final[Mapping[type, str]] = {
     uuid.UUID: "$uuid",
     Decimal: "$decimal",
     Fraction: "$fraction",
+    ZoneInfo: "$zone",
+    datetime.timezone: "$timezone",
 }
 
 _WRITERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
@@ -174,7 +212,7 @@ _WRITERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "$set": _members,
     "$frozenset": _members,
     "$deque": lambda value, path: [_items(value, path), value.maxlen],
-    "$range": lambda value, path: [value.start, value.stop, value.step],
+    "$range": lambda value, path: [tagged(each, path) for each in (value.start, value.stop, value.step)],
     "$bytes": lambda value, path: base64.b64encode(value).decode(),
     "$bytearray": lambda value, path: base64.b64encode(value).decode(),
     "$complex": lambda value, path: [tagged(value.real, path), tagged(value.imag, path)],
@@ -184,7 +222,9 @@ _WRITERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "$timedelta": lambda value, path: [value.days, value.seconds, value.microseconds],
     "$uuid": lambda value, path: str(value),
     "$decimal": lambda value, path: str(value),
-    "$fraction": lambda value, path: str(value),
+    "$fraction": lambda value, path: [tagged(value.numerator, path), tagged(value.denominator, path)],
+    "$zone": _zone,
+    "$timezone": _fixed_zone,
 }
 
 
@@ -209,7 +249,7 @@ def _fields_of(value: Any) -> list[tuple[str, Any]] | None:
     if isinstance(value, msgspec.Struct):
         return [(name, getattr(value, name)) for name in value.__struct_fields__]
     if isinstance(value, tuple) and hasattr(kind, "_fields"):
-        return list(zip(kind._fields, value, strict=True))
+        return list(zip(kind._fields, tuple.__iter__(value), strict=True))
     if is_model(kind) or is_old_model(kind):
         return list(value.__dict__.items())
     return None

@@ -8,12 +8,14 @@ where that is loaded.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from .._errors import NotStorable, PayloadTooLarge
+from .._exception_text import class_name, message_of
+from .._repr import shortened
 from ._tag_reader import untagged
 from ._tag_writer import is_plain, tagged
 
@@ -21,12 +23,17 @@ NO_LIMIT: Final = 1 << 62
 
 
 UNREADABLE: Final = (msgspec.DecodeError, ValueError, TypeError, LookupError, AttributeError)
-"""The exceptions raised by decoding a text that this package did not write."""
+"""The exceptions raised by a record of values that this package did not write; `decode` itself raises only the first"""
 
 
 def unreadable(what: str, exc: Exception) -> msgspec.DecodeError:
     """Return the error for a record that cannot be read."""
-    return msgspec.DecodeError(f"{what} cannot be read ({type(exc).__name__}: {exc})")
+    return msgspec.DecodeError(f"{what} cannot be read ({reason_of(exc)})")
+
+
+def reason_of(exc: BaseException) -> str:
+    """Return why a record cannot be read: the message of `decode`, or another exception with its type."""
+    return str(exc) if type(exc) is msgspec.DecodeError else f"{class_name(exc)}: {message_of(exc)}"
 
 
 _encode = msgspec.json.Encoder().encode
@@ -50,6 +57,15 @@ def encode(value: Any, name: str, limit: int) -> str:
     if len(encoded) > limit:
         raise PayloadTooLarge.value(name, len(encoded), limit)
     return encoded.decode()
+
+
+def encode_mapping(value: Mapping[str, Any], name: str, limit: int) -> str:
+    """Return a user's mapping as the text of a dict; see `encode`."""
+    try:
+        plain = dict(value)
+    except (Exception, SystemExit) as exc:
+        raise NotStorable.raising(name, type(value), exc) from exc
+    return encode(plain, name, limit)
 
 
 def canonical(value: Any, name: str) -> bytes:
@@ -85,8 +101,13 @@ def _encoded(value: Any, name: str, encode_json: Callable[[Any], bytes]) -> byte
         written = tagged(value, name)
         encoded = encode_json(written if encode_json is _encode else _in_order(written))
         _read_back(encoded, value, name)
+    except NotStorable:
+        raise
     except RecursionError:
         raise NotStorable.too_deep(name) from None
+    except Exception as exc:
+        # Such as a dict that another thread changes.
+        raise NotStorable.raising(name, type(value), exc) from exc
     return encoded
 
 
@@ -98,21 +119,28 @@ def _read_back(encoded: bytes, value: Any, name: str) -> None:
     """
     try:
         untagged(_decode(encoded))
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         for path, inner in _parts(value, name):
             _read_back(_encode(tagged(inner, path)), inner, path)
         raise NotStorable.unreadable(name, value, exc) from exc
 
 
 def _parts(value: Any, path: str) -> list[tuple[str, Any]]:
-    if isinstance(value, dict):
-        return [(f"{path}[{key!r}]", inner) for key, inner in value.items()]
-    if isinstance(value, list | tuple):
+    if type(value) is dict:
+        return [(f"{path}[{shortened(key)}]", inner) for key, inner in value.items()]
+    if type(value) in (list, tuple):
         return [(f"{path}[{index}]", inner) for index, inner in enumerate(value)]
     return []
 
 
 def decode(text: str) -> Any:
-    """Return the value that `encode` encoded."""
-    value = _decode(text)
-    return untagged(value) if '"$' in text else value
+    """Return the value that `encode` encoded.
+
+    Raises:
+        msgspec.DecodeError: it cannot be read, whatever a user's class raises, or a text of another program contains.
+    """
+    try:
+        value = _decode(text)
+        return untagged(value) if '"$' in text else value
+    except BaseException as exc:
+        raise msgspec.DecodeError(reason_of(exc)) from exc

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, cast
 import attrs
 
 from .._errors import DatasetError, NotStorable
+from .._exception_text import class_name
 from .._public import public
 from .._records import DatasetFingerprint, RolloutMode, Run
 from .._resources import LLM, NamedResources
@@ -159,17 +160,23 @@ def _are_same(before: Any, now: Any) -> bool:
         if getattr(type(before), "__eq__") is object.__eq__:  # noqa: B009  # type checkers take it for a method
             return not hasattr(before, "__dict__") or _are_same(vars(before), vars(now))
         return bool(before == now)
-    except Exception:
+    except (Exception, SystemExit):
         # Such as arrays, whose comparison is no bool, and objects that contain themselves.
         return True
 
 
 def encoded_task(task: object) -> bytes:
-    """Return an encoding that is equal for equal tasks; if a task cannot be stored, in this process only."""
+    """Return an encoding that is equal for equal tasks; if a task cannot be stored, in this process only.
+
+    Tasks that cannot be stored and whose `repr` raises have the encoding of their class.
+    """
     try:
         return canonical(task, "task")
     except NotStorable:
-        return repr(task).encode(errors="backslashreplace")
+        try:
+            return repr(task).encode(errors="backslashreplace")
+        except (Exception, SystemExit):
+            return class_name(task).encode(errors="backslashreplace")
 
 
 def describe_resources(resources: NamedResources) -> bytes:

@@ -35,6 +35,7 @@ from .._records import RolloutRemoval as RolloutRemoval
 from .._records import RolloutReopening as RolloutReopening
 from .._records import Unset as Unset
 from .._records import WorkerStatus as WorkerStatus
+from .._serialization import Unreadable as Unreadable
 from ._audit import Audit as Audit
 from ._audit import audit as audit
 from ._forwarding_store import ForwardingStore as ForwardingStore

@@ -13,6 +13,7 @@ from .._errors import Evicted, StoreFormatError
 from .._lifecycle import TERMINAL_ATTEMPT, TERMINAL_ROLLOUT
 from .._public import public
 from .._records import Attempt, AttemptedRollout, Rollout, RolloutStatus, RunStatus, RunSummary, StoreStatistics
+from .._serialization import Unreadable
 from .._spans import NO_USAGE, Span, Usage, bounded
 from ._query import Condition, Query
 from ._store import LightningStore
@@ -234,6 +235,7 @@ class _Auditor:
             of_rollout = attempts.get(rollout_id, [])
             its_spans = spans.get(rollout_id, [])
             problems = [*_status_problems(rollout, self._finished), *await self._reference_problems(rollout)]
+            problems += _unreadable_values(rollout, of_rollout)
             unreadable = [each[rollout_id] for each in (no_attempts, no_spans) if rollout_id in each]
             if unreadable:
                 problems += unreadable
@@ -271,7 +273,9 @@ class _Auditor:
 
     async def _read_runs(self) -> None:
         try:
-            self._runs = {run.run_id: run.status for run in await self._store.query_runs()}
+            runs = await self._store.query_runs()
+            self._runs = {run.run_id: run.status for run in runs}
+            self.problems += [run.state.reason for run in runs if type(run.state) is Unreadable]
         except _UNREADABLE as exc:
             self._runs = None
             self.problems.append(f"the runs cannot be read: {exc}")
@@ -339,6 +343,14 @@ def _status_problems(rollout: Rollout, finished: bool) -> Iterator[str]:
         yield f"rollout {rollout.rollout_id} is {rollout.status} without an end time"
     if not terminal and rollout.end_time is not None:
         yield f"rollout {rollout.rollout_id} is {rollout.status} and has an end time"
+
+
+def _unreadable_values(rollout: Rollout, attempts: Sequence[Attempt]) -> Iterator[str]:
+    if type(rollout.input) is Unreadable:
+        yield rollout.input.reason
+    for attempt in attempts:
+        if type(attempt.metadata) is Unreadable:
+            yield attempt.metadata.reason
 
 
 def _attempt_end_problems(name: str, attempt: Attempt) -> Iterator[str]:

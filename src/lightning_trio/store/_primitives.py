@@ -101,10 +101,12 @@ class StorePrimitives(ABC):
         """Put rollouts into the queue and return their ids; ``"cancelled"`` records them without running them.
 
         A request without `resources_id` gets the latest snapshot's. For a request whose `key` the run already has,
-        nothing is enqueued and the id of the existing rollout is returned, whatever its status.
+        nothing is enqueued and the id of the existing rollout is returned, whatever its status. All requests are
+        enqueued, or none if this raises, also what the sequence itself raises while it is read.
 
         Raises:
             UnknownId: a request names a resources snapshot that the store does not have.
+            NotStorable: the store cannot keep a task; one that it keeps it can read.
         """
 
     @abstractmethod
@@ -140,6 +142,8 @@ class StorePrimitives(ABC):
         default_config: RolloutConfig | None = None,
     ) -> list[AttemptedRollout]:
         """Take up to `limit` rollouts off the queue, oldest first, each with a new attempt.
+
+        A rollout whose task can no longer be read fails with its attempt, and the next one is taken in its place.
 
         Args:
             limit: the most rollouts to take; 0 or less takes nothing.

@@ -98,16 +98,23 @@ class RunStore(ForwardingStore):
         run_id: str | None = None,
         status: Literal["queuing", "cancelled"] = "queuing",
     ) -> list[str]:
+        requests = list(requests)
         await self._check_requests(requests)
         if self._metadata is not None:
             requests = [attrs.evolve(r, metadata={**(r.metadata or {}), **self._metadata}) for r in requests]
         if self._left is None or status == "cancelled":
             return await super().enqueue(requests, run_id=self._run_id, status=status)
         known = await self._known_keys(requests)
+        before = self._left
         allowed = [self._may_start(request, known) for request in requests]
+        counted = before - self._left
         started = [request for request, may_start in zip(requests, allowed, strict=True) if may_start]
         refused = [request for request, may_start in zip(requests, allowed, strict=True) if not may_start]
-        ids = await super().enqueue(started, run_id=self._run_id, status=status)
+        try:
+            ids = await super().enqueue(started, run_id=self._run_id, status=status)
+        except BaseException:
+            self._left = 0 if self._refusing else self._left + counted
+            raise
         if self._refusing and ids:
             # `refuse` was called while these were being enqueued.
             await self._cancel(ids)

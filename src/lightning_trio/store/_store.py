@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -89,14 +89,15 @@ class LightningStore(StorePrimitives):
         )
         return rollout
 
-    async def enqueue_many_rollouts(self, rollouts: Sequence[EnqueueRolloutRequest]) -> list[Rollout]:
-        """Put rollouts into the queue, in order.
+    async def enqueue_many_rollouts(self, rollouts: Iterable[EnqueueRolloutRequest]) -> list[Rollout]:
+        """Put rollouts into the queue, in order; all of them, or none if this raises.
 
         Raises:
             ComponentError: one is not a request, or has a field of the wrong kind, see `enqueue_rollout`.
         """
-        check_requests(rollouts)
-        ids = await self.enqueue(rollouts)
+        requests = list(rollouts)
+        check_requests(requests)
+        ids = await self.enqueue(requests)
 
         async def read() -> list[Rollout]:
             found = {each.rollout_id: each for each in await self.query_rollouts(rollout_id_in=set(ids))}

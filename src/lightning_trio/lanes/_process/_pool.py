@@ -134,7 +134,7 @@ class OpenProcessLane(OpenLane):
         )
         try:
             return message.encode()
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             raise UnsupportedLane.task_not_picklable(recorder.rollout.input, exc) from exc
 
     # Worker processes.

@@ -21,7 +21,7 @@ import trio
 from opentelemetry import trace
 
 from ..._concurrency import sole_exception
-from ..._errors import AgentError
+from ..._errors import AgentError, UnsupportedLane
 from ..._exception_text import class_name, message_of, traceback_of
 from ..._host import found_family, kill_descendants, kill_own_family, leave_trio
 from ..._records import names_of_members
@@ -114,7 +114,10 @@ def _allow_children(start_method: str | None) -> None:
 
 def run_in_worker(data: bytes) -> bytes:
     """Run one attempt and return its report."""
-    call = WorkerCall.decode(data)
+    try:
+        call = WorkerCall.decode(data)
+    except BaseException as exc:
+        return WorkerReport(None, _to_remote(UnsupportedLane.task_not_loaded(exc)), b"", 0).encode()
     attempt_id = call.rollout.attempt.attempt_id
     journal = Journal(_journal_file, attempt_id)
     sequence_id, value, error = call.sequence_id, None, None

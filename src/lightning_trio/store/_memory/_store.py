@@ -121,6 +121,8 @@ class InMemoryLightningStore(LightningStore):
         status: Literal["queuing", "cancelled"] = "queuing",
     ) -> list[str]:
         await trio.lowlevel.checkpoint()
+        # Once, because a caller's sequence may raise, and must do so before anything has changed.
+        requests = list(requests)
         entries = self._new_entries(self._unknown(requests, run_id), run_id, status)
         if status == "cancelled":
             for entry in entries:
@@ -159,6 +161,7 @@ class InMemoryLightningStore(LightningStore):
     ) -> list[AttemptedRollout]:
         await trio.lowlevel.checkpoint()
         # Raises before any rollout is created.
+        rollouts = list(rollouts)
         for known in rollouts:
             if isinstance(known, str):
                 begin_attempt(self._known(known))

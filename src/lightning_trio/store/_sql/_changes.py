@@ -18,7 +18,7 @@ from ..._records import (
     RolloutReopening,
     Unset,
 )
-from ..._serialization import encode, encode_config
+from ..._serialization import encode, encode_config, encode_mapping
 from .._rollout_ids import RolloutIdCipher
 from ._known_spans import CHAIN
 from ._queue import check_resources_id
@@ -56,7 +56,7 @@ def encode_change(change: Change, limit: int) -> EncodedChange:
         return EncodedChange(change)
     if not isinstance(change.metadata, Unset):
         metadata = change.metadata
-        columns["metadata"] = None if metadata is None else encode(dict(metadata), "metadata", limit)
+        columns["metadata"] = None if metadata is None else encode_mapping(metadata, "metadata", limit)
     if isinstance(change, AttemptChange):
         for name in ("worker_id", "last_heartbeat_time"):
             if not isinstance(value := getattr(change, name), Unset):

@@ -7,10 +7,10 @@ from typing import Any, Final, NamedTuple
 
 import attrs
 
-from ..._errors import StoreError
-from ..._lifecycle import RolloutPosition, begin_attempt
-from ..._records import DEFAULT_CONFIG, Attempt, AttemptedRollout
-from ..._serialization import decode, decode_config
+from ..._errors import StoreError, StoreFormatError
+from ..._lifecycle import RolloutPosition, begin_attempt, end_attempt
+from ..._records import DEFAULT_CONFIG, FINAL, Attempt, AttemptedRollout, ErrorRecord
+from ..._serialization import UNREADABLE, decode, decode_config, encode_error, reason_of
 from .._rollout_ids import RolloutIdCipher
 from ._queue import EncodedRequest, NewRollout, insert_rollouts, number_rollouts
 from ._rollout_state import (
@@ -24,6 +24,7 @@ from ._rollout_state import (
     new_attempt,
     number_of,
     rollout_fields,
+    unreadable_fields,
     write_states,
 )
 from ._schema import ATTEMPTS_PER_ROLLOUT
@@ -190,7 +191,34 @@ def claim(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Claim]
 
 
 def _claim(transaction: Transaction, ids: RolloutIdCipher, run_id: str | None, calls: Sequence[Claim]) -> list[Claimed]:
-    """Take the rollouts that several calls claim of one run, in order of the calls, with the statements of one call."""
+    """Take the rollouts that several calls claim of one run; those that cannot be read fail, and others are taken."""
+    unreadable: list[_Started] = []
+    claimed = _claim_once(transaction, ids, run_id, calls, unreadable)
+    while unreadable:
+        _fail(transaction, ids, unreadable)
+        unreadable.clear()
+        left = [
+            attrs.evolve(call, limit=max(call.limit, 0) - len(done.rollouts))
+            for call, done in zip(calls, claimed, strict=True)
+        ]
+        others = _claim_once(transaction, ids, run_id, left, unreadable)
+        claimed = [
+            Claimed([*done.rollouts, *other.rollouts], other.more) for done, other in zip(claimed, others, strict=True)
+        ]
+    return claimed
+
+
+def _claim_once(
+    transaction: Transaction,
+    ids: RolloutIdCipher,
+    run_id: str | None,
+    calls: Sequence[Claim],
+    unreadable: list[_Started],
+) -> list[Claimed]:
+    """Take the rollouts that several calls claim of one run, in order of the calls, with the statements of one call.
+
+    Those that cannot be read are appended to `unreadable` instead.
+    """
     wanted = sum(max(call.limit, 0) for call in calls)
     found = _candidates(transaction, run_id, wanted + 1) if wanted else []
     taken: list[list[_Started]] = []
@@ -199,7 +227,7 @@ def _claim(transaction: Transaction, ids: RolloutIdCipher, run_id: str | None, c
     for call in calls:
         rows = found[start : start + max(call.limit, 0)]
         start += len(rows)
-        started = _take(transaction, ids, call, rows, updates)
+        started = _take(transaction, ids, call, rows, updates, unreadable)
         taken.append(started)
         if call.worker_id is not None:
             if started:
@@ -207,7 +235,7 @@ def _claim(transaction: Transaction, ids: RolloutIdCipher, run_id: str | None, c
             else:
                 note_idle(transaction, [call.worker_id])
     if updates:
-        together = [each for started in taken for each in started]
+        together = [*unreadable, *(each for started in taken for each in started)]
         _supersede(transaction, together)
         _insert_attempts(transaction, together)
         transaction.with_rows(
@@ -226,22 +254,42 @@ def _take(
     call: Claim,
     rows: Iterable[Sequence[Any]],
     updates: list[tuple[int, int, str | None]],
+    unreadable: list[_Started],
 ) -> list[_Started]:
     now = transaction.now()
     started: list[_Started] = []
     for row in rows:
-        fields = rollout_fields(ids, row)
         number, run_id, attempts = row[0], row[8], row[10] + 1
         config = row[6] or call.default_config
+        try:
+            fields = rollout_fields(ids, row)
+            if config is not None:
+                fields["config"] = decode_config(config)
+            of_kind = started
+        except UNREADABLE as exc:
+            fields = unreadable_fields(ids, row, reason_of(exc))
+            of_kind = unreadable
         transaction.summary.count(run_id, STATUS[row[5]], -1)
         transaction.summary.count(run_id, STATUS[_BEGIN.status], 1)
         fields["status"] = _BEGIN.status
-        if config is not None:
-            fields["config"] = decode_config(config)
         attempt = new_attempt(fields["rollout_id"], attempts, call.worker_id, now)
-        started.append(_Started(number, run_id, AttemptedRollout(**fields, attempt=attempt)))
+        of_kind.append(_Started(number, run_id, AttemptedRollout(**fields, attempt=attempt)))
         updates.append((number, attempts, config))
     return started
+
+
+def _fail(transaction: Transaction, ids: RolloutIdCipher, unreadable: Sequence[_Started]) -> None:
+    """End rollouts that were claimed and cannot be read as failed, each with an error that says why."""
+    states = load_states(transaction, ids, [number for number, _, _ in unreadable])
+    for number, _, rollout in unreadable:
+        state = states[number]
+        error = StoreFormatError.unreadable_task(rollout.input.reason)
+        record = encode_error(ErrorRecord(type(error).__name__, str(error), ""))
+        move = end_attempt(state, rollout.attempt.attempt_id, "failed", FINAL)
+        assert move is not None
+        end_attempts(transaction, [(state, move.attempt_status, record)])
+        state.move_on(transaction, move)
+    write_states(transaction, list(states.values()))
 
 
 def _supersede(transaction: Transaction, started: Sequence[_Started]) -> None:

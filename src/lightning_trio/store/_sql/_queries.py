@@ -6,15 +6,25 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from ..._errors import Evicted
-from ..._records import Attempt, PaginatedResult, ResourcesUpdate, Worker
-from ..._serialization import UNREADABLE, decode, decode_error, decode_resources, decode_run, decode_spans, unreadable
+from ..._records import Attempt, ErrorRecord, PaginatedResult, ResourcesUpdate, Run, Worker
+from ..._serialization import (
+    UNREADABLE,
+    Unreadable,
+    decode,
+    decode_error,
+    decode_resources,
+    decode_run,
+    decode_spans,
+    reason_of,
+    unreadable,
+)
 from ..._spans import Span, Usage, with_number
 from .._query import Condition, Query, select
 from .._rollout_ids import RolloutIdCipher
 from .._rules import lease_left
 from ._claims import queued_runs
 from ._known_spans import CHAIN
-from ._rollout_state import ROLLOUT_RECORD, make_rollout, missing_error, rollout_fields
+from ._rollout_state import ROLLOUT_RECORD, make_rollout, missing_error, rollout_fields, unreadable_fields
 from ._schema import ATTEMPTS_PER_ROLLOUT, WORKER
 from ._transaction import Columns, Transaction
 
@@ -84,8 +94,34 @@ def find(transaction: Transaction, ids: RolloutIdCipher, query: Query) -> Pagina
         return select(_resources(transaction, query), query)
     if query.table == "workers":
         return select(_workers(transaction), query)
-    rows = transaction.select({"body": "text"}, "FROM runs ORDER BY number")
-    return select([decode_run(body) for [body] in rows], query)
+    return select(_runs(transaction), query)
+
+
+def _runs(transaction: Transaction) -> list[Run]:
+    found: list[Run] = []
+    for row in transaction.select(_RUN, "FROM runs ORDER BY number"):
+        *known, body = row
+        try:
+            found.append(decode_run(body, known[0]))
+        except UNREADABLE as exc:
+            found.append(_unreadable_run(known, str(exc)))
+    return found
+
+
+def _unreadable_run(columns: Sequence[Any], reason: str) -> Run:
+    """Return what the columns of a run say whose record cannot be read."""
+    run_id, name, agent, takeovers, worker_id = columns
+    return Run(run_id, name, agent, takeovers=takeovers, worker_id=worker_id or None, state=Unreadable(reason))
+
+
+_RUN: Final[Columns] = {
+    "run_id": "text",
+    "name": "text",
+    "agent": "text",
+    "takeovers": "int",
+    "worker_id": "text",
+    "body": "text",
+}
 
 
 def _asked_for(transaction: Transaction, ids: RolloutIdCipher, query: Query) -> list[int] | None:
@@ -174,7 +210,11 @@ def _rollouts(transaction: Transaction, ids: RolloutIdCipher, numbers: Sequence[
     found: dict[int, Any] = {}
     for row in rows:
         attempt = None if row[width] is None else _attempt(ids, row[width:])
-        found[row[0]] = make_rollout(rollout_fields(ids, row[:width]), attempt)
+        try:
+            fields = rollout_fields(ids, row[:width])
+        except UNREADABLE as exc:
+            fields = unreadable_fields(ids, row[:width], reason_of(exc))
+        found[row[0]] = make_rollout(fields, attempt)
     return found
 
 
@@ -191,10 +231,12 @@ def _attempts(transaction: Transaction, ids: RolloutIdCipher, numbers: Sequence[
 def _attempt(ids: RolloutIdCipher, row: Sequence[Any]) -> Attempt:
     number, attempt_id, sequence_id, start, end, status, worker_id, heartbeat, metadata, error, *rest = row
     reward, duration, input_tokens, output_tokens, cost = rest
+    read: tuple[Mapping[str, Any] | None, ErrorRecord | None]
     try:
         read = None if metadata is None else decode(metadata), decode_error(error)
     except UNREADABLE as exc:
-        raise unreadable(f"attempt {attempt_id} of rollout {ids.rollout_id(number)}", exc) from exc
+        unread = unreadable(f"attempt {attempt_id} of rollout {ids.rollout_id(number)}", exc)
+        read = Unreadable(str(unread)), None
     return Attempt(
         rollout_id=ids.rollout_id(number),
         attempt_id=attempt_id,
@@ -348,7 +390,10 @@ def _workers(transaction: Transaction) -> list[Worker]:
     for row in transaction.select(WORKER, "FROM workers ORDER BY number"):
         fields = dict(zip(WORKER, row, strict=True))
         stats = fields["heartbeat_stats"]
-        fields["heartbeat_stats"] = None if stats is None else decode(stats)
+        try:
+            fields["heartbeat_stats"] = None if stats is None else decode(stats)
+        except UNREADABLE as exc:
+            fields["heartbeat_stats"] = Unreadable(reason_of(exc))
         del fields["number"]
         until = fields.pop("lease_until")
         fields["lease_left_seconds"] = None if until is None else lease_left(until, transaction.now())

@@ -9,7 +9,7 @@ import attrs
 
 from ..._errors import UnknownId
 from ..._records import EnqueueRolloutRequest, RolloutMode, RolloutStatus
-from ..._serialization import encode, encode_config
+from ..._serialization import encode, encode_config, encode_mapping
 from .._rollout_ids import RolloutIdCipher
 from ._rollout_state import (
     READY,
@@ -43,7 +43,7 @@ def encode_request(request: EnqueueRolloutRequest, limit: int) -> EncodedRequest
         request.mode,
         request.resources_id,
         None if request.config is None else encode_config(request.config),
-        None if metadata is None else encode(dict(metadata), "metadata", limit),
+        None if metadata is None else encode_mapping(metadata, "metadata", limit),
         request.key,
     )
 

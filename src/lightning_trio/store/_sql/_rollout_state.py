@@ -20,7 +20,7 @@ from ..._records import (
     RolloutMode,
     RolloutStatus,
 )
-from ..._serialization import UNREADABLE, decode, decode_config, unreadable
+from ..._serialization import UNREADABLE, Unreadable, decode, decode_config, unreadable
 from .._rollout_ids import RolloutIdCipher
 from ._schema import ATTEMPTS_PER_ROLLOUT
 from ._transaction import Columns, Transaction
@@ -299,7 +299,11 @@ ROLLOUT_RECORD: Final[Columns] = {
 
 
 def rollout_fields(ids: RolloutIdCipher, row: Sequence[Any]) -> dict[str, Any]:
-    """Return the fields of a `Rollout` from a row of `ROLLOUT_RECORD`."""
+    """Return the fields of a `Rollout` from a row of `ROLLOUT_RECORD`.
+
+    Raises:
+        msgspec.DecodeError: its task, configuration or metadata cannot be read.
+    """
     number, start, end, mode, resources_id, status, config, metadata, run_id, key, _, text = row
     try:
         read = (
@@ -322,6 +326,13 @@ def rollout_fields(ids: RolloutIdCipher, row: Sequence[Any]) -> dict[str, Any]:
         "run_id": run_id or None,
         "key": key,
     }
+
+
+def unreadable_fields(ids: RolloutIdCipher, row: Sequence[Any], reason: str) -> dict[str, Any]:
+    """Return the fields of a `Rollout` whose task, configuration or metadata cannot be read."""
+    number, start, end, mode, resources_id, status, _, _, run_id, key, attempts, _ = row
+    readable = number, start, end, mode, resources_id, status, None, None, run_id, key, attempts, "null"
+    return {**rollout_fields(ids, readable), "input": Unreadable(reason)}
 
 
 def make_rollout(fields: Mapping[str, Any], attempt: Attempt | None) -> Rollout:

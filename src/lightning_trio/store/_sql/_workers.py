@@ -7,7 +7,7 @@ from typing import Final
 
 from ..._lifecycle import lose_attempt
 from ..._records import Attempt, Expiry, Worker
-from ..._serialization import encode, encode_error
+from ..._serialization import encode_error, encode_mapping
 from .._rollout_ids import RolloutIdCipher
 from .._rules import lost_error
 from ._rollout_state import end_attempts, load_states, write_states
@@ -38,7 +38,7 @@ def encode_stats(worker: Worker, limit: int) -> str | None:
         NotStorable, PayloadTooLarge: see `encode`.
     """
     stats = worker.heartbeat_stats
-    return None if stats is None else encode(dict(stats), "heartbeat_stats", limit)
+    return None if stats is None else encode_mapping(stats, "heartbeat_stats", limit)
 
 
 def put_worker(transaction: Transaction, worker: Worker, stats: str | None) -> None:

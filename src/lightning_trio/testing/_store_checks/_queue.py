@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import trio
 
-from ..._errors import UnknownId
+from ..._errors import NotStorable, UnknownId
 from ..._records import AttemptedRollout, EnqueueRolloutRequest, RetryIn, RolloutConfig
 from ...store import LightningStore
 from ._steps import (
@@ -78,6 +81,38 @@ async def enqueue_refuses_an_unknown_resources_id(store: LightningStore) -> None
             await store.enqueue(batch)
 
     expect_equal(await store.claim(2), [], "a batch with an unknown resources_id enqueues nothing")
+
+
+class _Faulty(Sequence[EnqueueRolloutRequest]):
+    """Requests of which the last cannot be read, like the tasks of a server that is away."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: Any) -> Any:
+        if index == 7:
+            raise OSError("the last request cannot be read")
+        return EnqueueRolloutRequest(index)
+
+
+async def enqueue_of_requests_that_raise_changes_nothing(store: LightningStore) -> None:
+    async with nothing_changes(store, "a batch of which a request cannot be read enqueues nothing"):
+        with refused(OSError, "what a caller's sequence raises is raised"):
+            await store.enqueue(_Faulty())
+
+    expect_equal(await store.claim(1), [], "a batch of which a request cannot be read enqueues nothing")
+
+
+async def enqueue_takes_all_tasks_of_a_batch_or_none(store: LightningStore) -> None:
+    batch = [EnqueueRolloutRequest(threading.Lock() if number == 6 else number) for number in range(8)]
+    taken = 8
+    try:
+        await store.enqueue(batch)
+    except NotStorable:
+        taken = 0
+
+    claimed = await store.claim(8)
+    expect_equal(len(claimed), taken, "a batch with a task that the store cannot keep raises and enqueues nothing")
 
 
 async def enqueue_of_nothing_gives_no_ids(store: LightningStore) -> None:
@@ -286,6 +321,8 @@ CHECKS: tuple[Check, ...] = (
     enqueue_remembers_the_run,
     enqueue_takes_the_latest_resources,
     enqueue_refuses_an_unknown_resources_id,
+    enqueue_of_requests_that_raise_changes_nothing,
+    enqueue_takes_all_tasks_of_a_batch_or_none,
     enqueue_of_nothing_gives_no_ids,
     cancelled_rollouts_are_recorded_and_never_claimed,
     claim_takes_the_oldest_up_to_the_limit,
