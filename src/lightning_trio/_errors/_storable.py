@@ -8,6 +8,15 @@ from typing import Final, Self
 from ._base import compose, public
 from ._usage import UsageError
 
+
+def _said(why: object) -> str:
+    """Return what an exception says, or a reason that is text already, as text that a log can write."""
+    try:
+        return str(why).encode("utf-8", "backslashreplace").decode()
+    except BaseException as exc:
+        return f"<str() of it raised {type(exc).__name__}>"
+
+
 _PLAIN: Final = ("to_dict", "to_dicts", "to_pylist", "tolist", "to_list")
 """Methods of tables, rows and arrays that return plain values."""
 
@@ -57,7 +66,7 @@ class NotStorable(UsageError, TypeError, ValueError):
         """Return the error for an object that could not be made again from what a store would keep of it."""
         message = (
             f"{path}: this {type(value).__qualname__} could be stored and not read again ({type(error).__name__}: "
-            f"{error}); pass a dict of what matters in its place"
+            f"{_said(error)}); pass a dict of what matters in its place"
         )
         return compose(cls, message, path=path)
 
@@ -84,7 +93,16 @@ class NotStorable(UsageError, TypeError, ValueError):
     @classmethod
     def spans(cls, rollout_id: str, why: object) -> Self:
         """Return the error for spans with an attribute that cannot be encoded."""
-        message = f"the spans of rollout {rollout_id} cannot be stored: {why}"
+        message = f"the spans of rollout {rollout_id} cannot be stored: {_said(why)}"
+        return compose(cls, message, rollout_id=rollout_id)
+
+    @classmethod
+    def outcome(cls, rollout_id: str, why: BaseException) -> Self:
+        """Return the error for an outcome that a store fails on, and not on others."""
+        message = (
+            f"the outcome of rollout {rollout_id} cannot be stored ({type(why).__name__}: {_said(why)}), so its spans "
+            "and its reward are lost; the store fails on something that the agent recorded or returned"
+        )
         return compose(cls, message, rollout_id=rollout_id)
 
     @classmethod

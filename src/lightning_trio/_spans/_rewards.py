@@ -155,7 +155,8 @@ def _agentops_reward(attributes: Attributes) -> object:
         if isinstance(output, str):
             try:
                 output = json.loads(output)
-            except ValueError:
+            except (ValueError, RecursionError):
+                # Text that is no JSON, or nested too deeply.
                 continue
         if isinstance(output, Mapping) and output.get("type") == "reward":
             return output.get("value")
