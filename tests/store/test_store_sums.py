@@ -9,16 +9,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from postgres_server import postgres
 
 import lightning_trio as agl
-from lightning_trio import FitResult, InMemoryLightningStore, LightningStore, Runner, SqliteLightningStore, Usage, audit
+from lightning_trio import (
+    FitResult,
+    InMemoryLightningStore,
+    LightningStore,
+    PostgresLightningStore,
+    Runner,
+    SqliteLightningStore,
+    Usage,
+    audit,
+)
 from lightning_trio._spans import MOST, MOST_INT, bounded, bounded_int, sum_usage
 
 WORST = -sys.float_info.max
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+__all__ = ["postgres"]
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> LightningStore:
+    if request.param == "postgres":
+        server = request.getfixturevalue("postgres")
+        server.psql("DROP SCHEMA IF EXISTS lightning_trio CASCADE")
+        return PostgresLightningStore(server.dsn)
     return InMemoryLightningStore() if request.param == "memory" else SqliteLightningStore(tmp_path / "run.db")
 
 

@@ -115,6 +115,19 @@ class NotStorable(UsageError, TypeError, ValueError):
         return compose(cls, message)
 
     @classmethod
+    def not_text(cls, name: str, value: object) -> Self:
+        """Return the error for a name, a key or an id that is not a string."""
+        kind = type(value).__qualname__
+        message = f"{name} is of type {kind}, and names, keys and ids are strings; write: {name}=str(…)"
+        return compose(cls, message, path=name)
+
+    @classmethod
+    def not_integer(cls, name: str, value: object) -> Self:
+        """Return the error for a number of a record that is not an integer."""
+        message = f"{name} is of type {type(value).__qualname__}, not int; write 0 to have the store number it"
+        return compose(cls, message, path=name)
+
+    @classmethod
     def by_postgres(cls, said: str) -> Self:
         """Return the error for a value that PostgreSQL rejects."""
         return compose(cls, f"PostgreSQL cannot keep a value ({said}); remove what it names")

@@ -62,7 +62,7 @@ from .._rollout_ids import RolloutIds
 from .._rules import lost_error
 from .._run_counts import RunCounts
 from .._store import LightningStore
-from ._entry import Entry
+from ._entry import Entry, check_spans
 from ._queue import Queues
 from ._retention import Retention
 from ._waits import Waits
@@ -278,12 +278,18 @@ class InMemoryLightningStore(LightningStore):
         return statuses
 
     def _reported(self, report: AttemptOutcome | Span) -> Entry | None:
-        """Return the rollout of a report, None if it ended without the report and has been evicted."""
+        """Return the rollout of a report, None if it ended without the report and has been evicted.
+
+        All that can be wrong with a report is raised here, before anything is changed.
+        """
         try:
             entry = self._known(report.rollout_id)
         except Evicted:
             return None
         entry.attempt(report.attempt_id)
+        if entry.spans and isinstance(report, AttemptOutcome):
+            # They are added to those that were reported one by one.
+            check_spans(report.spans)
         return entry
 
     def _finish(self, entry: Entry | None, outcome: AttemptOutcome) -> RolloutStatus | None:
@@ -509,6 +515,7 @@ class InMemoryLightningStore(LightningStore):
     async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
         await trio.lowlevel.checkpoint()
         entries = [self._reported(span) for span in spans]
+        check_spans(spans)
         added: list[Span] = []
         for entry, span in zip(entries, spans, strict=True):
             move = None if entry is None else note_heartbeat(entry, span.attempt_id)
