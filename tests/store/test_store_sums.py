@@ -90,6 +90,21 @@ async def test_a_file_with_an_infinite_sum_is_read_and_written_on(amount: float 
         assert (await audit(store)).clean
 
 
+async def test_sums_that_return_from_their_bounds_are_the_same_in_every_store(store: LightningStore) -> None:
+    @agl.rollout
+    async def extreme(task: float) -> float:
+        agl.emit_annotation({"gen_ai.usage.cost": task, "gen_ai.usage.input_tokens": int(task)})
+        return task
+
+    async with store:
+        result = await Runner(extreme, store=store, max_concurrency=1).fit([MOST, MOST, WORST / 2, 1.0])
+
+        # Each sum as it was reached, one rollout after the other.
+        assert result.mean_reward["train"] == MOST / 8
+        assert result.usage == Usage(1, 0, MOST / 2)
+        assert (await audit(store)).clean
+
+
 async def test_sums_of_all_runs_stay_in_range(store: LightningStore) -> None:
     async with store:
         for _ in range(3):
