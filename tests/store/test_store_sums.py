@@ -105,6 +105,34 @@ async def test_sums_that_return_from_their_bounds_are_the_same_in_every_store(st
         assert (await audit(store)).clean
 
 
+async def test_rewards_that_are_summed_up_again_reach_no_bound_on_the_way(store: LightningStore) -> None:
+    failing = True
+
+    @agl.rollout
+    async def extreme(task: float) -> float | None:
+        agl.emit_reward(task)
+        if failing and task == 1.0:
+            raise ValueError("for now")
+        return None
+
+    tasks = [MOST, MOST, 1.0, WORST, WORST]
+    async with store:
+        await Runner(extreme, store=store, max_concurrency=1).fit(tasks)
+        failing = False
+        result = await Runner(extreme, store=store, max_concurrency=1).fit(tasks, resume=True, retry_failed=True)
+
+        assert result.mean_reward["train"] == 1.0 / 5
+        assert (await audit(store)).clean
+
+
+async def test_opposite_sums_of_several_runs_cancel_out(store: LightningStore) -> None:
+    async with store:
+        for reward in (MOST, MOST, WORST, WORST):
+            await fit(store, [reward])
+
+        assert (await store.summarize()).rewards["train"] == (4, 0.0)
+
+
 async def test_sums_of_all_runs_stay_in_range(store: LightningStore) -> None:
     async with store:
         for _ in range(3):

@@ -55,7 +55,7 @@ from ..._records import (
     Worker,
 )
 from ..._repr import counted, one_line
-from ..._spans import Span
+from ..._spans import Span, bounded_sum
 from .._primitives import Record
 from .._query import Query, select
 from .._rollout_ids import RolloutIds
@@ -439,12 +439,15 @@ class InMemoryLightningStore(LightningStore):
         """Sum up rewards from the records: a difference of floats would keep the rounding error of the larger sum."""
         counts = self._counts[run_id]
         if not counts.removed:
+            rewards = [
+                reward
+                for entry in self._entries.values()
+                if entry.run_id == run_id and entry.mode == mode and entry.status in TERMINAL_ROLLOUT and entry.attempts
+                if (reward := entry.attempts[-1].final_reward) is not None
+            ]
             counts.rewards.pop(mode, None)
-            for entry in self._entries.values():
-                if entry.run_id == run_id and entry.mode == mode and entry.status in TERMINAL_ROLLOUT:
-                    reward = entry.attempts[-1].final_reward if entry.attempts else None
-                    if reward is not None:
-                        counts.reward(mode, reward)
+            if rewards:
+                counts.reward(mode, bounded_sum(rewards), len(rewards))
 
     def _decide(
         self,
