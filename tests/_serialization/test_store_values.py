@@ -846,6 +846,48 @@ def test_spans_come_back(spans: list[Span]) -> None:
         assert same(attrs.astuple(left), attrs.astuple(right))
 
 
+class RaisesWhenRead(list[int]):
+    """A list that raises whatever it is made of when it is read."""
+
+    def __init__(self, failure: BaseException) -> None:
+        super().__init__([1])
+        self.failure = failure
+
+    def __iter__(self) -> Any:
+        raise self.failure
+
+
+class Mute(Exception):
+    """An exception without a text."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [OverflowError("too large"), OSError("gone"), RecursionError(), SystemExit(3), Mute()],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_a_span_with_a_value_that_cannot_be_read_is_refused_with_its_rollout(failure: BaseException) -> None:
+    span = Span.from_attributes(attributes={"a": RaisesWhenRead(failure)}, rollout_id="ro-1")
+
+    with pytest.raises(NotStorable, match=r"the spans of rollout ro-1|attributes of the span"):
+        encode_spans([span], LIMIT)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [{"status": None}, {"start_time": "now"}, {"start_time": 10**400}, {"events": [object()]}, {"resource": None}],
+    ids=["no status", "a time as text", "a huge time", "no event", "no resource"],
+)
+def test_a_malformed_span_is_refused_with_its_rollout(field: dict[str, Any]) -> None:
+    span = attrs.evolve(Span.from_attributes(attributes={}, rollout_id="ro-1"), **field)
+
+    with pytest.raises(NotStorable, match="the spans of rollout ro-1 cannot be stored"):
+        encode_spans([span], LIMIT)
+
+
 def test_spans_over_the_limit_are_refused() -> None:
     span = Span.from_attributes(attributes={"text": "x" * 2000}, rollout_id="ro-1")
 

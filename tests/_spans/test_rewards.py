@@ -176,6 +176,11 @@ def test_other_agentops_outputs_are_no_rewards(output: str) -> None:
     assert agl.get_reward_value(span_with({"agentops.task.output": output})) is None
 
 
+@pytest.mark.parametrize("part", ["[", '{"a":'])
+def test_text_that_is_nested_too_deeply_for_json_is_no_reward(part: str) -> None:
+    assert agl.get_reward_value(span_with({"agentops.entity.output": part * 100_000})) is None
+
+
 @pytest.mark.parametrize("name", ["agentlightning.reward", "agentlightning.annotation"])
 def test_get_reward_value_reads_spans_of_agent_lightning_0_2(name: str) -> None:
     assert agl.get_reward_value(span_with({"reward": 0.25}, name)) == 0.25

@@ -9,16 +9,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from postgres_server import postgres
 
 import lightning_trio as agl
-from lightning_trio import FitResult, InMemoryLightningStore, LightningStore, Runner, SqliteLightningStore, Usage, audit
+from lightning_trio import (
+    FitResult,
+    InMemoryLightningStore,
+    LightningStore,
+    PostgresLightningStore,
+    Runner,
+    SqliteLightningStore,
+    Usage,
+    audit,
+)
 from lightning_trio._spans import MOST, MOST_INT, bounded, bounded_int, sum_usage
 
 WORST = -sys.float_info.max
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+__all__ = ["postgres"]
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> LightningStore:
+    if request.param == "postgres":
+        server = request.getfixturevalue("postgres")
+        server.psql("DROP SCHEMA IF EXISTS lightning_trio CASCADE")
+        return PostgresLightningStore(server.dsn)
     return InMemoryLightningStore() if request.param == "memory" else SqliteLightningStore(tmp_path / "run.db")
 
 
@@ -71,6 +88,49 @@ async def test_a_file_with_an_infinite_sum_is_read_and_written_on(amount: float 
         assert resumed.run_id == longer.run_id == first.run_id
         assert resumed.mean_reward["train"] == (0.0 if amount is None else bounded(amount) / 2)
         assert (await audit(store)).clean
+
+
+async def test_sums_that_return_from_their_bounds_are_the_same_in_every_store(store: LightningStore) -> None:
+    @agl.rollout
+    async def extreme(task: float) -> float:
+        agl.emit_annotation({"gen_ai.usage.cost": task, "gen_ai.usage.input_tokens": int(task)})
+        return task
+
+    async with store:
+        result = await Runner(extreme, store=store, max_concurrency=1).fit([MOST, MOST, WORST / 2, 1.0])
+
+        # Each sum as it was reached, one rollout after the other.
+        assert result.mean_reward["train"] == MOST / 8
+        assert result.usage == Usage(1, 0, MOST / 2)
+        assert (await audit(store)).clean
+
+
+async def test_rewards_that_are_summed_up_again_reach_no_bound_on_the_way(store: LightningStore) -> None:
+    failing = True
+
+    @agl.rollout
+    async def extreme(task: float) -> float | None:
+        agl.emit_reward(task)
+        if failing and task == 1.0:
+            raise ValueError("for now")
+        return None
+
+    tasks = [MOST, MOST, 1.0, WORST, WORST]
+    async with store:
+        await Runner(extreme, store=store, max_concurrency=1).fit(tasks)
+        failing = False
+        result = await Runner(extreme, store=store, max_concurrency=1).fit(tasks, resume=True, retry_failed=True)
+
+        assert result.mean_reward["train"] == 1.0 / 5
+        assert (await audit(store)).clean
+
+
+async def test_opposite_sums_of_several_runs_cancel_out(store: LightningStore) -> None:
+    async with store:
+        for reward in (MOST, MOST, WORST, WORST):
+            await fit(store, [reward])
+
+        assert (await store.summarize()).rewards["train"] == (4, 0.0)
 
 
 async def test_sums_of_all_runs_stay_in_range(store: LightningStore) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final, Self
 
 from .._exception_text import bare_name, class_name, message_of
+from .._plain_values import without_surrogates
 from ._base import compose, public
 from ._usage import UsageError
 
@@ -92,9 +93,20 @@ class NotStorable(UsageError, TypeError, ValueError):
         return compose(cls, f"{path} contains itself or is nested too deeply to be stored", path=path)
 
     @classmethod
-    def spans(cls, rollout_id: str, why: object) -> Self:
+    def spans(cls, rollout_id: str, why: str | BaseException) -> Self:
         """Return the error for spans with an attribute that cannot be encoded."""
-        message = f"the spans of rollout {rollout_id} cannot be stored: {why}"
+        message = (
+            f"the spans of rollout {rollout_id} cannot be stored: {why if isinstance(why, str) else _described(why)}"
+        )
+        return compose(cls, message, rollout_id=rollout_id)
+
+    @classmethod
+    def outcome(cls, rollout_id: str, why: BaseException) -> Self:
+        """Return the error for an outcome that a store fails on, and not on others."""
+        message = (
+            f"the outcome of rollout {rollout_id} cannot be stored ({_described(why)}), so its spans "
+            "and its reward are lost; the store fails on something that the agent recorded or returned"
+        )
         return compose(cls, message, rollout_id=rollout_id)
 
     @classmethod
@@ -107,13 +119,27 @@ class NotStorable(UsageError, TypeError, ValueError):
         return compose(cls, message)
 
     @classmethod
+    def not_text(cls, name: str, value: object) -> Self:
+        """Return the error for a name, a key or an id that is not a string."""
+        kind = type(value).__qualname__
+        message = f"{name} is of type {kind}, and names, keys and ids are strings; write: {name}=str(…)"
+        return compose(cls, message, path=name)
+
+    @classmethod
+    def not_integer(cls, name: str, value: object) -> Self:
+        """Return the error for a number of a record that is not an integer."""
+        message = f"{name} is of type {type(value).__qualname__}, not int; write 0 to have the store number it"
+        return compose(cls, message, path=name)
+
+    @classmethod
     def by_postgres(cls, said: str) -> Self:
         """Return the error for a value that PostgreSQL rejects."""
         return compose(cls, f"PostgreSQL cannot keep a value ({said}); remove what it names")
 
 
 def _described(error: BaseException) -> str:
-    return f"{class_name(error)}: {message_of(error)}"
+    # A log cannot write a lone surrogate.
+    return without_surrogates(f"{class_name(error)}: {message_of(error)}")
 
 
 @public

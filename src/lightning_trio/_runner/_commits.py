@@ -12,11 +12,11 @@ from contextlib import contextmanager
 import attrs
 import trio
 
-from .._errors import NotStorable, RunnerClosed
+from .._errors import RunnerClosed
 from .._records import RolloutStatus
 from ..store import LightningStore
 from ._live_attempt import EndedAttempt
-from ._storable import finish_storable
+from ._storable import finish_bare, is_fault_of_store
 
 logger = logging.getLogger("lightning_trio.runner")
 
@@ -44,6 +44,8 @@ class Commits:
         self._store = store
         self._on_commit = on_commit
         self._uncommitted: list[tuple[EndedAttempt, _Waiter | None]] = []
+        self._batch: list[tuple[EndedAttempt, _Waiter | None]] = []
+        """What is being committed."""
         self._arrival: trio.Event | None = None
         """The event that the committing task waits for while there is nothing to commit."""
         self._idle = trio.Event()
@@ -118,7 +120,6 @@ class Commits:
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Commit outcomes until `close`, then the remaining ones; runs in a task of its own."""
-        batch: list[tuple[EndedAttempt, _Waiter | None]] = []
         try:
             with self._scope:
                 while self._uncommitted or self._expecting or not self._closing:
@@ -129,16 +130,15 @@ class Commits:
                             continue
                     if self._closing:
                         self._limit_time()
-                    batch, self._uncommitted = self._uncommitted, []
+                    self._batch, self._uncommitted = self._uncommitted, []
                     self._committing = True
-                    await self._commit(batch)
+                    await self._commit(len(self._batch))
                     self._committing = False
-                    batch = []
                     if not self._uncommitted:
                         self._idle.set()
         finally:
             self._ended, self._committing = True, False
-            self._uncommitted[:0] = batch
+            self._uncommitted[:0] = self._batch
             self._release_waiters()
             self._idle.set()
 
@@ -149,20 +149,32 @@ class Commits:
                 self._idle = trio.Event()
             await self._idle.wait()
 
-    async def _commit(self, batch: Sequence[tuple[EndedAttempt, _Waiter | None]]) -> None:
+    async def _commit(self, number: int) -> None:
+        """Commit the first outcomes of the batch and take them out of it, so that the batch is what is left to do.
+
+        If the store fails on one of them, it has stored none: it gets half of them, and so on down to the one.
+        """
+        part = self._batch[:number]
+        statuses: Sequence[RolloutStatus | None]
         try:
-            statuses = await self._store.finish([ended.outcome for ended, _ in batch])
-        except NotStorable:
-            # Nothing of the batch is stored; committed alone, only the outcome that cannot be stored fails.
-            statuses = []
-            for ended, _ in batch:
-                ended.outcome, status = await finish_storable(self._store, ended.outcome)
-                statuses.append(status)
-        for (ended, waiter), status in zip(batch, statuses, strict=True):
+            statuses = await self._store.finish([ended.outcome for ended, _ in part])
+        except Exception as exc:
+            if is_fault_of_store(exc):
+                raise
+            if number > 1:
+                half = number // 2
+                await self._commit(half)
+                await self._commit(number - half)
+                return
+            ended = part[0][0]
+            ended.outcome, status = await finish_bare(self._store, ended.outcome, exc)
+            statuses = [status]
+        for (ended, waiter), status in zip(part, statuses, strict=True):
             self._on_commit(ended, status)
             if waiter is not None:
                 waiter.status = status
                 waiter.committed.set()
+        del self._batch[:number]
 
     def _release_waiters(self) -> None:
         """Wake the callers whose outcomes cannot be committed, because `run` has ended."""

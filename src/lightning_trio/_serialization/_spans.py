@@ -26,13 +26,16 @@ def encode_spans(spans: Sequence[Span], limit: int) -> str:
         NotStorable: an attribute cannot be stored.
         PayloadTooLarge: they take more than `limit` bytes.
     """
-    rows = [_span_row(span) for span in spans]
     try:
+        rows = [_span_row(span) for span in spans]
         try:
             encoded = _encode(rows)
         except UnicodeEncodeError:
             encoded = _encode([_with_surrogates(row) for row in rows])
-    except (TypeError, ValueError, RecursionError) as exc:
+    except (NotStorable, KeyboardInterrupt):
+        raise
+    except BaseException as exc:
+        # A span that an agent returns may have anything in it, with methods that raise anything.
         raise NotStorable.spans(spans[0].rollout_id, exc) from exc
     if len(encoded) > limit:
         raise PayloadTooLarge.all_spans(spans[0].rollout_id, len(spans), len(encoded), limit)

@@ -18,6 +18,7 @@ from ._bounds import MOST as MOST
 from ._bounds import MOST_INT as MOST_INT
 from ._bounds import bounded as bounded
 from ._bounds import bounded_int as bounded_int
+from ._bounds import bounded_sum as bounded_sum
 from ._layouts import annotation_attributes as annotation_attributes
 from ._layouts import exception_attributes as exception_attributes
 from ._layouts import get_message_value as get_message_value

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterable
 from typing import Final
 
 MOST: Final = sys.float_info.max
@@ -41,3 +42,22 @@ def bounded_int(value: float) -> int:
     except ValueError:
         return 0
     return max(-MOST_INT, min(number, MOST_INT))
+
+
+_LARGE: Final = 1e300
+_SCALE: Final = 2.0**704
+
+
+def bounded_sum(values: Iterable[float]) -> float:
+    """Return the sum of floats, as a finite one; whatever their order, it does not reach a bound on the way.
+
+    >>> bounded_sum([MOST, MOST, -MOST, -MOST, 1.0])
+    1.0
+    """
+    small = large = 0.0
+    for value in values:
+        if abs(value) < _LARGE:
+            small += value
+        else:
+            large += value / _SCALE
+    return bounded(small + large * _SCALE)

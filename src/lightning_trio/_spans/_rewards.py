@@ -156,7 +156,7 @@ def _agentops_reward(attributes: Attributes) -> object:
             try:
                 output = json.loads(output)
             except (ValueError, RecursionError):
-                # No JSON, or thousands of brackets.
+                # Text that is no JSON, or nested too deeply.
                 continue
         if isinstance(output, Mapping) and output.get("type") == "reward":
             return output.get("value")

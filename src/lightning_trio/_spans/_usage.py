@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,8 +11,10 @@ import attrs
 
 from .. import semconv
 from .._public import public
-from ._bounds import bounded, bounded_int
+from ._bounds import MOST, MOST_INT, bounded, bounded_int
 from ._span import Span
+
+logger = logging.getLogger("lightning_trio.agent")
 
 
 @public
@@ -56,15 +60,37 @@ def sum_usage(spans: Iterable[Span]) -> Usage:
     usage = NO_USAGE
     for span in spans:
         attributes = span.attributes
-        if not _KEYS.isdisjoint(attributes) and attributes.get(semconv.GEN_AI_OPERATION_NAME) not in _TOTALS:
+        if not _KEYS.isdisjoint(attributes) and not _is_total(attributes.get(semconv.GEN_AI_OPERATION_NAME)):
             usage += Usage(
-                bounded_int(_number(attributes.get(semconv.GEN_AI_USAGE_INPUT_TOKENS))),
-                bounded_int(_number(attributes.get(semconv.GEN_AI_USAGE_OUTPUT_TOKENS))),
-                _number(attributes.get(semconv.GEN_AI_USAGE_COST)),
+                bounded_int(_read(span, semconv.GEN_AI_USAGE_INPUT_TOKENS, MOST_INT)),
+                bounded_int(_read(span, semconv.GEN_AI_USAGE_OUTPUT_TOKENS, MOST_INT)),
+                bounded(_read(span, semconv.GEN_AI_USAGE_COST, MOST)),
             )
     return usage
 
 
-def _number(value: Any) -> float:
-    # Attributes are set by libraries and agents, so the value can be anything.
-    return value if isinstance(value, int | float) and value == value and abs(value) != float("inf") else 0
+def _is_total(operation: Any) -> bool:
+    return issubclass(type(operation), str) and str.__str__(operation) in _TOTALS
+
+
+def _read(span: Span, key: str, most: float) -> float:
+    """Return the number that an attribute counts as, and log it if that is another one."""
+    # Attributes are set by libraries and agents, so the value can be anything, with methods that raise.
+    value: Any = span.attributes.get(key)
+    if issubclass(type(value), int):
+        number: float = int.__int__(value)
+    elif issubclass(type(value), float):
+        number = float.__float__(value)
+    else:
+        return 0
+    if -most <= number <= most:
+        return number
+    finite = isinstance(number, int) or math.isfinite(number)
+    logger.warning(
+        "a span of rollout %s has %s as %s; it counts as %s",
+        span.rollout_id,
+        f"an integer of {number.bit_length()} bits" if isinstance(number, int) else repr(number),
+        key,
+        "the largest number, with its sign" if finite else "0",
+    )
+    return number if finite else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -14,7 +15,7 @@ from .._lifecycle import TERMINAL_ATTEMPT, TERMINAL_ROLLOUT
 from .._public import public
 from .._records import Attempt, AttemptedRollout, Rollout, RolloutStatus, RunStatus, RunSummary, StoreStatistics
 from .._serialization import Unreadable
-from .._spans import NO_USAGE, Span, Usage, bounded
+from .._spans import MOST, MOST_INT, NO_USAGE, Span, Usage, bounded
 from ._query import Condition, Query
 from ._store import LightningStore
 
@@ -108,6 +109,8 @@ class _Found:
     reward_size: float = 0.0
     """The sum of the rewards' absolute values, which bounds the rounding error of their sum."""
     usage: Usage = NO_USAGE
+    usage_size: Usage = NO_USAGE
+    """The same for the usage."""
     seconds: float = 0.0
     unreadable: int = 0
 
@@ -130,7 +133,10 @@ class _Found:
         self.attempts += len(attempts)
         self.spans += spans
         for attempt in attempts:
-            self.usage += attempt.usage
+            usage = attempt.usage
+            if usage != NO_USAGE:
+                self.usage += usage
+                self.usage_size += Usage(abs(usage.input_tokens), abs(usage.output_tokens), abs(usage.cost))
             self.seconds = bounded(self.seconds + (attempt.duration or 0.0))
 
 
@@ -438,26 +444,36 @@ def _count_problems(found: _Found, before: _Books, after: _Books) -> Iterator[st
         )
 
 
+def _slack(size: float, bound: float) -> float:
+    """Return how far a sum may be from another of the same numbers, whose absolute values add up to `size`.
+
+    Sums of floats depend on the order of addition in their last digits; those that reach their bound and return from
+    it, because some numbers are negative, depend on it altogether.
+    """
+    return math.inf if size >= bound else 1e-9 * max(size, 1.0)
+
+
 def _sum_problems(found: _Found, before: _Books, after: _Books) -> Iterator[str]:
     if after.summary.removed:
         # The sums include removed rollouts, whose records are gone.
         return
     first, last = before.summary, after.summary
-    pairs: list[tuple[str, float, float, float]] = [
-        ("rewards", found.rewarded, before.rewarded, after.rewarded),
-        ("input tokens", found.usage.input_tokens, first.usage.input_tokens, last.usage.input_tokens),
-        ("output tokens", found.usage.output_tokens, first.usage.output_tokens, last.usage.output_tokens),
-        ("of cost", found.usage.cost, first.usage.cost, last.usage.cost),
-        ("agent seconds", found.seconds, first.agent_seconds, last.agent_seconds),
+    usage, size = found.usage, found.usage_size
+    pairs: list[tuple[str, float, float, float, float]] = [
+        ("rewards", found.rewarded, before.rewarded, after.rewarded, 0.0),
+        ("input tokens", usage.input_tokens, first.usage.input_tokens, last.usage.input_tokens, size.input_tokens),
+        ("output tokens", usage.output_tokens, first.usage.output_tokens, last.usage.output_tokens, size.output_tokens),
+        ("of cost", usage.cost, first.usage.cost, last.usage.cost, size.cost),
+        ("agent seconds", found.seconds, first.agent_seconds, last.agent_seconds, found.seconds),
     ]
     if before.statistics is not None and after.statistics is not None:
-        pairs.append(("attempts", found.attempts, before.statistics.total_attempts, after.statistics.total_attempts))
-        pairs.append(("spans", found.spans, before.statistics.total_spans, after.statistics.total_spans))
-    for what, total, least, most in pairs:
-        # Sums of floats depend on the order of addition in their last digits.
-        exact = 1e-9 * max(abs(most), 1.0)
+        earlier, later = before.statistics, after.statistics
+        pairs.append(("attempts", found.attempts, earlier.total_attempts, later.total_attempts, 0.0))
+        pairs.append(("spans", found.spans, earlier.total_spans, later.total_spans, 0.0))
+    for what, total, least, most, size_of_all in pairs:
+        exact = _slack(size_of_all, MOST_INT if isinstance(total, int) else MOST)
         if not least - exact <= total <= most + exact:
             yield f"there are {total:.12g} {what}, but the store counts {most:.12g}"
     # Rewards may be negative: while other processes write, their sum has no bounds.
-    if before == after and abs(found.reward_sum - after.reward_sum) > 1e-9 * max(found.reward_size, 1.0):
+    if before == after and abs(found.reward_sum - after.reward_sum) > _slack(found.reward_size, MOST):
         yield f"the rewards add up to {found.reward_sum:.12g}, but the store counts {after.reward_sum:.12g}"

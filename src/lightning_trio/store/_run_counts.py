@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import attrs
 
 from .._records import RolloutMode, RolloutStatus, RunSummary
-from .._spans import NO_USAGE, Usage, bounded
+from .._spans import NO_USAGE, Usage, bounded, bounded_sum
 
 
 @attrs.define(eq=False)
@@ -50,12 +50,23 @@ class RunCounts:
     @classmethod
     def total(cls, runs: Iterable[RunCounts]) -> RunCounts:
         """Return the sum of the counts of several runs."""
-        whole = cls()
+        whole, runs = cls(), list(runs)
         for run in runs:
             for status, number in run.counts.items():
                 whole.move(None, status, number)
-            for mode, (number, value) in run.rewards.items():
-                whole.reward(mode, value, number)
-            whole.attempt(run.agent_seconds, run.usage)
             whole.removed += run.removed
+        sums: dict[RolloutMode | None, list[tuple[int, float]]] = {}
+        for run in runs:
+            for mode, each in run.rewards.items():
+                sums.setdefault(mode, []).append(each)
+        for mode, of_mode in sums.items():
+            whole.reward(mode, bounded_sum(value for _, value in of_mode), sum(number for number, _ in of_mode))
+        whole.attempt(
+            bounded_sum(run.agent_seconds for run in runs),
+            Usage(
+                sum(run.usage.input_tokens for run in runs),
+                sum(run.usage.output_tokens for run in runs),
+                bounded_sum(run.usage.cost for run in runs),
+            ),
+        )
         return whole

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from ..._containers import copy_containers
-from ..._errors import UnknownId
+from ..._errors import NotStorable, UnknownId
 from ..._records import (
     DEFAULT_CONFIG,
     Attempt,
@@ -166,3 +166,16 @@ class Entry:
         """Drop the state that is needed only while spans are reported one by one."""
         self._arrivals = None
         self.spans = tuple(self.spans)
+
+
+def check_spans(spans: Iterable[Span]) -> None:
+    """Validate that spans can be told apart and numbered.
+
+    Raises:
+        NotStorable: they cannot.
+    """
+    for span in spans:
+        if not isinstance(span.span_id, str):
+            raise NotStorable.not_text("span_id", span.span_id)
+        if not isinstance(span.sequence_id, int):
+            raise NotStorable.not_integer("sequence_id", span.sequence_id)

@@ -55,14 +55,14 @@ from ..._records import (
     Worker,
 )
 from ..._repr import counted, one_line
-from ..._spans import Span
+from ..._spans import Span, bounded_sum
 from .._primitives import Record
 from .._query import Query, select
 from .._rollout_ids import RolloutIds
 from .._rules import lost_error
 from .._run_counts import RunCounts
 from .._store import LightningStore
-from ._entry import Entry
+from ._entry import Entry, check_spans
 from ._queue import Queues
 from ._retention import Retention
 from ._waits import Waits
@@ -281,12 +281,18 @@ class InMemoryLightningStore(LightningStore):
         return statuses
 
     def _reported(self, report: AttemptOutcome | Span) -> Entry | None:
-        """Return the rollout of a report, None if it ended without the report and has been evicted."""
+        """Return the rollout of a report, None if it ended without the report and has been evicted.
+
+        All that can be wrong with a report is raised here, before anything is changed.
+        """
         try:
             entry = self._known(report.rollout_id)
         except Evicted:
             return None
         entry.attempt(report.attempt_id)
+        if entry.spans and isinstance(report, AttemptOutcome):
+            # They are added to those that were reported one by one.
+            check_spans(report.spans)
         return entry
 
     def _finish(self, entry: Entry | None, outcome: AttemptOutcome) -> RolloutStatus | None:
@@ -436,12 +442,15 @@ class InMemoryLightningStore(LightningStore):
         """Sum up rewards from the records: a difference of floats would keep the rounding error of the larger sum."""
         counts = self._counts[run_id]
         if not counts.removed:
+            rewards = [
+                reward
+                for entry in self._entries.values()
+                if entry.run_id == run_id and entry.mode == mode and entry.status in TERMINAL_ROLLOUT and entry.attempts
+                if (reward := entry.attempts[-1].final_reward) is not None
+            ]
             counts.rewards.pop(mode, None)
-            for entry in self._entries.values():
-                if entry.run_id == run_id and entry.mode == mode and entry.status in TERMINAL_ROLLOUT:
-                    reward = entry.attempts[-1].final_reward if entry.attempts else None
-                    if reward is not None:
-                        counts.reward(mode, reward)
+            if rewards:
+                counts.reward(mode, bounded_sum(rewards), len(rewards))
 
     def _decide(
         self,
@@ -512,6 +521,7 @@ class InMemoryLightningStore(LightningStore):
     async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
         await trio.lowlevel.checkpoint()
         entries = [self._reported(span) for span in spans]
+        check_spans(spans)
         added: list[Span] = []
         for entry, span in zip(entries, spans, strict=True):
             move = None if entry is None else note_heartbeat(entry, span.attempt_id)

@@ -33,6 +33,7 @@ from ._rollout_state import (
     write_states,
 )
 from ._schema import INLINE_BYTES
+from ._texts import check_text
 from ._transaction import Transaction
 from ._workers import note_busy, set_idle, set_unknown
 
@@ -49,7 +50,7 @@ def encode_change(change: Change, limit: int) -> EncodedChange:
     """Encode a change.
 
     Raises:
-        NotStorable, PayloadTooLarge: see `encode`.
+        NotStorable, PayloadTooLarge: see `encode`, `check_text`.
     """
     columns: dict[str, Any] = {}
     if isinstance(change, RolloutRemoval | RolloutReopening):
@@ -61,12 +62,14 @@ def encode_change(change: Change, limit: int) -> EncodedChange:
         for name in ("worker_id", "last_heartbeat_time"):
             if not isinstance(value := getattr(change, name), Unset):
                 columns[name] = value
+        check_text("worker_id", columns.get("worker_id"))
         return EncodedChange(change, columns)
     if not isinstance(change.input, Unset):
         columns["input"] = encode(change.input, "task", limit)
     for name in ("mode", "resources_id"):
         if not isinstance(value := getattr(change, name), Unset):
             columns[name] = value
+    check_text("resources_id", columns.get("resources_id"))
     if not isinstance(change.config, Unset):
         columns["config"] = encode_config(change.config)
     return EncodedChange(change, columns)

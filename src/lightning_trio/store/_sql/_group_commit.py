@@ -51,6 +51,8 @@ class _Call:
     def fail(self, exc: BaseException) -> None:
         """Set an error as the result; other calls may get the same one."""
         self.undone = isinstance(exc, NotBegun)
+        if isinstance(exc, UnicodeEncodeError):
+            exc = NotStorable.name(exc.object)
         self.result = outcome.Error(_copy(exc, StoreUnavailable if self.undone else None))
 
 
@@ -155,6 +157,12 @@ class GroupCommit:
                 _undo(connection)
         except BaseException as exc:
             _undo(connection)
+            if len(calls) > 1 and not isinstance(exc, StoreUnavailable):
+                # It came after the operations, as their changes were added up, or from one of a damaged record: the
+                # calls have transactions of their own, so that it fails only the one that it is about.
+                for call in calls:
+                    self._commit(connection, [call])
+                return
             for call in calls:
                 call.fail(exc)
         summary = connection.summary
@@ -205,9 +213,7 @@ class GroupCommit:
                 connection.execute("ROLLBACK TO one")
                 connection.known_spans.clear()
                 connection.summary = before
-                call.result = outcome.Error(
-                    NotStorable.name(exc.object) if isinstance(exc, UnicodeEncodeError) else exc
-                )
+                call.fail(exc)
             else:
                 call.result = outcome.Value(result)
             connection.execute("RELEASE one")

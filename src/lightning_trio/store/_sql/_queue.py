@@ -16,6 +16,7 @@ from ._rollout_state import (
     STATUS,
 )
 from ._schema import INLINE_BYTES, ROLLOUT
+from ._texts import check_text
 from ._transaction import Transaction
 
 
@@ -35,9 +36,13 @@ def encode_request(request: EnqueueRolloutRequest, limit: int) -> EncodedRequest
     """Encode a request.
 
     Raises:
-        NotStorable, PayloadTooLarge: see `encode`.
+        NotStorable, PayloadTooLarge: see `encode`, `check_text`.
     """
     metadata = request.metadata
+    if request.key is not None:
+        check_text("key", request.key)
+    if request.resources_id is not None:
+        check_text("resources_id", request.resources_id)
     return EncodedRequest(
         encode(request.input, "task", limit),
         request.mode,

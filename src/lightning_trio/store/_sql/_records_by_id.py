@@ -11,6 +11,7 @@ from ..._lifecycle import check_run
 from ..._records import ResourcesUpdate, Run, Worker
 from ..._serialization import decode_run, encode_resources, encode_run
 from .._rollout_ids import RolloutIdCipher
+from ._texts import check_text
 from ._transaction import Transaction
 from ._workers import encode_stats, put_worker
 
@@ -29,13 +30,17 @@ def encode_record(record: Kept, limit: int) -> EncodedRecord:
     """Encode a record.
 
     Raises:
-        NotStorable, PayloadTooLarge: see `encode`.
+        NotStorable, PayloadTooLarge: see `encode`, `check_text`.
     """
     if isinstance(record, Worker):
+        check_text("worker_id", record.worker_id)
         return EncodedRecord(record, encode_stats(record, limit))
-    if isinstance(record, Run):
-        return EncodedRecord(record, encode_run(record, limit))
-    return EncodedRecord(record, encode_resources(record.resources, limit))
+    if isinstance(record, ResourcesUpdate):
+        check_text("resources_id", record.resources_id)
+        return EncodedRecord(record, encode_resources(record.resources, limit))
+    for name in ("run_id", "name", "agent", "worker_id"):
+        check_text(name, getattr(record, name))
+    return EncodedRecord(record, encode_run(record, limit))
 
 
 def put(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Sequence[EncodedRecord]]) -> list[list[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from ..._errors import NotStorable
 from ..._lifecycle import Move, note_heartbeat
 from ..._serialization import encode_spans
 from ..._spans import Span, with_number
@@ -12,6 +13,7 @@ from .._rollout_ids import RolloutIdCipher
 from .._rules import span_number
 from ._rollout_state import RolloutState, check_attempt_id, count_late, load_states, number_of, write_states
 from ._schema import SPAN
+from ._texts import check_text
 from ._transaction import Transaction
 
 
@@ -26,8 +28,11 @@ def encode_span(span: Span, limit: int) -> EncodedSpan:
     """Encode a span.
 
     Raises:
-        NotStorable, PayloadTooLarge: see `encode_spans`.
+        NotStorable, PayloadTooLarge: see `encode_spans`, `check_text`.
     """
+    check_text("span_id", span.span_id)
+    if not isinstance(span.sequence_id, int):
+        raise NotStorable.not_integer("sequence_id", span.sequence_id)
     return EncodedSpan(span, encode_spans((span,), limit))
 
 

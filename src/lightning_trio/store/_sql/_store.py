@@ -32,6 +32,7 @@ from .._store import LightningStore
 from . import _changes, _claims, _counts, _faults, _outcomes, _queries, _queue, _records_by_id, _spans, _workers
 from ._group_commit import GroupCommit, Operation
 from ._readers import Readers
+from ._texts import check_text
 from ._transaction import CommitSummary, Connection
 from ._wakeups import Waiter, Wakeups
 
@@ -201,6 +202,7 @@ class SqlLightningStore(LightningStore):
         default_config: RolloutConfig | None = None,
     ) -> list[AttemptedRollout]:
         encoded = [each if isinstance(each, str) else _queue.encode_request(each, self._limit) for each in rollouts]
+        check_text("worker_id", worker_id)
         argument = _claims.Start(encoded, _stored(run_id), worker_id, _config(default_config))
         return await self._write(_claims.start, argument)
 
@@ -212,6 +214,8 @@ class SqlLightningStore(LightningStore):
         worker_id: str | None = None,
         default_config: RolloutConfig | None = None,
     ) -> list[AttemptedRollout]:
+        check_text("run_id", run_id)
+        check_text("worker_id", worker_id)
         argument = _claims.Claim(limit, run_id, worker_id, _config(default_config))
         claimed = await self._write(_claims.claim, argument)
         if claimed.more:
@@ -294,6 +298,7 @@ class SqlLightningStore(LightningStore):
 
 
 def _stored(run_id: str | None) -> str:
+    check_text("run_id", run_id)
     if run_id == "":
         raise ValueError("run_id='' is empty; give the run a name, or None for no run")
     return run_id or ""
