@@ -30,7 +30,8 @@ def copy_containers(value: Any) -> Any:
         return value
     try:
         return _copied(value)
-    except RecursionError:
+    except RuntimeError:
+        # Nested too deeply, or changed by another thread meanwhile.
         return value
 
 

@@ -13,7 +13,7 @@ from .._concurrency import FlatNursery
 from .._errors import UsageError
 from .._public import public
 from .._repr import counted, one_line
-from .._spans import Span
+from .._spans import Span, copy_attributes
 from ._current import find_recorder
 from ._export import ExporterStatistics, ExportQueue, ExportTasks
 from .instrumentation import OPENAI, open_instrumentations
@@ -126,7 +126,11 @@ class Tracer:
         Outside of rollouts the list is empty. Open spans are not included.
         """
         recorder = find_recorder()
-        return [] if recorder is None else sorted(recorder.spans, key=lambda span: span.sequence_id)
+        if recorder is None:
+            return []
+        # Copies, so that the caller cannot change what is recorded.
+        spans = [attrs.evolve(span, attributes=copy_attributes(span.attributes)) for span in list(recorder.spans)]
+        return sorted(spans, key=lambda span: span.sequence_id)
 
     def statistics(self) -> TracerStatistics:
         """Return the number of late spans and the counts of each exporter (`#2` marks the second of a class)."""
