@@ -279,7 +279,7 @@ def current_emitter() -> Emitter:
     >>> trio.run(Runner(agent).fit, ["tea"]).mean_reward["train"]
     0.5
     """
-    return Emitter(current_recorder("current_emitter()"))
+    return Emitter(current_recorder("current_emitter()", emits=False))
 
 
 @public

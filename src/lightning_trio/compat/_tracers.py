@@ -35,7 +35,14 @@ from .._spans import (
     sanitize_attributes,
 )
 from ..store import LightningStore
-from ..tracing import AttemptRecorder, current_recorder, enter_attempt, find_recorder, leave_attempt
+from ..tracing import (
+    AttemptRecorder,
+    current_recorder,
+    enter_attempt,
+    find_recorder,
+    leave_attempt,
+    refusing_finalisers,
+)
 from ..tracing import Tracer as NativeTracer
 from ._shapes import Attributes, ParallelWorkerBase, SpanRecordingContext, StatusCode
 from ._threads import following_threads
@@ -141,7 +148,7 @@ class Tracer(NativeTracer, ParallelWorkerBase):
         status: Any = "failed"
         context = enter_attempt(recorder)
         try:
-            with self.open_instrumentations(), following_threads(), active(self):
+            with refusing_finalisers(self), self.open_instrumentations(), following_threads(), active(self):
                 yield
             status = "succeeded"
         finally:

@@ -16,6 +16,7 @@ from .._repr import counted, one_line
 from .._spans import Span, copy_attributes
 from ._current import find_recorder
 from ._export import ExporterStatistics, ExportQueue, ExportTasks
+from ._finalisers import refusing_finalisers
 from .instrumentation import OPENAI, open_instrumentations
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class Tracer:
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
         """Run the exporters and the instrumentations until the block ends."""
-        with self.open_instrumentations():
+        with refusing_finalisers(self), self.open_instrumentations():
             async with FlatNursery() as nursery:
                 tasks = ExportTasks(nursery)
                 for queue in self._queues:
