@@ -30,8 +30,7 @@ def copy_containers(value: Any) -> Any:
         return value
     try:
         return _copied(value)
-    except RuntimeError:
-        # Nested too deeply, or changed by another thread meanwhile.
+    except RecursionError:
         return value
 
 
