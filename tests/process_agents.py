@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import signal
 import sys
@@ -203,6 +205,25 @@ def leaves_open(task: int) -> None:
 def _emit_late() -> None:
     time.sleep(0.2)
     agl.emit_message("late")
+
+
+class _Cyclic:
+    """An object that emits when the collector frees it."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+    def __del__(self) -> None:
+        with contextlib.suppress(agl.NoActiveRollout):
+            agl.emit_message("late")
+
+
+@agl.rollout(runs_in="process")
+def leaves_garbage(task: str) -> None:
+    if task == "leaves":
+        _Cyclic()
+    else:
+        gc.collect()
 
 
 @agl.rollout(runs_in="process")

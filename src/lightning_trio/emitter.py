@@ -30,6 +30,7 @@ from ._spans import (
     SpanCoreFields,
     TraceStatus,
     annotation_attributes,
+    copy_attributes,
     exception_attributes,
     find_final_reward,
     find_reward_spans,
@@ -114,11 +115,12 @@ class Emitter:
         attributes: Mapping[str, Any] | None = None,
     ) -> SpanCoreFields:
         """Record a reward, see `lightning_trio.emit_reward`."""
-        return self._record(semconv.AGL_ANNOTATION, reward_attributes(reward, primary_key, attributes))
+        laid_out = reward_attributes(reward, primary_key, attributes)
+        return self._record(semconv.AGL_ANNOTATION, laid_out, has_lists=bool(attributes))
 
     def emit_annotation(self, annotation: Mapping[str, Any]) -> SpanCoreFields:
         """Record attributes, see `lightning_trio.emit_annotation`."""
-        return self._record(semconv.AGL_ANNOTATION, annotation_attributes(annotation))
+        return self._record(semconv.AGL_ANNOTATION, annotation_attributes(annotation), has_lists=True)
 
     def emit_message(self, message: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Record a message, see `lightning_trio.emit_message`."""
@@ -126,16 +128,17 @@ class Emitter:
 
     def emit_object(self, object: object, attributes: Mapping[str, Any] | None = None) -> SpanCoreFields:
         """Record a value, see `lightning_trio.emit_object`."""
-        return self._record(semconv.AGL_OBJECT, object_attributes(object, attributes))
+        return self._record(semconv.AGL_OBJECT, object_attributes(object, attributes), has_lists=bool(attributes))
 
     def emit_exception(self, exception: BaseException, attributes: Mapping[str, Any] | None = None) -> None:
         """Record an exception, see `lightning_trio.emit_exception`."""
         self._recorder.record(semconv.AGL_EXCEPTION, exception_attributes(exception, attributes), OK_STATUS)
 
-    def _record(self, name: str, attributes: dict[str, Any]) -> SpanCoreFields:
+    def _record(self, name: str, attributes: dict[str, Any], *, has_lists: bool) -> SpanCoreFields:
         span = self._recorder.record(name, attributes, OK_STATUS)
         # A copy, so that the caller cannot change what is recorded.
-        return SpanCoreFields(name, OK_STATUS, dict(attributes), span.start_time, span.end_time)
+        copied = copy_attributes(attributes) if has_lists else dict(attributes)
+        return SpanCoreFields(name, OK_STATUS, copied, span.start_time, span.end_time)
 
 
 class _NullRecorder:
@@ -277,7 +280,7 @@ def current_emitter() -> Emitter:
     >>> trio.run(Runner(agent).fit, ["tea"]).mean_reward["train"]
     0.5
     """
-    return Emitter(current_recorder("current_emitter()"))
+    return Emitter(current_recorder("current_emitter()", emits=False))
 
 
 @public
@@ -344,14 +347,22 @@ class Operation:
         self._span = SpanCoreFields(span.name, status, span.attributes, span.start_time, span.end_time)
 
     def set_input(self, *args: object, **kwargs: object) -> None:
-        """Record the step's input, positional values as ``args.0`` and so on."""
+        """Record the step's input, positional values as ``args.0`` and so on.
+
+        Raises:
+            AttemptAbandoned: the attempt was abandoned.
+        """
         for index, value in enumerate(args):
             self._note(f"{Keys.OPERATION_INPUT}.args.{index}", value)
         for name, value in kwargs.items():
             self._note(f"{Keys.OPERATION_INPUT}.{name}", value)
 
     def set_output(self, output: object) -> None:
-        """Record the step's result."""
+        """Record the step's result.
+
+        Raises:
+            AttemptAbandoned: the attempt was abandoned.
+        """
         self._note(Keys.OPERATION_OUTPUT.value, output)
 
     def _note(self, key: str, value: object) -> None:
@@ -359,6 +370,8 @@ class Operation:
             raise RuntimeError(
                 "the input and output of an operation are set inside its block; write: with operation(…) as op:"
             )
+        if self._open is not None and self._open.recorder.abandoned:
+            self._open.recorder.check_open()
         self._own.update(flatten_value(key, value))
 
     def span(self) -> SpanCoreFields:
@@ -369,7 +382,8 @@ class Operation:
         """
         if self._span is None:
             raise RuntimeError("Span is not ready yet: call span() after the operation's block has ended")
-        return self._span
+        # A copy, so that the caller cannot change what is recorded.
+        return attrs.evolve(self._span, attributes=copy_attributes(self._span.attributes))
 
 
 def _error_status(exc: BaseException) -> TraceStatus:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import re
 import threading
@@ -145,6 +146,27 @@ def emit_late() -> None:
     emitters[0].emit_message("late")
 
 
+def emit_in_finaliser() -> None:
+    caught: list[BaseException] = []
+
+    class Cyclic:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            try:
+                agl.emit_message("late")
+            except agl.NoActiveRollout as exc:
+                caught.append(exc)
+
+    def agent(task: str) -> None:
+        Cyclic()
+        gc.collect()
+
+    step(agent)
+    raise caught[0]
+
+
 def emit_abandoned() -> None:
     caught: list[BaseException] = []
     late, told = threading.Event(), threading.Event()
@@ -203,6 +225,7 @@ MISTAKES: dict[str, dict[str, Callable[[], object]]] = {
     "emitters.md": {
         "a call outside of a rollout": lambda: agl.emit_reward(1),
         "a call after the rollout has ended": emit_late,
+        "a call in a [finaliser](lanes.md#finalisers-and-callbacks)": emit_in_finaliser,
         "a call in a thread whose deadline has passed": emit_abandoned,
         "several dimensions without `primary_key`": lambda: agl.emit_reward({"a": 1, "b": 2}),
         "a reward that is not a number": lambda: agl.emit_reward("x"),  # type: ignore[arg-type]

@@ -126,6 +126,14 @@ async def test_hooks_may_emit_before_and_after() -> None:
     assert len({span.sequence_id for span in spans}) == 4
 
 
+async def test_what_a_finaliser_emits_in_the_next_rollout_of_its_process_is_refused_and_counted() -> None:
+    async with Runner(agents.leaves_garbage, max_processes=1) as runner:
+        done = [await runner.step("leaves"), await runner.step("collects")]
+
+        assert [len(each.spans) for each in done] == [1, 1]
+        assert runner.tracer.statistics().late_spans == 1
+
+
 async def test_a_class_keeps_its_state_and_its_modes() -> None:
     agent = agents.Counting()
     agent.step = 3

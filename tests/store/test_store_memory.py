@@ -653,3 +653,15 @@ async def test_many_claimers_and_enqueuers_lose_nothing_and_run_nothing_twice(au
         await store.wait_finished(ids)
 
     assert sorted(seen) == sorted(ids)
+
+
+async def test_an_agent_that_changes_its_metadata_changes_no_other_attempts() -> None:
+    async with InMemoryLightningStore() as store:
+        await store.enqueue_rollout("task", metadata={"tags": ["first"]})
+        claimed = await store.dequeue_rollout()
+        assert claimed is not None
+        changed: Any = claimed.metadata
+        changed["tags"].append("late")
+
+        [stored] = await store.query_rollouts()
+        assert stored.metadata == {"tags": ["first"]}

@@ -53,6 +53,17 @@ class NoActiveRollout(UsageError, RuntimeError):
         return compose(cls, message)
 
     @classmethod
+    def in_finaliser(cls, call: str) -> Self:
+        """Return the error for a call in code that runs when Python frees an object."""
+        message = (
+            f"{call} was called while Python's garbage collector or Trio finalised an object (__del__, a weakref "
+            "callback, the finally of a generator), so it is not known for which rollout. End what emits inside the "
+            "agent: with contextlib.closing(generator), async with contextlib.aclosing(generator); or bind the "
+            "rollout: weakref.finalize(obj, agl.carry_context(fn)), or the agent's parameter emitter"
+        )
+        return compose(cls, message)
+
+    @classmethod
     def ended(cls, rollout_id: str, attempt_id: str) -> Self:
         """Return the error for code that an agent started and did not wait for."""
         message = (

@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from .._agents import AgentCopy, LitAgent
+from .._containers import copy_fields
 from .._lifecycle import Allowance
 from .._records import AttemptedRollout, AttemptOutcome, CompletedRollout, RolloutStatus
 from ..lanes import AbandonedCall, Call, OpenLane
@@ -115,5 +116,7 @@ class EndedAttempt:
             duration=outcome.duration,
             usage=outcome.usage,
         )
-        rollout = attrs.evolve(self.rollout, status=status, end_time=outcome.end_time, attempt=attempt)
+        # An abandoned call keeps its task, and may change it.
+        rollout = self.rollout if self.abandoned is None else copy_fields(self.rollout)
+        rollout = attrs.evolve(rollout, status=status, end_time=outcome.end_time, attempt=attempt)
         return CompletedRollout(rollout, attempt, outcome.spans)

@@ -2,6 +2,7 @@
 
 from ._attributes import LinkAttributes as LinkAttributes
 from ._attributes import check_attributes as check_attributes
+from ._attributes import copy_attributes as copy_attributes
 from ._attributes import extract_links_from_attributes as extract_links_from_attributes
 from ._attributes import extract_tags_from_attributes as extract_tags_from_attributes
 from ._attributes import filter_and_unflatten_attributes as filter_and_unflatten_attributes

@@ -230,6 +230,11 @@ def check_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def copy_attributes(attributes: Attributes) -> dict[str, Any]:
+    """Return a copy of flat attributes and of the lists in them."""
+    return {key: list(value) if value.__class__ is list else value for key, value in attributes.items()}
+
+
 def flatten_value(key: str, value: object) -> dict[str, Any]:
     """Return any value as attributes under `key`: mappings and lists flattened, other objects as JSON."""
     if value.__class__ in _PRIMITIVES:

@@ -24,9 +24,25 @@ from opentelemetry import trace as otel_trace
 from .._ids import new_attempt_id, random_bits
 from .._public import public_in
 from .._records import Attempt, AttemptedRollout
-from .._spans import OK_STATUS, Event, Span, SpanCoreFields, TraceStatus, exception_attributes, sanitize_attributes
+from .._spans import (
+    OK_STATUS,
+    Event,
+    Span,
+    SpanCoreFields,
+    TraceStatus,
+    copy_attributes,
+    exception_attributes,
+    sanitize_attributes,
+)
 from ..store import LightningStore
-from ..tracing import AttemptRecorder, current_recorder, enter_attempt, find_recorder, leave_attempt
+from ..tracing import (
+    AttemptRecorder,
+    current_recorder,
+    enter_attempt,
+    find_recorder,
+    leave_attempt,
+    refusing_finalisers,
+)
 from ..tracing import Tracer as NativeTracer
 from ._shapes import Attributes, ParallelWorkerBase, SpanRecordingContext, StatusCode
 from ._threads import following_threads
@@ -132,7 +148,7 @@ class Tracer(NativeTracer, ParallelWorkerBase):
         status: Any = "failed"
         context = enter_attempt(recorder)
         try:
-            with self.open_instrumentations(), following_threads(), active(self):
+            with refusing_finalisers(self), self.open_instrumentations(), following_threads(), active(self):
                 yield
             status = "succeeded"
         finally:
@@ -185,7 +201,7 @@ class Tracer(NativeTracer, ParallelWorkerBase):
         if timestamp is not None:
             span.start_time = timestamp
         made = span.end(OK_STATUS if status is None else status, span.start_time)
-        return SpanCoreFields(made.name, made.status, dict(made.attributes), made.start_time, made.end_time)
+        return SpanCoreFields(made.name, made.status, copy_attributes(made.attributes), made.start_time, made.end_time)
 
     def operation_context(
         self,
@@ -347,7 +363,7 @@ class OpenOperation:
         if self._ended is None:
             raise ValueError("the span has not ended; read it after the block")
         span = self._ended
-        return SpanCoreFields(span.name, span.status, span.attributes, span.start_time, span.end_time)
+        return SpanCoreFields(span.name, span.status, copy_attributes(span.attributes), span.start_time, span.end_time)
 
 
 # The tracer that emitters outside of rollouts use. In 0.3 it was one for the process, as here.

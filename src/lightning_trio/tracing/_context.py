@@ -12,22 +12,32 @@ from .._public import public
 from .._records import AttemptedRollout
 from .._resources import NamedResources
 from ._current import find_recorder
+from ._finalisers import find_finaliser_tracer
 from ._recorder import AttemptRecorder
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def current_recorder(what: str) -> AttemptRecorder:
+def current_recorder(what: str, *, emits: bool = True) -> AttemptRecorder:
     """Return the recorder of the calling context's attempt.
 
+    Args:
+        what: the call that needs it, for the message.
+        emits: whether the call records a span, which is counted as late if a finaliser makes the call.
+
     Raises:
-        NoActiveRollout: outside of any rollout; the message names `what`, the call that needs one.
+        NoActiveRollout: outside of any rollout, and in a finaliser, whose rollout is not known.
     """
     recorder = find_recorder()
-    if recorder is None:
+    if recorder is not None:
+        return recorder
+    tracer = find_finaliser_tracer()
+    if tracer is None:
         raise NoActiveRollout.outside(what)
-    return recorder
+    if emits:
+        tracer.count_late_span()
+    raise NoActiveRollout.in_finaliser(what)
 
 
 @public
@@ -44,7 +54,7 @@ def current_rollout() -> AttemptedRollout:
     >>> result = trio.run(Runner(agent).fit, ["tea"])
     tea 1
     """
-    return current_recorder("current_rollout()").rollout
+    return current_recorder("current_rollout()", emits=False).rollout
 
 
 @public
@@ -63,7 +73,7 @@ def current_resources() -> NamedResources:
     ['finding']
     """
     # A copy: many rollouts share the mapping.
-    return dict(current_recorder("current_resources()").resources)
+    return dict(current_recorder("current_resources()", emits=False).resources)
 
 
 @public

@@ -29,6 +29,7 @@ from .._spans import SpanContext as SpanIds
 from .._version import __version__
 from ..semconv import LightningResourceAttributes as Ids
 from ._current import find_recorder
+from ._finalisers import find_finaliser_tracer
 from ._recorder import AttemptRecorder
 
 logger = logging.getLogger("lightning_trio.tracing")
@@ -56,13 +57,21 @@ class SpanRouter(SpanProcessor):
         """Record which attempt the span belongs to."""
         try:
             recorder = find_recorder(parent_context)
-            if recorder is None or recorder.tracer.router is not self or span.context is None:
+            if recorder is None:
+                self._count_in_finaliser()
+                return
+            if recorder.tracer.router is not self or span.context is None:
                 return
             recorder.start_library_span(span)
             if not recorder.closed:
                 self._owners[span.context.trace_id, span.context.span_id] = recorder
         except Exception:
             logger.exception("a span of another library could not be routed; it is not recorded")
+
+    def _count_in_finaliser(self) -> None:
+        tracer = find_finaliser_tracer()
+        if tracer is not None and tracer.router is self:
+            tracer.count_late_span()
 
     def on_end(self, span: ReadableSpan) -> None:
         """Add the finished span to its attempt."""

@@ -9,6 +9,7 @@ import itertools
 import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -21,7 +22,7 @@ from .._errors import AttemptAbandoned, NoActiveRollout
 from .._ids import new_span_id, new_trace_and_span_id
 from .._records import AttemptedRollout, AttemptStatus
 from .._resources import NamedResources
-from .._spans import OK_STATUS, Event, Link, Span, TraceStatus, hang_below_root
+from .._spans import OK_STATUS, Event, Link, Span, TraceStatus, copy_attributes, hang_below_root
 from ._open_span import OpenSpan
 from ._otel_context import RECORDER_KEY, SPAN_KEY, GeneratorSpan, NativeSpan
 
@@ -264,6 +265,8 @@ class AttemptRecorder:
                     rollout_id=self.rollout.rollout_id,
                     attempt_id=self.rollout.attempt.attempt_id,
                     sequence_id=self.next_sequence_id(),
+                    # The agent may keep what it returned, and change it.
+                    attributes=copy_attributes(span.attributes),
                 )
                 self.spans.append(self._own(owned))
 
@@ -325,16 +328,34 @@ class AttemptRecorder:
             self._end_open_spans(left_open, OK_STATUS if status == "succeeded" else left_open)
 
     def _end_open_spans(self, left_open: TraceStatus, left_generator: TraceStatus) -> None:
-        while self.open_spans:
-            last = next(reversed(self.open_spans.values()))
-            # A generator that was left early ends when it is collected, which may be after its attempt.
-            last.end(left_generator if last.in_generator else left_open)
+        # Another thread may end the last one meanwhile.
+        with suppress(KeyError):
+            while self.open_spans:
+                _, last = self.open_spans.popitem()
+                # A generator that was left early ends when it is collected, which may be after its attempt.
+                self.spans.append(self._cut_off(last, left_generator if last.in_generator else left_open))
         self.tracer.forget_library_spans(list(self.library_spans))
         while self.library_spans:
             _, (sequence_id, live) = self.library_spans.popitem()
             span = self._own(self._from_library(live, sequence_id))
             self.spans.append(attrs.evolve(span, status=left_open, end_time=time.time()))
             self.tracer.count_late_span()
+
+    def _cut_off(self, span: OpenSpan, status: TraceStatus) -> Span:
+        """Return an open span as it is now."""
+        self.activity += 1
+        return self.make_span(
+            span.sequence_id,
+            span.span_id,
+            span.parent_id,
+            span.name,
+            status,
+            # A copy, because code that was abandoned still holds the span.
+            dict(span.attributes),
+            span.start_time,
+            time.time(),
+            tuple(span.events),
+        )
 
     def _root_span(self, status: AttemptStatus, description: str | None) -> Span:
         attributes: dict[str, Any] = {

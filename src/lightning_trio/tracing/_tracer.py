@@ -13,9 +13,10 @@ from .._concurrency import FlatNursery
 from .._errors import UsageError
 from .._public import public
 from .._repr import counted, one_line
-from .._spans import Span
+from .._spans import Span, copy_attributes
 from ._current import find_recorder
 from ._export import ExporterStatistics, ExportQueue, ExportTasks
+from ._finalisers import refusing_finalisers
 from .instrumentation import OPENAI, open_instrumentations
 
 if TYPE_CHECKING:
@@ -126,7 +127,11 @@ class Tracer:
         Outside of rollouts the list is empty. Open spans are not included.
         """
         recorder = find_recorder()
-        return [] if recorder is None else sorted(recorder.spans, key=lambda span: span.sequence_id)
+        if recorder is None:
+            return []
+        # Copies, so that the caller cannot change what is recorded.
+        spans = [attrs.evolve(span, attributes=copy_attributes(span.attributes)) for span in list(recorder.spans)]
+        return sorted(spans, key=lambda span: span.sequence_id)
 
     def statistics(self) -> TracerStatistics:
         """Return the number of late spans and the counts of each exporter (`#2` marks the second of a class)."""
@@ -186,7 +191,7 @@ class Tracer:
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
         """Run the exporters and the instrumentations until the block ends."""
-        with self.open_instrumentations():
+        with refusing_finalisers(self), self.open_instrumentations():
             async with FlatNursery() as nursery:
                 tasks = ExportTasks(nursery)
                 for queue in self._queues:

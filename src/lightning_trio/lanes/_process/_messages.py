@@ -77,6 +77,8 @@ class WorkerReport(NamedTuple):
     error: RemoteError | None
     frames: bytes
     sequence_id: int
+    late_spans: int
+    """How many spans of any attempt were refused since the last report."""
 
     def encode(self) -> bytes:
         """Return the pickled report."""

@@ -120,6 +120,8 @@ class OpenProcessLane(OpenLane):
         except trio.Cancelled:
             self._recover(worker, recorder)
             raise
+        for _ in range(report.late_spans):
+            recorder.tracer.count_late_span()
         if report.frames:
             spans = read_frames(report.frames, recorder.rollout.attempt.attempt_id)
             recorder.add_remote_spans(spans, report.sequence_id)

@@ -26,7 +26,7 @@ from ..._exception_text import class_name, message_of, traceback_of
 from ..._host import found_family, kill_descendants, kill_own_family, leave_trio
 from ..._records import names_of_members
 from ..._spans import finding_traces, is_number
-from ...tracing import AttemptRecorder, Tracer, enter_attempt, leave_attempt
+from ...tracing import AttemptRecorder, Tracer, enter_attempt, leave_attempt, refusing_finalisers
 from ...tracing.instrumentation import AttemptTracerProvider, open_instrumentations
 from .._explanations import explain
 from .._returns import record_return
@@ -42,6 +42,7 @@ _recorders: dict[str, AttemptRecorder] = {}
 
 _process_lifetime = ExitStack()
 _tracer = Tracer()
+_reported_late_spans = 0
 _journal_file = -1
 
 
@@ -61,6 +62,7 @@ def prepare_worker(directory: str, leave_out: Collection[str], start_method: str
     path = journal_path(directory, os.getpid())
     _journal_file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_TRUNC, 0o600)
     _process_lifetime.enter_context(open_instrumentations(leave_out))
+    _process_lifetime.enter_context(refusing_finalisers(_tracer))
     _process_lifetime.enter_context(finding_traces(_recorders.get))
     atexit.register(_process_lifetime.close)
 
@@ -135,7 +137,13 @@ def run_in_worker(data: bytes) -> bytes:
             sequence_id = recorder.next_sequence_id()
     except BaseException as exc:
         error = _to_remote(exc)
-    return WorkerReport(value, error, journal.close(), sequence_id).encode()
+    return WorkerReport(value, error, journal.close(), sequence_id, _count_late_spans()).encode()
+
+
+def _count_late_spans() -> int:
+    global _reported_late_spans
+    before, _reported_late_spans = _reported_late_spans, _tracer.statistics().late_spans
+    return _reported_late_spans - before
 
 
 @functools.lru_cache(maxsize=64)

@@ -98,9 +98,9 @@ class Entry:
 
     def rollout(self) -> Rollout:
         """Return the record, with the latest attempt if there is one."""
-        return self._record(self.input)
+        return self._record(self.input, self.metadata)
 
-    def _record(self, task: Any) -> Rollout:
+    def _record(self, task: Any, metadata: Mapping[str, Any] | None) -> Rollout:
         fields = (
             self.rollout_id,
             task,
@@ -110,15 +110,16 @@ class Entry:
             self.resources_id,
             self.status,
             self.config or DEFAULT_CONFIG,
-            self.metadata,
+            metadata,
             self.run_id,
             self.key,
         )
         return AttemptedRollout(*fields, attempt=self.attempts[-1]) if self.attempts else Rollout(*fields)
 
     def attempted(self) -> AttemptedRollout:
-        """Return the record for a new attempt, with a copy of the task, which the agent may change."""
-        rollout = self._record(copy_containers(self.input))
+        """Return the record for a new attempt, with copies of task and metadata, which the agent may change."""
+        metadata = None if self.metadata is None else copy_containers(self.metadata)
+        rollout = self._record(copy_containers(self.input), metadata)
         assert isinstance(rollout, AttemptedRollout)
         return rollout
 
