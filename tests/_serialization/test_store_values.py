@@ -846,15 +846,14 @@ def test_spans_come_back(spans: list[Span]) -> None:
         assert same(attrs.astuple(left), attrs.astuple(right))
 
 
-class RaisesWhenRead(list[int]):
-    """A list that raises whatever it is made of when it is read."""
+@dataclasses.dataclass
+class RaisesWhenRead:
+    """A record that raises whatever it is made of when it is read."""
 
-    def __init__(self, failure: BaseException) -> None:
-        super().__init__([1])
-        self.failure = failure
+    failure: BaseException
 
-    def __iter__(self) -> Any:
-        raise self.failure
+    def __getattribute__(self, name: str) -> Any:
+        raise object.__getattribute__(self, "failure")
 
 
 class Mute(Exception):

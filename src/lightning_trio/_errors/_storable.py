@@ -93,11 +93,9 @@ class NotStorable(UsageError, TypeError, ValueError):
         return compose(cls, f"{path} contains itself or is nested too deeply to be stored", path=path)
 
     @classmethod
-    def spans(cls, rollout_id: str, why: str | BaseException) -> Self:
+    def spans(cls, rollout_id: str, why: BaseException) -> Self:
         """Return the error for spans with an attribute that cannot be encoded."""
-        message = (
-            f"the spans of rollout {rollout_id} cannot be stored: {why if isinstance(why, str) else _described(why)}"
-        )
+        message = f"the spans of rollout {rollout_id} cannot be stored ({_described(why)})"
         return compose(cls, message, rollout_id=rollout_id)
 
     @classmethod
