@@ -38,6 +38,19 @@ class AgentError(LightningTrioError):
         )
 
     @classmethod
+    def cancelled_with_another(cls, rollout: str) -> Self:
+        """Return the replacement for an `asyncio.CancelledError` that stems from the end of another rollout.
+
+        Args:
+            rollout: the other one, such as ``"rollout ro-… (agent)"``.
+        """
+        return compose(
+            cls,
+            f"the agent awaited a task that was cancelled with {rollout}, which awaited it too and was stopped; shield "
+            "a task that serves several rollouts: await asyncio.shield(task)",
+        )
+
+    @classmethod
     def loop_died(cls, error: BaseException | None) -> Self:
         """Return the error for each call on an asyncio loop that ended with an error."""
         return compose(cls, f"the asyncio loop that the agent ran on died: {error!r}")

@@ -22,6 +22,7 @@ from .._records import (
     AttemptStatus,
     CompletedRollout,
     EnqueueRolloutRequest,
+    GiveBack,
     RetryIn,
     RolloutConfig,
     RolloutStatus,
@@ -252,6 +253,8 @@ class Engine:
             if isinstance(ended.outcome.next, RetryIn):
                 delay = ended.outcome.next.seconds
                 ended.outcome = attrs.evolve(ended.outcome, next=REPORTER_RETRIES)
+            elif isinstance(ended.outcome.next, GiveBack):
+                ended.outcome = attrs.evolve(ended.outcome, next=GiveBack(queued=False))
             status = await self.commits.commit(ended)
             if status is None:
                 ended.refuse()

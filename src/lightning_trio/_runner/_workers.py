@@ -320,9 +320,25 @@ class LocalWorkers:
         if self._callers or self._admissions:
             self._end_family(live, ended)
         outcome = ended.outcome
-        if outcome.status != "succeeded" and outcome.status != "cancelled":
+        if outcome.status == "failed" and self._repeats(live):
+            ended.outcome = attrs.evolve(outcome, status="cancelled", next=GIVE_BACK)
+        elif outcome.status != "succeeded" and outcome.status != "cancelled":
             self._late_results += isinstance(live.ending, TimedOut | Silent) and live.ending.returned
             ended.outcome = self._plan_retry(live, outcome)
+
+    def _repeats(self, live: LiveAttempt) -> bool:
+        """Whether an attempt failed because another rollout ended, and does not count, as one lost with its worker."""
+        other = None if live.call is None else live.call.disturbed_by
+        if other is None or live.rollout.attempt.sequence_id >= live.rollout.config.max_lost_attempts:
+            return False
+        logger.warning(
+            "rollout %s (agent %s) runs again: it failed because %s was stopped, and a task was cancelled that both "
+            "await; write: await asyncio.shield(task)",
+            live.rollout.rollout_id,
+            self._parts.agent_name,
+            other,
+        )
+        return True
 
     # Attempts that do not end at their deadlines.
 
