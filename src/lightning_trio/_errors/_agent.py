@@ -51,6 +51,15 @@ class AgentError(LightningTrioError):
         )
 
     @classmethod
+    def recursion(cls, depth: int) -> Self:
+        """Return the error for an agent or a hook that calls a runner from a sub-rollout that is too deep."""
+        return compose(
+            cls,
+            f"this rollout is a sub-rollout at depth {depth} and cannot have one of its own; an agent or a hook calls "
+            "its runner without end. Call it for some tasks only, such as: if rollout.input != …: await runner.step(…)",
+        )
+
+    @classmethod
     def loop_died(cls, error: BaseException | None) -> Self:
         """Return the error for each call on an asyncio loop that ended with an error."""
         return compose(cls, f"the asyncio loop that the agent ran on died: {error!r}")
