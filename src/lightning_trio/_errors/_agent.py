@@ -153,6 +153,32 @@ class InvalidReturn(AgentError, TypeError):
         )
         return compose(cls, message, agent=agent, kind="list")
 
+    @classmethod
+    def unreadable_span(cls, agent: str, error: Exception) -> Self:
+        """Return the error for a returned span whose fields cannot be read."""
+        message = (
+            f"the agent {agent} returned a malformed span: {type(error).__name__} while its fields were read; return "
+            "spans as OpenTelemetry's SDK or an emitter made them"
+        )
+        return compose(cls, message, agent=agent, kind="list")
+
+    @classmethod
+    def malformed_span(cls, agent: str, index: int, field: str, value: object) -> Self:
+        """Return the error for a returned span with a field of the wrong type.
+
+        Args:
+            agent: the agent's name.
+            index: the span's index in the list.
+            field: the field's name.
+            value: its value.
+        """
+        message = (
+            f"the agent {agent} returned a malformed span: {field} of the span at index {index} is "
+            f"{shortened(value)} of type {type(value).__name__}; return spans as OpenTelemetry's SDK or an emitter "
+            "made them"
+        )
+        return compose(cls, message, agent=agent, kind="list")
+
 
 @public
 class InvalidReward(AgentError, ValueError):
