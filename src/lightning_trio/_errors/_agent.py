@@ -154,7 +154,7 @@ class InvalidReturn(AgentError, TypeError):
         return compose(cls, message, agent=agent, kind="list")
 
     @classmethod
-    def unreadable_span(cls, agent: str, error: Exception) -> Self:
+    def unreadable_span(cls, agent: str, error: BaseException) -> Self:
         """Return the error for a returned span whose fields cannot be read."""
         message = (
             f"the agent {agent} returned a malformed span: {type(error).__name__} while its fields were read; return "
