@@ -866,13 +866,14 @@ async def test_values_that_no_exporter_can_encode_are_text_and_times_out_of_rang
     tracer: agl.Tracer,
 ) -> None:
     span = agl.Span.from_attributes(
-        attributes={"path": Path("a"), "nested": {"path": Path("b")}}, start_time=-1.0, end_time=1e30
+        attributes={"path": Path("a"), "nested": {"path": Path("b")}, "bytes": b"c"}, start_time=-1.0, end_time=1e30
     )
 
     _, (_, readable) = await exported(lambda task: [span], tracer)
 
     assert readable.attributes is not None
     assert (readable.attributes["path"], readable.attributes["nested"]) == ('"a"', {"path": '"b"'})
+    assert isinstance(readable.attributes["bytes"], str)
     assert (readable.start_time, readable.end_time) == (None, None)
 
 

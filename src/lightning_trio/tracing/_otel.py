@@ -169,7 +169,7 @@ def _exported_value(value: Any) -> Any:
         return [_exported_value(item) for item in value]
     if isinstance(value, Mapping):
         return {str(key): _exported_value(item) for key, item in value.items()}
-    return value if value is None or isinstance(value, int | float | bytes) else without_surrogates(json_text(value))
+    return value if value is None or isinstance(value, int | float) else without_surrogates(json_text(value))
 
 
 def _sdk_context(ids: SpanIds) -> SpanContext:
