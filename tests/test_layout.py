@@ -98,6 +98,8 @@ BROAD_EXCEPTS = {
     "_runner/_fit.py Fit._record_last": "why the run is being cut off is on its way up; it is logged",
     "_runner/_fit.py Fit._work": "makes the run's last record, and raises again",
     "_runner/_hooks.py HookCalls._call": "hooks watch rollouts and do not fail them; it is logged",
+    "lanes/_returns.py _converted": "a returned span may be a user's object; the attempt fails",
+    "lanes/_returns.py _owned": "a returned span may be a user's object; the attempt fails",
     "_runner/_lease.py _end_lease": "the runner is closing, and leases expire by themselves; it is logged",
     "_runner/_runner.py Runner.__aenter__": "a runner that has failed to open can be opened again; raised again",
     "_serialization/_tag_reader.py _read_struct": "a struct's `__post_init__` may raise; it is made without that",
@@ -147,6 +149,7 @@ BROAD_EXCEPTS = {
     "store/_run_store.py RunStore.enqueue": "gives back what was counted, and raises again",
     "testing/_check_store.py _run": "adds the name of the check, and raises again",
     "tracing/_export.py ExportQueue._export": "an exporter may be a user's; what it loses is counted",
+    "tracing/_export.py ExportQueue._try_to_convert": "an agent may have returned the span; its loss is counted",
     "tracing/_otel.py SpanRouter.on_end": _STAYS_IN_A_LIBRARY,
     "tracing/_otel.py SpanRouter.on_start": _STAYS_IN_A_LIBRARY,
 }

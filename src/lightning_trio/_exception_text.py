@@ -17,8 +17,8 @@ _qualname_of: Callable[[type], str] = vars(type)["__qualname__"].__get__
 _module_of: Callable[[type], object] = vars(type)["__module__"].__get__
 _mro_of: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__
 _members_of: Callable[[BaseException], tuple[BaseException, ...]] = vars(BaseExceptionGroup)["exceptions"].__get__
-_cause_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__cause__"].__get__
-_context_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__context__"].__get__
+cause_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__cause__"].__get__
+context_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__context__"].__get__
 _traceback_of: Callable[[BaseException], TracebackType | None] = vars(BaseException)["__traceback__"].__get__
 
 
@@ -103,7 +103,5 @@ def _is_formattable(exception: BaseException) -> bool:
         seen.add(id(each))
         if issubclass(type(each), BaseExceptionGroup):
             waiting.extend(_members_of(each))
-        waiting.extend(
-            link for link in (_cause_of(each), _context_of(each)) if link is not None and id(link) not in seen
-        )
+        waiting.extend(link for link in (cause_of(each), context_of(each)) if link is not None and id(link) not in seen)
     return False

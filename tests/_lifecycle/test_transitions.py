@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from lightning_trio import AttemptStatus, RolloutConfig, RolloutStatus, StaleAttempt
 from lightning_trio._lifecycle import TERMINAL_ATTEMPT, TERMINAL_ROLLOUT
-from lightning_trio._records import FINAL, GIVE_BACK, REPORTER_RETRIES, RETRY_NOW, Next, RetryIn
+from lightning_trio._records import FINAL, GIVE_BACK, REPORTER_RETRIES, RETRY_NOW, GiveBack, Next, RetryIn
 from lightning_trio.store import (
     Move,
     RolloutPosition,
@@ -37,7 +37,9 @@ configs = st.none() | st.builds(
     retry_condition=st.lists(st.sampled_from(RETRYABLE), unique=True),
     retry_exceptions=st.sampled_from([(), ("builtins.OSError",)]),
 )
-followings: st.SearchStrategy[Next] = st.sampled_from([GIVE_BACK, RETRY_NOW, RetryIn(5.0), REPORTER_RETRIES, FINAL])
+followings: st.SearchStrategy[Next] = st.sampled_from(
+    [GIVE_BACK, GiveBack(queued=False), RETRY_NOW, RetryIn(5.0), REPORTER_RETRIES, FINAL]
+)
 
 
 def begun(position: RolloutPosition) -> RolloutPosition:
@@ -144,6 +146,8 @@ def test_an_attempt_given_back_is_queued_at_once_and_does_not_count(
 ) -> None:
     if runs(position):
         assert end_attempt(position, "at-2", status, GIVE_BACK) == Move("requeuing", status, 0.0, counts=False)
+        repeated = Move("requeuing", status, None, counts=False)
+        assert end_attempt(position, "at-2", status, GiveBack(queued=False)) == repeated
 
 
 @settings(deadline=None)

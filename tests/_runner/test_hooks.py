@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 from trio.testing import MockClock
 
 import lightning_trio as agl
@@ -169,6 +171,55 @@ async def test_a_base_exception_of_a_hook_is_logged_as_well(caplog: pytest.LogCa
 
     assert done.status == "succeeded"
     assert "the hook Exiting.on_rollout_end failed" in caplog.text
+
+
+class Own(BaseException):
+    """An exception of a library that is not an `Exception`."""
+
+
+async def stray_cancellation() -> BaseException:
+    """Return a cancellation that belongs to no scope any longer."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as exc:
+            kept = exc
+    return kept
+
+
+@pytest.mark.parametrize("method", ["on_rollout_start", "on_trace_start", "on_trace_end", "on_rollout_end"])
+@pytest.mark.parametrize(
+    "raised",
+    [
+        asyncio.CancelledError(),
+        GeneratorExit(),
+        Own(),
+        BaseExceptionGroup("several", [ValueError(), asyncio.CancelledError()]),
+        BaseExceptionGroup("one", [SystemExit(4)]),
+        None,
+    ],
+    ids=repr,
+)
+async def test_no_exception_of_a_hooks_own_fails_a_rollout(
+    method: str, raised: BaseException | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def call(self: Hook, **_: object) -> None:
+        raise raised or await stray_cancellation()
+
+    result = await Runner(returns, hooks=[type("Raising", (Hook,), {method: call})()]).fit([1, 2])
+
+    assert result.counts["succeeded"] == 2
+    assert caplog.text.count(f"the hook Raising.{method} failed; the rollout continues") == 2
+
+
+async def test_a_ctrl_c_in_a_hook_ends_the_run() -> None:
+    class Interrupted(Hook):
+        async def on_rollout_start(self, **_: object) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await Runner(returns, hooks=[Interrupted()]).fit([1])
 
 
 async def test_closing_hooks_of_a_cancelled_rollout_have_two_seconds(autojump_clock: MockClock) -> None:

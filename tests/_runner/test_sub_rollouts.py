@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import trio
@@ -14,7 +15,8 @@ import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import lightning_trio as agl
-from lightning_trio import RolloutConfig, Runner
+from lightning_trio import RolloutConfig, Runner, UsageError
+from lightning_trio._runner import _sub_rollouts
 
 
 class Recursive:
@@ -530,3 +532,174 @@ async def test_a_runner_opened_in_a_thread_of_an_agent_names_the_parent() -> Non
 
     assert (inner[0].rollout.metadata or {})["parent_rollout_id"] == outer.rollout.rollout_id
     assert inner[0].spans[0].links[0].context.trace_id == outer.spans[0].trace_id
+
+
+# Attempts that wait for their own runner in other ways.
+
+
+def waits_in_store(lane: str, queued: Callable[[], str | None]) -> tuple[Any, dict[str, Any]]:
+    """Return an agent that puts a rollout into its runner's queue and waits for it, and where it finds the store."""
+    here: dict[str, Any] = {}
+
+    async def wait() -> float:
+        store = here["store"]
+        ids = await store.enqueue([agl.EnqueueRolloutRequest("inner")], run_id=queued())
+        return float(len(await store.wait_for_rollouts(ids)))
+
+    if lane == "thread":
+
+        @agl.rollout(runs_in="thread")
+        def in_thread(task: str) -> float:
+            return trio.from_thread.run(wait) if task == "outer" else 1.0
+
+        return in_thread, here
+
+    async def in_trio(task: str) -> float:
+        return await wait() if task == "outer" else 1.0
+
+    return in_trio, here
+
+
+@pytest.mark.parametrize("lane", ["trio", "thread"])
+async def test_attempts_that_wait_in_the_store_for_rollouts_of_their_run_hold_no_slot_meanwhile(lane: str) -> None:
+    agent, here = waits_in_store(lane, lambda: agl.current_rollout().run_id)
+    runner = Runner(agent, max_concurrency=2)
+    here["store"] = runner.store
+    async with runner:
+        with trio.fail_after(20):
+            result = await runner.fit(["outer"] * 5)
+        free = await free_slots(runner)
+
+    assert result.counts["succeeded"] == 10
+    assert free == 2
+
+
+async def test_a_step_that_waits_in_the_store_for_what_its_runner_serves() -> None:
+    agent, here = waits_in_store("trio", lambda: None)
+    async with Runner(agent, max_concurrency=1) as runner, trio.open_nursery() as nursery:
+        here["store"] = runner.store
+        await nursery.start(runner.serve)
+        with trio.fail_after(20):
+            done = await runner.step("outer")
+        nursery.cancel_scope.cancel()
+
+    assert done.final_reward == 1.0
+
+
+async def test_a_hook_that_waits_in_the_store_for_a_rollout_of_its_run() -> None:
+    class Waits(agl.Hook):
+        async def on_rollout_end(self, *, runner: Runner, rollout: agl.AttemptedRollout, **others: Any) -> None:
+            if rollout.input == "outer":
+                ids = await runner.store.enqueue([agl.EnqueueRolloutRequest("inner")], run_id=rollout.run_id)
+                await runner.store.wait_for_rollouts(ids)
+
+    async def agent(task: str) -> float:
+        return 1.0
+
+    with trio.fail_after(20):
+        result = await Runner(agent, hooks=[Waits()], max_concurrency=1).fit(["outer"])
+
+    assert result.counts["succeeded"] == 2
+
+
+async def test_a_retry_that_all_slots_wait_for_gets_one_when_it_is_due(autojump_clock: MockClock) -> None:
+    agent, here = waits_in_store("trio", lambda: agl.current_rollout().run_id)
+    failed: list[str] = []
+
+    async def fails_once(task: str) -> float:
+        if task == "inner" and not failed:
+            failed.append(task)
+            raise ValueError
+        return float(await agent(task))
+
+    config = RolloutConfig(max_attempts=2, retry_condition=["failed"])
+    runner = Runner(fails_once, max_concurrency=1, config=config)
+    here["store"] = runner.store
+    with trio.fail_after(60):
+        result = await runner.fit(["outer"])
+
+    assert result.counts["succeeded"] == 2
+
+
+@pytest.mark.parametrize("method", ["on_rollout_start", "on_trace_start", "on_trace_end", "on_rollout_end"])
+@pytest.mark.parametrize("call", ["step", "fit", "stream"])
+async def test_a_hook_calls_its_own_runner_whose_slots_are_all_held(method: str, call: str) -> None:
+    inner: list[str] = []
+
+    async def run_inner(self: agl.Hook, *, runner: Runner, rollout: agl.AttemptedRollout, **others: Any) -> None:
+        if rollout.input == "inner":
+            inner.append(rollout.rollout_id)
+        elif call == "step":
+            await runner.step("inner")
+        elif call == "fit":
+            await runner.fit(["inner"])
+        else:
+            async with runner.stream(["inner"]) as results:
+                [_] = [done async for done in results]
+
+    async def agent(task: str) -> float:
+        return 1.0
+
+    hook = type("Calls", (agl.Hook,), {method: run_inner})()
+    async with Runner(agent, hooks=[hook], max_concurrency=2) as runner:
+        with trio.fail_after(20):
+            await runner.fit(["outer"] * 4)
+        free = await free_slots(runner)
+
+    assert len(inner) == 4
+    assert free == 2
+
+
+async def test_a_recursion_without_end_is_an_error() -> None:
+    async def agent(task: str) -> None:
+        await runner.step(task)
+
+    with patch.object(_sub_rollouts, "_MOST_DEEP", 5):
+        async with Runner(agent, max_concurrency=2) as runner:
+            with trio.fail_after(20), pytest.raises(agl.AgentError, match="a sub-rollout at depth 5 and cannot have"):
+                await runner.step("again")
+            assert await free_slots(runner) == 2
+
+
+# A runner that its own agent closes.
+
+
+@pytest.mark.parametrize("lane", ["trio", "thread"])
+@pytest.mark.parametrize("call", ["step", "fit"])
+async def test_an_agent_that_closes_its_own_runner_gets_an_error_and_the_runner_goes_on(lane: str, call: str) -> None:
+    async def close() -> None:
+        await runner.__aexit__(None, None, None)
+
+    async def in_trio(task: str) -> float:
+        if task == "close":
+            await close()
+        return 1.0
+
+    def in_thread(task: str) -> float:
+        if task == "close":
+            trio.from_thread.run(close)
+        return 1.0
+
+    async with Runner(in_trio if lane == "trio" else in_thread, max_concurrency=1) as runner:
+        with trio.fail_after(20):
+            if call == "step":
+                with pytest.raises(UsageError, match=r"rollout ro-\w+ closes it, and closing waits for that rollout"):
+                    await runner.step("close")
+            else:
+                assert (await runner.fit(["close"])).counts["failed"] == 1
+            assert (await runner.step("go on")).final_reward == 1.0
+
+
+async def test_a_runner_that_another_task_closes_goes_on() -> None:
+    async def agent(task: str) -> float:
+        return 1.0
+
+    async with Runner(agent) as runner:
+
+        async def close() -> None:
+            with pytest.raises(UsageError, match="closed in the task that opened it"):
+                await runner.__aexit__(None, None, None)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close)
+        assert (await runner.step("go on")).final_reward == 1.0

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import trio
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanContext
 
 import lightning_trio as agl
 from lightning_trio import Runner, Span, SpanCoreFields, semconv
@@ -228,6 +232,70 @@ async def test_a_cycle_of_spans_is_broken_at_the_first_which_keeps_its_parent_as
     assert [span.parent_id for span in returned] == [root.span_id, first, second]
     original = [span.attributes.get(semconv.LightningSpanAttributes.ORIGINAL_PARENT_ID) for span in returned]
     assert original == [third, None, None]
+
+
+def readable(**fields: Any) -> ReadableSpan:
+    context = SpanContext(1, 2, is_remote=False)
+    return ReadableSpan(**{"name": "call", "context": context, "start_time": 1, "end_time": 2, **fields})
+
+
+def core(**fields: Any) -> SpanCoreFields:
+    return SpanCoreFields(**{"name": "call", **fields})
+
+
+def span(**fields: Any) -> Span:
+    return attrs.evolve(Span.from_attributes(attributes={}), **fields)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize(
+    ("malformed", "named"),
+    [
+        (readable(name=None), "name of the span at index 0 is None"),
+        (readable(attributes={5: 1}), "attributes of the span at index 0"),
+        (readable(attributes=[1]), "malformed span: TypeError"),
+        (readable(start_time="now"), "malformed span: TypeError"),
+        (readable(start_time=math.nan), "start_time of the span at index 0 is nan"),
+        (readable(status="fine"), "malformed span: AttributeError"),
+        (readable(events=[1]), "malformed span: AttributeError"),
+        (readable(links=["x"]), "malformed span: AttributeError"),
+        (readable(parent="x"), "malformed span: AttributeError"),
+        (core(name=None), "name of the span at index 0 is None"),
+        (core(attributes=None), "malformed span: TypeError"),
+        (core(start_time="now"), "start_time of the span at index 0 is 'now'"),
+        (core(end_time=math.inf), "end_time of the span at index 0 is inf"),
+        (core(status="fine"), "status of the span at index 0 is 'fine'"),
+        (span(span_id=None), "span_id of the span at index 0 is None"),
+        (span(span_id="f" * 400), "span_id of the span at index 0 is 'fff"),
+        (span(trace_id=5), "trace_id of the span at index 0 is 5"),
+        (span(parent_id="x" * 10**6), "parent_id of the span at index 0 is 'xxx"),
+        (span(attributes=None), "attributes of the span at index 0 is None"),
+        (span(events=[3]), "events of the span at index 0"),
+        (span(links=[3]), "links of the span at index 0"),
+        (span(resource=3), "resource of the span at index 0 is 3"),
+    ],
+)
+async def test_a_malformed_span_fails_its_attempt_alone_and_is_named(
+    malformed: Any, named: str, kind: str, tmp_path: Path
+) -> None:
+    exporter = InMemorySpanExporter()
+    tracer = agl.Tracer()
+    tracer.add_exporter(exporter)
+    store = agl.InMemoryLightningStore() if kind == "memory" else agl.SqliteLightningStore(tmp_path / "runs.db")
+
+    async def agent(task: str) -> object:
+        return [malformed] if task == "malformed" else [readable(name="good")]
+
+    async with store:
+        result = await Runner(agent, store=store, tracer=tracer).fit(["good", "malformed", "good"])
+        [failed] = await store.query_rollouts(status_in=["failed"])
+        [attempt] = await store.query_attempts(failed.rollout_id)
+
+    assert result.counts == {"cancelled": 0, "failed": 1, "succeeded": 2}
+    assert attempt.error is not None
+    assert attempt.error.type == "InvalidReturn"
+    assert named in attempt.error.message
+    assert [each.name for each in exporter.get_finished_spans()].count("good") == 2
 
 
 async def test_spans_of_the_sdk_are_converted() -> None:

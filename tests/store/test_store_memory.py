@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -665,3 +665,53 @@ async def test_an_agent_that_changes_its_metadata_changes_no_other_attempts() ->
 
         [stored] = await store.query_rollouts()
         assert stored.metadata == {"tags": ["first"]}
+
+
+# Several threads.
+
+
+@contextmanager
+def held_open(store: InMemoryLightningStore) -> Generator[None]:
+    """Keep a store open in the Trio run of another thread."""
+    opened, may_close = threading.Event(), threading.Event()
+
+    async def hold() -> None:
+        async with store:
+            opened.set()
+            await trio.to_thread.run_sync(may_close.wait)
+
+    thread = threading.Thread(target=trio.run, args=(hold,))
+    thread.start()
+    opened.wait(10)
+    yield
+    may_close.set()
+    thread.join(10)
+
+
+async def no_agent(task: int) -> float:
+    return 1.0
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda store: store.enqueue_rollout(1),
+        lambda store: store.wait_for_rollouts(["ro-unknown"]),
+        lambda store: store.add_resources({}),
+        lambda store: store.__aenter__(),
+        lambda store: agl.Runner(no_agent, store=store).fit([1]),
+    ],
+)
+def test_a_second_trio_run_in_another_thread_is_refused(call: Callable[[InMemoryLightningStore], Any]) -> None:
+    store = InMemoryLightningStore()
+
+    with held_open(store), pytest.raises(agl.NotInTrio, match="is open in the Trio run of another thread"):
+        trio.run(call, store)
+
+
+def test_other_threads_may_read_it_and_use_it_once_it_is_closed() -> None:
+    store = InMemoryLightningStore()
+
+    with held_open(store):
+        assert len(trio.run(store.query_rollouts)) == 0
+    assert trio.run(agl.Runner(no_agent, store=store).fit, [1]).counts["succeeded"] == 1

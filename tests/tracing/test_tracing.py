@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -816,6 +817,64 @@ async def test_what_an_exporter_refuses_is_counted_and_fails_no_rollout(
     assert done.status == "succeeded"
     assert statistics["Refusing"] == agl.ExporterStatistics(0, 0, 0, 2)
     assert statistics["InMemorySpanExporter"] == agl.ExporterStatistics(2, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [SystemExit(2), KeyboardInterrupt(), GeneratorExit(), BaseExceptionGroup("one", [SystemExit(2)])],
+    ids=repr,
+)
+async def test_what_an_exporter_raises_ends_no_more_than_its_batch(
+    tracer: agl.Tracer, raised: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Exits(SpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            raise raised
+
+    tracer.add_exporter(Exits())
+
+    done = await run(say, tracer)
+
+    assert done.status == "succeeded"
+    assert "Exits failed; 2 spans were not exported" in caplog.text
+    assert tracer.statistics().exporters["Exits"].failed == 2
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"span_id": "f" * 40},
+        {"span_id": "no digits"},
+        {"kind": "ODD"},
+    ],
+    ids=repr,
+)
+async def test_a_span_that_cannot_be_exported_is_lost_alone(
+    tracer: agl.Tracer, fields: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    span = attrs.evolve(agl.Span.from_attributes(name="returned", attributes={}), **fields)
+
+    done, spans = await exported(lambda task: [span], tracer)
+
+    assert len(done.spans) == 2
+    assert [each.name for each in spans] == ["invoke_agent <lambda>"]
+    assert "cannot be exported (" in caplog.text
+    assert tracer.statistics().exporters["InMemorySpanExporter"] == agl.ExporterStatistics(1, 0, 0, 1)
+
+
+async def test_values_that_no_exporter_can_encode_are_text_and_times_out_of_range_are_left_out(
+    tracer: agl.Tracer,
+) -> None:
+    span = agl.Span.from_attributes(
+        attributes={"path": Path("a"), "nested": {"path": Path("b")}, "bytes": b"c"}, start_time=-1.0, end_time=1e30
+    )
+
+    _, (_, readable) = await exported(lambda task: [span], tracer)
+
+    assert readable.attributes is not None
+    assert (readable.attributes["path"], readable.attributes["nested"]) == ('"a"', {"path": '"b"'})
+    assert isinstance(readable.attributes["bytes"], str)
+    assert (readable.start_time, readable.end_time) == (None, None)
 
 
 async def test_an_exporter_that_fails_again_and_again_is_logged_once(

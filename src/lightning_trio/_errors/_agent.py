@@ -62,6 +62,28 @@ class AgentError(LightningTrioError):
         )
 
     @classmethod
+    def cancelled_with_another(cls, rollout: str) -> Self:
+        """Return the replacement for an `asyncio.CancelledError` that stems from the end of another rollout.
+
+        Args:
+            rollout: the other one, such as ``"rollout ro-… (agent)"``.
+        """
+        return compose(
+            cls,
+            f"the agent awaited a task that was cancelled with {rollout}, which awaited it too and was stopped; shield "
+            "a task that serves several rollouts: await asyncio.shield(task)",
+        )
+
+    @classmethod
+    def recursion(cls, depth: int) -> Self:
+        """Return the error for an agent or a hook that calls a runner from a sub-rollout that is too deep."""
+        return compose(
+            cls,
+            f"this rollout is a sub-rollout at depth {depth} and cannot have one of its own; an agent or a hook calls "
+            "its runner without end. Call it for some tasks only, such as: if rollout.input != …: await runner.step(…)",
+        )
+
+    @classmethod
     def loop_died(cls, error: BaseException | None) -> Self:
         """Return the error for each call on an asyncio loop that ended with an error."""
         return compose(cls, f"the asyncio loop that the agent ran on died: {error!r}")
@@ -152,6 +174,32 @@ class InvalidReturn(AgentError, TypeError):
         message = (
             f"the agent {agent} returned a list of {types}{', …' if len(items) > 10 else ''}; an agent returns "
             f"{_RETURNS}, all of one kind"
+        )
+        return compose(cls, message, agent=agent, kind="list")
+
+    @classmethod
+    def unreadable_span(cls, agent: str, error: BaseException) -> Self:
+        """Return the error for a returned span whose fields cannot be read."""
+        message = (
+            f"the agent {agent} returned a malformed span: {type(error).__name__} while its fields were read; return "
+            "spans as OpenTelemetry's SDK or an emitter made them"
+        )
+        return compose(cls, message, agent=agent, kind="list")
+
+    @classmethod
+    def malformed_span(cls, agent: str, index: int, field: str, value: object) -> Self:
+        """Return the error for a returned span with a field of the wrong type.
+
+        Args:
+            agent: the agent's name.
+            index: the span's index in the list.
+            field: the field's name.
+            value: its value.
+        """
+        message = (
+            f"the agent {agent} returned a malformed span: {field} of the span at index {index} is "
+            f"{shortened(value)} of type {type(value).__name__}; return spans as OpenTelemetry's SDK or an emitter "
+            "made them"
         )
         return compose(cls, message, agent=agent, kind="list")
 

@@ -96,7 +96,21 @@ class NotInTrio(UsageError, RuntimeError):
         message = (
             f"the runner is open in another Trio run than the one that calls {call}(); from a thread, write "
             f"trio.from_thread.run(runner.{call}, …), which calls it in the runner's own, or make another runner here, "
-            "which can share the store"
+            "which can share a store on disk"
+        )
+        return compose(cls, message)
+
+    @classmethod
+    def in_another_thread(cls, store: str) -> Self:
+        """Return the error for using a store in memory in another thread than the one whose Trio has opened it.
+
+        Args:
+            store: the store's class.
+        """
+        message = (
+            f"this {store} is open in the Trio run of another thread, which alone can change it and wait in it; in a "
+            "thread that Trio started, write trio.from_thread.run(store.enqueue, …), and to share a store between Trio "
+            "runs: SqliteLightningStore('runs.db')"
         )
         return compose(cls, message)
 

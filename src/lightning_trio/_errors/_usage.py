@@ -217,6 +217,22 @@ class UsageError(LightningTrioError):
         return compose(cls, f"this runner is open already; one `{entering}:` is enough")
 
     @classmethod
+    def left_elsewhere(cls, rollout_id: str | None) -> Self:
+        """Return the error for closing a runner in another task than the one that opened it.
+
+        Args:
+            rollout_id: the rollout whose agent or hook closes it, None if none does.
+        """
+        waits = (
+            "" if rollout_id is None else f" rollout {rollout_id} closes it, and closing waits for that rollout's end;"
+        )
+        return compose(
+            cls,
+            f"a runner is closed in the task that opened it, by leaving `async with runner:` there;{waits} "
+            "to end the program's rollouts from elsewhere, cancel that task: nursery.cancel_scope.cancel()",
+        )
+
+    @classmethod
     def asyncio_only(cls) -> Self:
         """Return the error for `open_asyncio` in Trio."""
         return compose(cls, "open_asyncio is for asyncio, and Trio runs here; write: async with runner: …")

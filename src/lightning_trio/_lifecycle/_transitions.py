@@ -12,7 +12,8 @@ event                  position                        rollout          its atte
 `note_heartbeat`       it runs                         running          running         no
 `note_heartbeat`       otherwise                       None: too late
 `end_attempt`          it does not run                 None: too late
-`end_attempt`          `GiveBack`                      requeuing        as reported     now; does not count
+`end_attempt`          `GiveBack`                      requeuing        as reported     now, or no if it is not
+                                                                                        `queued`; does not count
 `end_attempt`          succeeded or cancelled          the same         as reported     no
 `end_attempt`          failed, another granted         requeuing        as reported     `RetryIn`: in its seconds;
                                                                                         `ReporterRetries`: no
@@ -322,7 +323,7 @@ def _runs(position: Position, attempt_id: str) -> bool:
 
 def _ended(position: Position, status: AttemptStatus, following: Next) -> Move:
     if isinstance(following, GiveBack):
-        return Move("requeuing", status, 0.0, counts=False)
+        return Move("requeuing", status, 0.0 if following.queued else None, counts=False)
     copied = _COPIED.get(status)
     if copied is not None:
         return copied

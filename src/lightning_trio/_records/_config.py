@@ -70,7 +70,7 @@ class RolloutConfig(PlainRecord):
             retried together.
         max_lost_attempts: how many attempts may be lost with their runner before the rollout fails, so that a task
             that kills its process does not go from runner to runner for ever. They do not count towards
-            `max_attempts`.
+            `max_attempts`. As many may fail because another asyncio rollout was stopped.
         retry_exceptions: failed attempts are retried only if they raised one of these: classes, or their names with
             or without the module, such as ``"openai.RateLimitError"``. Of a group, all members must be among them.
         queue_timeout_seconds: a rollout that has waited longer than this to be claimed is not run.

@@ -18,7 +18,13 @@ from ._statuses import AttemptStatus
 @public_in("lightning_trio.store")
 @attrs.frozen
 class GiveBack:
-    """The rollout goes back into the queue, and the attempt does not count towards `max_attempts`."""
+    """The rollout goes back into the queue, and the attempt does not count towards `max_attempts`.
+
+    Args:
+        queued: False if the reporter runs the rollout again itself, and nothing is queued.
+    """
+
+    queued: bool = True
 
 
 @public_in("lightning_trio.store")

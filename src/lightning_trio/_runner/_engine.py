@@ -22,6 +22,7 @@ from .._records import (
     AttemptStatus,
     CompletedRollout,
     EnqueueRolloutRequest,
+    GiveBack,
     RetryIn,
     RolloutConfig,
     RolloutStatus,
@@ -30,7 +31,7 @@ from .._records import (
 from .._resources import NamedResources
 from .._spans import Link
 from ..store import LightningStore
-from ..tracing import Tracer, host_link
+from ..tracing import AttemptRecorder, Tracer, host_link
 from ._bindings import Bindings
 from ._commits import Commits
 from ._inspection import RunningAttempt
@@ -85,6 +86,10 @@ class Engine:
     def is_busy(self) -> bool:
         """Whether any attempts run."""
         return self._workers.counts().running > 0
+
+    def runs(self, recorder: AttemptRecorder) -> bool:
+        """Whether a recorder is of an attempt that runs here."""
+        return self._workers.recorder_of(recorder.rollout.attempt.attempt_id) is recorder
 
     def statistics(self) -> RunnerStatistics:
         """Return the counts of running, waiting and finished attempts."""
@@ -253,6 +258,8 @@ class Engine:
             if isinstance(ended.outcome.next, RetryIn):
                 delay = ended.outcome.next.seconds
                 ended.outcome = attrs.evolve(ended.outcome, next=REPORTER_RETRIES)
+            elif isinstance(ended.outcome.next, GiveBack):
+                ended.outcome = attrs.evolve(ended.outcome, next=GiveBack(queued=False))
             status = await self.commits.commit(ended)
             if status is None:
                 ended.refuse()

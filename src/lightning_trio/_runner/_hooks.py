@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import trio
 
+from .._concurrency import split_stop, without_strays
 from .._errors import ComponentError
 from .._public import public
 from .._records import AttemptedRollout
@@ -125,11 +127,29 @@ class HookCalls:
     async def _call(self, name: HookName, copy: LitAgent[Any] | None, **arguments: Any) -> None:
         """Call one method of every hook, logging what they raise."""
         agent = self._agent if copy is None else copy
+        owner = trio.lowlevel.current_task()
         for hook in self._hooks:
             try:
                 await getattr(hook, name)(agent=agent, runner=self._runner, **arguments)
-            except (Exception, SystemExit) as exc:
+            except BaseException as exc:
+                error = _own_error(exc, owner)
+                if error is None:
+                    raise
                 what = "failed"
-                if (sign := find_asyncio_sign(exc)) is not None:
+                if isinstance(error, Exception) and (sign := find_asyncio_sign(error)) is not None:
                     what = f"is written for asyncio ({sign}), and hooks run in Trio: call trio.sleep and the like there"
-                logger.exception("the hook %s.%s %s; the rollout continues", type(hook).__name__, name, what)
+                logger.exception(
+                    "the hook %s.%s %s; the rollout continues", type(hook).__name__, name, what, exc_info=error
+                )
+
+
+def _own_error(exc: BaseException, owner: trio.lowlevel.Task) -> BaseException | None:
+    """Return the hook's own error, None if the exception, or a member of it, stops the attempt or its task."""
+    if not (trio.lowlevel.in_trio_task() and trio.lowlevel.current_task() is owner):
+        # A crashing Trio and the garbage collector close coroutines while their tasks do not run.
+        return None
+    if isinstance(exc, Exception | SystemExit | GeneratorExit):
+        return exc
+    cancelled = trio.current_effective_deadline() == -math.inf
+    stop, rest = split_stop(exc if cancelled else without_strays(exc))
+    return rest if stop is None else None

@@ -37,7 +37,7 @@ from ..adapters import Adapter
 from ..algorithms import Algorithm, Dataset, Datasets, check_dataset, check_given
 from ..lanes import DEFAULT_LANES, LaneOptions, OpenLane, lane_named, open_lanes
 from ..store import LightningStore
-from ..tracing import Tracer
+from ..tracing import Tracer, find_recorder
 from ._attempt import AttemptParts
 from ._bindings import Bindings
 from ._engine import Engine, EngineSettings
@@ -146,6 +146,8 @@ class Runner(Generic[T]):
         self._own_snapshot: ResourcesUpdate | None = None
         self._last_published: ResourcesUpdate | None = None
         self._stack: AsyncExitStack | None = None
+        self._opener: trio.lowlevel.Task | None = None
+        """The task that opened it, in which alone it can be closed."""
         self._statistics = RunnerStatistics(
             running=0,
             retrying=0,
@@ -228,6 +230,7 @@ class Runner(Generic[T]):
             raise NotInTrio.runner()
         if self._stack is not None:
             raise UsageError.open_already("async with runner")
+        self._opener = trio.lowlevel.current_task()
         self._stack = AsyncExitStack()
         try:
             await self._stack.enter_async_context(self._open())
@@ -240,8 +243,14 @@ class Runner(Generic[T]):
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> bool | None:
-        assert self._stack is not None
-        stack, self._stack = self._stack, None
+        if self._stack is None:
+            raise RunnerClosed.not_open("async with runner: …")
+        # An attempt that closed its own runner would wait for its own end.
+        recorder = find_recorder()
+        own = recorder if recorder is not None and self._engine is not None and self._engine.runs(recorder) else None
+        if own is not None or trio.lowlevel.current_task() is not self._opener:
+            raise UsageError.left_elsewhere(None if own is None else own.rollout.rollout_id)
+        stack, self._stack, self._opener = self._stack, None, None
         return await stack.__aexit__(kind, exc, tb)
 
     @asynccontextmanager

@@ -52,12 +52,12 @@ class Slots:
         self._total = total
         self._free = total
         """Negative while more slots are taken than there are, see `lend_if_stuck`."""
-        self._waiting: OrderedDict[trio.lowlevel.Task, Seat | None] = OrderedDict()
-        """The waiting tasks, each with the seat that it waits for as well."""
+        self._waiting: OrderedDict[trio.lowlevel.Task, Seat] = OrderedDict()
+        """The waiting tasks, each with the seat that it waits for as well, if only with the spare one."""
         self.spare: Seat = Seat(self, taken=True)
-        """What sub-rollouts wait for that have no seat; taken until `lend_if_stuck`."""
+        """What waits for a slot without a seat of its own; taken until `lend_if_stuck`."""
         self.stuck: int = 0
-        """How many attempts with slots have sub-rollouts that wait for the spare seat of some runner."""
+        """How many attempts with slots wait in a store, or have sub-rollouts that wait for some runner's spare seat."""
 
     def take_nowait(self, limit: int) -> int:
         """Take up to `limit` slots and return their number; 0 while other tasks wait."""
@@ -68,12 +68,12 @@ class Slots:
     async def take(self, limit: int = 1) -> int:
         """Wait for a slot, take up to `limit`, and return their number."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        taken = self.take_nowait(limit)
+        taken = self.take_nowait(limit) or self._lend()
         if taken:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return taken
         # `give_back` passes its slot to the first waiting task, so that none is overtaken.
-        await self._wait(None)
+        await self._wait(self.spare)
         return 1 + self.take_nowait(limit - 1)
 
     async def take_or_ride(self, limit: int, seat: Seat) -> Taken:
@@ -88,12 +88,11 @@ class Slots:
         ridden = await self._wait(seat)
         return Taken(1 + self.take_nowait(limit - 1), ridden)
 
-    async def _wait(self, seat: Seat | None) -> Seat | None:
+    async def _wait(self, seat: Seat) -> Seat | None:
         """Wait for a slot, or for the seat, which is returned if it came first."""
         task = trio.lowlevel.current_task()
         self._waiting[task] = seat
-        if seat is not None:
-            seat.waiting[task] = None
+        seat.waiting[task] = None
 
         def withdraw(raise_cancel: object) -> trio.lowlevel.Abort:
             self._remove(task)
@@ -103,9 +102,7 @@ class Slots:
         return ridden
 
     def _remove(self, task: trio.lowlevel.Task) -> None:
-        seat = self._waiting.pop(task)
-        if seat is not None:
-            del seat.waiting[task]
+        del self._waiting.pop(task).waiting[task]
 
     def wake(self, task: trio.lowlevel.Task, seat: Seat | None) -> None:
         """Wake a waiting task, which has got the seat, or a slot."""
@@ -126,10 +123,16 @@ class Slots:
     """A slot of its own is a place that an attempt releases, as a seat is."""
 
     def lend_if_stuck(self) -> None:
-        """Lend a sub-rollout a slot too many if all attempts with slots wait for sub-rollouts that have none.
+        """Lend a slot too many if all attempts with slots wait for rollouts that have none.
 
-        Otherwise two runners whose agents call each other could wait for each other for ever.
+        Otherwise two runners whose agents call each other could wait for each other for ever, and so could a runner
+        whose agents put rollouts into its own queue and wait for them.
         """
-        if self.spare.waiting and self.stuck >= self._total - self._free:
-            self._free -= 1
+        if self.spare.waiting and self._lend():
             self.wake(next(iter(self.spare.waiting)), None)
+
+    def _lend(self) -> int:
+        if not 0 < self._total - self._free <= self.stuck:
+            return 0
+        self._free -= 1
+        return 1

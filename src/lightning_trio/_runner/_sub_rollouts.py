@@ -8,16 +8,21 @@ first call into another runner has no seat to ride on; `Slots.lend_if_stuck` ser
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import attrs
 import trio
 
 from .. import semconv
+from .._errors import AgentError
 from .._spans import Link, SpanContext
 from ..tracing import AttemptRecorder, find_recorder, host_link
 from ._slots import Seat, Slots, Taken
+
+_MOST_DEEP = 250
+"""How deep sub-rollouts may be; agents that call themselves without end would fill the memory."""
 
 PARENT_ROLLOUT_ID = "parent_rollout_id"
 """The key of a sub-rollout's metadata with the rollout whose agent called the runner."""
@@ -47,10 +52,14 @@ class Caller:
     """The scopes of the tasks of its sub-rollouts, with the deadlines of the calls."""
     _seats: dict[Slots, Seat] = attrs.field(factory=dict[Slots, Seat], init=False)
     _stuck: int = attrs.field(default=0, init=False)
-    """How many sub-rollouts below it wait for a spare seat."""
+    """How many sub-rollouts below it wait for a spare seat, or it or they for rollouts in a store."""
     _ended: bool = attrs.field(default=False, init=False)
+    _depth: int = attrs.field(init=False)
     _children: set[AttemptRecorder] = attrs.field(factory=set[AttemptRecorder], init=False)
     _past_activity: int = attrs.field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._depth = 0 if self.parent is None else self.parent._depth + 1
 
     def metadata(self) -> dict[str, str]:
         """Return what sub-rollouts have in their metadata."""
@@ -69,7 +78,13 @@ class Caller:
     # Slots.
 
     async def take(self, slots: Slots, limit: int) -> Taken:
-        """Wait for the caller's own slot or a free one, and take up to `limit`."""
+        """Wait for the caller's own slot or a free one, and take up to `limit`.
+
+        Raises:
+            AgentError: the sub-rollout would be too deep.
+        """
+        if self._depth >= _MOST_DEEP:
+            raise AgentError.recursion(self._depth)
         for caller in self._chain():
             if caller.slots is slots:
                 seat = self._seats.get(slots)
@@ -84,6 +99,16 @@ class Caller:
             # Soon: once this task waits.
             trio.lowlevel.current_trio_token().run_sync_soon(self._lend, slots)
             return await slots.take_or_ride(limit, slots.spare)
+        finally:
+            self._count_stuck(-1)
+
+    @contextmanager
+    def waiting(self) -> Generator[None]:
+        """Mark the attempt as one that waits for rollouts in a store, which may need a slot of its runner."""
+        self._count_stuck(1)
+        trio.lowlevel.current_trio_token().run_sync_soon(self._lend, self.slots)
+        try:
+            yield
         finally:
             self._count_stuck(-1)
 

@@ -11,21 +11,21 @@ import logging
 import random
 import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from typing import NamedTuple, Protocol
 
 import attrs
 import trio
 
 from .._agents import AgentCopy
-from .._concurrency import FlatNursery, LeavableNursery, leave_behind, open_leavable_nursery
+from .._concurrency import FlatNursery, LeavableNursery, hearing_of_waits, leave_behind, open_leavable_nursery
 from .._errors import AgentSignatureError, LightningTrioError
 from .._lifecycle import allowance, is_final, retry_delay
 from .._records import FINAL, GIVE_BACK, AttemptedRollout, AttemptOutcome, AttemptStatus, RetryIn
 from .._resources import NamedResources
 from .._spans import Link
 from ..lanes import Call, RunningTask
-from ..tracing import AttemptRecorder, enter_attempt, leave_attempt
+from ..tracing import AttemptRecorder, enter_attempt, find_recorder, leave_attempt
 from ._attempt import AttemptParts, run_attempt, time_is_up
 from ._bindings import Bindings
 from ._ending import Raised, Returned, Silent, TimedOut
@@ -171,7 +171,7 @@ class LocalWorkers:
         """Let the agents that run here call runners within the block."""
         OPEN[:] = [*OPEN, self]
         try:
-            with self._parts.watch.joined(self):
+            with self._parts.watch.joined(self), hearing_of_waits(self._wait_of_caller):
                 async with FlatNursery() as self._finishing:
                     watching = trio.CancelScope()
                     self._finishing.start_soon(self._watch_overdue, watching)
@@ -196,6 +196,12 @@ class LocalWorkers:
                 caller = Caller(recorder, self._slots, admission.seat, admission.caller)
             self._callers[attempt_id] = caller
         return caller
+
+    def _wait_of_caller(self) -> AbstractContextManager[None]:
+        """Return what an attempt that waits for rollouts in a store holds meanwhile, if it runs here."""
+        recorder = find_recorder()
+        caller = None if recorder is None else self.caller_of(recorder)
+        return nullcontext() if caller is None else caller.waiting()
 
     def attempts(self) -> Collection[LiveAttempt]:
         """Return the running attempts; called from any thread."""
@@ -320,9 +326,25 @@ class LocalWorkers:
         if self._callers or self._admissions:
             self._end_family(live, ended)
         outcome = ended.outcome
-        if outcome.status != "succeeded" and outcome.status != "cancelled":
+        if outcome.status == "failed" and self._repeats(live):
+            ended.outcome = attrs.evolve(outcome, status="cancelled", next=GIVE_BACK)
+        elif outcome.status != "succeeded" and outcome.status != "cancelled":
             self._late_results += isinstance(live.ending, TimedOut | Silent) and live.ending.returned
             ended.outcome = self._plan_retry(live, outcome)
+
+    def _repeats(self, live: LiveAttempt) -> bool:
+        """Whether an attempt failed because another rollout ended, and does not count, as one lost with its worker."""
+        other = None if live.call is None else live.call.disturbed_by
+        if other is None or live.rollout.attempt.sequence_id >= live.rollout.config.max_lost_attempts:
+            return False
+        logger.warning(
+            "rollout %s (agent %s) runs again: it failed because %s was stopped, and a task was cancelled that both "
+            "await; write: await asyncio.shield(task)",
+            live.rollout.rollout_id,
+            self._parts.agent_name,
+            other,
+        )
+        return True
 
     # Attempts that do not end at their deadlines.
 

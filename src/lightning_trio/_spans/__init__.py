@@ -55,3 +55,4 @@ from ._tree_repair import hang_below_root as hang_below_root
 from ._usage import NO_USAGE as NO_USAGE
 from ._usage import Usage as Usage
 from ._usage import sum_usage as sum_usage
+from ._well_formed import malformed_field as malformed_field

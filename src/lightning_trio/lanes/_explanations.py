@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from .._concurrency import is_kind, leaves, note
 from .._errors import UsageError
+from .._exception_text import cause_of, context_of
 from ._wrong_loop import find_trio_sign
 
 _MOST_LINKS = 20
@@ -87,10 +88,8 @@ def _explanation(exc: BaseException, lane: str) -> str | None:
     return None
 
 
-# As `BaseException` defines them: an agent's class may have others.
+# As `BaseException` defines it: an agent's class may have another.
 _args_of: Callable[[BaseException], tuple[object, ...]] = vars(BaseException)["args"].__get__
-_cause_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__cause__"].__get__
-_context_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__context__"].__get__
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:
@@ -104,7 +103,7 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
         yield each
         if is_kind(each, BaseExceptionGroup):
             waiting.extend(leaves(each))
-        cause = _cause_of(each)
-        before = _context_of(each) if cause is None else cause
+        cause = cause_of(each)
+        before = context_of(each) if cause is None else cause
         if before is not None:
             waiting.append(before)

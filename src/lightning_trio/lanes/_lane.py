@@ -45,12 +45,14 @@ class Call:
         recorder: the attempt's recorder; the task is ``recorder.rollout.input``.
         state: the lane's own, such as the thread or the worker process of the call.
         abandoned: the call, if it could not be stopped and was abandoned.
+        disturbed_by: the rollout whose end made the agent fail, as text for a log; None if it failed by itself.
     """
 
     bound: BoundAgent
     recorder: AttemptRecorder
     state: Any = None
     abandoned: AbandonedCall | None = None
+    disturbed_by: str | None = None
 
     def arguments(self) -> Mapping[str, Any]:
         """Return the keyword arguments of the function."""

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from .. import semconv
 from .._errors import InvalidReturn
-from .._spans import OK_STATUS, Span, SpanCoreFields, as_reward, is_number, reward_attributes
+from .._spans import OK_STATUS, Span, SpanCoreFields, as_reward, is_number, malformed_field, reward_attributes
 from ..tracing import AttemptRecorder
 
 logger = logging.getLogger("lightning_trio.agent")
@@ -51,7 +51,9 @@ def _record_list(recorder: AttemptRecorder, items: list[object]) -> None:
 
 
 def _adopt(recorder: AttemptRecorder, spans: Sequence[Span]) -> None:
-    for span in spans:
+    for index, span in enumerate(spans):
+        if (field := malformed_field(span)) is not None:
+            raise InvalidReturn.malformed_span(recorder.agent_name, index, field, getattr(span, field))
         value = span.attributes.get(semconv.PRIMARY_REWARD_VALUE)
         if is_number(value):
             as_reward(value)
@@ -60,9 +62,12 @@ def _adopt(recorder: AttemptRecorder, spans: Sequence[Span]) -> None:
 
 def _owned(recorder: AttemptRecorder, core: SpanCoreFields) -> Span:
     rollout = recorder.rollout
-    span = Span.from_core_fields(
-        core, rollout_id=rollout.rollout_id, attempt_id=rollout.attempt.attempt_id, sequence_id=0
-    )
+    try:
+        span = Span.from_core_fields(
+            core, rollout_id=rollout.rollout_id, attempt_id=rollout.attempt.attempt_id, sequence_id=0
+        )
+    except Exception as exc:
+        raise InvalidReturn.unreadable_span(recorder.agent_name, exc) from exc
     return recorder.in_trace(span)
 
 
@@ -74,6 +79,9 @@ def _is_readable(item: object) -> bool:
 
 def _converted(recorder: AttemptRecorder, item: Any) -> Span:
     rollout = recorder.rollout
-    return Span.from_opentelemetry(
-        item, rollout_id=rollout.rollout_id, attempt_id=rollout.attempt.attempt_id, sequence_id=0
-    )
+    try:
+        return Span.from_opentelemetry(
+            item, rollout_id=rollout.rollout_id, attempt_id=rollout.attempt.attempt_id, sequence_id=0
+        )
+    except Exception as exc:
+        raise InvalidReturn.unreadable_span(recorder.agent_name, exc) from exc

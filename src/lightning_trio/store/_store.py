@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 import trio
 
+from .._concurrency import announced_wait
 from .._errors import UnknownId
 from .._ids import new_resources_id
 from .._lifecycle import TERMINAL_ROLLOUT
@@ -269,7 +270,7 @@ class LightningStore(StorePrimitives):
 
         Returns the rollouts that have ended, in the order of `rollout_ids`; unknown ids are left out.
         """
-        with trio.move_on_after(float("inf") if timeout is None else timeout):
+        with trio.move_on_after(float("inf") if timeout is None else timeout), announced_wait():
             await self.wait_finished(rollout_ids)
         found = await self.query_rollouts(rollout_id_in=set(rollout_ids), status_in=TERMINAL_ROLLOUT)
         by_id = {rollout.rollout_id: rollout for rollout in found}

@@ -15,6 +15,7 @@ from .._public import public
 from .._spans import Span
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
 
 
@@ -51,6 +52,7 @@ class ExportQueue:
     _dropped: int = attrs.field(default=0, init=False)
     _failed: int = attrs.field(default=0, init=False)
     _has_raised: bool = attrs.field(default=False, init=False)
+    _has_malformed: bool = attrs.field(default=False, init=False)
     _runs: int = attrs.field(default=0, init=False)
     _turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _filled: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -101,28 +103,29 @@ class ExportQueue:
             batch.extend(self._attempts.popleft())
         if not batch:
             return
-        succeeded: bool | None = None
+        exported: int | None = None
         try:
-            succeeded = await trio.to_thread.run_sync(self._export, batch, limiter=limiter, abandon_on_cancel=True)
+            exported = await trio.to_thread.run_sync(self._export, batch, limiter=limiter, abandon_on_cancel=True)
         finally:
             self._queued -= len(batch)
-            if succeeded is None:
+            if exported is None:
                 # Abandoned at the deadline, whether or not the exporter still succeeds.
                 self._dropped += len(batch)
-            elif succeeded:
-                self._exported += len(batch)
             else:
-                self._failed += len(batch)
+                self._exported += exported
+                self._failed += len(batch) - exported
 
-    def _export(self, batch: list[Span]) -> bool:
-        # Runs in a worker thread. The exporter has imported the SDK already.
+    def _export(self, batch: list[Span]) -> int:
+        """Export spans and return how many; runs in a worker thread, where no exception is a Ctrl-C or Trio's."""
+        # The exporter has imported the SDK already.
         from opentelemetry.sdk.trace.export import SpanExportResult
 
-        from ._otel import to_readable
-
+        readable = [each for each in map(self._try_to_convert, batch) if each is not None]
+        if not readable:
+            return 0
         try:
-            return self.exporter.export([to_readable(span) for span in batch]) is SpanExportResult.SUCCESS
-        except Exception:
+            return len(readable) if self.exporter.export(readable) is SpanExportResult.SUCCESS else 0
+        except BaseException:
             if not self._has_raised:
                 self._has_raised = True
                 logger.exception(
@@ -130,7 +133,25 @@ class ExportQueue:
                     type(self.exporter).__name__,
                     len(batch),
                 )
-            return False
+            return 0
+
+    def _try_to_convert(self, span: Span) -> ReadableSpan | None:
+        """Return a span for exporters, None if it is malformed: it is lost alone, and not with its batch."""
+        from ._otel import to_readable
+
+        try:
+            return to_readable(span)
+        except Exception as exc:
+            if not self._has_malformed:
+                self._has_malformed = True
+                logger.warning(
+                    "a span of rollout %s cannot be exported (%s: %s). Further ones are only counted, in "
+                    "tracer.statistics()",
+                    span.rollout_id,
+                    type(exc).__name__,
+                    exc,
+                )
+            return None
 
     def _drop_rest(self) -> None:
         self._dropped += self._queued

@@ -23,7 +23,7 @@ from opentelemetry.trace import Link as SdkLink
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from .._ids import random_bits
-from .._plain_values import without_surrogates
+from .._plain_values import json_text, without_surrogates
 from .._spans import OtelResource, Span
 from .._spans import SpanContext as SpanIds
 from .._version import __version__
@@ -160,6 +160,10 @@ def to_readable(span: Span) -> ReadableSpan:
     )
 
 
+_END_OF_TIME = (1 << 64) / 1e9
+"""The first time, in Unix seconds, that has no nanoseconds in 64 bits."""
+
+
 def _exported(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return attributes that every exporter can encode, in UTF-8 and with integers of 64 bits."""
     return {without_surrogates(key): _exported_value(value) for key, value in attributes.items()}
@@ -170,12 +174,24 @@ def _exported_value(value: Any) -> Any:
         return without_surrogates(value)
     if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
         return str(value)
-    return [_exported_value(item) for item in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [_exported_value(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _exported_value(item) for key, item in value.items()}
+    return value if value is None or isinstance(value, int | float) else without_surrogates(json_text(value))
 
 
 def _sdk_context(ids: SpanIds) -> SpanContext:
-    return SpanContext(int(ids.trace_id, 16), int(ids.span_id, 16), ids.is_remote, _SAMPLED)
+    trace_id, span_id = int(ids.trace_id, 16), int(ids.span_id, 16)
+    if not (0 <= trace_id < 1 << 128 and 0 <= span_id < 1 << 64):
+        # An exporter would fail with the whole batch.
+        raise ValueError("its ids are not 32 and 16 hexadecimal digits")
+    return SpanContext(trace_id, span_id, ids.is_remote, _SAMPLED)
 
 
 def _nanoseconds(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * 1e9)
+    """Return a time as exporters encode it, in 64 bits; None if it is none."""
+    # False for NaN, too.
+    if seconds is None or not 0.0 <= seconds < _END_OF_TIME:
+        return None
+    return round(seconds * 1e9)

@@ -16,10 +16,12 @@ import trio
 
 from ..._concurrency import is_kind, leaves
 from ..._errors import AgentError
+from ..._exception_text import cause_of, context_of
 from ...tracing import CURRENT, AttemptRecorder
 from ._background import names_of
-from ._children import CHILD, Child, find_creator, waiters_of
+from ._children import CHILD, Child, find_creator
 from ._loop import LEFTOVER_SECONDS
+from ._waiters import cancelled_with, waiters_of, waiters_of_future
 
 if TYPE_CHECKING:
     from ._bridge import AsyncioBridge
@@ -29,6 +31,9 @@ logger = logging.getLogger("lightning_trio.lanes")
 
 _PROMPT_SECONDS = 0.1
 """How long a cancelled attempt waits for the tasks that its agent left behind, once they are cancelled."""
+
+_MOST_ERRORS = 100
+"""How many exceptions to look at behind one error."""
 
 _CALL: contextvars.ContextVar[AsyncioCall | None] = contextvars.ContextVar("lightning_trio_asyncio_call", default=None)
 """The call whose agent is running; tasks that the agent creates inherit it."""
@@ -83,6 +88,7 @@ class AsyncioCall:
         "cancelled_at",
         "cancelled_there",
         "context",
+        "disturbed_by",
         "ended",
         "is_over",
         "raise_cancel",
@@ -101,6 +107,8 @@ class AsyncioCall:
         """Whether the cancellation has reached the loop."""
         self.ended = False
         """Whether Trio has its result."""
+        self.disturbed_by: str | None = None
+        """The rollout with which a task was cancelled that this call awaited."""
         self._ending = False
         self.is_over = False
         """Whether tasks that are created in its context are no longer its own."""
@@ -155,6 +163,8 @@ class AsyncioCall:
         if isinstance(result, outcome.Error) and _is_cancellation(result.error):
             if raise_cancel is not None:
                 raise_cancel()
+            if self.disturbed_by is not None:
+                raise AgentError.cancelled_with_another(self.disturbed_by) from result.error
             raise AgentError.stray_asyncio_cancellation() from result.error
         return result.unwrap()
 
@@ -244,6 +254,7 @@ class AsyncioCall:
         """Cancel the agent, unless it has ended."""
         self.cancelled_there = True
         if self.task is not None and not self._ending:
+            self._disturb_others(self.task)
             self.task.cancel()
 
     def _done(self, task: asyncio.Task[outcome.Outcome[Any]]) -> None:
@@ -266,6 +277,8 @@ class AsyncioCall:
             result = outcome.Error(error)
         except BaseException as exc:
             result = outcome.Error(exc)
+            if self.cancelled_at is not None or not _stems_from_cancellation(exc):
+                self.disturbed_by = None
         self._ending = True
         if self._children:
             await self._end_children(self._children)
@@ -298,7 +311,8 @@ class AsyncioCall:
         others = {child for task, child in left.items() if task not in own}
         for child in others:
             child.ends_at_span = was_stopped
-        while shared := {task for task in own if self._is_shared(task, others)}:
+        waiters = {task: list(waiters_of(task)) for task in own}
+        while shared := {task for task in own if self._is_shared(waiters[task], others)}:
             own -= shared
             others.update(left[task] for task in shared)
         return own
@@ -307,9 +321,9 @@ class AsyncioCall:
         """Whether a line of the program created the task, or one of the package that the agent is in."""
         return child.is_by(getattr(self._call[0], "__module__", None) or "")
 
-    def _is_shared(self, task: asyncio.Task[Any], others: Collection[Child | None]) -> bool:
-        """Whether code outside the rollout waits for the task, or a task that goes on does."""
-        return any(context.get(_CALL) is not self or context.get(CHILD) in others for context in waiters_of(task))
+    def _is_shared(self, waiters: Collection[contextvars.Context], others: Collection[Child | None]) -> bool:
+        """Whether code outside the rollout waits for a task, or a task that goes on does."""
+        return any(context.get(_CALL) is not self or context.get(CHILD) in others for context in waiters)
 
     async def _end_own(self, own: set[asyncio.Task[Any]]) -> None:
         if forgotten := [task for task in own if not task.cancelling()]:
@@ -345,6 +359,27 @@ class AsyncioCall:
             )
             task.cancel()
 
+    def _disturb_others(self, task: asyncio.Task[Any]) -> None:
+        """Tell other calls that await what is cancelled with this one why they get a ``CancelledError``."""
+        for future in cancelled_with(task):
+            for context in waiters_of_future(future):
+                call = context.get(_CALL)
+                if call is not None and call is not self:
+                    call.disturbed_by = str(self)
+
 
 def _is_cancellation(exc: BaseException) -> bool:
     return all(is_kind(each, asyncio.CancelledError) for each in leaves(exc))
+
+
+def _stems_from_cancellation(exc: BaseException) -> bool:
+    """Whether an error is a ``CancelledError``, or was raised because of one."""
+    errors: list[BaseException | None] = [exc]
+    for each in errors:
+        if each is None:
+            continue
+        if any(is_kind(leaf, asyncio.CancelledError) for leaf in leaves(each)):
+            return True
+        if len(errors) < _MOST_ERRORS:
+            errors += (cause_of(each), context_of(each))
+    return False

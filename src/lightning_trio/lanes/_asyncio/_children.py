@@ -6,8 +6,6 @@ import asyncio
 import contextvars
 import os
 import sys
-from collections.abc import Iterator
-from typing import Any
 
 _ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
 _HERE = os.path.dirname(__file__) + os.sep
@@ -57,13 +55,6 @@ def find_creator() -> tuple[str, str] | None:
     file = frame.f_code.co_filename
     # A callback of asyncio's own was called by the loop's thread.
     return None if file.startswith(_HERE) else (file, frame.f_globals.get("__name__", ""))
-
-
-def waiters_of(task: asyncio.Task[Any]) -> Iterator[contextvars.Context]:
-    """Yield the contexts of the tasks that wait for a task, also through ``shield``, ``gather`` and ``wait_for``."""
-    # Private, and the same in C and in Python since 3.7: pairs of a callback and its context.
-    for _, context in getattr(task, "_callbacks", None) or ():
-        yield context
 
 
 def _is_installed(file: str) -> bool:

@@ -99,6 +99,8 @@ class OpenAsyncioLane(OpenLane):
             if not made.ended and made.raise_cancel is not None:
                 call.abandoned = made
             raise
+        finally:
+            call.disturbed_by = made.disturbed_by
 
     def _submit(self, call: AsyncioCall) -> None:
         bridge = self._current or self._open_bridge()

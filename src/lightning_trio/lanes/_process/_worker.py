@@ -119,7 +119,7 @@ def run_in_worker(data: bytes) -> bytes:
     try:
         call = WorkerCall.decode(data)
     except BaseException as exc:
-        return WorkerReport(None, _to_remote(UnsupportedLane.task_not_loaded(exc)), b"", 0).encode()
+        return WorkerReport(None, _to_remote(UnsupportedLane.task_not_loaded(exc)), b"", 0, 0).encode()
     attempt_id = call.rollout.attempt.attempt_id
     journal = Journal(_journal_file, attempt_id)
     sequence_id, value, error = call.sequence_id, None, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import threading
 import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -13,7 +14,7 @@ import attrs
 import trio
 
 from ..._containers import copy_containers, copy_fields
-from ..._errors import Evicted, UnknownId
+from ..._errors import Evicted, NotInTrio, UnknownId
 from ..._ids import new_attempt_id
 from ..._lifecycle import (
     TERMINAL_ATTEMPT,
@@ -79,7 +80,8 @@ class InMemoryLightningStore(LightningStore):
         retain: how many finished rollouts to keep, the newest; a query for an older one raises `Evicted`. The counts
             and rewards of `summarize` also cover evicted rollouts.
 
-    Only one Trio program at a time may use it, in one thread. A task may be any object. Lists and dicts are copied when
+    Only the Trio program that has opened it may change it and wait in it, in one thread; in another it raises
+    `NotInTrio` there. A task may be any object. Lists and dicts are copied when
     a task is enqueued and for each attempt (see `copy_containers`); other objects are shared.
     """
 
@@ -100,6 +102,8 @@ class InMemoryLightningStore(LightningStore):
         self._total_spans = 0
         self._total_rollouts = 0
         self._late_spans = 0
+        self._thread: int | None = None
+        """The id of the thread whose Trio has opened it."""
 
     @one_line
     def __repr__(self) -> str:
@@ -107,9 +111,19 @@ class InMemoryLightningStore(LightningStore):
         return f"<{type(self).__name__}: {state}, {counted(len(self._entries), 'rollout')} kept>"
 
     async def on_open(self) -> None:
+        self._check_thread()
+        self._thread = threading.get_ident()
         # Each `trio.run` has its own clock: times on an earlier one are meaningless, so everything is due now.
         self._queues.release_delayed()
         self._workers.end_leases()
+
+    async def on_close(self) -> None:
+        self._thread = None
+
+    def _check_thread(self) -> None:
+        """Raise if the store is open in another thread, whose Trio wakes those that wait in it."""
+        if self._thread is not None and self._thread != threading.get_ident():
+            raise NotInTrio.in_another_thread(type(self).__name__)
 
     # Queue.
 
@@ -120,6 +134,7 @@ class InMemoryLightningStore(LightningStore):
         run_id: str | None = None,
         status: Literal["queuing", "cancelled"] = "queuing",
     ) -> list[str]:
+        self._check_thread()
         await trio.lowlevel.checkpoint()
         # Once, because a caller's sequence may raise, and must do so before anything has changed.
         requests = list(requests)
@@ -159,6 +174,7 @@ class InMemoryLightningStore(LightningStore):
         worker_id: str | None = None,
         default_config: RolloutConfig | None = None,
     ) -> list[AttemptedRollout]:
+        self._check_thread()
         await trio.lowlevel.checkpoint()
         # Raises before any rollout is created.
         rollouts = list(rollouts)
@@ -178,6 +194,7 @@ class InMemoryLightningStore(LightningStore):
         worker_id: str | None = None,
         default_config: RolloutConfig | None = None,
     ) -> list[AttemptedRollout]:
+        self._check_thread()
         await trio.lowlevel.checkpoint()
         entries = list(self._queues.take(limit, run_id))
         for entry in entries:
@@ -185,6 +202,7 @@ class InMemoryLightningStore(LightningStore):
         return self._new_attempts(entries, worker_id, default_config)
 
     async def wait_claimable(self, *, run_id: str | None = None) -> None:
+        self._check_thread()
         await trio.lowlevel.checkpoint()
         await self._queues.wait_ready(run_id)
 
@@ -272,6 +290,7 @@ class InMemoryLightningStore(LightningStore):
     # Outcomes and changes.
 
     async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
+        self._check_thread()
         await trio.lowlevel.checkpoint()
         entries = [self._reported(outcome) for outcome in outcomes]
         statuses: list[RolloutStatus | None] = [
@@ -384,6 +403,7 @@ class InMemoryLightningStore(LightningStore):
         return self._retention.holding(run_id)
 
     async def expire(self) -> Expiry:
+        self._check_thread()
         await trio.lowlevel.checkpoint()
         now = trio.current_time()
         requeued: list[str] = []
@@ -406,6 +426,7 @@ class InMemoryLightningStore(LightningStore):
         return move.status
 
     async def update(self, changes: Sequence[Change]) -> None:
+        self._check_thread()
         await trio.lowlevel.checkpoint()
         entries = [self._known(change.rollout_id) for change in changes]
         # All moves are decided before any is made, each as if the previous ones had been: all are made or none.
@@ -519,6 +540,7 @@ class InMemoryLightningStore(LightningStore):
     # Spans.
 
     async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
+        self._check_thread()
         await trio.lowlevel.checkpoint()
         entries = [self._reported(span) for span in spans]
         check_spans(spans)
@@ -539,6 +561,7 @@ class InMemoryLightningStore(LightningStore):
     # Resources, workers, queries.
 
     async def put(self, records: Sequence[Record]) -> list[Record]:
+        self._check_thread()
         await trio.lowlevel.checkpoint()
         for record in records:
             if isinstance(record, Run):
@@ -608,6 +631,7 @@ class InMemoryLightningStore(LightningStore):
         return sorted(known, key=_number)
 
     async def wait_finished(self, rollout_ids: Collection[str], *, count: int | None = None) -> list[str]:
+        self._check_thread()
         await trio.lowlevel.checkpoint()
         pending = self._unfinished(rollout_ids)
         wanted = len(rollout_ids) if count is None else min(count, len(rollout_ids))

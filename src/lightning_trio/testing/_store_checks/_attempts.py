@@ -14,6 +14,7 @@ from ..._records import (
     AttemptStatus,
     EnqueueRolloutRequest,
     ErrorRecord,
+    GiveBack,
     RetryIn,
     RolloutConfig,
     RolloutStatus,
@@ -259,6 +260,16 @@ async def requeue_gives_the_rollout_back(store: LightningStore) -> None:
     expect_equal(await finish(store, third, "failed"), "failed", "the others do")
 
 
+async def a_reporter_that_repeats_an_attempt_itself_queues_nothing(store: LightningStore) -> None:
+    claimed = await claim_one(store, config=RolloutConfig(max_attempts=1))
+    status = await finish(store, claimed, "cancelled", next=GiveBack(queued=False))
+    expect_equal(status, "requeuing", "GiveBack does not end the rollout")
+    expect_equal(ids_of(await store.claim(2)), [], "it is not queued")
+
+    second = await store.start_attempt(claimed.rollout_id)
+    expect_equal(await finish(store, second, "succeeded"), "succeeded", "its reporter begins the next attempt")
+
+
 async def a_second_report_is_refused(store: LightningStore) -> None:
     claimed = await claim_one(store)
     await finish(store, claimed, final_reward=1.0)
@@ -324,6 +335,7 @@ CHECKS: tuple[Check, ...] = (
     started_past_the_queue_and_retried_by_its_reporter_is_not_queued,
     a_retry_that_was_not_queued_can_be_by_its_status,
     requeue_gives_the_rollout_back,
+    a_reporter_that_repeats_an_attempt_itself_queues_nothing,
     a_second_report_is_refused,
     two_reports_in_one_batch_are_one_too_many,
     a_report_after_cancellation_is_refused,

@@ -1,0 +1,114 @@
+"""What waits for a task: other tasks that await it, or a future, event, condition or queue that only it sets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import gc
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from types import BuiltinMethodType, CellType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from ..._concurrency import await_stack
+
+_DEPTH = 2
+"""How far to look behind a variable: ``self.ready`` and ``waiting[key]`` are one step, ``self.waiting[key]`` two."""
+
+_MOST_OBJECTS = 1000
+"""How many objects to look at for one task."""
+
+
+def waiters_of(task: asyncio.Task[Any]) -> Iterator[contextvars.Context]:
+    """Yield the contexts of what waits for a task, also through ``shield``, ``gather`` and ``wait_for``.
+
+    A task that sets a future, an event or a condition, or puts into a queue, is waited for as well. Which ones it sets
+    is guessed from its variables and its callbacks, so this may be too many. A lock is none: it is released when its
+    holder is cancelled.
+    """
+    awaited = set(cancelled_with(task))
+    for future in _settable(task):
+        if future not in awaited:
+            yield from waiters_of_future(future)
+
+
+def waiters_of_future(future: asyncio.Future[Any]) -> Iterator[contextvars.Context]:
+    """Yield the contexts of the tasks that wait for a future."""
+    for _, context in _callbacks(future):
+        yield context
+
+
+def cancelled_with(task: asyncio.Task[Any]) -> Iterator[asyncio.Future[Any]]:
+    """Yield the futures to which asyncio passes the cancellation of a task on: what it awaits, and so on."""
+    found: list[asyncio.Future[Any] | None] = [getattr(task, "_fut_waiter", None)]
+    for future in found:
+        if future is not None and len(found) < _MOST_OBJECTS:
+            yield future
+            found += (getattr(future, "_fut_waiter", None), *getattr(future, "_children", ()))
+
+
+def _callbacks(future: asyncio.Future[Any]) -> Iterable[tuple[Any, contextvars.Context]]:
+    # Private, and the same in C and in Python since 3.7: pairs of a callback and its context.
+    return getattr(future, "_callbacks", None) or ()
+
+
+def _settable(task: asyncio.Task[Any]) -> Iterator[asyncio.Future[Any]]:
+    """Yield the task, and the futures that it or its callbacks may set."""
+    yield task
+    callbacks = [callback for callback, _ in _callbacks(task)]
+    variables = [value for frame in await_stack(task.get_coro()) for value in frame.f_locals.values()]
+    for value in islice(_reachable([*callbacks, *variables]), _MOST_OBJECTS):
+        if isinstance(value, asyncio.Future):
+            yield value
+        elif isinstance(value, (asyncio.Event, asyncio.Condition)):
+            yield from getattr(value, "_waiters", ())
+        elif isinstance(value, asyncio.Queue):
+            yield from (*getattr(value, "_getters", ()), *getattr(value, "_putters", ()))
+
+
+def _reachable(values: Iterable[object]) -> Iterator[object]:
+    """Yield the values and what they hold, to a depth of two."""
+    seen: set[int] = set()
+    found = deque((value, 0) for value in values)
+    while found:
+        value, depth = found.popleft()
+        # A task that this one knows is not set by it.
+        if id(value) in seen or isinstance(value, asyncio.Task):
+            continue
+        seen.add(id(value))
+        yield value
+        # A variable of a closure, or a function with its arguments, stands for what it holds.
+        depth += not isinstance(value, _TRANSPARENT)
+        if depth <= _DEPTH:
+            found.extend((each, depth) for each in _held_by(value))
+
+
+def _held_by(value: object) -> Iterable[object]:
+    if isinstance(value, FunctionType):
+        # Not its module, which is not of the task.
+        return value.__closure__ or ()
+    if isinstance(value, _OPAQUE):
+        return ()
+    return [each for each in gc.get_referents(value) if not isinstance(each, (type, ModuleType))]
+
+
+_TRANSPARENT = (CellType, FunctionType, MethodType, functools.partial)
+
+_OPAQUE = (
+    int,
+    str,
+    type,
+    ModuleType,
+    BuiltinMethodType,
+    contextvars.Context,
+    asyncio.AbstractEventLoop,
+    asyncio.Future,
+    asyncio.Event,
+    asyncio.Condition,
+    asyncio.Queue,
+    asyncio.Lock,
+    asyncio.Semaphore,
+)
+"""What holds nothing that its task sets, or nothing but what `_settable` finds."""

@@ -1,0 +1,273 @@
+"""What an asyncio rollout started and others wait for outlives it, and its end is not their failure."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+
+import lightning_trio as agl
+from lightning_trio import RolloutConfig, Runner
+
+
+async def wait_until(is_true: Callable[[], object]) -> None:
+    """Wait until something in the loop's thread has happened."""
+    with trio.fail_after(10):
+        while not is_true():
+            await trio.sleep(0.01)
+
+
+class Loader:
+    """One load for all rollouts, which the first of them starts."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.may_end = threading.Event()
+        self.started = False
+        self.task: asyncio.Task[None] | None = None
+        self.waits: Any = None
+
+    async def get(self) -> float:
+        self.waiting += 1
+        if not self.started:
+            self.started = True
+            await self.start()
+        return await self.wait()
+
+    async def start(self) -> None:
+        raise NotImplementedError
+
+    async def wait(self) -> float:
+        return await asyncio.shield(self.waits)
+
+    async def work(self) -> None:
+        while not self.may_end.is_set():
+            await asyncio.sleep(0.01)
+
+
+class Callback(Loader):
+    """As `async_lru` does it."""
+
+    async def start(self) -> None:
+        waits = self.waits = asyncio.get_running_loop().create_future()
+        self.task = asyncio.create_task(self.work())
+        self.task.add_done_callback(lambda task: waits.cancel() if task.cancelled() else waits.set_result(1.0))
+
+
+class Variable(Loader):
+    async def start(self) -> None:
+        waits = self.waits = asyncio.get_running_loop().create_future()
+
+        async def load() -> None:
+            try:
+                await self.work()
+            except asyncio.CancelledError:
+                waits.set_exception(OSError("not loaded"))
+                raise
+            waits.set_result(1.0)
+
+        self.task = asyncio.create_task(load())
+
+
+class Event(Loader):
+    async def start(self) -> None:
+        self.waits = asyncio.Event()
+        self.task = asyncio.create_task(self.load())
+
+    async def load(self) -> None:
+        await self.work()
+        self.waits.set()
+
+    async def wait(self) -> float:
+        async with asyncio.timeout(10):
+            await self.waits.wait()
+        return 1.0
+
+
+class Keyed(Event):
+    async def start(self) -> None:
+        self.waits = {"key": asyncio.Event()}
+        self.task = asyncio.create_task(self.load())
+
+    async def load(self) -> None:
+        await self.work()
+        self.waits["key"].set()
+
+    async def wait(self) -> float:
+        async with asyncio.timeout(10):
+            await self.waits["key"].wait()
+        return 1.0
+
+
+class Condition(Event):
+    async def start(self) -> None:
+        self.waits = asyncio.Condition()
+        self.task = asyncio.create_task(self.load())
+
+    async def load(self) -> None:
+        await self.work()
+        async with self.waits:
+            self.waits.notify_all()
+
+    async def wait(self) -> float:
+        async with asyncio.timeout(10), self.waits:
+            await self.waits.wait()
+        return 1.0
+
+
+class Queue(Event):
+    async def start(self) -> None:
+        self.waits = asyncio.Queue()
+        self.task = asyncio.create_task(self.load())
+
+    async def load(self) -> None:
+        await self.work()
+        for _ in range(self.waiting):
+            self.waits.put_nowait(1.0)
+
+    async def wait(self) -> float:
+        async with asyncio.timeout(10):
+            return await self.waits.get()
+
+
+async def step_until_cancelled(runner: Runner, task: int, scope: trio.CancelScope, done: list[float | None]) -> None:
+    """Add the reward of a step, unless it is cancelled."""
+    with scope:
+        done.append((await runner.step(task)).final_reward)
+
+
+@pytest.mark.parametrize("kind", [Callback, Variable, Event, Keyed, Condition, Queue])
+async def test_a_task_whose_result_others_wait_for_by_other_means_goes_on_too(kind: type[Loader]) -> None:
+    loader = kind()
+
+    @agl.rollout(runs_in="asyncio")
+    async def agent(task: int) -> float:
+        return await loader.get()
+
+    rewards: list[float | None] = []
+    async with Runner(agent) as runner, trio.open_nursery() as nursery:
+        first = trio.CancelScope()
+        nursery.start_soon(step_until_cancelled, runner, 0, first, rewards)
+        await wait_until(lambda: loader.waiting == 1)
+        nursery.start_soon(step_until_cancelled, runner, 1, trio.CancelScope(), rewards)
+        await wait_until(lambda: loader.waiting == 2)
+        await trio.sleep(0.05)
+        first.cancel()
+        await wait_until(lambda: runner.statistics().running == 1)
+        loader.may_end.set()
+
+    assert rewards == [1.0]
+
+
+class Shared:
+    """A task that two agents await without a shield, so that asyncio cancels it with either of them."""
+
+    def __init__(self) -> None:
+        self.tasks: list[asyncio.Task[None]] = []
+        self.waiting = 0
+
+    async def wait(self) -> None:
+        self.waiting += 1
+        await self.tasks[0]
+
+    async def first(self, task: int) -> None:
+        self.tasks.append(asyncio.create_task(asyncio.sleep(60)))
+        await self.wait()
+
+    async def run(self, agent: Any, call: Callable[[Runner], Awaitable[Any]]) -> Any:
+        """Call a runner of the agent, and stop the first agent once both wait."""
+        first = agl.rollout(runs_in="asyncio")(self.first)
+        async with Runner(first) as other, Runner(agent) as runner, trio.open_nursery() as nursery:
+            scope = trio.CancelScope()
+            nursery.start_soon(step_until_cancelled, other, 0, scope, [])
+            await wait_until(lambda: self.waiting)
+            nursery.start_soon(self.stop, scope)
+            return await call(runner)
+
+    async def stop(self, scope: trio.CancelScope) -> None:
+        await wait_until(lambda: self.waiting == 2)
+        await trio.sleep(0.05)
+        scope.cancel()
+
+
+@pytest.mark.parametrize("raised", [asyncio.CancelledError, OSError])
+async def test_a_rollout_whose_task_was_cancelled_with_another_one_is_run_again(
+    raised: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    shared = Shared()
+
+    @agl.rollout(runs_in="asyncio")
+    async def agent(task: int) -> float:
+        try:
+            if not shared.tasks[0].cancelled():
+                await shared.wait()
+        except asyncio.CancelledError:
+            raise raised from None
+        return 1.0
+
+    result = await shared.run(agent, lambda runner: runner.fit([1]))
+
+    assert result.counts["succeeded"] == 1
+    assert "runs again: it failed because rollout" in caplog.text
+
+
+async def test_a_step_that_is_run_again_for_this_reason_does_not_count_the_attempt() -> None:
+    shared = Shared()
+
+    @agl.rollout(runs_in="asyncio")
+    async def agent(task: int) -> float:
+        if not shared.tasks[0].cancelled():
+            await shared.wait()
+        return 1.0
+
+    async def step(runner: Runner) -> list[str]:
+        rollout_id = (await runner.step(1)).rollout.rollout_id
+        return [attempt.status for attempt in await runner.store.query_attempts(rollout_id)]
+
+    assert await shared.run(agent, step) == ["cancelled", "succeeded"]
+
+
+async def test_a_rollout_is_not_disturbed_by_others_without_end() -> None:
+    shared = Shared()
+
+    @agl.rollout(runs_in="asyncio", config=RolloutConfig(max_lost_attempts=1))
+    async def agent(task: int) -> None:
+        await shared.wait()
+
+    with pytest.raises(agl.AgentError, match=r"cancelled with rollout ro-\w+ \(first\), which awaited it too"):
+        await shared.run(agent, lambda runner: runner.step(1))
+
+
+async def test_tasks_that_others_wait_for_are_no_victims_of_the_limit_of_forgotten_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lightning_trio.lanes._asyncio._background._MOST_OF_A_KIND", 1)
+    monkeypatch.setattr("lightning_trio.lanes._asyncio._background._MOMENT_SECONDS", 0.01)
+    tasks: list[asyncio.Task[None]] = []
+    may_end = threading.Event()
+
+    async def load() -> None:
+        while not may_end.is_set():
+            await asyncio.sleep(0.01)
+
+    @agl.rollout(runs_in="asyncio")
+    async def agent(task: str) -> None:
+        if task == "forget":
+            tasks.append(asyncio.create_task(load()))
+        else:
+            await asyncio.shield(tasks[0])
+
+    async with Runner(agent) as runner, trio.open_nursery() as nursery:
+        await runner.step("forget")
+        nursery.start_soon(runner.step, "wait")
+        await wait_until(lambda: getattr(tasks[0], "_callbacks", None))
+        for _ in range(2):
+            await runner.step("forget")
+        await wait_until(lambda: tasks[1].cancelled())
+        may_end.set()
+
+    assert not tasks[0].cancelled()
