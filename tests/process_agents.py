@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -306,3 +307,13 @@ async def calls_asyncio_in_a_library(task: int) -> None:
 @types.coroutine
 def _wait_as_a_library() -> Iterator[object]:
     yield object()
+
+
+@agl.rollout(runs_in="process")
+def reads_its_journal(task: str, llm: agl.LLM) -> float:
+    key = os.environ[task]
+    agl.emit_message(f"call with {key}")
+    [journal] = Path(tempfile.gettempdir()).glob(f"lightning_trio-*/{os.getpid()}.spans")
+    data = journal.read_bytes()
+    assert b"[api key]" in data
+    return float(key.encode() in data)

@@ -55,6 +55,7 @@ from ..._records import (
     Worker,
 )
 from ..._repr import counted, one_line
+from ..._resources import spans_without_keys
 from ..._spans import Span
 from .._primitives import Record
 from .._query import Query, select
@@ -508,6 +509,7 @@ class InMemoryLightningStore(LightningStore):
 
     async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
         await trio.lowlevel.checkpoint()
+        spans = spans_without_keys(spans)
         entries = [self._reported(span) for span in spans]
         added: list[Span] = []
         for entry, span in zip(entries, spans, strict=True):
