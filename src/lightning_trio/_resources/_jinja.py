@@ -87,10 +87,13 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         return functools.update_wrapper(format_, value)
 
 
-def _written(value: object) -> str:
+def _written(value: Any) -> str:
     """Return the text of an expression, which is written."""
-    check_size(text_size(value))
-    text = str(value)
+    if value.__class__ is str:
+        text: str = value
+    else:
+        check_size(text_size(value))
+        text = str(value)
     try:
         budget = current_budget()
     except LookupError:
