@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -350,3 +351,13 @@ class ExitsWhenMade:
 @agl.rollout(runs_in="process")
 def returns_one(task: object) -> float:
     return 1.0
+
+
+@agl.rollout(runs_in="process")
+def reads_its_journal(task: str, llm: agl.LLM) -> float:
+    key = os.environ[task]
+    agl.emit_message(f"call with {key}")
+    [journal] = Path(tempfile.gettempdir()).glob(f"lightning_trio-*/{os.getpid()}.spans")
+    data = journal.read_bytes()
+    assert b"[api key]" in data
+    return float(key.encode() in data)

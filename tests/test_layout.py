@@ -89,6 +89,7 @@ BROAD_EXCEPTS = {
     "_host/_signals.py _print_descriptions": "in a signal's handler, which would raise into any code; it is printed",
     "_repr.py one_line.__repr__": "a repr must not raise in a debugger; it names what failed",
     "_repr.py shortened": "`repr()` of any value, for a message; a failure shows its class",
+    "_resources/_api_keys.py _clean_record": "a log message is of any values; its handlers report what it raises",
     "_runner/_attempt.py _call_watched": "an agent that has returned keeps its result, whatever its watcher did then",
     "_runner/_attempt.py _close": "what a hook lets through ends the attempt, as if the agent had raised it",
     "_runner/_attempt.py _reach_ending": _BECOMES_AN_OUTCOME,

@@ -182,9 +182,37 @@ class ResourceError(UsageError, ValueError):
         return compose(cls, message, parameter="template")
 
     @classmethod
+    def too_wide(cls, width: int, most: int) -> Self:
+        """Return the error for widths and precisions in placeholders that would make a huge text."""
+        message = (
+            f"the placeholders of the prompt template are {width:,} characters wide; up to {most:,} are possible, "
+            "write a smaller width, such as {price:>10}"
+        )
+        return compose(cls, message, parameter="template")
+
+    @classmethod
+    def jinja_too_deep(cls, error: BaseException) -> Self:
+        """Return the error for a jinja template that Python cannot compile."""
+        message = (
+            f"the jinja prompt template is nested too deeply, or has a number that is too long: "
+            f"{type(error).__name__}: {error}; nest fewer loops and brackets"
+        )
+        return compose(cls, message, parameter="template")
+
+    @classmethod
+    def jinja_stopped(cls, bound: str) -> Self:
+        """Return the error for a rendering that went beyond a bound."""
+        message = (
+            f"the jinja prompt template was stopped: {bound}; write smaller loops and texts, or make the text in the "
+            "agent and pass it as a value: {{ text }}"
+        )
+        return compose(cls, message, parameter="template")
+
+    @classmethod
     def jinja_failed(cls, error: BaseException) -> Self:
         """Return the error for a jinja template that could not be rendered."""
-        return compose(cls, f"the jinja prompt template failed: {error}", parameter="template")
+        message = f"the jinja prompt template failed: {type(error).__name__}: {error}"
+        return compose(cls, message, parameter="template")
 
     @classmethod
     def jinja_forbidden(cls, error: BaseException) -> Self:

@@ -7,7 +7,11 @@ from ._api_keys import without_keys as without_keys
 from ._llm import LLM as LLM
 from ._llm import LostKey as LostKey
 from ._llm import ProxyLLM as ProxyLLM
+from ._llm import register_keys as register_keys
 from ._prompt_template import PromptTemplate as PromptTemplate
+from ._redaction import mapping_without_keys as mapping_without_keys
+from ._redaction import span_without_keys as span_without_keys
+from ._redaction import spans_without_keys as spans_without_keys
 from ._resource import NamedResources as NamedResources
 from ._resource import Resource as Resource
 from ._resource import UnknownResource as UnknownResource

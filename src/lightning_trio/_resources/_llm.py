@@ -15,7 +15,7 @@ from .._containers import copy_containers
 from .._errors import ResourceError
 from .._public import public
 from ._api_keys import register_key, without_keys
-from ._resource import Resource
+from ._resource import NamedResources, Resource
 
 if TYPE_CHECKING:
     from .._records import AttemptedRollout
@@ -102,7 +102,8 @@ class LLM(Resource, resource_type="llm"):
         endpoint: the base URL, as an OpenAI client takes it, for example ``https://api.openai.com/v1``.
         model: the model's name there.
         api_key: the key. No repr, span, log or export shows it, and no store keeps it: where a text of an agent's
-            error or span contains it, ``[api key]`` replaces it (if it has at least 8 characters).
+            error or span contains it, also escaped, quoted or in base64, ``[api key]`` replaces it (if it has at
+            least 8 characters).
         sampling_parameters: keyword arguments for the call, such as ``{"temperature": 0.7}``. The resource
             stores a copy and returns a copy at each read, because many rollouts share it; to change them, write
             ``attrs.evolve(llm, sampling_parameters={…})``.
@@ -142,6 +143,9 @@ class LLM(Resource, resource_type="llm"):
                 raise ResourceError.not_a_string("LLM", name, getattr(self, name))
         if self._api_key is not None and self.api_key_env is not None:
             raise ResourceError.two_keys(self.model)
+        self._register_key()
+
+    def _register_key(self) -> None:
         key = self._api_key if self.api_key_env is None else os.environ.get(self.api_key_env)
         if isinstance(key, str):
             register_key(key)
@@ -208,3 +212,15 @@ class ProxyLLM(LLM, resource_type="proxy_llm"):
             sampling_parameters=self.sampling_parameters,
             api_key_env=self.api_key_env,
         )
+
+
+def register_keys(resources: NamedResources) -> None:
+    """Register the keys of all models in resources, also of those that are fields of another one.
+
+    A worker process unpickles them, which registers nothing, and an environment variable may have been set since.
+    """
+    for resource in resources.values():
+        fields = [getattr(resource, field.name, None) for field in attrs.fields(type(resource))]
+        for each in (resource, *fields):
+            if isinstance(each, LLM):
+                each._register_key()  # pyright: ignore[reportPrivateUsage]

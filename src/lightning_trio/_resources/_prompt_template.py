@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import string
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 import attrs
 
@@ -15,6 +15,7 @@ from .._errors import MissingPlaceholder, ResourceError
 from .._plain_values import spaced_json
 from .._public import public
 from .._repr import shortened
+from ._rendering import MOST_TEXT, RenderingStopped, check_size, rendering, spec_width
 from ._resource import Resource
 
 PromptEngine: TypeAlias = Literal["f-string", "jinja"]
@@ -95,6 +96,18 @@ _PARTS = re.compile(
 )
 """Placeholders of `str.format` that are more than a plain name."""
 _CONVERSIONS = (None, "r", "s", "a")
+_PRIVATE = re.compile(r"\._|\.(?:gi|cr|ag|tb)_frame\b")
+"""Attributes that a placeholder may not read: private ones, and frames, through which everything can be reached."""
+_OF_VALUES: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What is raised when a value does not fit a template, or an operation in a template its operands."""
 _FIELD_NAME = re.compile(r"([A-Za-z_]\w*)((?:\.\w+|\[[^\]]*\])*)")
 
 
@@ -116,22 +129,50 @@ def _compile_format(template: str) -> _Compiled:
 
         def render_plain(values: Mapping[str, object]) -> str:
             _check_given(names, values)
-            return _PLAIN_NAME.sub(lambda match: str(values[match[1]]), template)
+            try:
+                return _PLAIN_NAME.sub(lambda match: str(values[match[1]]), template)
+            except _OF_VALUES as exc:
+                raise ResourceError.template(exc) from exc
 
         return _Compiled(names, render_plain)
 
-    names, paths = _format_fields(template)
-    if private := [path for path in paths if "._" in path]:
+    fields = list(_format_fields(template))
+    names = frozenset(field.name for field in fields)
+    if private := [field.path for field in fields if _PRIVATE.search(field.path)]:
         raise ResourceError.private_attribute(private[0])
+    if (width := sum(spec_width(field.spec) for field in fields)) > MOST_TEXT:
+        raise ResourceError.too_wide(width, MOST_TEXT)
+    # Twice as quick, but no width that is a placeholder itself could be checked.
+    fill_in = _CheckedFormatter.fill_in if any("{" in field.spec for field in fields) else str.format_map
 
     def render_format(values: Mapping[str, object]) -> str:
         _check_given(names, values)
         try:
-            return template.format_map(values)
-        except (AttributeError, LookupError, TypeError, ValueError) as exc:
+            return fill_in(template, values)
+        except RenderingStopped as exc:
+            raise ResourceError.template(exc) from exc
+        except _OF_VALUES as exc:
             raise _failed_field(template, values, exc) from exc
 
     return _Compiled(names, render_format)
+
+
+class _CheckedFormatter(string.Formatter):
+    """`str.format` with a bound on the widths and precisions, added up."""
+
+    def __init__(self) -> None:
+        self._width = 0
+
+    @classmethod
+    def fill_in(cls, template: str, values: Mapping[str, object]) -> str:
+        """Return a format string with its placeholders filled in."""
+        return cls().vformat(template, (), values)
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        """Return a value as its specification says."""
+        self._width += spec_width(format_spec)
+        check_size(self._width)
+        return str(super().format_field(value, format_spec))
 
 
 def _failed_field(template: str, values: Mapping[str, object], exc: Exception) -> ResourceError:
@@ -141,8 +182,8 @@ def _failed_field(template: str, values: Mapping[str, object], exc: Exception) -
             continue
         placeholder = "{" + field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "") + "}"
         try:
-            placeholder.format_map(values)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            _CheckedFormatter.fill_in(placeholder, values)
+        except (RenderingStopped, *_OF_VALUES) as error:
             return ResourceError.placeholder(placeholder, error)
     return ResourceError.template(exc)
 
@@ -153,22 +194,25 @@ def _check_given(names: frozenset[str], values: Mapping[str, object]) -> None:
             raise MissingPlaceholder.missing(name, values)
 
 
-def _format_fields(template: str) -> tuple[frozenset[str], list[str]]:
-    """Return the names and the full field paths of a format string, including its format specs."""
-    names: set[str] = set()
-    paths: list[str] = []
+class _Field(NamedTuple):
+    """A placeholder of a format string."""
+
+    name: str
+    path: str
+    """The name with its attributes and indices."""
+    spec: str
+
+
+def _format_fields(template: str) -> Iterator[_Field]:
+    """Yield the placeholders of a format string, including those in its format specifications."""
     for _, field, spec, _ in string.Formatter().parse(template):
         if field is None:
             continue
         match = _FIELD_NAME.fullmatch(field)
         assert match is not None
-        names.add(match[1])
-        paths.append(field)
+        yield _Field(match[1], field, spec or "")
         if spec:
-            inner_names, inner_paths = _format_fields(spec)
-            names |= inner_names
-            paths += inner_paths
-    return frozenset(names), paths
+            yield from _format_fields(spec)
 
 
 def _tojson(
@@ -188,21 +232,28 @@ def _tojson(
 @lru_cache(maxsize=1024)
 def _compile_jinja(template: str) -> _Compiled:
     # Jinja2 takes 90 ms to import, and most programs never use it.
-    from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, meta
+    from jinja2 import TemplateError, TemplateSyntaxError, UndefinedError, meta
     from jinja2.exceptions import SecurityError
-    from jinja2.sandbox import SandboxedEnvironment
 
-    environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-    environment.filters["tojson"] = _tojson
+    from ._jinja import BoundedSandbox
+
+    environment = BoundedSandbox({"tojson": _tojson})
     try:
-        names = frozenset(meta.find_undeclared_variables(environment.parse(template)))
-        compiled = environment.from_string(template)
+        parsed = environment.parse(template)
+        names = frozenset(meta.find_undeclared_variables(parsed))
+        compiled = environment.from_string(environment.bounded(parsed))
     except TemplateSyntaxError as exc:
         raise ResourceError.jinja_syntax(exc.lineno, exc.message) from exc
+    except (SyntaxError, *_OF_VALUES) as exc:
+        # Such as loops in loops in loops, of which Python allows 20.
+        raise ResourceError.jinja_too_deep(exc) from exc
 
     def render(values: Mapping[str, object]) -> str:
         try:
-            return compiled.render(values)
+            with rendering():
+                return compiled.render(values)
+        except RenderingStopped as exc:
+            raise ResourceError.jinja_stopped(str(exc)) from exc
         except UndefinedError as exc:
             missing = next((name for name in sorted(names) if name not in values), None)
             if missing is None:
@@ -210,7 +261,7 @@ def _compile_jinja(template: str) -> _Compiled:
             raise MissingPlaceholder.missing(missing, values) from exc
         except SecurityError as exc:
             raise ResourceError.jinja_forbidden(exc) from exc
-        except TemplateError as exc:
+        except (TemplateError, *_OF_VALUES) as exc:
             raise ResourceError.jinja_failed(exc) from exc
 
     return _Compiled(names, render)

@@ -28,7 +28,7 @@ from .._records import (
     RolloutStatus,
     RunnerStatistics,
 )
-from .._resources import NamedResources
+from .._resources import NamedResources, without_keys
 from .._spans import Link
 from ..store import LightningStore
 from ..tracing import AttemptRecorder, Tracer, host_link
@@ -114,13 +114,14 @@ class Engine:
     def describe(self, limit: int) -> str:
         """Return the running attempts as text for a terminal; may be called wherever `running` may."""
         workers = self._workers
-        return describe(
+        report = describe(
             self._settings.agent_name,
             self.statistics(),
             self._store.queued_nowait(),
             workers.running(limit),
             workers.youngest_age(),
         )
+        return without_keys(report)
 
     # Rollouts from the queue.
 

@@ -36,7 +36,7 @@ from .._records import (
     WorkerStatus,
 )
 from .._repr import one_line
-from .._resources import NamedResources, check_resources
+from .._resources import NamedResources, check_resources, mapping_without_keys, spans_without_keys
 from .._spans import LiveTrace, Span, find_live_trace, with_number
 from ._primitives import StorePrimitives
 from ._query import Condition, FilterLogic, Query, SortOrder
@@ -153,7 +153,7 @@ class LightningStore(StorePrimitives):
                 if span.sequence_id <= 0:
                     span = with_number(span, trace.next_sequence_id())
             numbered.append(span)
-        stored = await self.add_spans(numbered)
+        stored = await self.add_spans(spans_without_keys(numbered))
         for span in stored:
             if span.attempt_id in traces:
                 traces[span.attempt_id].note_stored(span)
@@ -320,6 +320,7 @@ class LightningStore(StorePrimitives):
     ) -> Rollout:
         """Change the given fields of a rollout; for errors see `enqueue_rollout`."""
         check_fields(config, metadata)
+        metadata = _without_keys(metadata)
         await self.update([RolloutChange(rollout_id, input, mode, resources_id, status, config, metadata)])
         return await _read_back(lambda: self._rollout(rollout_id))
 
@@ -334,6 +335,7 @@ class LightningStore(StorePrimitives):
     ) -> Attempt:
         """Change the given fields of an attempt, or of the ``"latest"``; its metadata is a mapping or None."""
         check_fields(None, metadata)
+        metadata = _without_keys(metadata)
         if attempt_id == "latest":
             latest = await self.get_latest_attempt(rollout_id)
             if latest is None:
@@ -414,6 +416,11 @@ class LightningStore(StorePrimitives):
         if rollout is None:
             raise UnknownId.rollout(rollout_id)
         return rollout
+
+
+def _without_keys(metadata: Mapping[str, Any] | None | Unset) -> Mapping[str, Any] | None | Unset:
+    # An agent may set it.
+    return mapping_without_keys(metadata) if isinstance(metadata, Mapping) else metadata
 
 
 async def _read_back(read: Callable[[], Awaitable[T]]) -> T:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from ..._resources import NamedResources
+from ..._resources import NamedResources, register_keys
 from .._bound_agent import BoundAgent
 from .._lane import Lane, LaneOptions, OpenLane
 from ._pickling import pack_agent
@@ -28,6 +28,7 @@ class ProcessLane(Lane):
 
     def prepare(self, bound: BoundAgent, resources: NamedResources) -> bytes:
         """Pickle the agent with its resources."""
+        register_keys(resources)
         return pack_agent(bound, resources)
 
     @asynccontextmanager

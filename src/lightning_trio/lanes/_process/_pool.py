@@ -8,7 +8,6 @@ import os
 import pickle
 import shutil
 import signal
-import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
@@ -27,6 +26,7 @@ from ..._spans import Span
 from ...tracing import AttemptRecorder
 from .._lane import Call, OpenLane
 from ._journal import journal_path, read_frames
+from ._journal_folder import make_journals, remove_stale_journals
 from ._messages import RemoteError, WorkerCall, WorkerReport
 from ._worker import prepare_worker, run_in_worker
 
@@ -183,7 +183,7 @@ class OpenProcessLane(OpenLane):
 
     def _make_directory(self) -> str:
         if self._directory is None:
-            self._directory = tempfile.mkdtemp(prefix="lightning_trio-")
+            self._directory = make_journals()
         return self._directory
 
     def _journal(self, pid: int) -> Path:
@@ -327,6 +327,8 @@ async def open_pool(*, leave_out: frozenset[str]) -> AsyncGenerator[OpenProcessL
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         # multiprocessing itself uses this attribute for its own check.
         raise UsageError.in_worker_process()
+    # In a thread: a temporary directory may have many entries.
+    await trio.to_thread.run_sync(remove_stale_journals)
     lane: OpenProcessLane | None = None
     try:
         async with FlatNursery() as nursery:

@@ -25,6 +25,7 @@ from ..._errors import AgentError, UnsupportedLane
 from ..._exception_text import class_name, message_of, traceback_of
 from ..._host import found_family, kill_descendants, kill_own_family, leave_trio
 from ..._records import names_of_members
+from ..._resources import register_keys
 from ..._spans import finding_traces, is_number
 from ...tracing import AttemptRecorder, Tracer, enter_attempt, leave_attempt, refusing_finalisers
 from ...tracing.instrumentation import AttemptTracerProvider, open_instrumentations
@@ -149,6 +150,7 @@ def _count_late_spans() -> int:
 @functools.lru_cache(maxsize=64)
 def _load(packed: bytes) -> PackedAgent:
     agent = unpack_agent(packed)
+    register_keys(agent.resources)
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         # The agent's module has set no provider, so OpenTelemetry's global calls in this process can be recorded too.
         trace.set_tracer_provider(AttemptTracerProvider())

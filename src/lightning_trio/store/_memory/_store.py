@@ -56,6 +56,7 @@ from ..._records import (
     Worker,
 )
 from ..._repr import counted, one_line
+from ..._resources import spans_without_keys
 from ..._spans import Span, bounded_sum
 from .._primitives import Record
 from .._query import Query, select
@@ -544,6 +545,7 @@ class InMemoryLightningStore(LightningStore):
         await trio.lowlevel.checkpoint()
         entries = [self._reported(span) for span in spans]
         check_spans(spans)
+        spans = spans_without_keys(spans)
         added: list[Span] = []
         for entry, span in zip(entries, spans, strict=True):
             move = None if entry is None else note_heartbeat(entry, span.attempt_id)

@@ -23,6 +23,7 @@ from ..._records import (
     RunSummary,
     StoreStatistics,
 )
+from ..._resources import spans_without_keys
 from ..._serialization import encode_config
 from ..._spans import Span
 from .._primitives import Record
@@ -243,7 +244,7 @@ class SqlLightningStore(LightningStore):
             wakeups.remove(waiter)
 
     async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
-        encoded = [_spans.encode_span(span, self._limit) for span in spans]
+        encoded = [_spans.encode_span(span, self._limit) for span in spans_without_keys(spans)]
         return await self._write(_spans.add_spans, encoded)
 
     async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:

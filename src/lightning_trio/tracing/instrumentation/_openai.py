@@ -20,7 +20,7 @@ from opentelemetry.trace import Span, TracerProvider
 _SDK: Final = "openai"
 _INSTRUMENTATION: Final = "opentelemetry.instrumentation.genai.openai"
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logging.getLogger("lightning_trio.tracing")
 
 
 class _Instrumentor(Protocol):
