@@ -9,8 +9,11 @@ from ._family import kill_group as kill_group
 from ._family import kill_own_family as kill_own_family
 from ._fork import leave_trio as leave_trio
 from ._gc import relaxed_gc as relaxed_gc
+from ._identity import boot_id as boot_id
 from ._identity import is_dead as is_dead
+from ._identity import is_stopped as is_stopped
 from ._identity import own_process as own_process
+from ._identity import process_here as process_here
 from ._interrupts import STOP_SIGNALS as STOP_SIGNALS
 from ._interrupts import GracefulShutdown as GracefulShutdown
 from ._signals import STATUS_SIGNAL as STATUS_SIGNAL

@@ -31,6 +31,9 @@ class SqliteConnection(Connection):
 
     dialect = SQLITE
 
+    ahead: float | None = None
+    """How far the file's clock is ahead of the monotonic one, see `start_clock`; None for the wall clock."""
+
     def __init__(self, path: Path, busy_seconds: float) -> None:
         super().__init__()
         self._path = path
@@ -76,6 +79,9 @@ class SqliteConnection(Connection):
 
     def now(self) -> float:
         return self._now
+
+    def steady_now(self) -> float:
+        return self._now if self.ahead is None else time.monotonic() + self.ahead
 
     def begin(self, *, write: bool) -> None:
         if write:

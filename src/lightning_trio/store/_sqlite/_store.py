@@ -12,6 +12,7 @@ from ..._errors import StoreLocked, StoreUnavailable
 from ..._public import public
 from ..._repr import one_line
 from .._sql import MAX_PAYLOAD_BYTES, MIGRATIONS, Connection, SqlLightningStore, migrate
+from ._clock import start_clock
 from ._connection import SqliteConnection
 from ._file import APPLICATION_ID, check_path, check_schema, check_tables
 
@@ -74,6 +75,7 @@ class SqliteLightningStore(SqlLightningStore):
         self._watched: SqliteConnection | None = None
         self._commits_seen = 0
         self._in_doubt = False
+        self._clock_ahead: float | None = None
 
     @classmethod
     def of_run(cls, name: str, folder: str | os.PathLike[str] = "runs") -> Self:
@@ -144,15 +146,17 @@ class SqliteLightningStore(SqlLightningStore):
                 connection.run(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.run(f"PRAGMA user_version = {new}")
             check_tables(connection, self.path)
+            start_clock(connection)
             connection.commit()
         except BaseException:
             connection.rollback()
             raise
+        self._clock_ahead = connection.ahead
 
     def _open_reader(self) -> Connection:
         connection = self._connect()
         connection.run("PRAGMA query_only = ON")
-        connection.ids = self._ids
+        connection.ids, connection.ahead = self._ids, self._clock_ahead
         return connection
 
     async def _wait_foreign(self) -> None:
