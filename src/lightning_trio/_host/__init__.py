@@ -1,5 +1,6 @@
 """The operating-system process that runners share with a host program: signals, identity, garbage collector."""
 
+from ._descriptors import lacks_descriptors as lacks_descriptors
 from ._exit import exit_without_abandoned as exit_without_abandoned
 from ._exit import exit_without_interrupted as exit_without_interrupted
 from ._family import found_family as found_family
