@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from lightning_trio import RolloutConfig, Runner, SqliteLightningStore, Worker
+from lightning_trio._host._wall_clock import WallClock
 from lightning_trio.store import AttemptOutcome, Query, RetryIn
 from lightning_trio.store._sqlite import _clock
 from lightning_trio.store._sqlite._connection import SqliteConnection
@@ -82,6 +83,36 @@ async def test_a_retry_does_not_wait_for_a_clock_that_was_set_back(tmp_path: Pat
 
         with trio.fail_after(30):
             await store.wait_claimable()
+
+
+@pytest.mark.parametrize("limit", [{"queue_timeout_seconds": 60.0}, {"total_timeout_seconds": 60.0}])
+async def test_a_clock_set_forward_lets_no_rollout_wait_too_long(
+    tmp_path: Path, set_clock: SetClock, limit: dict[str, float]
+) -> None:
+    async def agent(task: int) -> float:
+        if task == 0 and not calls:
+            set_clock(HOURS)
+            calls.append(task)
+            raise ConnectionError
+        return 1.0
+
+    calls: list[int] = []
+    config = RolloutConfig(max_attempts=2, retry_condition=["failed"], backoff_seconds=0.01, **limit)  # type: ignore[arg-type]
+    store = SqliteLightningStore(tmp_path / "run.db")
+    result = await Runner(agent, store=store, max_concurrency=1, config=config).fit(range(3))
+
+    assert result.counts["succeeded"] == 3
+
+
+def test_how_long_ago_a_moment_was_is_known_although_the_clock_was_set(set_clock: SetClock) -> None:
+    clock = WallClock()
+    moment = time.time() - 10.0
+    for seconds in (HOURS, -HOURS, -5 * HOURS):
+        set_clock(seconds)
+        clock.note()
+
+    assert clock.since(moment) == pytest.approx(10.0, abs=1.0)
+    assert clock.since(time.time()) == pytest.approx(0.0, abs=1.0)
 
 
 @linux

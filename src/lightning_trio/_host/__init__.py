@@ -18,3 +18,4 @@ from ._identity import process_here as process_here
 from ._interrupts import STOP_SIGNALS as STOP_SIGNALS
 from ._interrupts import GracefulShutdown as GracefulShutdown
 from ._signals import STATUS_SIGNAL as STATUS_SIGNAL
+from ._wall_clock import WALL_CLOCK as WALL_CLOCK

@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from .._concurrency import FlatNursery
-from .._host import is_dead, own_process, process_here
+from .._host import WALL_CLOCK, is_dead, own_process, process_here
 from .._records import GIVE_BACK, Attempt, AttemptOutcome, ErrorRecord, Expiry, Worker
 from ..store import Condition, LightningStore, Query
 
@@ -109,6 +109,7 @@ async def _renew(store: LightningStore, worker_id: str, is_busy: Callable[[], bo
             if expiry.next_in is not None:
                 due = min(due, trio.current_time() + expiry.next_in)
         await trio.sleep_until(due)
+        WALL_CLOCK.note()
         known = await store.get_worker_by_id(worker_id) or Worker(worker_id)
         steady = _is_as_expected(known, renewed + seconds - trio.current_time(), interval)
         # The store may record a claim between the two calls, so the runner's own knowledge decides.
