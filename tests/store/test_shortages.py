@@ -8,6 +8,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -162,3 +163,19 @@ async def test_a_store_that_cannot_be_opened_without_file_descriptors_says_so(pa
     with no_descriptors(), pytest.raises(StoreUnavailable, match=r"no file descriptors left to open .*ulimit -n"):
         async with SqliteLightningStore(path, patience_seconds=0):
             pass
+
+
+async def test_queries_wait_for_a_thread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, refusals = trio.to_thread.run_sync, [1, 2]
+
+    async def refuse_at_first(*args: Any, **options: Any) -> Any:
+        if refusals:
+            refusals.pop()
+            raise RuntimeError("can't start new thread")
+        return await real(*args, **options)
+
+    async with SqliteLightningStore(path) as store:
+        monkeypatch.setattr(trio.to_thread, "run_sync", refuse_at_first)
+        summary = await store.summarize()
+
+    assert (refusals, dict(summary.counts)) == ([], {})
