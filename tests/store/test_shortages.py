@@ -92,21 +92,26 @@ def eat():
         return taken
 
 def hungry(task):
-    taken = eat() if task == 2 else []
-    time.sleep(0.5 if taken else 0.02)
-    for each in taken:
-        os.close(each)
+    if task == 2:
+        idle, kept = store._readers._idle, []
+        taken = eat()
+        # A query then needs a new connection.
+        for _ in range(50):
+            while idle:
+                kept.append(idle.pop())
+            time.sleep(0.02)
+        for each in taken:
+            os.close(each)
     return float(task)
+
+store = agl.SqliteLightningStore(sys.argv[1])
 
 async def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
-    async with agl.SqliteLightningStore(sys.argv[1]) as store, trio.open_nursery() as nursery:
+    async with store, trio.open_nursery() as nursery:
         async def read():
             while True:
-                # Several at a time need several connections.
-                async with trio.open_nursery() as readers:
-                    for _ in range(4):
-                        readers.start_soon(store.summarize)
+                await store.summarize()
                 await trio.sleep(0.02)
         nursery.start_soon(read)
         result = await agl.Runner(hungry, store=store, max_concurrency=4).fit(range(10))
