@@ -275,6 +275,41 @@ async def test_waiting_continues_after_the_server_was_away(own_server: PostgresS
             assert (await store.claim(1))[0].input == "task"
 
 
+async def test_opening_a_store_waits_for_a_server_that_restarts(own_server: PostgresServer) -> None:
+    own_server.stop()
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, own_server.start)
+            async with PostgresLightningStore(own_server.dsn, open_patience_seconds=50) as store:
+                await store.enqueue([EnqueueRolloutRequest("task")])
+
+
+async def test_opening_a_store_whose_server_stays_away_says_where_and_for_how_long() -> None:
+    store = PostgresLightningStore("postgresql://me@127.0.0.1:1/db", open_patience_seconds=0.1)
+    with pytest.raises(
+        StoreUnavailable, match=r"127\.0\.0\.1:1 cannot be reached .* 0\.1 s.*open_patience_seconds"
+    ) as info:
+        await store.__aenter__()
+
+    assert info.value.seconds == 0.1
+
+
+async def test_a_cancelled_opening_does_not_wait_for_the_server() -> None:
+    with trio.fail_after(30), trio.move_on_after(0.2) as scope:
+        await PostgresLightningStore("postgresql://me@127.0.0.1:1/db", open_patience_seconds=3600).__aenter__()
+
+    assert scope.cancelled_caught
+
+
+async def test_an_open_store_listens_for_other_processes_before_the_first_wait(
+    dsn: str, postgres: PostgresServer
+) -> None:
+    async with PostgresLightningStore(dsn):
+        listening = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lightning_trio hints'"
+
+        assert postgres.psql(listening) == [(1,)]
+
+
 async def test_a_server_that_stays_away_is_an_error_that_says_what_to_do(own_server: PostgresServer) -> None:
     async with PostgresLightningStore(own_server.dsn, patience_seconds=0.3) as store:
         own_server.stop()
@@ -396,7 +431,7 @@ async def test_tables_of_another_program_are_refused(dsn: str, postgres: Postgre
 
 async def test_a_missing_server_is_an_error_that_asks_for_it() -> None:
     with pytest.raises(StoreUnavailable, match=r"at 127\.0\.0\.1:1 cannot be reached .*is the server running"):
-        await PostgresLightningStore("postgresql://me@127.0.0.1:1/db").__aenter__()
+        await PostgresLightningStore("postgresql://me@127.0.0.1:1/db", open_patience_seconds=0).__aenter__()
 
 
 async def test_a_database_that_is_not_there_is_named(postgres: PostgresServer) -> None:

@@ -852,7 +852,7 @@ async def test_a_writer_waits_for_another_to_be_done(path: Path) -> None:
 
 
 async def test_a_full_disk_is_reported_as_full_and_nothing_committed_is_lost(path: Path) -> None:
-    async with OpenToSee(path) as store:
+    async with OpenToSee(path, patience_seconds=0) as store:
         await store.enqueue([EnqueueRolloutRequest("kept")])
         store.writer.run("PRAGMA max_page_count = 60")
         with pytest.raises(StoreFull, match=r"there is no room left for .* to grow"):

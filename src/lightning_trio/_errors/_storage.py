@@ -132,6 +132,9 @@ class StoreUnavailable(StoreError, OSError):
     seconds: float | None = None
     """How long the store waited for it, in seconds."""
 
+    passes: bool = False
+    """Whether it may pass by itself: the server does not answer or is starting, or has no connection left."""
+
     # Files.
 
     @classmethod
@@ -178,15 +181,30 @@ class StoreUnavailable(StoreError, OSError):
         message = f"{path} cannot be read or written ({said}); check its folder's permissions and the disk"
         return compose(cls, message, place=str(path), path=path)
 
+    @classmethod
+    def no_descriptors(cls, place: str, said: object) -> Self:
+        """Return the error for a process that has too many files open to open one more."""
+        message = (
+            f"no file descriptors left to open {place} ({said}): close files and connections that are not needed, run "
+            "fewer agents at a time, or raise the limit: ulimit -n 65536"
+        )
+        return compose(cls, message, place=place, passes=True)
+
     # Servers that cannot be connected to.
 
     @classmethod
-    def unreachable(cls, place: str, said: str) -> Self:
-        """Return the error for a server that does not answer."""
+    def unreachable(cls, place: str, said: str, *, passes: bool) -> Self:
+        """Return the error for a server that does not answer, or refuses the connection."""
         message = (
             f"{place} cannot be reached ({said}); is the server running, and are the host and port in the dsn right?"
         )
-        return compose(cls, message, place=place)
+        return compose(cls, message, place=place, passes=passes)
+
+    @classmethod
+    def not_back(cls, place: str, said: str, seconds: float) -> Self:
+        """Return the error for a server that stayed away for as long as the opening of its store waits."""
+        message = f"{said} (tried for {seconds:g} s; wait longer with open_patience_seconds=…)"
+        return compose(cls, message, place=place, seconds=seconds, passes=True)
 
     @classmethod
     def no_password(cls, place: str, said: str) -> Self:
@@ -216,7 +234,7 @@ class StoreUnavailable(StoreError, OSError):
             f"{place} has no connection left ({said}); give this store fewer with connections=…, or raise "
             "max_connections on the server"
         )
-        return compose(cls, message, place=place)
+        return compose(cls, message, place=place, passes=True)
 
     # Servers that refuse an operation.
 
@@ -252,7 +270,7 @@ class StoreUnavailable(StoreError, OSError):
     @classmethod
     def gone_while_opened(cls, place: str, said: str) -> Self:
         """Return the error for a server that became unreachable while the store was being opened."""
-        return compose(cls, f"{place} became unreachable while it was being opened ({said})", place=place)
+        return compose(cls, f"{place} became unreachable while it was being opened ({said})", place=place, passes=True)
 
     @classmethod
     def out_of_patience(cls, place: str, said: str, seconds: float, *, away: bool, unknown: bool) -> Self:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 PROC: Final = Path("/proc")
+
+_PLACE: Final = ("host", "boot", "namespace")
+"""The entries of `own_process` that name the place in which the process id is unique."""
 
 
 def own_process() -> dict[str, str | int]:
@@ -20,7 +24,7 @@ def own_process() -> dict[str, str | int]:
     found: dict[str, str | int | None] = {
         "host": socket.gethostname(),
         "process": process,
-        "boot": _boot(),
+        "boot": boot_id(),
         "namespace": _namespace(),
         "started": _started(process),
     }
@@ -50,6 +54,22 @@ def is_dead(process: int, started: object = None) -> bool:
     return stat[0] in ("Z", "X") or (started is not None and stat[19] != str(started))
 
 
+def is_stopped(process: int) -> bool:
+    """Whether a process is stopped, by a signal such as SIGSTOP or Ctrl-Z, or by a debugger."""
+    stat = read_stat(process)
+    return stat is not None and stat[0] in ("T", "t")
+
+
+def process_here(identity: Mapping[str, object]) -> int | None:
+    """Return the id of a process from its `own_process`; None if it did not run on this machine, in this container."""
+    own = own_process()
+    process = identity.get("process")
+    # A process id of another machine or container is meaningless here.
+    if not isinstance(process, int) or any(identity.get(name) != own.get(name) for name in _PLACE):
+        return None
+    return process
+
+
 def read_stat(process: int) -> list[str] | None:
     """Return the fields of a process's ``stat`` from the third on; the name before them may contain any character."""
     try:
@@ -65,7 +85,8 @@ def _started(process: int) -> str | None:
     return None if stat is None else stat[19]
 
 
-def _boot() -> str | None:
+def boot_id() -> str | None:
+    """Return the id of the time since this machine started, None where the system has none."""
     try:
         return (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

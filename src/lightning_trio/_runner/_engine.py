@@ -13,7 +13,7 @@ import trio
 
 from .._concurrency import FlatNursery, open_leavable_nursery
 from .._errors import RunnerClosed, StaleAttempt
-from .._host import GracefulShutdown
+from .._host import WALL_CLOCK, GracefulShutdown
 from .._lifecycle import TERMINAL_ROLLOUT
 from .._records import (
     REPORTER_RETRIES,
@@ -190,7 +190,9 @@ class Engine:
         attempts: list[Attempt] = []
         with trio.CancelScope(shield=True):
             attempts = list(await self._store.query_attempts(rollout.rollout_id))
-        return max(rollout.attempt.start_time - attempts[0].start_time, 0.0)
+        first = attempts[0].start_time
+        # The clock may have been set in between.
+        return max(min(rollout.attempt.start_time - first, WALL_CLOCK.since(first)), 0.0)
 
     # One rollout for a caller that waits for it.
 

@@ -6,16 +6,20 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
+from typing import Final
 
 import attrs
 import trio
 
 from .._concurrency import FlatNursery
-from .._host import is_dead, own_process
-from .._records import GIVE_BACK, Attempt, AttemptOutcome, ErrorRecord, Worker
+from .._host import WALL_CLOCK, is_dead, own_process, process_here
+from .._records import GIVE_BACK, Attempt, AttemptOutcome, ErrorRecord, Expiry, Worker
 from ..store import Condition, LightningStore, Query
 
 logger = logging.getLogger("lightning_trio.runner")
+
+_left_behind: Final[set[str]] = set()
+"""Closed runners of this process that may not have ended their leases: with its process, an attempt seems alive."""
 
 LEASE_SECONDS = 30.0
 """How long a runner may be silent before its rollouts go to other runners."""
@@ -43,6 +47,8 @@ async def open_lease(
         seconds: how long the lease lasts without being renewed.
     """
     await store.put([_heartbeat(Worker(worker_id), seconds, busy=False)])
+    if _left_behind:
+        await _end_left_behind(store)
     try:
         async with FlatNursery() as nursery:
             nursery.start_soon(_renew, store, worker_id, is_busy, seconds)
@@ -51,8 +57,17 @@ async def open_lease(
             finally:
                 nursery.cancel_scope.cancel()
     finally:
+        # Until it is ended; the next runner that opens the store ends it otherwise.
+        _left_behind.add(worker_id)
         with trio.move_on_after(_LAST_SECONDS, shield=True):
             await _end_lease(store, worker_id)
+
+
+async def _end_left_behind(store: LightningStore) -> None:
+    """End the leases that closed runners of this process could not end in the store."""
+    left = [worker for worker in await store.query_workers() if worker.worker_id in _left_behind]
+    await end_leases(store, left)
+    _left_behind.difference_update(worker.worker_id for worker in left)
 
 
 async def _end_lease(store: LightningStore, worker_id: str) -> None:
@@ -68,6 +83,7 @@ async def _end_lease(store: LightningStore, worker_id: str) -> None:
             logger.warning("%d rollouts whose outcomes could not be committed go back to the queue", len(held))
         worker = Worker(worker_id, last_idle_time=time.time())
         await store.put([_heartbeat(worker, None, busy=False)])
+        _left_behind.discard(worker_id)
     except Exception as exc:
         logger.warning(
             "runner %s could not end its lease (%s: %s); its rollouts go to other runners when the lease expires",
@@ -83,23 +99,40 @@ def _cancelled(attempt: Attempt) -> AttemptOutcome:
 
 
 async def _renew(store: LightningStore, worker_id: str, is_busy: Callable[[], bool], seconds: float) -> None:
-    due = trio.current_time() + seconds / _RENEWALS
+    interval = seconds / _RENEWALS
+    renewed, steady = trio.current_time(), True
     while True:
-        if trio.current_time() >= due:
-            known = await store.get_worker_by_id(worker_id) or Worker(worker_id)
-            # The store may record a claim between the two calls, so the runner's own knowledge decides.
-            await store.put([_heartbeat(known, seconds, busy=is_busy())])
-            due = trio.current_time() + seconds / _RENEWALS
-        expiry = await store.expire()
-        if expiry.requeued or expiry.failed:
-            logger.warning(
-                "a runner has died or lost contact: %d of its rollouts go back to the queue, %d have failed because "
-                "they lost too many runners",
-                len(expiry.requeued),
-                len(expiry.failed),
-            )
-        wait = due - trio.current_time()
-        await trio.sleep(max(0.0, wait if expiry.next_in is None else min(wait, expiry.next_in)))
+        due = renewed + interval
+        if steady:
+            expiry = await store.expire()
+            _log_lost(expiry)
+            if expiry.next_in is not None:
+                due = min(due, trio.current_time() + expiry.next_in)
+        await trio.sleep_until(due)
+        WALL_CLOCK.note()
+        known = await store.get_worker_by_id(worker_id) or Worker(worker_id)
+        steady = _is_as_expected(known, renewed + seconds - trio.current_time(), interval)
+        # The store may record a claim between the two calls, so the runner's own knowledge decides.
+        await store.put([_heartbeat(known, seconds, busy=is_busy())])
+        late = trio.current_time() - renewed - interval
+        # Leases that have run out meanwhile may be those of living runners: they first have the time to renew them.
+        steady = steady and late < interval
+        renewed = trio.current_time()
+
+
+def _is_as_expected(own: Worker, left: float, tolerance: float) -> bool:
+    """Whether the runner's own lease lasts as long as it should; if not, the store's clock was set."""
+    return abs((own.lease_left_seconds or 0.0) - max(left, 0.0)) <= tolerance
+
+
+def _log_lost(expiry: Expiry) -> None:
+    if expiry.requeued or expiry.failed:
+        logger.warning(
+            "a runner has died or lost contact: %d of its rollouts go back to the queue, %d have failed because "
+            "they lost too many runners",
+            len(expiry.requeued),
+            len(expiry.failed),
+        )
 
 
 def _heartbeat(worker: Worker, seconds: float | None, *, busy: bool) -> Worker:
@@ -125,12 +158,8 @@ def is_alive(worker: Worker) -> bool:
 def is_of_dead_process(worker: Worker) -> bool:
     """Whether a worker's process ran on this machine and has ended."""
     stats = worker.heartbeat_stats or {}
-    own = own_process()
-    process = stats.get("process")
-    # A process id of another machine or container is meaningless here.
-    if not isinstance(process, int) or any(stats.get(name) != own.get(name) for name in ("host", "boot", "namespace")):
-        return False
-    return is_dead(process, stats.get("started"))
+    process = process_here(stats)
+    return process is not None and is_dead(process, stats.get("started"))
 
 
 def describe_worker(worker: Worker) -> str:

@@ -20,6 +20,7 @@ import trio
 from .._agents import AgentCopy
 from .._concurrency import FlatNursery, LeavableNursery, hearing_of_waits, leave_behind, open_leavable_nursery
 from .._errors import AgentSignatureError, LightningTrioError
+from .._host import WALL_CLOCK
 from .._lifecycle import allowance, is_final, retry_delay
 from .._records import FINAL, GIVE_BACK, AttemptedRollout, AttemptOutcome, AttemptStatus, RetryIn
 from .._resources import NamedResources
@@ -431,7 +432,8 @@ class LocalWorkers:
             self._overdue.expect(now + config.unresponsive_seconds)
         if config.queue_timeout_seconds is not None or config.total_timeout_seconds is not None:
             attempt = rollout.attempt
-            waited = attempt.start_time - rollout.start_time
+            # The clock may have been set in between.
+            waited = min(attempt.start_time - rollout.start_time, WALL_CLOCK.since(rollout.start_time))
             live.allowance = allowance(config, attempt.sequence_id, waited, claimed.spent)
             live.limit = live.allowance.seconds
         elif config.timeout_seconds is not None:

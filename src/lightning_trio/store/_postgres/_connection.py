@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Iterable, Sequence
@@ -16,9 +17,12 @@ from psycopg import sql
 from psycopg.types.numeric import Int8Dumper
 
 from ..._errors import NotBegun, StoreUnavailable, TryAgain
+from ..._host import lacks_descriptors
 from ..._ids import random_bits
 from .._sql import POSTGRES, Columns, Connection, Kind
 from ._server import Server, is_lost
+
+logger = logging.getLogger("lightning_trio.store")
 
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 1.0
@@ -249,6 +253,9 @@ class PostgresConnection(Connection):
         try:
             self._connect_once()
         except psycopg.Error as exc:
+            if self._failing_since is None and lacks_descriptors():
+                error = StoreUnavailable.no_descriptors(self._server.place, self._server.scrub(str(exc)))
+                logger.warning("%s; calls wait for up to %g s (patience_seconds=…)", error, self._patience)
             self._note_failure(exc)
             raise TryAgain from exc
 

@@ -31,7 +31,7 @@ class _Opening:
 
 
 class Hints:
-    """Listen for commits of other processes; the connection is opened by the first wait.
+    """Listen for commits of other processes.
 
     Args:
         connect: opens a connection; called in a worker thread.
@@ -53,7 +53,7 @@ class Hints:
             trio.ClosedResourceError: `close` was called during the wait.
         """
         if self._connection is None:
-            if not await self._open():
+            if not await self.open():
                 await trio.sleep(POLL_SECONDS)
             # Return at once: a commit from before the LISTEN was not announced.
             return
@@ -77,7 +77,8 @@ class Hints:
                 trio.lowlevel.notify_closing(connection.pgconn.socket)
             connection.close()
 
-    async def _open(self) -> bool:
+    async def open(self) -> bool:
+        """Open the connection, and return whether that succeeded; if not, the next wait tries again."""
         opening = _Opening()
         try:
             await trio.to_thread.run_sync(self._listen, opening, abandon_on_cancel=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from typing import Any, Final
@@ -41,6 +42,12 @@ _RESTARTING: Final = (
     errors.CannotConnectNow,
     errors.IdleInTransactionSessionTimeout,
 )
+
+
+_STARTING: Final = ("starting up", "shutting down", "recovery mode")
+"""What a server says that does not let in anybody yet."""
+
+_TOO_MANY_FILES: Final = os.strerror(errno.EMFILE)
 
 
 @attrs.frozen(repr=False)
@@ -115,7 +122,10 @@ class Server:
             return StoreUnavailable.refused(self.place, self.user, message)
         if "too many clients" in message or "connection slots" in message:
             return StoreUnavailable.no_connection_left(self.place, message)
-        return StoreUnavailable.unreachable(self.place, message)
+        if _TOO_MANY_FILES in message:
+            return StoreUnavailable.no_descriptors(self.place, message)
+        refused = "FATAL" in message and not any(words in message for words in _STARTING)
+        return StoreUnavailable.unreachable(self.place, message, passes=not refused)
 
 
 def read_dsn(dsn: str, schema: str) -> Server:

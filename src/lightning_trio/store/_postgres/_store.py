@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from ._connection import PostgresConnection
     from ._notifications import Hints
 
+
+logger = logging.getLogger("lightning_trio.store")
+
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+"""The pauses between two tries to open a store whose server is away, in seconds."""
 
 _SHARDS: Final = 64
 """How many rows each count is spread over, so that writers seldom wait for the same row."""
@@ -35,6 +42,8 @@ class PostgresLightningStore(SqlLightningStore):
         schema: the schema of the tables; created if it does not exist. Each store in a database needs its own.
         max_payload_bytes: the size limit of a task, a resources snapshot or the spans of an attempt, in bytes.
         patience_seconds: how long to wait for a server that is away, in seconds. A cancelled call does not wait.
+        open_patience_seconds: how long opening the store waits, in seconds, for a server that does not answer or is
+            starting, such as one that restarts. A cancelled caller does not wait.
     """
 
     def __init__(
@@ -45,6 +54,7 @@ class PostgresLightningStore(SqlLightningStore):
         schema: str = "lightning_trio",
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
         patience_seconds: float = 60.0,
+        open_patience_seconds: float = 10.0,
     ) -> None:
         super().__init__(max_payload_bytes)
         if not isinstance(connections, int) or connections < 1:
@@ -54,10 +64,9 @@ class PostgresLightningStore(SqlLightningStore):
                 f"schema={schema!r}; pass a name of 1 to 63 bytes that does not start with 'pg_', which is reserved by "
                 "PostgreSQL"
             )
-        if not patience_seconds >= 0:
-            raise ValueError(
-                f"patience_seconds={patience_seconds!r} is negative; pass a number of seconds, 0 for no wait"
-            )
+        for name, seconds in ("patience_seconds", patience_seconds), ("open_patience_seconds", open_patience_seconds):
+            if not seconds >= 0:
+                raise ValueError(f"{name}={seconds!r} is negative; pass a number of seconds, 0 for no wait")
         _require_psycopg()
         # Needs an optional dependency, so imported on use.
         from ._server import read_dsn
@@ -65,6 +74,7 @@ class PostgresLightningStore(SqlLightningStore):
         self._server = read_dsn(dsn, schema)
         self._writers = self._most_readers = connections
         self._patience = patience_seconds
+        self._open_patience = open_patience_seconds
         self._processes: set[int] = set()
         self._hints: Hints | None = None
         self._prepared = False
@@ -134,13 +144,40 @@ class PostgresLightningStore(SqlLightningStore):
         connection.ids = self._ids
         return connection
 
-    async def _wait_foreign(self) -> None:
+    async def on_open(self) -> None:
         from ._notifications import Hints
 
+        await self._open_patiently()
+        self._hints = Hints(lambda: self._server.connect("lightning_trio hints"), self._server.channel, self._processes)
+        try:
+            # With the store, because there may be no connection or file descriptor left later, at the first wait.
+            await self._hints.open()
+        except BaseException:
+            await self.on_close()
+            raise
+
+    async def _open_patiently(self) -> None:
+        """Open the store's connections, and wait for a server that is away."""
+        until, pause = trio.current_time() + self._open_patience, _FIRST_PAUSE
+        while True:
+            try:
+                await super().on_open()
+                return
+            except StoreUnavailable as exc:
+                if not exc.passes or self._open_patience == 0:
+                    raise
+                left = until - trio.current_time()
+                if left <= 0:
+                    raise StoreUnavailable.not_back(self._where, str(exc), self._open_patience) from exc
+                if pause == _FIRST_PAUSE:
+                    logger.warning("%s; tried for up to %g s (open_patience_seconds=…)", exc, self._open_patience)
+            await trio.sleep(min(pause, left))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _wait_foreign(self) -> None:
         if self._hints is None:
-            self._hints = Hints(
-                lambda: self._server.connect("lightning_trio hints"), self._server.channel, self._processes
-            )
+            self._check_open()
+        assert self._hints is not None
         try:
             await self._hints.wait()
         except trio.ClosedResourceError:

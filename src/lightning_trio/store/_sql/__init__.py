@@ -3,6 +3,7 @@
 from ._dialect import POSTGRES as POSTGRES
 from ._dialect import SQLITE as SQLITE
 from ._dialect import Kind as Kind
+from ._rollout_state import READY as READY
 from ._schema import MIGRATIONS as MIGRATIONS
 from ._schema import TABLES as TABLES
 from ._schema import migrate as migrate

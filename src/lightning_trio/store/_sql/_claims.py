@@ -320,7 +320,7 @@ def _candidates_of(transaction: Transaction, run_id: str, limit: int) -> list[li
     rows = _queued(transaction, "available_at = 0", "number", (run_id,), limit)
     # Due retries: few, and behind rollouts that have waited longer.
     due = _queued(
-        transaction, "available_at > 0 AND available_at <= ?", "available_at", (run_id, transaction.now()), limit
+        transaction, "available_at > 0 AND available_at <= ?", "available_at", (run_id, transaction.steady_now()), limit
     )
     return sorted(rows + due)[:limit] if due else rows
 

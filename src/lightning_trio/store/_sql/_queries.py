@@ -396,7 +396,7 @@ def _workers(transaction: Transaction) -> list[Worker]:
             fields["heartbeat_stats"] = Unreadable(reason_of(exc))
         del fields["number"]
         until = fields.pop("lease_until")
-        fields["lease_left_seconds"] = None if until is None else lease_left(until, transaction.now())
+        fields["lease_left_seconds"] = None if until is None else lease_left(until, transaction.steady_now())
         found.append(Worker(**fields))
     return found
 
@@ -437,5 +437,5 @@ def queue_state(transaction: Transaction, run_id: str | None) -> QueueState:
             soonest = first if soonest is None else min(first, soonest)
     if soonest is None:
         return QueueState(False, None)
-    wait = soonest - transaction.now() if soonest > 0 else 0.0
+    wait = soonest - transaction.steady_now() if soonest > 0 else 0.0
     return QueueState(wait <= 0, max(wait, 0.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import attrs
 import trio
@@ -12,6 +12,12 @@ from ..._errors import TryAgain
 from ._transaction import Connection
 
 T = TypeVar("T")
+
+_NO_THREAD: Final = "can't start new thread"
+"""Python's message, of a bare `RuntimeError`."""
+
+_PAUSES: Final = (0.01, 0.1, *[1.0] * 60)
+"""The waits for a thread, in seconds."""
 
 
 @attrs.define(eq=False)
@@ -39,6 +45,17 @@ class Readers:
 
     async def read(self, fn: Callable[[Connection], T]) -> T:
         """Call `fn` with a connection in a read transaction."""
+        for pause in _PAUSES:
+            try:
+                return await self._read_in_thread(fn)
+            except RuntimeError as exc:
+                if str(exc) != _NO_THREAD:
+                    raise
+            # A system that has no thread left now has one again when agents end.
+            await trio.sleep(pause)
+        return await self._read_in_thread(fn)
+
+    async def _read_in_thread(self, fn: Callable[[Connection], T]) -> T:
         lease = _Lease()
         try:
             return await trio.to_thread.run_sync(self._read, fn, lease, abandon_on_cancel=True, limiter=self._limiter)

@@ -134,7 +134,7 @@ class RolloutState:
             self.lost += move.lost
         self.available_at = None
         if move.queue_in is not None:
-            self.available_at = transaction.now() + move.queue_in if move.queue_in > 0 else READY
+            self.available_at = transaction.steady_now() + move.queue_in if move.queue_in > 0 else READY
             transaction.summary.queued = True
         status = move.status
         if status == self.status:

@@ -87,6 +87,10 @@ class Transaction(ABC):
     def now(self) -> float:
         """Return the database's time in Unix seconds, constant within a transaction."""
 
+    def steady_now(self) -> float:
+        """Return the time by which leases and waits end, in seconds, alike for all processes; see `now`."""
+        return self.now()
+
     # Built on these.
 
     def select(self, columns: Columns, rest: str, parameters: Sequence[Any] = ()) -> list[list[Any]]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from ..._lifecycle import lose_attempt
 from ..._records import Attempt, Expiry, Worker
-from ..._serialization import encode_error, encode_mapping
+from ..._serialization import UNREADABLE, decode, encode_error, encode_mapping
 from .._rollout_ids import RolloutIdCipher
-from .._rules import lost_error
+from .._rules import keeps_attempts, lost_error
 from ._rollout_state import end_attempts, load_states, write_states
 from ._schema import WORKER
 from ._transaction import Transaction
 
 _OTHERS_SECONDS: Final = 0.2
 """When to check again an expired lease that another writer has locked."""
+
+_KEPT_SHARE: Final = 1 / 3
+"""When to check again a silent worker that keeps its attempts, as a share of its lease."""
 
 _RECORDED: Final = (
     "status",
@@ -53,7 +56,7 @@ def put_worker(transaction: Transaction, worker: Worker, stats: str | None) -> N
         worker.current_rollout_id,
         worker.current_attempt_id,
         lease,
-        None if lease is None else transaction.now() + lease,
+        None if lease is None else transaction.steady_now() + lease,
         stats,
     )
     fields = ", ".join(f"{name} = ?" for name in _RECORDED)
@@ -110,14 +113,14 @@ def write_notes(transaction: Transaction) -> None:
 
 
 def _write_busy(transaction: Transaction, busy: Mapping[str, Attempt]) -> None:
-    now = transaction.now()
+    now, steady = transaction.now(), transaction.steady_now()
     transaction.with_rows(
-        {"worker_id": "text", "now": "real", "rollout_id": "text", "attempt_id": "text"},
-        [(worker_id, now, busy[worker_id].rollout_id, busy[worker_id].attempt_id) for worker_id in sorted(busy)],
+        {"worker_id": "text", "now": "real", "steady": "real", "rollout_id": "text", "attempt_id": "text"},
+        [(name, now, steady, busy[name].rollout_id, busy[name].attempt_id) for name in sorted(busy)],
         # New work restarts a lease that has run out, as a heartbeat does: a busy worker must not be without one.
         "UPDATE workers SET status = 'busy', last_dequeue_time = v.now, last_busy_time = v.now, "
         "current_rollout_id = v.rollout_id, current_attempt_id = v.attempt_id, "
-        "lease_until = coalesce(lease_until, v.now + nullif(lease_seconds, 0)) FROM v "
+        "lease_until = coalesce(lease_until, v.steady + nullif(lease_seconds, 0)) FROM v "
         "WHERE workers.worker_id = v.worker_id",
     )
 
@@ -152,39 +155,64 @@ def expire(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[None]
     return [_expire(transaction, ids) for _ in calls]
 
 
+def _identity(stats: str | None) -> Mapping[str, Any] | None:
+    """Return a worker's heartbeat statistics, None if it has none or they cannot be read."""
+    try:
+        found = None if stats is None else decode(stats)
+    except UNREADABLE:
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _expire(transaction: Transaction, ids: RolloutIdCipher) -> Expiry:
-    now = transaction.now()
+    now = transaction.steady_now()
+    # Only a clock set back leaves a lease longer than it was granted.
+    transaction.execute(
+        "UPDATE workers SET lease_until = ? + lease_seconds WHERE lease_until > ? + lease_seconds + 1", (now, now)
+    )
     requeued: list[str] = []
     failed: list[str] = []
-    gone = transaction.select(
-        {"worker_id": "text"},
+    silent = transaction.select(
+        {"worker_id": "text", "lease_until": "real", "lease_seconds": "real", "heartbeat_stats": "text"},
         "FROM workers WHERE lease_until IS NOT NULL AND lease_until <= ? ORDER BY number"
         f"{transaction.dialect.skip_locked('workers')}",
         (now,),
     )
-    for [worker_id] in gone:
-        numbers = transaction.select(
-            {"rollout_number": "int"},
-            "FROM attempts WHERE worker_id = ? AND end_time IS NULL ORDER BY number",
-            (worker_id,),
-        )
-        states = load_states(transaction, ids, [number for [number] in numbers])
-        lost = [
-            (state, move)
-            for state in states.values()
-            if state.worker_id == worker_id and state.attempt_id is not None
-            if (move := lose_attempt(state, state.attempt_id)) is not None
-        ]
-        error = encode_error(lost_error(worker_id))
-        end_attempts(transaction, [(state, move.attempt_status, error) for state, move in lost])
-        for state, move in lost:
-            state.move_on(transaction, move)
-            (requeued if move.status == "requeuing" else failed).append(state.rollout_id)
-        write_states(transaction, [state for state, _ in lost])
-        transaction.execute("UPDATE workers SET lease_until = NULL WHERE worker_id = ?", (worker_id,))
-        set_unknown(transaction, worker_id)
-    next_at = transaction.value("min(lease_until)", "real", "FROM workers WHERE lease_until IS NOT NULL")
-    if next_at is None:
-        return Expiry(requeued, failed, None)
-    # An expired lease that is still stored is being handled by another writer.
-    return Expiry(requeued, failed, next_at - now if next_at > now else _OTHERS_SECONDS)
+    waits: list[float] = []
+    for worker_id, until, lease, stats in silent:
+        if lease and keeps_attempts(_identity(stats), now - until):
+            waits.append(lease * _KEPT_SHARE)
+        else:
+            _lose_worker(transaction, ids, worker_id, requeued, failed)
+    kept = f" AND lease_until > {now!r}" if waits else ""
+    next_at = transaction.value("min(lease_until)", "real", f"FROM workers WHERE lease_until IS NOT NULL{kept}")
+    if next_at is not None:
+        # An expired lease that is still stored is being handled by another writer.
+        waits.append(next_at - now if next_at > now else _OTHERS_SECONDS)
+    return Expiry(requeued, failed, min(waits, default=None))
+
+
+def _lose_worker(
+    transaction: Transaction, ids: RolloutIdCipher, worker_id: str, requeued: list[str], failed: list[str]
+) -> None:
+    """End the attempts of a worker, and add their rollouts to the lists."""
+    numbers = transaction.select(
+        {"rollout_number": "int"},
+        "FROM attempts WHERE worker_id = ? AND end_time IS NULL ORDER BY number",
+        (worker_id,),
+    )
+    states = load_states(transaction, ids, [number for [number] in numbers])
+    lost = [
+        (state, move)
+        for state in states.values()
+        if state.worker_id == worker_id and state.attempt_id is not None
+        if (move := lose_attempt(state, state.attempt_id)) is not None
+    ]
+    error = encode_error(lost_error(worker_id))
+    end_attempts(transaction, [(state, move.attempt_status, error) for state, move in lost])
+    for state, move in lost:
+        state.move_on(transaction, move)
+        (requeued if move.status == "requeuing" else failed).append(state.rollout_id)
+    write_states(transaction, [state for state, _ in lost])
+    transaction.execute("UPDATE workers SET lease_until = NULL WHERE worker_id = ?", (worker_id,))
+    set_unknown(transaction, worker_id)

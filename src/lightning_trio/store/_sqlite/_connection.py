@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 
-from ..._errors import StoreFormatError, StoreFull, StoreLocked, StoreUnavailable
+from ..._errors import StoreFormatError, StoreFull, StoreLocked, StoreUnavailable, TryAgain
+from ..._host import lacks_descriptors
 from ..._spans import MOST
 from .._sql import SQLITE, Columns, Connection, Kind
+from ._patience import Patience
 
 T = TypeVar("T")
+
+_LITTLE_ROOM: Final = 64 * 1024
+"""The room in bytes with which a disk is full: SQLite's shared memory grows by half of it."""
 
 _decode_rows = msgspec.json.Decoder(list[list[Any]]).decode
 
@@ -31,12 +37,19 @@ class SqliteConnection(Connection):
 
     dialect = SQLITE
 
+    ahead: float | None = None
+    """How far the file's clock is ahead of the monotonic one, see `start_clock`; None for the wall clock."""
+
+    patience: Patience | None = None
+    """Set on a connection whose transactions are tried again, see `Connection.begin`."""
+
     def __init__(self, path: Path, busy_seconds: float) -> None:
         super().__init__()
         self._path = path
         self._busy_seconds = busy_seconds
         self._now = 0.0
         self._data_version: int | None = None
+        self._interrupted = False
         try:
             self._connection = sqlite3.connect(
                 path, timeout=0.0, isolation_level=None, check_same_thread=False, cached_statements=512
@@ -77,7 +90,12 @@ class SqliteConnection(Connection):
     def now(self) -> float:
         return self._now
 
+    def steady_now(self) -> float:
+        return self._now if self.ahead is None else time.monotonic() + self.ahead
+
     def begin(self, *, write: bool) -> None:
+        if self.patience is not None:
+            self.patience.wait(lambda: self._interrupted or self.unwanted())
         if write:
             self.with_retries(lambda: self.execute("BEGIN IMMEDIATE"))
         else:
@@ -86,6 +104,8 @@ class SqliteConnection(Connection):
 
     def commit(self) -> None:
         self.execute("COMMIT")
+        if self.patience is not None:
+            self.patience.succeeded()
 
     def rollback(self) -> None:
         if self._connection.in_transaction:
@@ -98,6 +118,7 @@ class SqliteConnection(Connection):
         return bool(before != version)
 
     def interrupt(self) -> None:
+        self._interrupted = True
         # The connection may have been closed just now.
         with suppress(sqlite3.ProgrammingError):
             self._connection.interrupt()
@@ -120,7 +141,12 @@ class SqliteConnection(Connection):
             wait = min(wait * 1.5, 0.01)
 
     def _fail(self, exc: sqlite3.Error) -> NoReturn:
-        raise _as_store_error(exc, self._path, self._busy_seconds) from exc
+        error, passes = _as_store_error(exc, self._path, self._busy_seconds)
+        if passes and self.patience is not None and isinstance(error, StoreUnavailable):
+            error.__cause__ = exc
+            self.patience.note(error)
+            raise TryAgain from error
+        raise error from exc
 
 
 def _packed(tables: str, columns: Columns, rest: str) -> str:
@@ -144,18 +170,37 @@ def _as_json(name: str, kind: Kind) -> str:
     return f"json_quote({name})"
 
 
-def _as_store_error(exc: sqlite3.Error, path: Path, busy_seconds: float) -> Exception:
+class _Explained(NamedTuple):
+    """The error to raise for one of SQLite, and whether it passes without a change of the program."""
+
+    error: Exception
+    passes: bool = False
+
+
+def _as_store_error(exc: sqlite3.Error, path: Path, busy_seconds: float) -> _Explained:
     code = getattr(exc, "sqlite_errorcode", None)
     primary = None if code is None else code & 0xFF
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StoreLocked.by_writer(path, busy_seconds)
+        return _Explained(StoreLocked.by_writer(path, busy_seconds))
     if primary == sqlite3.SQLITE_FULL:
-        return StoreFull.disk(path, exc)
+        return _Explained(StoreFull.disk(path, exc), passes=True)
     if primary == sqlite3.SQLITE_READONLY:
-        return StoreUnavailable.read_only_file(path, exc)
+        return _Explained(StoreUnavailable.read_only_file(path, exc))
     no_text = any(text in str(exc) for text in ("JSON cannot hold BLOB", "Could not decode to UTF-8"))
     if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or no_text:
-        return StoreFormatError.damaged_file(path, exc)
+        return _Explained(StoreFormatError.damaged_file(path, exc))
     if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
-        return StoreUnavailable.broken_file(path, exc)
-    return exc
+        if lacks_descriptors():
+            return _Explained(StoreUnavailable.no_descriptors(str(path), exc), passes=True)
+        if primary == sqlite3.SQLITE_IOERR and _is_full(path):
+            return _Explained(StoreFull.disk(path, exc), passes=True)
+        return _Explained(StoreUnavailable.broken_file(path, exc))
+    return _Explained(exc)
+
+
+def _is_full(path: Path) -> bool:
+    """Whether the disk has no room; SQLite says so only of the file itself, not of its index in shared memory."""
+    try:
+        return shutil.disk_usage(path.parent).free < _LITTLE_ROOM
+    except OSError:
+        return False

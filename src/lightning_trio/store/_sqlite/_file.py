@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ..._errors import StoreFormatError, StoreUnavailable
+from ..._host import lacks_descriptors
 from .._sql import TABLES
 from ._connection import SqliteConnection
 
@@ -36,6 +37,8 @@ def check_path(path: Path) -> None:
         with path.open("rb") as file:
             begins = file.read(len(_MAGIC))
     except OSError as exc:
+        if lacks_descriptors():
+            raise StoreUnavailable.no_descriptors(str(path), exc.strerror) from exc
         raise StoreUnavailable.unreadable(path, exc.strerror) from exc
     if begins and begins != _MAGIC:
         raise StoreFormatError.not_sqlite(path, begins)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, Self, get_args
 
 import trio
 
 from ..._errors import StoreLocked, StoreUnavailable
+from ..._host import lacks_descriptors
 from ..._public import public
 from ..._repr import one_line
 from .._sql import MAX_PAYLOAD_BYTES, MIGRATIONS, Connection, SqlLightningStore, migrate
+from ._clock import start_clock
 from ._connection import SqliteConnection
 from ._file import APPLICATION_ID, check_path, check_schema, check_tables
+from ._patience import Patience
 
 Synchronous = Literal["full", "normal"]
 _POLL_SECONDS: Final = 0.05
@@ -37,6 +41,8 @@ class SqliteLightningStore(SqlLightningStore):
             the process, but a power cut may lose the last commits (never the file).
         max_payload_bytes: the size limit of a task, a resources snapshot or the spans of an attempt, in bytes.
         busy_seconds: how long to wait while another process writes, in seconds.
+        patience_seconds: how long to wait, in seconds, for room on a full disk, and for file descriptors if this
+            process has none left. A cancelled call does not wait.
 
     >>> import tempfile, trio
     >>> async def main() -> list[str]:
@@ -56,12 +62,17 @@ class SqliteLightningStore(SqlLightningStore):
         synchronous: Synchronous = "full",
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
         busy_seconds: float = 30.0,
+        patience_seconds: float = 60.0,
     ) -> None:
         super().__init__(max_payload_bytes)
         if synchronous not in get_args(Synchronous):
             raise ValueError(f"synchronous={synchronous!r}; pass 'full' or 'normal'")
         if not busy_seconds >= 0:
             raise ValueError(f"busy_seconds={busy_seconds!r} is negative; pass a number of seconds, 0 for no wait")
+        if not patience_seconds >= 0:
+            raise ValueError(
+                f"patience_seconds={patience_seconds!r} is negative; pass a number of seconds, 0 for no wait"
+            )
         if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
             raise TypeError(f"path={path!r} is not the path of a file; pass a str or a pathlib.Path, such as 'runs.db'")
         if os.fspath(path) in ("", ":memory:"):
@@ -70,10 +81,12 @@ class SqliteLightningStore(SqlLightningStore):
         self.path: Path = Path(path).absolute()
         self._synchronous = synchronous
         self._busy_seconds = busy_seconds
+        self._patience = patience_seconds
         self._creates_folder = False
         self._watched: SqliteConnection | None = None
         self._commits_seen = 0
         self._in_doubt = False
+        self._clock_ahead: float | None = None
 
     @classmethod
     def of_run(cls, name: str, folder: str | os.PathLike[str] = "runs") -> Self:
@@ -119,14 +132,33 @@ class SqliteLightningStore(SqlLightningStore):
     def _open_writer(self) -> Connection:
         if self._creates_folder:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        check_path(self.path)
-        connection = self._connect()
+        connection = self._patiently(self._connect_checked)
         try:
             connection.with_retries(lambda: self._prepare(connection))
         except BaseException:
             connection.close()
             raise
+        connection.patience = Patience(self._patience)
         return connection
+
+    def _patiently(self, connect: Callable[[], SqliteConnection]) -> SqliteConnection:
+        """Open a connection, and wait for file descriptors if there are none left."""
+        patience, tried_again = Patience(self._patience), False
+        while True:
+            try:
+                connection = connect()
+            except StoreUnavailable as exc:
+                if lacks_descriptors():
+                    patience.note(exc)
+                    patience.wait(lambda: False)
+                elif tried_again:
+                    raise
+                else:
+                    # Some may have been closed since it failed.
+                    tried_again = True
+            else:
+                patience.succeeded()
+                return connection
 
     def _prepare(self, connection: SqliteConnection) -> None:
         check_schema(connection, self.path, len(MIGRATIONS))
@@ -144,15 +176,26 @@ class SqliteLightningStore(SqlLightningStore):
                 connection.run(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.run(f"PRAGMA user_version = {new}")
             check_tables(connection, self.path)
+            start_clock(connection)
             connection.commit()
         except BaseException:
             connection.rollback()
             raise
+        self._clock_ahead = connection.ahead
 
     def _open_reader(self) -> Connection:
+        connection = self._patiently(self._connect_reader)
+        connection.ids, connection.ahead = self._ids, self._clock_ahead
+        connection.patience = Patience(self._patience)
+        return connection
+
+    def _connect_checked(self) -> SqliteConnection:
+        check_path(self.path)
+        return self._connect()
+
+    def _connect_reader(self) -> SqliteConnection:
         connection = self._connect()
         connection.run("PRAGMA query_only = ON")
-        connection.ids = self._ids
         return connection
 
     async def _wait_foreign(self) -> None:
@@ -166,8 +209,7 @@ class SqliteLightningStore(SqlLightningStore):
 
         The watching connection cannot distinguish the two. The writing connection can, and does at its next commit.
         """
-        if self._watched is None:
-            self._watched = self._connect()
+        assert self._watched is not None
         try:
             changed = self._watched.others_committed()
         except StoreLocked:
@@ -179,6 +221,16 @@ class SqliteLightningStore(SqlLightningStore):
             return False
         in_doubt, self._in_doubt = self._in_doubt, False
         return changed or in_doubt
+
+    async def on_open(self) -> None:
+        await super().on_open()
+        # With the store, because there may be no file descriptors left later, at the first wait.
+        try:
+            self._watched = self._connect()
+            self._changed()
+        except BaseException:
+            await self.on_close()
+            raise
 
     async def on_close(self) -> None:
         # Before the writing connection: the last one to close moves the log into the file.
