@@ -16,13 +16,13 @@ from .._concurrency import find_interruption
 from .._errors import AttemptTimedOut
 from .._host import exit_without_interrupted
 from .._records import AttemptedRollout, AttemptOutcome, AttemptStatus, ErrorRecord
-from .._spans import Span, find_final_reward, sum_usage
+from .._spans import Span
 from ..lanes import OpenLane, explain, record_return
 from ..tracing import AttemptRecorder, Tracer
+from ._closing import ClosedTrace, close_large_trace, close_trace, is_large
 from ._ending import RETURNED, Cancelled, Ending, Silent, TimedOut, ending_of, settle
 from ._live_attempt import EndedAttempt, LiveAttempt
 from ._loop_watch import LoopWatch
-from ._redaction import redact
 
 _END_HOOKS_SECONDS = 2.0
 """How long the closing hooks of a cancelled attempt may take."""
@@ -90,30 +90,29 @@ async def run_attempt(live: LiveAttempt, parts: AttemptParts, ending: Ending | N
             explain(exception, live.call.bound.lane)
         error = ErrorRecord.from_exception(exception)
     recorder.abandoned = abandoned is not None
-    spans = recorder.close(status, None if error is None else f"{error.type}: {error.message}")
-    error, spans = redact(error, spans)
+    closed = (
+        await close_large_trace(recorder, status, error) if is_large(recorder) else close_trace(recorder, status, error)
+    )
     if hooks is not None:
-        ending = await _close(live, ending, hooks.end(live.agent, recorder.rollout, spans))
+        ending = await _close(live, ending, hooks.end(live.agent, recorder.rollout, closed.spans))
     stop = ending.stop if isinstance(ending, Cancelled) else None
     if stop is not None and find_interruption(stop) is not None:
         exit_without_interrupted(stop)
-    return EndedAttempt(recorder.rollout, _outcome(recorder, status, spans, error, duration), stop, abandoned)
+    return EndedAttempt(recorder.rollout, _outcome(recorder, status, closed, duration), stop, abandoned)
 
 
-def _outcome(
-    recorder: AttemptRecorder, status: AttemptStatus, spans: Sequence[Span], error: ErrorRecord | None, duration: float
-) -> AttemptOutcome:
+def _outcome(recorder: AttemptRecorder, status: AttemptStatus, closed: ClosedTrace, duration: float) -> AttemptOutcome:
     attempt = recorder.rollout.attempt
     return AttemptOutcome(
         attempt.rollout_id,
         attempt.attempt_id,
         status,
         time.time(),
-        spans,
-        error,
-        find_final_reward(spans),
+        closed.spans,
+        closed.error,
+        closed.final_reward,
         duration,
-        usage=sum_usage(spans),
+        usage=closed.usage,
     )
 
 

@@ -9,7 +9,7 @@ import attrs
 
 from .._records import ErrorRecord
 from .._resources import knows_keys, without_keys
-from .._spans import Event, Span
+from .._spans import LARGE, Event, Span, join_pieces
 
 _NO_TEXTS: Final = frozenset({int, float, bool, type(None)})
 
@@ -59,7 +59,7 @@ def _clean(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _clean_value(value: Any) -> Any:
     if isinstance(value, str):
-        return without_keys(value)
+        return without_keys(value) if len(value) <= LARGE else _clean_long(value)
     if isinstance(value, Mapping):
         return _clean(value)
     if isinstance(value, list | tuple):
@@ -67,3 +67,31 @@ def _clean_value(value: Any) -> Any:
         if any(new is not old for new, old in zip(clean, value, strict=True)):
             return clean if isinstance(value, list) else tuple(clean)
     return value
+
+
+_LONGEST: Final = 4096
+"""No key is longer, however it is written."""
+
+
+def _clean_long(text: str) -> str:
+    """Return a long text without keys, which are searched for in pieces, so that other threads run in between."""
+    pieces: list[str] = []
+    start, changed = 0, False
+    while start < len(text):
+        end = _end_of_piece(text, start + LARGE)
+        piece = text[start:end]
+        clean = without_keys(piece)
+        changed = changed or clean is not piece
+        pieces.append(clean)
+        start = end
+    return join_pieces(pieces) if changed else text
+
+
+def _end_of_piece(text: str, end: int) -> int:
+    """Return the first place from `end` on where no key is cut in two."""
+    while end < len(text):
+        around = text[end - _LONGEST : end + _LONGEST]
+        if without_keys(around) is around:
+            break
+        end += _LONGEST
+    return end

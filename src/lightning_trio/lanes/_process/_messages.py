@@ -71,11 +71,15 @@ class RemoteError(NamedTuple):
 
 
 class WorkerReport(NamedTuple):
-    """The result of an attempt in a worker process: its return value or error, and the frames of its spans."""
+    """The result of an attempt in a worker process: its return value or error, and the frames of its spans.
+
+    `in_file` is how many bytes its journal has, if the frames are too large to be sent.
+    """
 
     value: object
     error: RemoteError | None
     frames: bytes
+    in_file: int
     sequence_id: int
 
     def encode(self) -> bytes:

@@ -132,7 +132,7 @@ def run_in_worker(data: bytes) -> bytes:
             sequence_id = recorder.next_sequence_id()
     except BaseException as exc:
         error = _to_remote(exc)
-    return WorkerReport(value, error, journal.close(), sequence_id).encode()
+    return WorkerReport(value, error, *journal.close(), sequence_id).encode()
 
 
 @functools.lru_cache(maxsize=64)

@@ -7,7 +7,16 @@ from typing import Any, Final, NamedTuple
 
 from ..._errors import Evicted
 from ..._records import Attempt, PaginatedResult, ResourcesUpdate, Worker
-from ..._serialization import UNREADABLE, decode, decode_error, decode_resources, decode_run, decode_spans, unreadable
+from ..._serialization import (
+    UNREADABLE,
+    decode,
+    decode_error,
+    decode_parts,
+    decode_resources,
+    decode_run,
+    decode_spans,
+    unreadable,
+)
 from ..._spans import Span, Usage, with_number
 from .._query import Condition, Query, select
 from .._rollout_ids import RolloutIdCipher
@@ -304,6 +313,7 @@ def _spans(transaction: Transaction, ids: RolloutIdCipher, query: Query) -> list
         )
     ):
         streamed.setdefault(number, []).append((sequence_id, body))
+    parts = _count_parts(transaction, [row[0] for row in kept if row[4] is None])
     found: list[Span] = []
     for number, rollout_number, attempt_id, _, text in sorted(kept):
         if wanted is not None and attempt_id not in wanted:
@@ -314,7 +324,28 @@ def _spans(transaction: Transaction, ids: RolloutIdCipher, query: Query) -> list
             found.append(span if span.sequence_id == sequence_id else with_number(span, sequence_id))
         if text is not None:
             found += decode_spans(text, rollout_id, attempt_id)
+        elif number in parts:
+            found += decode_parts(_parts(transaction, number, parts[number]), rollout_id, attempt_id)
     return found
+
+
+def _count_parts(transaction: Transaction, attempts: Sequence[int]) -> dict[int, int]:
+    """Return the number of parts of the attempts whose spans are stored in parts."""
+    rows = transaction.select_with_rows(
+        {"number": "int"},
+        [(number,) for number in attempts],
+        {"p.attempt_number": "int", "count(*)": "int"},
+        "FROM v JOIN trace_parts p ON p.attempt_number = v.number GROUP BY p.attempt_number",
+    )
+    counts: dict[int, int] = {row[0]: row[1] for row in rows}
+    return counts
+
+
+def _parts(transaction: Transaction, attempt: int, count: int) -> Iterable[str]:
+    for part in range(count):
+        yield transaction.value(
+            "body", "text", "FROM trace_parts WHERE attempt_number = ? AND part = ?", (attempt, part)
+        )
 
 
 def _resources(transaction: Transaction, query: Query) -> list[ResourcesUpdate]:

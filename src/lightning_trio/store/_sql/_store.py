@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 import trio
 
+from ..._concurrency import compute_in_thread
 from ..._errors import StoreClosed, StoreFormatError
 from ..._records import (
     AttemptedRollout,
@@ -24,7 +25,7 @@ from ..._records import (
     StoreStatistics,
 )
 from ..._serialization import encode_config
-from ..._spans import Span
+from ..._spans import Span, size_of_all
 from .._primitives import Record
 from .._query import Query
 from .._rollout_ids import RolloutIdCipher
@@ -38,6 +39,9 @@ from ._wakeups import Waiter, Wakeups
 T = TypeVar("T")
 
 MAX_PAYLOAD_BYTES: Final = 64 * 1024 * 1024
+
+_SIZE_AT_ONCE: Final = 1 << 20
+"""How many bytes of spans are encoded in Trio's thread at once, which takes some milliseconds; more are in another."""
 
 
 class SqlLightningStore(LightningStore):
@@ -243,7 +247,11 @@ class SqlLightningStore(LightningStore):
         return await self._write(_spans.add_spans, encoded)
 
     async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
-        encoded = [_outcomes.encode_outcome(outcome, self._limit) for outcome in outcomes]
+        sizes = [size_of_all(outcome.spans) for outcome in outcomes]
+        if sum(sizes) > _SIZE_AT_ONCE:
+            encoded = await compute_in_thread(_outcomes.encode_outcomes, outcomes, sizes, self._limit)
+        else:
+            encoded = _outcomes.encode_outcomes(outcomes, sizes, self._limit)
         return await self._write(_outcomes.finish, encoded)
 
     async def update(self, changes: Sequence[Change]) -> None:
