@@ -60,6 +60,8 @@ class AttemptParts:
     hooks: AttemptHooks | None
     clock: trio.abc.Clock
     watch: LoopWatch
+    limit: int | None
+    """How many bytes the spans of an attempt may take in the store."""
 
 
 async def run_attempt(live: LiveAttempt, parts: AttemptParts, ending: Ending | None = None) -> EndedAttempt | None:

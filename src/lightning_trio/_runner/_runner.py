@@ -294,7 +294,8 @@ class Runner(Generic[T]):
     def _make_workers(self, lanes: Mapping[str, OpenLane], bindings: Bindings) -> Workers:
         tracer = self.tracer
         calls = HookCalls(self.hooks, self.agent, self, tracer) if self.hooks else None
-        parts = AttemptParts(self.agent.name, tracer, lanes, calls, trio.lowlevel.current_clock(), current_watch())
+        clock, limit = trio.lowlevel.current_clock(), self.store.max_payload_bytes
+        parts = AttemptParts(self.agent.name, tracer, lanes, calls, clock, current_watch(), limit)
         return LocalWorkers(parts, bindings, self._max_concurrency)
 
     def _make_engine(self, bindings: Bindings, workers: Workers) -> Engine:

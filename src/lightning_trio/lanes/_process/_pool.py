@@ -132,7 +132,12 @@ class OpenProcessLane(OpenLane):
     def _pack(self, call: Call) -> bytes:
         recorder = call.recorder
         message = WorkerCall(
-            call.bound.prepared, recorder.rollout, recorder.trace_id, recorder.root_id, recorder.next_sequence_id()
+            call.bound.prepared,
+            recorder.rollout,
+            recorder.trace_id,
+            recorder.root_id,
+            recorder.next_sequence_id(),
+            recorder.limit,
         )
         try:
             return message.encode()

@@ -120,7 +120,7 @@ def run_in_worker(data: bytes) -> bytes:
     sequence_id, value, error = call.sequence_id, None, None
     try:
         agent = _load(call.packed)
-        recorder = AttemptRecorder(_tracer, call.rollout, agent.resources, agent.bound.name, None)
+        recorder = AttemptRecorder(_tracer, call.rollout, agent.resources, agent.bound.name, None, call.limit)
         recorder.continue_trace(call.trace_id, call.root_id, sequence_id)
         recorder.spans = journal
         _recorders[attempt_id] = recorder
@@ -158,6 +158,7 @@ def _call_in_context(recorder: AttemptRecorder, agent: PackedAgent) -> object:
     context = enter_attempt(recorder)
     try:
         value = _call(recorder, agent)
+        recorder.check_room()
         if value is None or (value.__class__ is list and not value):
             return value
         if is_number(value):

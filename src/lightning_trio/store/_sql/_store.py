@@ -91,6 +91,10 @@ class SqlLightningStore(LightningStore):
     # Opening and closing.
 
     @property
+    def max_payload_bytes(self) -> int | None:
+        return self._limit
+
+    @property
     def persistent(self) -> bool:
         return True
 
