@@ -86,6 +86,7 @@ BROAD_EXCEPTS = {
     "_runner/_attempt.py _call_watched": "an agent that has returned keeps its result, whatever its watcher did then",
     "_runner/_attempt.py _close": "what a hook lets through ends the attempt, as if the agent had raised it",
     "_runner/_attempt.py _reach_ending": _BECOMES_AN_OUTCOME,
+    "_runner/_closing.py _has_many_parts": "a user's exception may have attributes of its own making",
     "_runner/_engine.py Engine._next_attempt": "gives its slot and the rollout back, and raises again",
     "_runner/_fit.py Fit._record_last": "why the run is being cut off is on its way up; it is logged",
     "_runner/_fit.py Fit._work": "makes the run's last record, and raises again",

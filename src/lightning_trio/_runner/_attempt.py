@@ -15,11 +15,11 @@ from .._agents import LitAgent
 from .._concurrency import find_interruption
 from .._errors import AttemptTimedOut
 from .._host import exit_without_interrupted
-from .._records import AttemptedRollout, AttemptOutcome, AttemptStatus, ErrorRecord
+from .._records import AttemptedRollout, AttemptOutcome, AttemptStatus
 from .._spans import Span
 from ..lanes import OpenLane, explain, record_return
 from ..tracing import AttemptRecorder, Tracer
-from ._closing import ClosedTrace, close_large_trace, close_trace, is_large
+from ._closing import ClosedTrace, close_large_trace, close_trace, is_large, record_error
 from ._ending import RETURNED, Cancelled, Ending, Silent, TimedOut, ending_of, settle
 from ._live_attempt import EndedAttempt, LiveAttempt
 from ._loop_watch import LoopWatch
@@ -90,7 +90,7 @@ async def run_attempt(live: LiveAttempt, parts: AttemptParts, ending: Ending | N
     if exception is not None:
         if live.call is not None:
             explain(exception, live.call.bound.lane)
-        error = ErrorRecord.from_exception(exception)
+        error = await record_error(exception)
     recorder.abandoned = abandoned is not None
     closed = (
         await close_large_trace(recorder, status, error) if is_large(recorder) else close_trace(recorder, status, error)

@@ -35,6 +35,28 @@ async def close_large_trace(recorder: AttemptRecorder, status: AttemptStatus, er
     return await compute_in_thread(close_trace, recorder, status, error)
 
 
+async def record_error(exception: BaseException) -> ErrorRecord:
+    """Return the record of an exception; outside of Trio's thread for one with thousands of notes or members."""
+    if _has_many_parts(exception):
+        return await compute_in_thread(ErrorRecord.from_exception, exception)
+    return ErrorRecord.from_exception(exception)
+
+
+def _has_many_parts(exception: BaseException) -> bool:
+    left, rest = MANY, [exception]
+    try:
+        while rest and left > 0:
+            exc = rest.pop()
+            notes = vars(exc).get("__notes__")
+            left -= 1 + (len(notes) if type(notes) is list else 0)
+            if isinstance(exc, BaseExceptionGroup):
+                rest += exc.exceptions
+    except Exception:
+        # An exception with attributes of its own making; it is recorded as any other.
+        return False
+    return left <= 0
+
+
 def is_large(recorder: AttemptRecorder) -> bool:
     """Whether closing the trace takes long; a search for api keys takes long in large texts, too."""
     spans = recorder.spans

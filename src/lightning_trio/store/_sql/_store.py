@@ -21,11 +21,12 @@ from ..._records import (
     ResourcesUpdate,
     RolloutConfig,
     RolloutStatus,
+    Run,
     RunSummary,
     StoreStatistics,
 )
 from ..._serialization import encode_config
-from ..._spans import Span, size_of_all
+from ..._spans import MANY, Span, size_of_all
 from .._primitives import Record
 from .._query import Query
 from .._rollout_ids import RolloutIdCipher
@@ -266,7 +267,10 @@ class SqlLightningStore(LightningStore):
         return await self._write(_workers.expire, None)
 
     async def put(self, records: Sequence[Record]) -> list[Record]:
-        encoded = [_records_by_id.encode_record(record, self._limit) for record in records]
+        if any(isinstance(record, Run) and len(record.history) > MANY for record in records):
+            encoded = await compute_in_thread(_records_by_id.encode_records, records, self._limit)
+        else:
+            encoded = _records_by_id.encode_records(records, self._limit)
         return await self._write(_records_by_id.put, encoded)
 
     async def find(self, query: Query) -> PaginatedResult[Any]:
