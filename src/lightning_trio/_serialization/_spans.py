@@ -43,20 +43,20 @@ def encode_spans(spans: Sequence[Span], limit: int) -> str:
         NotStorable: an attribute cannot be stored.
         PayloadTooLarge: they take more than `limit` bytes.
     """
-    encoded = _encode_rows([_span_row(span) for span in spans], spans[0].rollout_id)
+    encoded = _encode_rows([_span_row(span) for span in spans], spans)
     if len(encoded) > limit:
         raise PayloadTooLarge.all_spans(spans[0].rollout_id, len(spans), len(encoded), limit)
     return encoded.decode()
 
 
-def _encode_rows(rows: Sequence[Any], rollout_id: str) -> bytes:
+def _encode_rows(rows: Sequence[Any], spans: Sequence[Span]) -> bytes:
     try:
         try:
             return _encode(rows)
         except UnicodeEncodeError:
             return _encode([_with_surrogates(row) for row in rows])
     except (TypeError, ValueError, RecursionError) as exc:
-        raise NotStorable.spans(rollout_id, exc) from exc
+        raise NotStorable.spans(spans[0].rollout_id, exc) from exc
 
 
 _AT_ONCE: Final = 256
@@ -93,7 +93,7 @@ def _parts(spans: Sequence[Span]) -> Iterator[bytes]:
                     yield encode(piece, text.name, NO_LIMIT).encode()
             places = [(each.event, each.name, each.number) for each in texts]
             rows.append({"row": _span_row(short), "texts": places} if texts else _span_row(short))
-        yield _encode_rows(rows, batch[0].rollout_id)
+        yield _encode_rows(rows, batch)
 
 
 def _batches(spans: Sequence[Span]) -> Iterator[list[Span]]:
