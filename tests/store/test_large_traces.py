@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import ItemsView, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Watched(dict[str, Any]):
 
     threads: set[int]
 
-    def items(self) -> ItemsView[str, Any]:
+    def items(self) -> Any:
         self.threads.add(threading.get_ident())
         return super().items()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -15,11 +14,11 @@ from .._agents import LitAgent
 from .._concurrency import find_interruption
 from .._errors import AttemptTimedOut
 from .._host import exit_without_interrupted
-from .._records import AttemptedRollout, AttemptOutcome, AttemptStatus
+from .._records import AttemptedRollout
 from .._spans import Span
 from ..lanes import OpenLane, explain, record_return
-from ..tracing import AttemptRecorder, Tracer
-from ._closing import ClosedTrace, close_large_trace, close_trace, is_large, record_error
+from ..tracing import Tracer
+from ._closing import close_large_trace, close_trace, is_large, record_error
 from ._ending import RETURNED, Cancelled, Ending, Silent, TimedOut, ending_of, settle
 from ._live_attempt import EndedAttempt, LiveAttempt
 from ._loop_watch import LoopWatch
@@ -92,30 +91,16 @@ async def run_attempt(live: LiveAttempt, parts: AttemptParts, ending: Ending | N
             explain(exception, live.call.bound.lane)
         error = await record_error(exception)
     recorder.abandoned = abandoned is not None
-    closed = (
-        await close_large_trace(recorder, status, error) if is_large(recorder) else close_trace(recorder, status, error)
-    )
+    if is_large(recorder):
+        closed = await close_large_trace(recorder, status, error, duration)
+    else:
+        closed = close_trace(recorder, status, error, duration)
     if hooks is not None:
         ending = await _close(live, ending, hooks.end(live.agent, recorder.rollout, closed.spans))
     stop = ending.stop if isinstance(ending, Cancelled) else None
     if stop is not None and find_interruption(stop) is not None:
         exit_without_interrupted(stop)
-    return EndedAttempt(recorder.rollout, _outcome(recorder, status, closed, duration), stop, abandoned)
-
-
-def _outcome(recorder: AttemptRecorder, status: AttemptStatus, closed: ClosedTrace, duration: float) -> AttemptOutcome:
-    attempt = recorder.rollout.attempt
-    return AttemptOutcome(
-        attempt.rollout_id,
-        attempt.attempt_id,
-        status,
-        time.time(),
-        closed.spans,
-        closed.error,
-        closed.final_reward,
-        duration,
-        usage=closed.usage,
-    )
+    return EndedAttempt(recorder.rollout, closed, stop, abandoned)
 
 
 async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:

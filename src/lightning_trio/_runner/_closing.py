@@ -1,38 +1,44 @@
-"""The end of a trace: its spans in order, without api keys, and what is read from them."""
+"""The end of a trace: an outcome with its spans in order, without api keys, and what is read from them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import time
 
 from .._concurrency import compute_in_thread
-from .._records import AttemptStatus, ErrorRecord
+from .._records import AttemptOutcome, AttemptStatus, ErrorRecord
 from .._resources import knows_keys
-from .._spans import LARGE, MANY, Span, Usage, find_final_reward, size_of_all, sum_usage
+from .._spans import LARGE, MANY, find_final_reward, size_of_all, sum_usage
 from ..tracing import AttemptRecorder
 from ._redaction import redact
 
 
-class ClosedTrace(NamedTuple):
-    """What an attempt has recorded, and its error without api keys."""
-
-    error: ErrorRecord | None
-    spans: list[Span]
-    final_reward: float | None
-    usage: Usage
-
-
-def close_trace(recorder: AttemptRecorder, status: AttemptStatus, error: ErrorRecord | None) -> ClosedTrace:
-    """Close the trace of an attempt."""
+def close_trace(
+    recorder: AttemptRecorder, status: AttemptStatus, error: ErrorRecord | None, duration: float
+) -> AttemptOutcome:
+    """Close the trace of an attempt and return its outcome."""
     spans = recorder.close(status, None if error is None else f"{error.type}: {error.message}")
     error, spans = redact(error, spans)
-    return ClosedTrace(error, spans, find_final_reward(spans), sum_usage(spans))
+    attempt = recorder.rollout.attempt
+    return AttemptOutcome(
+        attempt.rollout_id,
+        attempt.attempt_id,
+        status,
+        time.time(),
+        spans,
+        error,
+        find_final_reward(spans),
+        duration,
+        usage=sum_usage(spans),
+    )
 
 
-async def close_large_trace(recorder: AttemptRecorder, status: AttemptStatus, error: ErrorRecord | None) -> ClosedTrace:
+async def close_large_trace(
+    recorder: AttemptRecorder, status: AttemptStatus, error: ErrorRecord | None, duration: float
+) -> AttemptOutcome:
     """Close a trace outside of Trio's thread, which takes a second for 100,000 spans."""
     # Before the thread begins, because tasks of the agent's may be left that would record more.
     recorder.closed = True
-    return await compute_in_thread(close_trace, recorder, status, error)
+    return await compute_in_thread(close_trace, recorder, status, error, duration)
 
 
 async def record_error(exception: BaseException) -> ErrorRecord:

@@ -101,7 +101,7 @@ def _batches(spans: Sequence[Span]) -> Iterator[list[Span]]:
     size = 0
     for span in spans:
         batch.append(span)
-        size += size_of(span)
+        size += size_of((span,))
         if len(batch) >= _AT_ONCE or size >= LARGE:
             yield batch
             batch, size = [], 0

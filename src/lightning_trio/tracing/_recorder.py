@@ -237,8 +237,9 @@ class AttemptRecorder:
         self.spans.append(span)
 
     def _make_room(self, span: Span) -> None:
-        self.size += size_of(span)
-        self.check_room()
+        self.size += size_of((span,))
+        if self.limit is not None and self.size > self.limit:
+            self.check_room()
 
     def check_room(self) -> None:
         """Raise if the attempt has tried to record more than its store takes, even if it has caught the error.
