@@ -22,6 +22,7 @@ from . import (
     emitting,
     importing,
     lanes,
+    large,
     latency,
     memory,
     noop,
@@ -46,6 +47,7 @@ SUBJECTS: Mapping[str, Callable[[bool], list[Measurement]]] = {
     "embedding": embedding.measure,
     "stores": stores.measure,
     "postgres": postgres.measure,
+    "large": large.measure,
 }
 
 

@@ -40,7 +40,7 @@ _CLAIM = (
 
 
 @contextmanager
-def _server() -> Generator[str]:
+def server() -> Generator[str]:
     """Run a server and yield its connection string.
 
     Raises:
@@ -175,7 +175,7 @@ def _measure_rollouts(dsn: str, quick: bool) -> Measurement:
 def measure(quick: bool) -> list[Measurement]:
     """Measure everything if a server can be run."""
     try:
-        with _server() as dsn:
+        with server() as dsn:
             return [_measure_rollouts(dsn, quick), *_measure_claims(dsn, quick)]
     except ImportError as exc:
         return [Measurement("claim, PostgreSQL", 0.0, "µs", note=f"not measured: {exc}")]

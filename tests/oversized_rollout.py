@@ -1,4 +1,4 @@
-"""Twenty rollouts, one of which records more than its store takes."""
+"""Twenty rollouts, one of which records more than its store takes, as is known only once it is encoded."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from lightning_trio import LightningStore, Runner
 
 LIMIT = 10_000
 
+TOO_MUCH = "\x01" * (LIMIT // 2)
+"""A text of half the limit, which takes three times the limit as JSON."""
+
 
 @agl.rollout
 async def one_of_many_records_too_much(task: int) -> float:
     if task == 8:
-        agl.emit_message("x" * LIMIT)
+        agl.emit_message(TOO_MUCH)
     await trio.sleep(0.01)
     return float(task)
 

@@ -107,6 +107,7 @@ BROAD_EXCEPTS = {
     "_serialization/_tag_writer.py tagged": "reading an object may run a user's code; the error has its path",
     "_serialization/_values.py _encoded": "as above, for a value that changes while it is read",
     "_runner/_storable.py finish_bare": "what a store raises for a root span; a status and plain text take its place",
+    "_serialization/_spans.py encode_parts": "as below, for a large trace",
     "_serialization/_spans.py encode_spans": "methods of whatever is in a span run; the error has the rollout",
     "_serialization/_values.py _read_back": "making an object again may run a user's code; the error has its path",
     "_serialization/_values.py encode_mapping": "a user's mapping; the error has its name",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
+from itertools import islice
 from types import TracebackType
 
 _MOST_FORMATTED = 1_000
@@ -19,6 +20,7 @@ _mro_of: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__
 _members_of: Callable[[BaseException], tuple[BaseException, ...]] = vars(BaseExceptionGroup)["exceptions"].__get__
 cause_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__cause__"].__get__
 context_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__context__"].__get__
+_dict_of: Callable[[BaseException], dict[str, object]] = vars(BaseException)["__dict__"].__get__
 _traceback_of: Callable[[BaseException], TracebackType | None] = vars(BaseException)["__traceback__"].__get__
 
 
@@ -93,15 +95,24 @@ def traceback_of(exception: BaseException) -> str:
     return "".join([*lines, f"{class_name(exception)}: {message_of(exception)}\n", rest])
 
 
+def has_many_notes(exception: BaseException, number: int) -> bool:
+    """Whether the exceptions that `traceback_of` formats have more than `number` notes."""
+    notes = (_dict_of(each).get("__notes__") for each in islice(_formatted_with(exception), _MOST_FORMATTED))
+    return sum(len(each) for each in notes if type(each) is list) > number
+
+
 def _is_formattable(exception: BaseException) -> bool:
-    """Whether Python would format a reasonable number of exceptions: it repeats a group that several others share."""
+    return sum(1 for _ in islice(_formatted_with(exception), _MOST_FORMATTED + 1)) <= _MOST_FORMATTED
+
+
+def _formatted_with(exception: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions that Python formats for one, which are endless where groups share members."""
     waiting, seen = [exception], set[int]()
-    for _ in range(_MOST_FORMATTED):
-        if not waiting:
-            return True
+    while waiting:
         each = waiting.pop()
+        yield each
         seen.add(id(each))
         if issubclass(type(each), BaseExceptionGroup):
             waiting.extend(_members_of(each))
-        waiting.extend(link for link in (cause_of(each), context_of(each)) if link is not None and id(link) not in seen)
-    return False
+        links = (cause_of(each), context_of(each))
+        waiting.extend(link for link in links if link is not None and id(link) not in seen)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from oversized_rollout import LIMIT, fit_with_one_that_records_too_much, one_of_many_records_too_much
+from oversized_rollout import LIMIT, TOO_MUCH, fit_with_one_that_records_too_much, one_of_many_records_too_much
 
 import lightning_trio as agl
 from lightning_trio import (
@@ -58,7 +58,7 @@ async def test_one_that_was_cancelled_goes_back_to_the_queue(tmp_path: Path) -> 
     with trio.CancelScope() as scope:
 
         async def records_too_much_and_is_cancelled(task: str) -> None:
-            agl.emit_message("x" * LIMIT)
+            agl.emit_message(TOO_MUCH)
             scope.cancel()
             await trio.sleep_forever()
 

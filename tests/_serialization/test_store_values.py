@@ -49,12 +49,14 @@ from lightning_trio._serialization import (
     canonical,
     decode,
     decode_config,
+    decode_parts,
     decode_spans,
     encode,
     encode_config,
+    encode_parts,
     encode_spans,
 )
-from lightning_trio._spans import Event, Link, OtelResource, SpanContext, TraceStatus
+from lightning_trio._spans import LARGE, Event, Link, OtelResource, SpanContext, TraceStatus, size_of
 
 LIMIT = 1 << 20
 
@@ -885,6 +887,49 @@ def test_a_malformed_span_is_refused_with_its_rollout(field: dict[str, Any]) -> 
 
     with pytest.raises(NotStorable, match="the spans of rollout ro-1 cannot be stored"):
         encode_spans([span], LIMIT)
+
+
+@given(st.lists(SPANS, max_size=3))
+def test_spans_in_parts_come_back(spans: list[Span]) -> None:
+    back = decode_parts(encode_parts(spans, LIMIT), "ro-1", "at-1")
+
+    for left, right in zip(back, spans, strict=True):
+        assert same(attrs.astuple(left), attrs.astuple(right))
+
+
+LONG = "\u00e4" * (2 * LARGE) + "\udce9"
+
+
+@pytest.mark.parametrize(
+    "spans",
+    [
+        [Span.from_attributes(attributes={"n": n}, rollout_id="ro-1", attempt_id="at-1") for n in range(2_000)],
+        [Span.from_attributes(attributes={"a": LONG, "b": LONG[1:]}, rollout_id="ro-1", attempt_id="at-1")],
+        [
+            Span.from_attributes(attributes={"a": LONG}, name="\udce9", rollout_id="ro-1", attempt_id="at-1"),
+            Span.from_attributes(attributes={"a": LONG[2:]}, rollout_id="ro-1", attempt_id="at-1"),
+        ],
+    ],
+    ids=["many", "long", "two"],
+)
+def test_no_part_of_large_spans_is_large(spans: list[Span]) -> None:
+    parts = encode_parts(spans, 100 * LARGE)
+
+    assert decode_parts(parts, "ro-1", "at-1") == spans
+    assert max(map(len, parts)) < 8 * LARGE
+    assert len(parts) > 3
+
+
+def test_parts_over_the_limit_are_refused_with_their_size() -> None:
+    span = Span.from_attributes(attributes={"text": "x" * 2 * LARGE}, rollout_id="ro-1")
+
+    with pytest.raises(PayloadTooLarge, match=r"1 spans of rollout ro-1 take 524,.* bytes, the store's limit is 1,000"):
+        encode_parts([span], 1000)
+
+
+@given(st.lists(SPANS, min_size=1, max_size=3))
+def test_the_size_of_spans_is_no_more_than_they_take(spans: list[Span]) -> None:
+    assert size_of(spans) <= len(encode_spans(spans, LIMIT).encode())
 
 
 def test_spans_over_the_limit_are_refused() -> None:

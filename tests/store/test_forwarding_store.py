@@ -76,6 +76,7 @@ def test_the_names_are_those_of_the_contract() -> None:
         "find_faults",
         "get_latest_resources",
         "holding",
+        "max_payload_bytes",
         "persistent",
         "queued_nowait",
         "statistics",

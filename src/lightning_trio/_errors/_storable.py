@@ -167,3 +167,12 @@ class PayloadTooLarge(NotStorable):
             "or raise the limit with max_payload_bytes=…"
         )
         return compose(cls, message, rollout_id=rollout_id, size=size, limit=limit)
+
+    @classmethod
+    def while_recording(cls, rollout_id: str, size: int, limit: int) -> Self:
+        """Return the error for the span with which those of one attempt exceed the limit."""
+        message = (
+            f"the spans of rollout {rollout_id} take at least {size:,} bytes with this one, the store's limit is "
+            f"{limit:,}; record less, or raise the limit with max_payload_bytes=…"
+        )
+        return compose(cls, message, rollout_id=rollout_id, size=size, limit=limit)

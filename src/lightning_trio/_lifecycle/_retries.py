@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from .._errors import PayloadTooLarge
 from .._records import AttemptStatus, ErrorRecord, RolloutConfig, is_named
 
 
 def is_final(status: AttemptStatus, error: ErrorRecord | None, config: RolloutConfig, spent: float) -> bool:
-    """Whether no further attempt follows, whatever `retry_condition` says.
+    """Whether no further attempt follows, whatever `retry_condition` says; as after one that recorded too much.
 
     Args:
         status: the attempt's status.
@@ -18,6 +19,8 @@ def is_final(status: AttemptStatus, error: ErrorRecord | None, config: RolloutCo
     True
     """
     if config.total_timeout_seconds is not None and spent >= config.total_timeout_seconds:
+        return True
+    if error is not None and error.type == PayloadTooLarge.__name__:
         return True
     if status != "failed" or not config.retry_exceptions or error is None:
         return False

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import attrs
 
-from .._spans import Event, Link, OtelResource, Span
+from .._spans import LARGE, Event, Link, OtelResource, Span, join_pieces
 from ._api_keys import knows_keys, without_keys
 
 _NO_TEXTS: Final = frozenset({int, float, bool, type(None)})
@@ -82,7 +82,7 @@ def _renamed(values: Mapping[Any, Any]) -> dict[Any, Any]:
 def value_without_keys(value: Any) -> Any:
     """Return a value of a span's attributes without keys; the same object if there is no key in it."""
     if isinstance(value, str):
-        return without_keys(value)
+        return without_keys(value) if len(value) <= LARGE else _clean_long(value)
     if isinstance(value, Mapping):
         return mapping_without_keys(value)
     if isinstance(value, list | tuple | set | frozenset):
@@ -96,3 +96,31 @@ def value_without_keys(value: Any) -> Any:
         if (clean_text := without_keys(text)) is not text:
             return type(value)(clean_text.encode(errors="surrogateescape"))
     return value
+
+
+_LONGEST: Final = 4096
+"""No key is longer, however it is written."""
+
+
+def _clean_long(text: str) -> str:
+    """Return a long text without keys, which are searched for in pieces, so that other threads run in between."""
+    pieces: list[str] = []
+    start, changed = 0, False
+    while start < len(text):
+        end = _end_of_piece(text, start + LARGE)
+        piece = text[start:end]
+        clean = without_keys(piece)
+        changed = changed or clean is not piece
+        pieces.append(clean)
+        start = end
+    return join_pieces(pieces) if changed else text
+
+
+def _end_of_piece(text: str, end: int) -> int:
+    """Return the first place from `end` on where no key is cut in two."""
+    while end < len(text):
+        around = text[end - _LONGEST : end + _LONGEST]
+        if without_keys(around) is around:
+            break
+        end += _LONGEST
+    return end

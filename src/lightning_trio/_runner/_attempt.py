@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import time
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -14,19 +12,16 @@ import trio
 
 from .._agents import LitAgent
 from .._concurrency import find_interruption, split
-from .._errors import AgentError, AttemptTimedOut
-from .._exception_text import class_name
+from .._errors import AttemptTimedOut
 from .._host import Interruptions, exit_without_interrupted
-from .._records import AttemptedRollout, AttemptOutcome, AttemptStatus, ErrorRecord
-from .._spans import Span, find_final_reward, sum_usage
+from .._records import AttemptedRollout, AttemptStatus, ErrorRecord
+from .._spans import Span
 from ..lanes import AbandonedCall, OpenLane, explain, record_return
-from ..tracing import AttemptRecorder, Tracer
+from ..tracing import Tracer
+from ._closing import close_bare, close_large_trace, close_trace, is_large, record_error
 from ._ending import RETURNED, Cancelled, Ending, Raised, Silent, TimedOut, ending_of, is_closing, settle
 from ._live_attempt import EndedAttempt, LiveAttempt
 from ._loop_watch import LoopWatch
-from ._redaction import redact
-
-logger = logging.getLogger("lightning_trio.runner")
 
 _END_HOOKS_SECONDS = 2.0
 """How long the closing hooks of a cancelled attempt may take."""
@@ -65,6 +60,8 @@ class AttemptParts:
     clock: trio.abc.Clock
     watch: LoopWatch
     interruptions: Interruptions
+    limit: int | None
+    """How many bytes the spans of an attempt may take in the store."""
 
 
 async def run_attempt(live: LiveAttempt, parts: AttemptParts, ending: Ending | None = None) -> EndedAttempt | None:
@@ -104,19 +101,21 @@ async def _end(live: LiveAttempt, parts: AttemptParts, ending: Ending) -> EndedA
     status: AttemptStatus = "succeeded"
     error = None
     if ending is not RETURNED:
-        status, error = _settle(live, ending, late=duration >= live.limit, abandoned=abandoned)
+        status, error = await _settle(live, ending, late=duration >= live.limit, abandoned=abandoned)
     recorder.abandoned = abandoned is not None
-    spans = recorder.close(status, None if error is None else f"{error.type}: {error.message}")
-    error, spans = redact(error, spans)
+    if is_large(recorder):
+        closed = await close_large_trace(recorder, status, error, duration)
+    else:
+        closed = close_trace(recorder, status, error, duration)
     if hooks is not None:
-        ending = await _close(live, parts, ending, hooks.end(live.agent, recorder.rollout, spans))
+        ending = await _close(live, parts, ending, hooks.end(live.agent, recorder.rollout, closed.spans))
     stop = ending.stop if isinstance(ending, Cancelled) else None
     if stop is not None and find_interruption(stop) is not None:
         exit_without_interrupted(stop)
-    return EndedAttempt(recorder.rollout, _outcome(recorder, status, spans, error, duration), stop, abandoned)
+    return EndedAttempt(recorder.rollout, closed, stop, abandoned)
 
 
-def _settle(
+async def _settle(
     live: LiveAttempt, ending: Ending, *, late: bool, abandoned: AbandonedCall | None
 ) -> tuple[AttemptStatus, ErrorRecord | None]:
     """Return the status of an attempt and its error record."""
@@ -125,48 +124,21 @@ def _settle(
         return status, None
     if live.call is not None:
         explain(exception, live.call.bound.lane)
-    return status, ErrorRecord.from_exception(exception)
+    return status, await record_error(exception)
 
 
 def _end_bare(live: LiveAttempt, parts: AttemptParts, exc: BaseException) -> EndedAttempt:
     """Return the outcome of an attempt that could not be ended because of `exc`, without anything of the agent's."""
     recorder = live.recorder
-    name = class_name(exc)
     ending = live.ending or Raised(exc)
     status, _ = settle(ending, late=False, abandoned=None)
     if status == "succeeded":
         status = "failed"
-    logger.warning(
-        "rollout %s ends without its spans: reading what its agent raised or recorded raised %s",
-        recorder.rollout.rollout_id,
-        name,
-    )
-    unreadable = AgentError.unreadable(status, name)
-    unreadable.__cause__ = exc
-    error = ErrorRecord.from_exception(unreadable)
     abandoned = None if live.call is None else live.call.abandoned
     recorder.abandoned = abandoned is not None
-    spans = recorder.close_bare(status, f"{error.type}: {error.message}")
     duration = live.duration or parts.clock.current_time() - live.started
-    outcome = _outcome(recorder, status, spans, error, duration)
+    outcome = close_bare(recorder, status, exc, duration)
     return EndedAttempt(recorder.rollout, outcome, ending.stop if isinstance(ending, Cancelled) else None, abandoned)
-
-
-def _outcome(
-    recorder: AttemptRecorder, status: AttemptStatus, spans: Sequence[Span], error: ErrorRecord | None, duration: float
-) -> AttemptOutcome:
-    attempt = recorder.rollout.attempt
-    return AttemptOutcome(
-        attempt.rollout_id,
-        attempt.attempt_id,
-        status,
-        time.time(),
-        spans,
-        error,
-        find_final_reward(spans),
-        duration,
-        usage=sum_usage(spans),
-    )
 
 
 async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:

@@ -303,8 +303,8 @@ class Runner(Generic[T]):
     def _make_workers(self, lanes: Mapping[str, OpenLane], bindings: Bindings) -> Workers:
         tracer = self.tracer
         calls = HookCalls(self.hooks, self.agent, self, tracer) if self.hooks else None
-        clock, watch = trio.lowlevel.current_clock(), current_watch()
-        parts = AttemptParts(self.agent.name, tracer, lanes, calls, clock, watch, Interruptions())
+        clock, watch, limit = trio.lowlevel.current_clock(), current_watch(), self.store.max_payload_bytes
+        parts = AttemptParts(self.agent.name, tracer, lanes, calls, clock, watch, Interruptions(), limit)
         return LocalWorkers(parts, bindings, self._max_concurrency)
 
     def _make_engine(self, bindings: Bindings, workers: Workers) -> Engine:

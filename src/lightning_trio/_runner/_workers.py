@@ -398,7 +398,7 @@ class LocalWorkers:
         self._begun += 1
         parts = self._parts
         rollout, resources = claimed.rollout, claimed.resources
-        recorder = AttemptRecorder(parts.tracer, rollout, resources, parts.agent_name, claimed.host)
+        recorder = AttemptRecorder(parts.tracer, rollout, resources, parts.agent_name, claimed.host, parts.limit)
         if claimed.admission is not None:
             self._admissions[rollout.attempt.attempt_id] = claimed.admission
             claimed.admission.caller.add_child(recorder)

@@ -8,7 +8,9 @@ from ._records import encode_config as encode_config
 from ._records import encode_error as encode_error
 from ._records import encode_resources as encode_resources
 from ._records import encode_run as encode_run
+from ._spans import decode_parts as decode_parts
 from ._spans import decode_spans as decode_spans
+from ._spans import encode_parts as encode_parts
 from ._spans import encode_spans as encode_spans
 from ._tag_reader import UnknownObject as UnknownObject
 from ._unreadable import Unreadable as Unreadable

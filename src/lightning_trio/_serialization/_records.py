@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any, Final
 
 import attrs
 
+from .._errors import NotStorable, PayloadTooLarge
 from .._records import DEFAULT_CONFIG, DatasetFingerprint, ErrorRecord, RolloutConfig, Run
 from .._resources import NamedResources
 from ._values import NO_LIMIT, UNREADABLE, decode, encode, unreadable
@@ -72,10 +75,32 @@ def encode_run(run: Run, limit: int) -> str:
     """
     fields = {field.name: getattr(run, field.name) for field in attrs.fields(Run)}
     fields["datasets"] = {mode: [each.tasks, each.digest, each.marks] for mode, each in run.datasets.items()}
-    for name in ("state", "history", "config"):
+    for name in ("state", "config"):
         # On their own first, so that an error has the name that the user knows.
         encode(fields[name], name, limit)
-    return encode(fields, "run", limit)
+    history = _encode_history(fields.pop("history"), limit)
+    encoded = f'{encode(fields, "run", limit)[:-1]},"history":{history}}}'
+    size = len(encoded.encode())
+    if size > limit:
+        raise PayloadTooLarge.value("run", size, limit)
+    return encoded
+
+
+_AT_ONCE: Final = 1000
+
+
+def _encode_history(history: Sequence[Mapping[str, Any]], limit: int) -> str:
+    """Return notes as `encode` does, in slices, because their number grows with the run."""
+    if type(history) is not tuple:
+        return encode(history, "history", limit)
+    starts = range(0, len(history), _AT_ONCE)
+    try:
+        slices = [encode(list(history[start : start + _AT_ONCE]), "history", limit)[1:-1] for start in starts]
+    except NotStorable:
+        # Again, because an error has the place of the note.
+        encode(history, "history", limit)
+        raise
+    return f'{{"$tuple":[{",".join(slices)}]}}'
 
 
 def decode_run(text: str, name: str = "a run") -> Run:

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from math import isfinite
 from typing import Any, Final
 
 import msgspec
 
 from .._errors import NotStorable, PayloadTooLarge
-from .._spans import NO_RESOURCE, OK_STATUS, UNSET_STATUS, Event, Link, OtelResource, Span, SpanContext, TraceStatus
+from .._spans import (
+    LARGE,
+    NO_RESOURCE,
+    OK_STATUS,
+    UNSET_STATUS,
+    Event,
+    Link,
+    LongText,
+    OtelResource,
+    Span,
+    SpanContext,
+    TraceStatus,
+    join_pieces,
+    size_of,
+    with_long_texts,
+    without_long_texts,
+)
 from ._values import NO_LIMIT, UNREADABLE, decode, encode, unreadable
 
 _encode = msgspec.json.Encoder().encode
@@ -27,11 +44,7 @@ def encode_spans(spans: Sequence[Span], limit: int) -> str:
         PayloadTooLarge: they take more than `limit` bytes.
     """
     try:
-        rows = [_span_row(span) for span in spans]
-        try:
-            encoded = _encode(rows)
-        except UnicodeEncodeError:
-            encoded = _encode([_with_surrogates(row) for row in rows])
+        encoded = _encode_rows([_span_row(span) for span in spans])
     except (NotStorable, KeyboardInterrupt):
         raise
     except BaseException as exc:
@@ -40,6 +53,98 @@ def encode_spans(spans: Sequence[Span], limit: int) -> str:
     if len(encoded) > limit:
         raise PayloadTooLarge.all_spans(spans[0].rollout_id, len(spans), len(encoded), limit)
     return encoded.decode()
+
+
+def _encode_rows(rows: Sequence[Any]) -> bytes:
+    try:
+        return _encode(rows)
+    except UnicodeEncodeError:
+        return _encode([_with_surrogates(row) for row in rows])
+
+
+_AT_ONCE: Final = 256
+"""The most spans in one part."""
+
+
+def encode_parts(spans: Sequence[Span], limit: int) -> list[str]:
+    """Return an attempt's spans as several texts, none of which takes long to encode, to store, or to read again.
+
+    A part is a list of spans, or a piece of a long text, of which there are as many as the next span with long texts
+    says.
+
+    Raises:
+        NotStorable, PayloadTooLarge: see `encode_spans`.
+    """
+    parts: list[str] = []
+    size = 0
+    try:
+        for part in _parts(spans):
+            size += len(part)
+            if size <= limit:
+                parts.append(part.decode())
+    except (NotStorable, KeyboardInterrupt):
+        raise
+    except BaseException as exc:
+        # As in `encode_spans`.
+        raise NotStorable.spans(spans[0].rollout_id, exc) from exc
+    if size > limit:
+        raise PayloadTooLarge.all_spans(spans[0].rollout_id, len(spans), size, limit)
+    return parts
+
+
+def _parts(spans: Sequence[Span]) -> Iterator[bytes]:
+    for batch in _batches(spans):
+        rows: list[Any] = []
+        for span in batch:
+            short, texts = without_long_texts(span)
+            for text in texts:
+                for piece in text.pieces():
+                    yield encode(piece, text.name, NO_LIMIT).encode()
+            places = [(each.event, each.name, each.number) for each in texts]
+            rows.append({"row": _span_row(short), "texts": places} if texts else _span_row(short))
+        yield _encode_rows(rows)
+
+
+def _batches(spans: Sequence[Span]) -> Iterator[list[Span]]:
+    batch: list[Span] = []
+    size = 0
+    for span in spans:
+        batch.append(span)
+        size += size_of((span,))
+        if len(batch) >= _AT_ONCE or size >= LARGE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def decode_parts(parts: Iterable[str], rollout_id: str, attempt_id: str) -> list[Span]:
+    """Return the spans encoded in parts."""
+    spans: list[Span] = []
+    pieces: list[str] = []
+    try:
+        for part in parts:
+            if part.startswith("["):
+                spans += [_read_whole(stored, pieces, rollout_id, attempt_id) for stored in _decode(part)]
+                pieces = []
+            else:
+                pieces.append(decode(part))
+    except UNREADABLE as exc:
+        raise unreadable(f"the spans of attempt {attempt_id} of rollout {rollout_id}", exc) from exc
+    return spans
+
+
+def _read_whole(stored: Any, pieces: list[str], rollout_id: str, attempt_id: str) -> Span:
+    """Return a span, with the long texts that it takes from `pieces`."""
+    if type(stored) is str:
+        stored = decode(stored)
+    if type(stored) is not dict:
+        return _read_span(stored, rollout_id, attempt_id)
+    texts: list[LongText] = []
+    for event, name, number in stored["texts"]:
+        texts.append(LongText(event, name, join_pieces(islice(pieces, number))))
+        del pieces[:number]
+    return with_long_texts(_read_span(stored["row"], rollout_id, attempt_id), texts)
 
 
 def _span_row(span: Span) -> tuple[Any, ...]:

@@ -30,6 +30,14 @@ from ._layouts import object_attributes as object_attributes
 from ._live_traces import LiveTrace as LiveTrace
 from ._live_traces import find_live_trace as find_live_trace
 from ._live_traces import finding_traces as finding_traces
+from ._long_texts import LARGE as LARGE
+from ._long_texts import MANY as MANY
+from ._long_texts import LongText as LongText
+from ._long_texts import join_pieces as join_pieces
+from ._long_texts import size_of as size_of
+from ._long_texts import size_of_all as size_of_all
+from ._long_texts import with_long_texts as with_long_texts
+from ._long_texts import without_long_texts as without_long_texts
 from ._rewards import RewardDimension as RewardDimension
 from ._rewards import as_reward as as_reward
 from ._rewards import find_final_reward as find_final_reward

@@ -22,7 +22,10 @@ def record_return(recorder: AttemptRecorder, value: object) -> None:
     Raises:
         InvalidReturn: it is neither a reward nor spans nor None.
         InvalidReward: it is NaN or infinite, or its spans contain such a reward.
+        PayloadTooLarge: the store would not take the attempt's spans, or those with this value.
     """
+    if recorder.limit is not None:
+        recorder.check_room()
     if value is None:
         return
     if isinstance(value, float) or is_number(value):

@@ -127,6 +127,10 @@ class ForwardingStore(LightningStore):
     # Methods with a default.
 
     @property
+    def max_payload_bytes(self) -> int | None:
+        return self._store.max_payload_bytes
+
+    @property
     def persistent(self) -> bool:
         return self._store.persistent
 

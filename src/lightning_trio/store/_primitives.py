@@ -229,6 +229,11 @@ class StorePrimitives(ABC):
     # Methods with a default.
 
     @property
+    def max_payload_bytes(self) -> int | None:
+        """How many bytes the spans of an attempt may take, None without a limit; runners count while they record."""
+        return None
+
+    @property
     def persistent(self) -> bool:
         """Whether records outlive the process, so that a later process can resume a run."""
         return False

@@ -35,7 +35,11 @@ class OpenSpan:
     _token: Token[Context] | None = None
 
     def end(self, status: TraceStatus, end_time: float | None = None) -> Span:
-        """End the span, now without an `end_time`; one that ends after its attempt is late and not recorded."""
+        """End the span, now without an `end_time`; one that ends after its attempt is late and not recorded.
+
+        Raises:
+            PayloadTooLarge: see `AttemptRecorder.record`.
+        """
         recorder = self.recorder
         recorder.activity += 1
         span = recorder.make_span(
@@ -50,7 +54,7 @@ class OpenSpan:
             tuple(self.events),
         )
         if recorder.open_spans.pop(self.span_id, None) is not None:
-            recorder.spans.append(span)
+            recorder.keep(span)
         elif not self.in_generator:
             recorder.tracer.count_late_span()
         return span

@@ -18,11 +18,11 @@ from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, SpanContext
 
 from .. import semconv
-from .._errors import AttemptAbandoned, NoActiveRollout
+from .._errors import AttemptAbandoned, NoActiveRollout, PayloadTooLarge
 from .._ids import new_span_id, new_trace_and_span_id
 from .._records import AttemptedRollout, AttemptStatus
 from .._resources import NamedResources
-from .._spans import OK_STATUS, Event, Link, Span, TraceStatus, copy_attributes, hang_below_root
+from .._spans import OK_STATUS, Event, Link, Span, TraceStatus, copy_attributes, hang_below_root, size_of
 from ._open_span import OpenSpan
 from ._otel_context import RECORDER_KEY, SPAN_KEY, GeneratorSpan, NativeSpan
 
@@ -76,12 +76,14 @@ class AttemptRecorder:
         "has_foreign_spans",
         "host_link",
         "library_spans",
+        "limit",
         "on_span",
         "open_spans",
         "remote_activity",
         "resources",
         "rollout",
         "root_id",
+        "size",
         "spans",
         "start_time",
         "trace_id",
@@ -95,6 +97,7 @@ class AttemptRecorder:
         resources: NamedResources,
         agent_name: str,
         host_link: Link | None,
+        limit: int | None = None,
     ) -> None:
         # Written out because it runs once per attempt, and attrs' factories would take twice as long.
         self.tracer: SpanSink = tracer
@@ -117,6 +120,10 @@ class AttemptRecorder:
         """Returns the same number for what a worker process records for this attempt."""
         self.on_span: Callable[[AttemptRecorder], object] | None = None
         """Called in the context of each span that starts, also of those that come too late."""
+        self.limit: int | None = limit
+        """How many bytes the spans may take in the store, None without a limit."""
+        self.size: int = 0
+        """The least that the spans take, counted only where there is a limit; beyond it, nothing more is recorded."""
         self.closed: bool = False
         self.abandoned: bool = False
         self._sequence = itertools.count(2)
@@ -184,7 +191,12 @@ class AttemptRecorder:
         )
 
     def record(self, name: str, attributes: dict[str, Any], status: TraceStatus, parent_id: str | None = None) -> Span:
-        """Record a span that starts and ends now, below the current one or `parent_id`."""
+        """Record a span that starts and ends now, below the current one or `parent_id`.
+
+        Raises:
+            AttemptAbandoned, NoActiveRollout: the attempt has ended, see `check_open`.
+            PayloadTooLarge: the store would not take the attempt's spans with this one.
+        """
         if self.closed:
             self.check_open()
         now = time.time()
@@ -205,11 +217,38 @@ class AttemptRecorder:
             now,
             now,
         )
+        if self.limit is not None:
+            self._make_room(span)
         self.spans.append(span)
         if self.closed:
             # Another thread has closed the attempt since the first check: this span is never read.
             self.check_open()
         return span
+
+    def keep(self, span: Span) -> None:
+        """Add a finished span.
+
+        Raises:
+            PayloadTooLarge: see `record`.
+        """
+        # Those that end with the attempt are counted by the store.
+        if self.limit is not None and not self.closed:
+            self._make_room(span)
+        self.spans.append(span)
+
+    def _make_room(self, span: Span) -> None:
+        self.size += size_of((span,))
+        if self.limit is not None and self.size > self.limit:
+            self.check_room()
+
+    def check_room(self) -> None:
+        """Raise if the attempt has tried to record more than its store takes, even if it has caught the error.
+
+        Raises:
+            PayloadTooLarge: it has.
+        """
+        if self.limit is not None and self.size > self.limit:
+            raise PayloadTooLarge.while_recording(self.rollout.rollout_id, self.size, self.limit)
 
     def start_span(self, name: str, attributes: dict[str, Any]) -> OpenSpan:
         """Start a child of the current span; the caller ends it."""
@@ -250,10 +289,16 @@ class AttemptRecorder:
         context = span.context
         started = None if context is None else self.library_spans.pop(context.span_id, None)
         if started is not None:
-            self.spans.append(self._own(self._from_library(span, started[0])))
+            # An error would be logged for each further span; the attempt gets it when its agent returns.
+            with suppress(PayloadTooLarge):
+                self.keep(self._own(self._from_library(span, started[0])))
 
     def adopt(self, returned: Sequence[Span]) -> None:
-        """Add the spans that the agent returned, except those that are recorded already."""
+        """Add the spans that the agent returned, except those that are recorded already.
+
+        Raises:
+            PayloadTooLarge: see `record`.
+        """
         self.has_foreign_spans = True
         known = {span.span_id for span in self.spans}
         known.add(self.root_id)
@@ -268,7 +313,7 @@ class AttemptRecorder:
                     # The agent may keep what it returned, and change it.
                     attributes=copy_attributes(span.attributes),
                 )
-                self.spans.append(self._own(owned))
+                self.keep(self._own(owned))
 
     def note_stored(self, span: Span) -> None:
         """Add a span that a store has stored already; the store does not store it again with the others."""

@@ -9,7 +9,7 @@ import pickle
 import shutil
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from ..._concurrency import FlatNursery, split_stop
+from ..._concurrency import FlatNursery, compute_in_thread, split_stop
 from ..._errors import RemoteAgentError, UnsupportedLane, UsageError, WorkerDied, WorkerTraceback
 from ..._host import kill_family, kill_group
-from ..._spans import Span
 from ...tracing import AttemptRecorder
 from .._lane import Call, OpenLane
-from ._journal import journal_path, read_frames
+from ._journal import SENT_AT_MOST, journal_path, read_frames, read_journal
 from ._journal_folder import make_journals, remove_stale_journals
 from ._messages import RemoteError, WorkerCall, WorkerReport
 from ._worker import prepare_worker, run_in_worker
@@ -113,18 +112,21 @@ class OpenProcessLane(OpenLane):
                 await worker.context.run_sync(run_in_worker, data, kill_on_cancel=True, limiter=_UNLIMITED)
             )
         except trio_parallel.BrokenWorkerError as exc:
-            self._recover(worker, recorder)
+            await self._recover(worker, recorder)
             if hasattr(os, "killpg") and not hasattr(os, "pidfd_open"):
                 kill_group(worker.pid)
             raise WorkerDied.while_running(call.bound.name, worker.pid, _exit_code(exc)) from None
         except trio.Cancelled:
-            self._recover(worker, recorder)
+            await self._recover(worker, recorder)
             raise
         for _ in range(report.late_spans):
             recorder.tracer.count_late_span()
-        if report.frames:
-            spans = read_frames(report.frames, recorder.rollout.attempt.attempt_id)
+        attempt_id = recorder.rollout.attempt.attempt_id
+        if report.in_file:
+            spans = await compute_in_thread(read_journal, self._journal(worker.pid), attempt_id)
             recorder.add_remote_spans(spans, report.sequence_id)
+        elif report.frames:
+            recorder.add_remote_spans(read_frames(report.frames, attempt_id), report.sequence_id)
         if report.error is not None:
             raise _to_local(report.error)
         return report.value
@@ -132,7 +134,12 @@ class OpenProcessLane(OpenLane):
     def _pack(self, call: Call) -> bytes:
         recorder = call.recorder
         message = WorkerCall(
-            call.bound.prepared, recorder.rollout, recorder.trace_id, recorder.root_id, recorder.next_sequence_id()
+            call.bound.prepared,
+            recorder.rollout,
+            recorder.trace_id,
+            recorder.root_id,
+            recorder.next_sequence_id(),
+            recorder.limit,
         )
         try:
             return message.encode()
@@ -196,14 +203,15 @@ class OpenProcessLane(OpenLane):
         except OSError:
             return 0
 
-    def _recover(self, worker: WorkerProcess, recorder: AttemptRecorder) -> None:
+    async def _recover(self, worker: WorkerProcess, recorder: AttemptRecorder) -> None:
         """Record the spans that a killed worker process has written to its journal."""
-        try:
-            data = self._journal(worker.pid).read_bytes()
-            self._journal(worker.pid).unlink()
-        except OSError:
-            return
-        spans: list[Span] = read_frames(data, recorder.rollout.attempt.attempt_id)
+        journal, attempt_id = self._journal(worker.pid), recorder.rollout.attempt.attempt_id
+        if self._journal_size(worker.pid) > SENT_AT_MOST:
+            spans = await compute_in_thread(read_journal, journal, attempt_id)
+        else:
+            spans = read_journal(journal, attempt_id)
+        with suppress(OSError):
+            journal.unlink(missing_ok=True)
         if spans:
             recorder.add_remote_spans(spans, max(span.sequence_id for span in spans) + 1)
 

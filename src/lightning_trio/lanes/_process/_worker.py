@@ -120,13 +120,13 @@ def run_in_worker(data: bytes) -> bytes:
     try:
         call = WorkerCall.decode(data)
     except BaseException as exc:
-        return WorkerReport(None, _to_remote(UnsupportedLane.task_not_loaded(exc)), b"", 0, 0).encode()
+        return WorkerReport(None, _to_remote(UnsupportedLane.task_not_loaded(exc)), b"", 0, 0, 0).encode()
     attempt_id = call.rollout.attempt.attempt_id
     journal = Journal(_journal_file, attempt_id)
     sequence_id, value, error = call.sequence_id, None, None
     try:
         agent = _load(call.packed)
-        recorder = AttemptRecorder(_tracer, call.rollout, agent.resources, agent.bound.name, None)
+        recorder = AttemptRecorder(_tracer, call.rollout, agent.resources, agent.bound.name, None, call.limit)
         recorder.continue_trace(call.trace_id, call.root_id, sequence_id)
         recorder.spans = journal
         _recorders[attempt_id] = recorder
@@ -138,7 +138,7 @@ def run_in_worker(data: bytes) -> bytes:
             sequence_id = recorder.next_sequence_id()
     except BaseException as exc:
         error = _to_remote(exc)
-    return WorkerReport(value, error, journal.close(), sequence_id, _count_late_spans()).encode()
+    return WorkerReport(value, error, *journal.close(), sequence_id, _count_late_spans()).encode()
 
 
 def _count_late_spans() -> int:
@@ -171,6 +171,7 @@ def _call_in_context(recorder: AttemptRecorder, agent: PackedAgent) -> object:
     context = enter_attempt(recorder)
     try:
         value = _call(recorder, agent)
+        recorder.check_room()
         if value is None or (value.__class__ is list and not value):
             return value
         if is_number(value):

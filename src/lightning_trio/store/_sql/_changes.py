@@ -111,6 +111,7 @@ def _remove(transaction: Transaction, state: RolloutState) -> None:
         attempts,
     )
     transaction.execute("DELETE FROM traces WHERE number BETWEEN ? AND ?", attempts)
+    transaction.execute("DELETE FROM trace_parts WHERE attempt_number BETWEEN ? AND ?", attempts)
     transaction.execute("DELETE FROM attempts WHERE number BETWEEN ? AND ?", attempts)
     transaction.execute("DELETE FROM payloads WHERE number = ?", (state.number,))
     transaction.execute("DELETE FROM rollouts WHERE number = ?", (state.number,))

@@ -50,13 +50,15 @@ def _orphans(transaction: Transaction, ids: RolloutIdCipher) -> Sequence[str]:
     ]
     for table, key, owners, what in (
         ("traces", "number", "attempts", "spans"),
+        ("trace_parts", "attempt_number", "attempts", "spans"),
         ("spans", "attempt_number", "attempts", "a span"),
         ("payloads", "number", "rollouts", "a task"),
     ):
+        number = key if table == "trace_parts" else "number"
         rows = transaction.select(
-            {"t.number": "int"},
+            {f"t.{number}": "int"},
             f"FROM {table} t LEFT JOIN {owners} o ON o.number = t.{key} WHERE o.number IS NULL "
-            f"ORDER BY t.number LIMIT {_SHOWN}",
+            f"ORDER BY t.{number} LIMIT {_SHOWN}",
         )
         owner = owners.removesuffix("s")
         found += [f"{what} (number {number} of {table}) without an existing {owner}" for [number] in rows]

@@ -9,11 +9,11 @@ import attrs
 
 from ..._lifecycle import Move, end_attempt
 from ..._records import AttemptOutcome, RolloutStatus
-from ..._serialization import NO_LIMIT, encode_error, encode_spans
-from ..._spans import NO_USAGE, Usage
+from ..._serialization import NO_LIMIT, encode_error, encode_parts, encode_spans
+from ..._spans import LARGE, NO_USAGE, Span, Usage, size_of_all
 from .._rollout_ids import RolloutIdCipher
 from ._rollout_state import RolloutState, check_attempt_id, count_late, load_states, number_of, write_states
-from ._schema import TRACE
+from ._schema import TRACE, TRACE_PART
 from ._spans import known_span_ids, number_spans
 from ._transaction import Columns, Transaction
 from ._workers import note_idle
@@ -21,21 +21,36 @@ from ._workers import note_idle
 
 @attrs.frozen
 class EncodedOutcome:
-    """An outcome with its spans and error encoded as text."""
+    """An outcome with its spans and error encoded as text; large spans as several texts."""
 
     outcome: AttemptOutcome
-    spans: str | None
+    spans: str | Sequence[str] | None
     error: str | None
 
 
-def encode_outcome(outcome: AttemptOutcome, limit: int) -> EncodedOutcome:
-    """Encode an outcome.
+def encode_outcomes(outcomes: Sequence[AttemptOutcome], sizes: Sequence[float], limit: int) -> list[EncodedOutcome]:
+    """Encode outcomes.
+
+    Args:
+        outcomes: the outcomes.
+        sizes: `size_of_all` of the spans of each.
+        limit: how many bytes the spans of an outcome may take.
 
     Raises:
         NotStorable, PayloadTooLarge: see `encode_spans`.
     """
-    spans = encode_spans(outcome.spans, limit) if outcome.spans else None
-    return EncodedOutcome(outcome, spans, encode_error(outcome.error))
+    return [
+        EncodedOutcome(
+            outcome,
+            _encode(outcome.spans, size, limit) if outcome.spans else None,
+            encode_error(outcome.error),
+        )
+        for outcome, size in zip(outcomes, sizes, strict=True)
+    ]
+
+
+def _encode(spans: Sequence[Span], size: float, limit: int) -> str | Sequence[str]:
+    return encode_parts(spans, limit) if size > LARGE else encode_spans(spans, limit)
 
 
 _ENDED: Final[Columns] = {
@@ -60,6 +75,7 @@ def finish(
     known = known_span_ids(transaction, [state for state in states.values() if state.last_span])
     rows: list[tuple[Any, ...]] = []
     traces: list[tuple[int, str]] = []
+    parts: list[tuple[int, int, str]] = []
     workers: set[str] = set()
     results: list[list[RolloutStatus | None]] = []
     touched: dict[int, RolloutState] = {}
@@ -76,8 +92,10 @@ def finish(
                 statuses.append(None)
                 continue
             text = _count_spans(transaction, state, each, known.get(state.attempt_number))
-            if text is not None:
+            if isinstance(text, str):
                 traces.append((state.attempt_number, text))
+            elif text is not None:
+                parts += [(state.attempt_number, number, part) for number, part in enumerate(text)]
             rows.append(_ended_row(transaction, state, each))
             transaction.known_spans.forget(state.attempt_number)
             touched[state.number] = state
@@ -94,8 +112,16 @@ def finish(
         transaction.with_rows(
             TRACE, traces, "INSERT INTO traces (number, spans) SELECT number, spans FROM v WHERE number IS NOT NULL"
         )
+    for part in parts:
+        # One by one: the lock of the interpreter is held while parameters are copied.
+        _insert_part(transaction, part)
     note_idle(transaction, workers)
     return results
+
+
+def _insert_part(transaction: Transaction, part: tuple[int, int, str]) -> None:
+    columns = ", ".join(TRACE_PART)
+    transaction.execute(f"INSERT INTO trace_parts ({columns}) VALUES (?, ?, ?)", part)
 
 
 def _move(transaction: Transaction, state: RolloutState, outcome: AttemptOutcome) -> Move | None:
@@ -111,13 +137,13 @@ def _move(transaction: Transaction, state: RolloutState, outcome: AttemptOutcome
 
 def _count_spans(
     transaction: Transaction, state: RolloutState, each: EncodedOutcome, known: set[str] | None
-) -> str | None:
+) -> str | Sequence[str] | None:
     """Count the spans of an outcome and return their text, without the spans stored before it."""
     spans, text = each.outcome.spans, each.spans
     if known and spans:
         # Unnumbered spans get numbers, as in `add_spans`.
         spans = number_spans(spans, known, state)
-        text = encode_spans(spans, NO_LIMIT) if spans else None
+        text = _encode(spans, size_of_all(spans), NO_LIMIT) if spans else None
     if spans:
         transaction.summary.count(state.run_id, "spans", len(spans))
     return text

@@ -12,6 +12,7 @@ from ..._serialization import (
     Unreadable,
     decode,
     decode_error,
+    decode_parts,
     decode_resources,
     decode_run,
     decode_spans,
@@ -346,6 +347,7 @@ def _spans(transaction: Transaction, ids: RolloutIdCipher, query: Query) -> list
         )
     ):
         streamed.setdefault(number, []).append((sequence_id, body))
+    parts = _count_parts(transaction, [row[0] for row in kept if row[4] is None])
     found: list[Span] = []
     for number, rollout_number, attempt_id, _, text in sorted(kept):
         if wanted is not None and attempt_id not in wanted:
@@ -356,7 +358,28 @@ def _spans(transaction: Transaction, ids: RolloutIdCipher, query: Query) -> list
             found.append(span if span.sequence_id == sequence_id else with_number(span, sequence_id))
         if text is not None:
             found += decode_spans(text, rollout_id, attempt_id)
+        elif number in parts:
+            found += decode_parts(_parts(transaction, number, parts[number]), rollout_id, attempt_id)
     return found
+
+
+def _count_parts(transaction: Transaction, attempts: Sequence[int]) -> dict[int, int]:
+    """Return the number of parts of the attempts whose spans are stored in parts."""
+    rows = transaction.select_with_rows(
+        {"number": "int"},
+        [(number,) for number in attempts],
+        {"p.attempt_number": "int", "count(*)": "int"},
+        "FROM v JOIN trace_parts p ON p.attempt_number = v.number GROUP BY p.attempt_number",
+    )
+    counts: dict[int, int] = {row[0]: row[1] for row in rows}
+    return counts
+
+
+def _parts(transaction: Transaction, attempt: int, count: int) -> Iterable[str]:
+    for part in range(count):
+        yield transaction.value(
+            "body", "text", "FROM trace_parts WHERE attempt_number = ? AND part = ?", (attempt, part)
+        )
 
 
 def _resources(transaction: Transaction, query: Query) -> list[ResourcesUpdate]:

@@ -26,12 +26,16 @@ class EncodedRecord:
     body: str | None
 
 
-def encode_record(record: Kept, limit: int) -> EncodedRecord:
-    """Encode a record.
+def encode_records(records: Sequence[Kept], limit: int) -> list[EncodedRecord]:
+    """Encode records.
 
     Raises:
         NotStorable, PayloadTooLarge: see `encode`, `check_text`.
     """
+    return [_encode_record(record, limit) for record in records]
+
+
+def _encode_record(record: Kept, limit: int) -> EncodedRecord:
     if isinstance(record, Worker):
         check_text("worker_id", record.worker_id)
         return EncodedRecord(record, encode_stats(record, limit))

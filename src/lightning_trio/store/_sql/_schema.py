@@ -61,6 +61,9 @@ TRACE: Final[Columns] = {"number": "int", "spans": "text"}
 """The spans of an attempt's outcome, all in one text. They have a table of their own, to which rows are only added,
 because a row that grows moves its neighbours."""
 
+TRACE_PART: Final[Columns] = {"attempt_number": "int", "part": "int", "body": "text"}
+"""The spans of an outcome that is large, in parts that are read one by one; it has no row in `traces`."""
+
 SPAN: Final[Columns] = {
     "number": "int",
     "attempt_number": "int",
@@ -112,6 +115,7 @@ TABLES: Final = (
     "payloads",
     "attempts",
     "traces",
+    "trace_parts",
     "spans",
     "resources",
     "workers",
@@ -166,7 +170,13 @@ def _create(transaction: Transaction) -> None:
         transaction.execute("INSERT INTO meta (name, value) VALUES (?, ?)", (name, value))
 
 
-MIGRATIONS: Final[Sequence[Migration]] = (_create,)
+def _add_trace_parts(transaction: Transaction) -> None:
+    kinds = transaction.dialect.types
+    fields = ", ".join(f"{column} {kinds[kind]}" for column, kind in TRACE_PART.items())
+    transaction.execute(f"CREATE TABLE trace_parts ({fields}, PRIMARY KEY (attempt_number, part))")
+
+
+MIGRATIONS: Final[Sequence[Migration]] = (_create, _add_trace_parts)
 """Each migrates a store from the version that is its index to the next. Append; never change a released one."""
 
 

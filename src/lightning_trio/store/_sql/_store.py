@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 import trio
 
+from ..._concurrency import compute_in_thread
 from ..._errors import StoreClosed, StoreFormatError
 from ..._records import (
     AttemptedRollout,
@@ -20,12 +21,13 @@ from ..._records import (
     ResourcesUpdate,
     RolloutConfig,
     RolloutStatus,
+    Run,
     RunSummary,
     StoreStatistics,
 )
 from ..._resources import spans_without_keys
 from ..._serialization import encode_config
-from ..._spans import Span
+from ..._spans import MANY, Span, size_of_all
 from .._primitives import Record
 from .._query import Query
 from .._rollout_ids import RolloutIdCipher
@@ -40,6 +42,9 @@ from ._wakeups import Waiter, Wakeups
 T = TypeVar("T")
 
 MAX_PAYLOAD_BYTES: Final = 64 * 1024 * 1024
+
+_SIZE_AT_ONCE: Final = 1 << 20
+"""How many bytes of spans are encoded in Trio's thread at once, which takes some milliseconds; more are in another."""
 
 
 class SqlLightningStore(LightningStore):
@@ -87,6 +92,10 @@ class SqlLightningStore(LightningStore):
         """The store as error messages call it."""
 
     # Opening and closing.
+
+    @property
+    def max_payload_bytes(self) -> int | None:
+        return self._limit
 
     @property
     def persistent(self) -> bool:
@@ -248,7 +257,11 @@ class SqlLightningStore(LightningStore):
         return await self._write(_spans.add_spans, encoded)
 
     async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
-        encoded = [_outcomes.encode_outcome(outcome, self._limit) for outcome in outcomes]
+        sizes = [size_of_all(outcome.spans) for outcome in outcomes]
+        if sum(sizes) > _SIZE_AT_ONCE:
+            encoded = await compute_in_thread(_outcomes.encode_outcomes, outcomes, sizes, self._limit)
+        else:
+            encoded = _outcomes.encode_outcomes(outcomes, sizes, self._limit)
         return await self._write(_outcomes.finish, encoded)
 
     async def update(self, changes: Sequence[Change]) -> None:
@@ -259,7 +272,10 @@ class SqlLightningStore(LightningStore):
         return await self._write(_workers.expire, None)
 
     async def put(self, records: Sequence[Record]) -> list[Record]:
-        encoded = [_records_by_id.encode_record(record, self._limit) for record in records]
+        if any(isinstance(record, Run) and len(record.history) > MANY for record in records):
+            encoded = await compute_in_thread(_records_by_id.encode_records, records, self._limit)
+        else:
+            encoded = _records_by_id.encode_records(records, self._limit)
         return await self._write(_records_by_id.put, encoded)
 
     async def find(self, query: Query) -> PaginatedResult[Any]:

@@ -85,6 +85,22 @@ async def spans_of_an_outcome_join_those_before(store: LightningStore) -> None:
     expect_equal(names, ["early", "last"], "a span that is known already is not doubled by the outcome")
 
 
+async def many_spans_and_long_texts_are_kept_as_they_are(store: LightningStore) -> None:
+    claimed = await claim_one(store)
+    # Of two kinds of characters, and with one that is no Unicode.
+    text = "a line\n" * 100_000 + "\u00fcber" * 10_000 + "\udce9"
+    spans = [span_of(claimed, sequence_id=number) for number in range(1, 1_500)]
+    attributes = {"before": 1, "text": text, "after": text[:-1]}
+    spans[700] = attrs.evolve(spans[700], attributes=attributes, events=(Event("read", {"text": text}, 1.5),))
+    await store.add_spans(spans[:1])
+    await finish(store, claimed, spans=spans)
+
+    found = list(await store.query_spans(claimed.rollout_id))
+    expect_equal(len(found), len(spans), "all of many spans are kept, one that is known already once")
+    expect(found == spans, "many spans, and one with long texts, are kept as they are")
+    expect_equal(list(found[700].attributes), ["before", "text", "after"], "attributes keep their order")
+
+
 async def spans_of_unknown_ids_are_refused(store: LightningStore) -> None:
     claimed = await claim_one(store)
     good = span_of(claimed)
@@ -147,6 +163,7 @@ CHECKS: tuple[Check, ...] = (
     spans_are_numbered_within_their_attempt,
     a_known_span_is_not_stored_again,
     spans_of_an_outcome_join_those_before,
+    many_spans_and_long_texts_are_kept_as_they_are,
     spans_of_unknown_ids_are_refused,
     the_first_span_makes_its_attempt_running,
     the_first_span_of_a_retry_makes_it_running,
