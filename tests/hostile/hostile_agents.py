@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hostile_callbacks
 import hostile_emits
@@ -16,6 +17,7 @@ import hostile_returns
 import hostile_tasks
 import trio
 from hostile_rows import ROWS, Row
+from hostile_specs import ExceptionSpec
 
 import lightning_trio as agl
 
@@ -33,11 +35,22 @@ __all__ = [
 HOSTILE = "hostile: "
 MEET = "meet: "
 MARK = "good task"
+GENERATED = "generated: "
 
 
 def find_row(task: object) -> Row | None:
     """Return the row that the task asks for; tasks that are hostile themselves ask for none."""
-    return ROWS[task.removeprefix(HOSTILE)] if type(task) is str and task.startswith(HOSTILE) else None
+    if type(task) is not str or not task.startswith(HOSTILE):
+        return None
+    name = task.removeprefix(HOSTILE)
+    if name.startswith(GENERATED) and name not in ROWS:
+        # In a worker process.
+        return Row(name, "exceptions", partial(_raise, name.removeprefix(GENERATED)), "either", None, (), None, False)
+    return ROWS[name]
+
+
+def _raise(spec: str) -> NoReturn:
+    raise ExceptionSpec.load(spec).make()
 
 
 def do_well(task: object) -> float:

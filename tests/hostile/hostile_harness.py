@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 from hostile_agents import AGENTS, HOSTILE, MARK, MEET
-from hostile_rows import Row
+from hostile_rows import Row, undo
 
 import lightning_trio as agl
 
@@ -126,7 +126,10 @@ async def check_row(runner: agl.Runner[Any], row: Row, folder: Path) -> None:
     """Run one row among good tasks, resume the run, and run others."""
     task = row.act() if row.kind == "tasks" else HOSTILE + row.name
     dataset = [*range(GOOD // 2), task, *range(GOOD // 2, GOOD)]
-    await _check_fits(runner, row, dataset)
+    try:
+        await _check_fits(runner, row, dataset)
+    finally:
+        undo()
     # Whatever has been done, the same runner and store serve others.
     later = await runner.fit([100, 101, 102])
     assert later.counts == {"cancelled": 0, "failed": 0, "succeeded": 3}, later.counts

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 import trio
 import trio.lowlevel
-from hostile_rows import IN_ONE_PROCESS, row
+from hostile_rows import IN_ONE_PROCESS, UNDO, row
 
 import lightning_trio as agl
 
@@ -90,7 +90,7 @@ def leaves_all_file_descriptors_taken_for_a_while() -> None:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
-    threading.Timer(0.3, release).start()
+    UNDO.append(release)
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
@@ -99,13 +99,13 @@ def changes_into_a_folder_that_is_removed() -> None:
     before = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-    threading.Timer(0.2, os.chdir, [before]).start()
+    UNDO.append(partial(os.chdir, before))
 
 
 @uses()
 def sets_a_short_socket_timeout_for_all() -> None:
     socket.setdefaulttimeout(0.001)
-    threading.Timer(0.2, socket.setdefaulttimeout, [None]).start()
+    UNDO.append(partial(socket.setdefaulttimeout, None))
 
 
 @uses(lanes=IN_ONE_PROCESS)
@@ -116,7 +116,7 @@ def turns_warnings_into_errors_for_all() -> None:
     def restore() -> None:
         warnings.filters[:] = filters  # type: ignore[index]
 
-    threading.Timer(0.2, restore).start()
+    UNDO.append(restore)
 
 
 @well()
@@ -134,7 +134,7 @@ def loses_the_standard_streams() -> None:
     def restore() -> None:
         sys.stdout, sys.stderr = out, err
 
-    threading.Timer(0.2, restore).start()
+    UNDO.append(restore)
 
 
 class FailingHandler(logging.Handler):
@@ -146,7 +146,7 @@ class FailingHandler(logging.Handler):
 def adds_a_log_handler_that_exits() -> list[Any]:
     handler = FailingHandler()
     logging.getLogger("lightning_trio").addHandler(handler)
-    threading.Timer(0.3, logging.getLogger("lightning_trio").removeHandler, [handler]).start()
+    UNDO.append(partial(logging.getLogger("lightning_trio").removeHandler, handler))
     # This is logged.
     return []
 
@@ -162,14 +162,14 @@ class EmittingHandler(logging.Handler):
 def adds_a_log_handler_that_emits() -> list[Any]:
     handler = EmittingHandler()
     logging.getLogger("lightning_trio").addHandler(handler)
-    threading.Timer(0.3, logging.getLogger("lightning_trio").removeHandler, [handler]).start()
+    UNDO.append(partial(logging.getLogger("lightning_trio").removeHandler, handler))
     return []
 
 
 @uses(lanes=IN_ONE_PROCESS)
 def disables_the_garbage_collector() -> None:
     gc.disable()
-    threading.Timer(0.2, gc.enable).start()
+    UNDO.append(gc.enable)
 
 
 @uses(lanes=IN_ONE_PROCESS)
@@ -201,14 +201,14 @@ def trace_of_here() -> list[Any]:
 def clears_the_environment() -> None:
     before = dict(os.environ)
     os.environ.clear()
-    threading.Timer(0.2, os.environ.update, [before]).start()
+    UNDO.append(partial(os.environ.update, before))
 
 
 @uses()
 def sets_another_locale() -> None:
     before = locale.setlocale(locale.LC_ALL)
     locale.setlocale(locale.LC_ALL, "C")
-    threading.Timer(0.1, locale.setlocale, [locale.LC_ALL, before]).start()
+    UNDO.append(partial(locale.setlocale, locale.LC_ALL, before))
 
 
 @badly(lanes=("trio",))

@@ -41,6 +41,15 @@ class Row:
 
 ROWS: dict[str, Row] = {}
 
+UNDO: list[Callable[[], object]] = []
+"""What rows leave to be put right, by the harness, once their runs are over."""
+
+
+def undo() -> None:
+    """Put right what rows have done to the process."""
+    while UNDO:
+        UNDO.pop()()
+
 
 def row(
     kind: str,
