@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -163,3 +164,66 @@ def odd_class(base: type[BaseException], odd: Mapping[str, str]) -> Any:
 
 def _method(effect: Callable[[], Any]) -> Callable[..., Any]:
     return lambda self, *args, **kwargs: effect()
+
+
+class Odd:
+    """An object that refuses what anybody wants of it."""
+
+    def __repr__(self) -> str:
+        raise SystemExit(1)
+
+    def __eq__(self, other: object) -> bool:
+        raise SystemExit(2)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __deepcopy__(self, memo: object) -> Any:
+        raise SystemExit(3)
+
+
+class OddStr(str):
+    """A string with methods of its own."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise SystemExit(4)
+
+    def encode(self, *args: Any, **kwargs: Any) -> bytes:
+        raise SystemExit(5)
+
+
+def _nest() -> Any:
+    value: Any = []
+    for _ in range(20_000):
+        value = [value]
+    return value
+
+
+def _contain_itself() -> Any:
+    value: dict[str, Any] = {}
+    value["self"] = value
+    return value
+
+
+STAND_INS: Mapping[str, Callable[[], Any]] = {
+    "<an odd object>": Odd,
+    "<an odd string>": lambda: OddStr("odd"),
+    "<a huge integer>": lambda: 10**5000,
+    "<a deep list>": _nest,
+    "<a dict that contains itself>": _contain_itself,
+    "<an exception>": lambda: ValueError("x"),
+    "<a generator>": lambda: (n for n in ()),
+}
+"""Values that Hypothesis cannot show, and the texts that stand for them."""
+
+
+def make_value(value: Any) -> Any:
+    """Return a value with what is in it instead of the texts that stand for it."""
+    if isinstance(value, str) and value in STAND_INS:
+        return STAND_INS[value]()
+    if isinstance(value, dict):
+        return {key: make_value(each) for key, each in value.items()}
+    if type(value) in (list, tuple, collections.deque):
+        return type(value)(make_value(each) for each in value)
+    return value
