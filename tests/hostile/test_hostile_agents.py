@@ -17,7 +17,41 @@ import lightning_trio as agl
 
 __all__ = ["postgres"]
 
-SAMPLE: frozenset[str] = frozenset()
+SAMPLE: frozenset[str] = frozenset(
+    {
+        "frozen_dataclass-trio-memory",
+        "str_exits-thread-sqlite",
+        "str_interrupts-trio-memory",
+        "notes_are_a_number-asyncio-memory",
+        "group_with_an_interrupt-thread-memory",
+        "group_three_thousand_deep-trio-sqlite",
+        "says_it_is_a_group-trio-memory",
+        "class_is_a_property_that_exits-asyncio-memory",
+        "stop_iteration-trio-memory",
+        "syntax_error_with_odd_fields-thread-memory",
+        "store_unavailable_of_a_store_of_its_own-trio-sqlite",
+        "generator_exit-asyncio-sqlite",
+        "unpickling_exits-process-sqlite",
+        "integer_beyond_floats-trio-sqlite",
+        "what_cannot_be_shown-thread-memory",
+        "spans_of_another_rollout-trio-sqlite",
+        "span_with_strange_times-trio-sqlite",
+        "more_tokens_than_63_bits-trio-postgres",
+        "attributes_with_zero_bytes-trio-postgres",
+        "brackets_in_a_message_of_agentops-asyncio-memory",
+        "cost_beyond_floats-thread-sqlite",
+        "object_whose_to_dict_never_ends-trio-memory",
+        "library_span_that_an_odd_exception_leaves-trio-memory",
+        "named_tuple_with_a_constructor_of_its_own-trio-sqlite",
+        "keys_of_the_store_itself-trio-sqlite",
+        "list_fifty_thousand_deep-trio-sqlite",
+        "takes_all_file_descriptors-trio-sqlite",
+        "generator_that_emits_when_it_is_collected-trio-memory",
+        "done_callback_that_exits-asyncio-memory",
+        "template_that_calls_itself-trio-memory",
+        "closes_the_loop-asyncio-memory",
+    }
+)
 """What the default run has of the table."""
 
 
