@@ -61,9 +61,16 @@ class SharedRunner:
         self._lane = lane
         self._store = store
         self._opened = threading.Event()
-        self._thread = threading.Thread(target=trio.run, args=(self._stay_open,), daemon=True)
+        self._died = ""
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         assert self._opened.wait(SECONDS)
+
+    def _run(self) -> None:
+        try:
+            trio.run(self._stay_open)
+        except BaseException as exc:
+            self._died = f"the runner ended with {describe(exc)}"
 
     async def _stay_open(self) -> None:
         async with open_runner(self._lane, self._store, None) as self._runner:
@@ -74,7 +81,11 @@ class SharedRunner:
     def run_row(self, row: Row, folder: Path) -> None:
         """Run one row, as the function `run_row` does."""
         with only_assertions(row, self._lane):
-            trio.from_thread.run(self._check, row, folder, trio_token=self._token)
+            try:
+                trio.from_thread.run(self._check, row, folder, trio_token=self._token)
+            except agl.RunnerClosed:
+                self._thread.join(SECONDS)
+                raise AssertionError(self._died) from None
 
     async def _check(self, row: Row, folder: Path) -> None:
         with trio.fail_after(SECONDS):
