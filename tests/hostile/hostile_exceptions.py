@@ -432,6 +432,38 @@ def cause_with_a_text_that_exits() -> None:
     raise ValueError("x") from StrExits()
 
 
+class NoTraceback(Empty):
+    def with_traceback(self, tb: object) -> NoReturn:
+        raise SystemExit(27)
+
+
+@raises(error="NoTraceback")
+def with_traceback_exits() -> None:
+    raise NoTraceback("x")
+
+
+class TracebackExits(Empty):
+    @property
+    def __traceback__(self) -> NoReturn:  # type: ignore[override]
+        raise SystemExit(28)
+
+
+@raises(error="TracebackExits")
+def traceback_is_a_property_that_exits() -> None:
+    raise TracebackExits("x")
+
+
+class DictFails(Empty):
+    @property
+    def __dict__(self) -> NoReturn:  # type: ignore[override]
+        raise ValueError("no attributes")
+
+
+@raises(error="DictFails")
+def dict_is_a_property_that_fails() -> None:
+    raise DictFails("x")
+
+
 # Groups.
 
 

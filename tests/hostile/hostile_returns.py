@@ -378,6 +378,11 @@ def span_with_ids_that_are_numbers() -> Any:
 
 
 @may_return()
+def span_with_ids_that_are_lists() -> Any:
+    return [span(span_id=[1], parent_id=[{}], rollout_id=[], trace_id={})]
+
+
+@may_return()
 def span_without_a_name() -> Any:
     return [span(name=None), agl.SpanCoreFields(None)]  # type: ignore[arg-type]
 

@@ -15,7 +15,7 @@ from hostile_agents import ROWS
 from hostile_harness import SharedRunner
 from hostile_rows import Row
 from hostile_specs import EFFECTS, KINDS, METHODS, PROPERTIES, STAND_INS, ExceptionSpec, make_value
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 import lightning_trio as agl
@@ -214,6 +214,16 @@ def test_a_sample_of_generated_exceptions(bench: Bench, spec: ExceptionSpec, lan
 @pytest.mark.hostile
 @generated
 @given(specs, lanes, stores)
+@example(ExceptionSpec("CancelledError", {"with_traceback": "exits", "split": "returns None"}), "thread", "memory")
+@example(
+    ExceptionSpec(
+        odd={"__dict__": "returns another exception"},
+        cause=ExceptionSpec("SystemExit", {"add_note": "returns 5", "__hash__": "recurses", "__context__": "fails"}),
+        members=[ExceptionSpec("RuntimeError", {"__dict__": "returns 5", "__setattr__": "fails"}, cause="itself")],
+    ),
+    "trio",
+    "sqlite",
+)
 def test_generated_exceptions(bench: Bench, spec: ExceptionSpec, lane: str, store: str) -> None:
     run_exception(bench, spec, lane, store)
 
@@ -247,6 +257,7 @@ def test_a_sample_of_generated_spans(bench: Bench, value: Any, lane: str, store:
 @pytest.mark.hostile
 @generated
 @given(st.lists(spans, max_size=3), lanes, stores)
+@example([{"name": "x", "attributes": {"gen_ai.usage.cost": {"$bytes": (), "$fraction": [1]}}}], "thread", "memory")
 def test_generated_spans(bench: Bench, value: Any, lane: str, store: str) -> None:
     run_spans(bench, value, lane, store)
 
@@ -260,5 +271,6 @@ def test_a_sample_of_generated_tasks(bench: Bench, value: Any, store: str) -> No
 @pytest.mark.hostile
 @generated
 @given(values, stores)
+@example([[2**63, "<a huge integer>"]], "memory")
 def test_generated_tasks(bench: Bench, value: Any, store: str) -> None:
     run_task(bench, value, "trio", store)
