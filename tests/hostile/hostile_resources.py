@@ -10,7 +10,6 @@ import locale
 import logging
 import os
 import random
-import resource
 import signal
 import socket
 import subprocess
@@ -29,6 +28,8 @@ import trio.lowlevel
 from hostile_rows import IN_ONE_PROCESS, UNDO, row
 
 import lightning_trio as agl
+
+ON_LINUX = IN_ONE_PROCESS if sys.platform == "linux" else ()
 
 uses = partial(row, "resources", "either")
 well = partial(row, "resources", "succeeds")
@@ -52,9 +53,11 @@ def restored(module: Any, name: str) -> Iterator[None]:
         setattr(module, name, value)
 
 
-@uses(lanes=IN_ONE_PROCESS)
+@uses(lanes=ON_LINUX)
 def takes_all_file_descriptors() -> None:
     """Use up the descriptors for a moment, as too many open connections do."""
+    import resource  # not on Windows
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     held: list[int] = []
     try:
@@ -73,8 +76,10 @@ def takes_all_file_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@badly(lanes=IN_ONE_PROCESS)
+@badly(lanes=ON_LINUX)
 def leaves_all_file_descriptors_taken_for_a_while() -> None:
+    import resource  # not on Windows
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     held: list[int] = []
     highest = max(map(int, os.listdir("/proc/self/fd")))
