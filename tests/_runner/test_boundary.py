@@ -17,7 +17,7 @@ from trio.testing import MockClock
 import lightning_trio as agl
 from lightning_trio import Runner
 from lightning_trio._errors import Terminated
-from lightning_trio._runner import _attempt
+from lightning_trio._runner import _closing
 
 
 class RudeText(Exception):
@@ -229,7 +229,7 @@ async def test_records_that_cannot_be_read_end_their_attempt_with_a_bare_one(
 
     async with Runner(agent, max_concurrency=1) as runner:
         with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
-            patch.setattr(_attempt, "redact", unreadable)
+            patch.setattr(_closing, "redact", unreadable)
             with pytest.raises(agl.AgentError, match="cannot be read: reading it raised SystemExit"):
                 await runner.step(1)
         done = await runner.step(1)

@@ -197,6 +197,7 @@ async def stray_cancellation() -> BaseException:
         Own(),
         BaseExceptionGroup("several", [ValueError(), asyncio.CancelledError()]),
         BaseExceptionGroup("one", [SystemExit(4)]),
+        KeyboardInterrupt(),
         None,
     ],
     ids=repr,
@@ -216,7 +217,8 @@ async def test_no_exception_of_a_hooks_own_fails_a_rollout(
 async def test_a_ctrl_c_in_a_hook_ends_the_run() -> None:
     class Interrupted(Hook):
         async def on_rollout_start(self, **_: object) -> None:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
+            await trio.sleep_forever()
 
     with pytest.raises(KeyboardInterrupt):
         await Runner(returns, hooks=[Interrupted()]).fit([1])

@@ -35,7 +35,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> LightningStore:
     if request.param == "postgres":
         server = request.getfixturevalue("postgres")
         server.psql("DROP SCHEMA IF EXISTS lightning_trio CASCADE")
-        return PostgresLightningStore(server.dsn)
+        # Each connection adds up its own commits.
+        return PostgresLightningStore(server.dsn, connections=1)
     return InMemoryLightningStore() if request.param == "memory" else SqliteLightningStore(tmp_path / "run.db")
 
 

@@ -43,7 +43,7 @@ class LeavableNursery:
             async with trio.open_nursery() as self.nursery:
                 _open[self.nursery] = self
                 self.opened.set()
-                await self._closing.wait()
+                await self._wait_closing()
         except BaseException as exc:
             # Raised at the end of the block; leaving a system task, it would crash Trio.
             self.error = exc
@@ -52,6 +52,16 @@ class LeavableNursery:
             self._ended = True
             self._changed.set()
             self.body.cancel()
+
+    async def _wait_closing(self) -> None:
+        try:
+            await self._closing.wait()
+        except trio.Cancelled:
+            # A task has raised. The block may start tasks until it has ended, which are cancelled at once.
+            self.body.cancel()
+            with trio.CancelScope(shield=True):
+                await self._closing.wait()
+            raise
 
     async def wait_tasks(self) -> None:
         """Wait until all tasks have ended but those left behind."""

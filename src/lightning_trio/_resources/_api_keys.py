@@ -81,7 +81,7 @@ def without_keys(text: str) -> str:
 
 # Logs.
 
-_LOGGERS: Final = ("agent", "compat", "embed", "hooks", "lanes", "runner", "server", "testing", "tracing")
+_LOGGERS: Final = ("agent", "compat", "embed", "hooks", "lanes", "runner", "server", "store", "testing", "tracing")
 """The package's loggers, by the last part of their names."""
 
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import trio
 
-from .._concurrency import split_stop, without_strays
 from .._errors import ComponentError
+from .._host import Interruptions
 from .._public import public
 from .._records import AttemptedRollout
 from .._repr import one_line
 from .._spans import Span
 from ..lanes import find_asyncio_sign
+from ._ending import Cancelled, Raised, ending_of, is_closing
 
 if TYPE_CHECKING:
     from .._agents import LitAgent
@@ -104,11 +105,19 @@ def _check_method(hook: Hook, name: str) -> None:
 class HookCalls:
     """The hooks of an open runner, called one after another around each attempt."""
 
-    def __init__(self, hooks: Sequence[Hook], agent: LitAgent[Any], runner: Runner, tracer: Tracer) -> None:
+    def __init__(
+        self,
+        hooks: Sequence[Hook],
+        agent: LitAgent[Any],
+        runner: Runner,
+        tracer: Tracer,
+        interruptions: Interruptions,
+    ) -> None:
         self._hooks = hooks
         self._agent = agent
         self._runner = runner
         self._tracer = tracer
+        self._interruptions = interruptions
 
     async def begin(self, agent: LitAgent[Any] | None, rollout: AttemptedRollout) -> None:
         """Call `on_rollout_start`, then `on_trace_start`."""
@@ -132,7 +141,7 @@ class HookCalls:
             try:
                 await getattr(hook, name)(agent=agent, runner=self._runner, **arguments)
             except BaseException as exc:
-                error = _own_error(exc, owner)
+                error = self._own_error(exc, owner)
                 if error is None:
                     raise
                 what = "failed"
@@ -142,14 +151,12 @@ class HookCalls:
                     "the hook %s.%s %s; the rollout continues", type(hook).__name__, name, what, exc_info=error
                 )
 
-
-def _own_error(exc: BaseException, owner: trio.lowlevel.Task) -> BaseException | None:
-    """Return the hook's own error, None if the exception, or a member of it, stops the attempt or its task."""
-    if not (trio.lowlevel.in_trio_task() and trio.lowlevel.current_task() is owner):
-        # A crashing Trio and the garbage collector close coroutines while their tasks do not run.
-        return None
-    if isinstance(exc, Exception | SystemExit | GeneratorExit):
-        return exc
-    cancelled = trio.current_effective_deadline() == -math.inf
-    stop, rest = split_stop(exc if cancelled else without_strays(exc))
-    return rest if stop is None else None
+    def _own_error(self, exc: BaseException, owner: trio.lowlevel.Task) -> BaseException | None:
+        """Return the hook's own error, None if the exception, or a member of it, stops the attempt or its task."""
+        if is_closing(exc, owner):
+            return None
+        cancelled = trio.current_effective_deadline() == -math.inf
+        ending = ending_of(exc, owner, cancelled=cancelled, interrupted=self._interruptions.may_have_come())
+        if isinstance(ending, Cancelled) and ending.stop is not None:
+            return None
+        return ending.exception if isinstance(ending, Raised | Cancelled) else None

@@ -302,9 +302,10 @@ class Runner(Generic[T]):
 
     def _make_workers(self, lanes: Mapping[str, OpenLane], bindings: Bindings) -> Workers:
         tracer = self.tracer
-        calls = HookCalls(self.hooks, self.agent, self, tracer) if self.hooks else None
+        interruptions = Interruptions()
+        calls = HookCalls(self.hooks, self.agent, self, tracer, interruptions) if self.hooks else None
         clock, watch, limit = trio.lowlevel.current_clock(), current_watch(), self.store.max_payload_bytes
-        parts = AttemptParts(self.agent.name, tracer, lanes, calls, clock, watch, Interruptions(), limit)
+        parts = AttemptParts(self.agent.name, tracer, lanes, calls, clock, watch, interruptions, limit)
         return LocalWorkers(parts, bindings, self._max_concurrency)
 
     def _make_engine(self, bindings: Bindings, workers: Workers) -> Engine:
