@@ -129,6 +129,7 @@ BROAD_EXCEPTS = {
     "lanes/_asyncio/_call.py AsyncioCall._run": _BECOMES_AN_OUTCOME,
     "lanes/_asyncio/_loop.py AgentLoop._run": "the end of a thread: what killed its loop fails the calls in it",
     "lanes/_asyncio/_loop.py AgentLoop._run_stage": "a task's SystemExit must not keep the loop from closing",
+    "lanes/_thread.py _call": "what an agent raises goes to Trio's thread",
     "lanes/_process/_pickling.py _find_culprit": "pickling runs users' code; a part that fails is the one looked for",
     "lanes/_process/_pickling.py pack_agent": _RUNS_USERS_CODE,
     "lanes/_process/_pickling.py unpack_agent": _RUNS_USERS_CODE,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from types import TracebackType
+from typing import Final
 
 _MOST_FORMATTED = 1_000
 """How many exceptions of one are formatted: its causes and members, and theirs."""
@@ -16,7 +17,9 @@ bare_name: Callable[[type], str] = vars(type)["__name__"].__get__
 
 _qualname_of: Callable[[type], str] = vars(type)["__qualname__"].__get__
 _module_of: Callable[[type], object] = vars(type)["__module__"].__get__
+_class_dict_of: Callable[[type], Mapping[str, object]] = vars(type)["__dict__"].__get__
 _mro_of: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__
+set_cause: Callable[[BaseException, BaseException | None], None] = vars(BaseException)["__cause__"].__set__
 _members_of: Callable[[BaseException], tuple[BaseException, ...]] = vars(BaseExceptionGroup)["exceptions"].__get__
 cause_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__cause__"].__get__
 context_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__context__"].__get__
@@ -84,12 +87,12 @@ def traceback_of(exception: BaseException) -> str:
     >>> traceback_of(ValueError("no tea"))
     'ValueError: no tea\n'
     """
-    reason = f"they are more than {_MOST_FORMATTED:,}"
-    try:
-        if _is_formattable(exception):
+    reason = _why_unformattable(exception)
+    if reason is None:
+        try:
             return "".join(traceback.format_exception(exception))
-    except BaseException as exc:
-        reason = class_name(exc)
+        except BaseException as exc:
+            reason = class_name(exc)
     lines = traceback.format_tb(_traceback_of(exception))
     rest = f"(its causes, notes and members could not be formatted: {reason})\n"
     return "".join([*lines, f"{class_name(exception)}: {message_of(exception)}\n", rest])
@@ -101,8 +104,22 @@ def has_many_notes(exception: BaseException, number: int) -> bool:
     return sum(len(each) for each in notes if type(each) is list) > number
 
 
-def _is_formattable(exception: BaseException) -> bool:
-    return sum(1 for _ in islice(_formatted_with(exception), _MOST_FORMATTED + 1)) <= _MOST_FORMATTED
+def _why_unformattable(exception: BaseException) -> str | None:
+    """Return why Python's formatting might not end, None if it does."""
+    for number, each in enumerate(_formatted_with(exception)):
+        if number == _MOST_FORMATTED:
+            return f"more than {_MOST_FORMATTED:,}"
+        if _has_own_links(type(each)):
+            return f"{class_name(each)} makes its own"
+    return None
+
+
+_LINKS: Final = frozenset({"__cause__", "__context__", "__suppress_context__", "__traceback__", "exceptions"})
+
+
+def _has_own_links(kind: type[BaseException]) -> bool:
+    own = (each for each in _mro_of(kind) if _module_of(each) != "builtins")
+    return any(not _LINKS.isdisjoint(_class_dict_of(each)) for each in own)
 
 
 def _formatted_with(exception: BaseException) -> Iterator[BaseException]:

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -214,7 +214,7 @@ async def test_a_traceback_that_cannot_be_formatted_has_the_lines_of_the_agent()
 
     assert attempt.error is not None
     assert "raise RudeParts" in attempt.error.traceback
-    assert "could not be formatted: SystemExit" in attempt.error.traceback
+    assert "could not be formatted: RudeParts makes its own" in attempt.error.traceback
 
 
 async def test_records_that_cannot_be_read_end_their_attempt_with_a_bare_one(
@@ -344,3 +344,23 @@ async def test_the_errors_of_its_child_tasks_are_the_cause() -> None:
             await runner.step(1)
 
     assert isinstance(caught.value.__cause__, ExceptionGroup)
+
+
+# Trio warns of the generator.
+@pytest.mark.filterwarnings("ignore")
+async def test_a_dropped_async_generator_whose_tasks_still_run_keeps_no_one_waiting() -> None:
+    @asynccontextmanager
+    async def client() -> AsyncGenerator[None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            yield
+
+    async def agent(task: int) -> float:
+        if task == 1:
+            await client().__aenter__()
+        return 1.0
+
+    with trio.fail_after(10):
+        result = await Runner(agent).fit([0, 1, 2])
+
+    assert result.counts == {"cancelled": 0, "failed": 1, "succeeded": 2}

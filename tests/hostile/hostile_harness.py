@@ -5,8 +5,8 @@ from __future__ import annotations
 import faulthandler
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,15 @@ SECONDS = 30.0
 """After this long a row counts as hanging."""
 
 
-@contextmanager
-def only_assertions(row: Row, lane: str) -> Iterator[None]:
-    """Turn whatever is raised into an `AssertionError`, since it may be an exception on which pytest itself would end.
+def only_assertions(row: Row, lane: str, check: Callable[[], object]) -> None:
+    """Turn whatever `check` raises into an `AssertionError`, since it may be an exception on which pytest would end.
 
     If Trio's thread itself hangs, end the process, so that pytest-xdist names the test.
     """
     faulthandler.dump_traceback_later(2 * SECONDS, exit=True, file=sys.__stderr__)
     failure: str | None = None
     try:
-        yield
+        check()
     except AssertionError as exc:
         failure = f"{row.name} in the lane {lane}: {exc}"
     except BaseException as exc:
@@ -40,8 +39,8 @@ def only_assertions(row: Row, lane: str) -> Iterator[None]:
     finally:
         faulthandler.cancel_dump_traceback_later()
     if failure is not None:
-        # Without the exception, whose traceback and causes may be more than pytest can show.
-        raise AssertionError(failure) from None
+        # Outside of the block, or it would have the exception as its context, which may be more than pytest can show.
+        raise AssertionError(failure)
 
 
 def run_row(row: Row, lane: str, store: agl.LightningStore, folder: Path) -> None:
@@ -50,8 +49,7 @@ def run_row(row: Row, lane: str, store: agl.LightningStore, folder: Path) -> Non
     Raises:
         AssertionError: something does not hold.
     """
-    with only_assertions(row, lane):
-        trio.run(_open_and_check, row, lane, store, folder)
+    only_assertions(row, lane, lambda: trio.run(_open_and_check, row, lane, store, folder))
 
 
 class SharedRunner:
@@ -80,12 +78,14 @@ class SharedRunner:
 
     def run_row(self, row: Row, folder: Path) -> None:
         """Run one row, as the function `run_row` does."""
-        with only_assertions(row, self._lane):
-            try:
-                trio.from_thread.run(self._check, row, folder, trio_token=self._token)
-            except agl.RunnerClosed:
-                self._thread.join(SECONDS)
-                raise AssertionError(self._died) from None
+        only_assertions(row, self._lane, lambda: self._check_from_outside(row, folder))
+
+    def _check_from_outside(self, row: Row, folder: Path) -> None:
+        try:
+            trio.from_thread.run(self._check, row, folder, trio_token=self._token)
+        except agl.RunnerClosed:
+            self._thread.join(SECONDS)
+            raise AssertionError(self._died) from None
 
     async def _check(self, row: Row, folder: Path) -> None:
         with trio.fail_after(SECONDS):

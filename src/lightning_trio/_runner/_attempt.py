@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
-import outcome
 import trio
 
 from .._agents import LitAgent
@@ -237,18 +236,23 @@ def _call_in_lane(live: LiveAttempt) -> Awaitable[Any]:
 
 
 async def _call_watched(live: LiveAttempt, limit: float) -> Any:
-    # Captured, because the nursery would group the agent's error with the watcher's cancellation.
-    result: outcome.Outcome[Any] | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch, live, limit)
-            result = await outcome.acapture(_call_in_lane, live)
-            nursery.cancel_scope.cancel()
-    except BaseException:
-        if result is None:
-            raise
-    assert result is not None
-    return result.unwrap()
+    value: Any = None
+    raised: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_watch, live, limit)
+        try:
+            value = await _call_in_lane(live)
+        except BaseException as exc:
+            # Kept, because the nursery would group the agent's error with the watcher's cancellation.
+            raised = exc
+        nursery.cancel_scope.cancel()
+    if raised is not None:
+        try:
+            raise raised
+        finally:
+            # Its traceback has this frame: a cycle.
+            raised = None
+    return value
 
 
 async def _watch(live: LiveAttempt, limit: float) -> None:

@@ -35,10 +35,7 @@ async def leave_all(agent: str, task: trio.lowlevel.Task, outer_nurseries: int, 
     raised = sys.exc_info()[1]
     error: BaseException | None = None
     for nursery in reversed(task.child_nurseries[outer_nurseries:]):
-        nursery.cancel_scope.cancel()
-        # There is no public way to leave a nursery without its context manager.
-        finish: Callable[[BaseException | None], Any] = nursery._nested_child_finished  # pyright: ignore[reportPrivateUsage]
-        error = await finish(None) or error
+        error = await _leave(nursery, task) or error
     while (status := cancel_status(task)) is not outer_status:
         scope: trio.CancelScope = status._scope  # type: ignore[attr-defined]
         # Misnested scopes end with an error.
@@ -46,3 +43,32 @@ async def leave_all(agent: str, task: trio.lowlevel.Task, outer_nurseries: int, 
             scope.__exit__(None, None, None)
     if raised is None:
         raise AgentError.left_open(agent) from error
+
+
+async def _leave(nursery: trio.Nursery, task: trio.lowlevel.Task) -> BaseException | None:
+    nursery.cancel_scope.cancel()
+    # There is no public way to leave a nursery without its context manager.
+    inside: Any = nursery
+    error: BaseException | None = await inside._nested_child_finished(None)
+    closing = _closing_task(nursery)
+    if closing is not None:
+        # It takes the nursery from the task as well.
+        opened: Any = task
+        opened._child_nurseries.append(nursery)
+        if getattr(closing, "_next_send_fn", None) is None:
+            # Trio has told one task only that the nursery has ended, and this one would wait for ever.
+            trio.lowlevel.reschedule(closing)
+        while nursery in task.child_nurseries:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+    return error
+
+
+def _closing_task(nursery: trio.Nursery) -> trio.lowlevel.Task | None:
+    """Return the task in which Trio closes a dropped generator, and waits for the end of the nursery in it."""
+    root = trio.lowlevel.current_root_task()
+    for each in () if root is None else root.child_nurseries:
+        for task in each.child_tasks:
+            names = ((frame.f_code.co_name, frame.f_locals.get("self")) for frame, _ in task.iter_await_frames())
+            if ("_nested_child_finished", nursery) in names:
+                return task
+    return None

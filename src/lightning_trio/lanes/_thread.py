@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import attrs
 import trio
@@ -39,7 +39,7 @@ class OpenThreadLane(OpenLane):
         """Call the agent in a thread; when cancelled, abandon the thread."""
         thread = call.state = WorkerThread()
         try:
-            [value] = await trio.to_thread.run_sync(
+            result = await trio.to_thread.run_sync(
                 _call,
                 call.bound.fn,
                 call.recorder.rollout.input,
@@ -49,11 +49,13 @@ class OpenThreadLane(OpenLane):
                 # Trio uses only these two methods of a limiter, see trio.to_thread.run_sync.
                 limiter=thread,  # type: ignore[arg-type]
             )
-            return value
         except trio.Cancelled:
             if thread.runs:
                 call.abandoned = thread
             raise
+        if isinstance(result, _Raised):
+            raise result.exception
+        return result.value
 
     def locate(self, call: Call, loop_thread: int) -> RunningTask | None:
         """Return the current line of the thread."""
@@ -95,11 +97,24 @@ class WorkerThread:
             self._on_end()
 
 
-def _call(fn: Callable[..., Any], task: Any, arguments: Mapping[str, Any], thread: WorkerThread) -> tuple[Any]:
+class _Returned(NamedTuple):
+    # Trio refuses a bare coroutine with a message about `_call` instead of the agent.
+    value: Any
+
+
+class _Raised(NamedTuple):
+    # Raised through Trio's thread, an exception that is frozen, or has methods that raise, would not arrive.
+    exception: BaseException
+
+
+def _call(fn: Callable[..., Any], task: Any, arguments: Mapping[str, Any], thread: WorkerThread) -> _Returned | _Raised:
     thread.ident = threading.get_ident()
     try:
-        # In a tuple, because Trio refuses a coroutine with a message about this function instead of the agent.
-        return (fn(task, **arguments),)
+        return _Returned(fn(task, **arguments))
     except KeyboardInterrupt as exc:
         # Ctrl-C reaches the main thread only: the agent raised this itself, and it must not stop the program.
-        raise AgentError.raised("KeyboardInterrupt") from exc
+        error = AgentError.raised("KeyboardInterrupt")
+        error.__cause__ = exc
+        return _Raised(error)
+    except BaseException as exc:
+        return _Raised(exc)

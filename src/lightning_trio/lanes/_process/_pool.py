@@ -21,6 +21,7 @@ import trio
 
 from ..._concurrency import FlatNursery, compute_in_thread, split_stop
 from ..._errors import RemoteAgentError, UnsupportedLane, UsageError, WorkerDied, WorkerTraceback
+from ..._exception_text import set_cause
 from ..._host import kill_family, kill_group
 from ...tracing import AttemptRecorder
 from .._lane import Call, OpenLane
@@ -318,7 +319,7 @@ def _to_local(error: RemoteError) -> BaseException:
     if exception is None or split_stop(exception)[0] is not None:
         # An exception that stops a program must not stop this one.
         exception = RemoteAgentError(error.type, error.message, error.names)
-    exception.__cause__ = WorkerTraceback(error.traceback)
+    set_cause(exception, WorkerTraceback(error.traceback))
     return exception
 
 
