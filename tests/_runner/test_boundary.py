@@ -229,7 +229,7 @@ async def test_records_that_cannot_be_read_end_their_attempt_with_a_bare_one(
 
     async with Runner(agent, max_concurrency=1) as runner:
         with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
-            patch.setattr(_closing, "redact", unreadable)
+            patch.setattr(_closing, "sum_usage", unreadable)
             with pytest.raises(agl.AgentError, match="cannot be read: reading it raised SystemExit"):
                 await runner.step(1)
         done = await runner.step(1)

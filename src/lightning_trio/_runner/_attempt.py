@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
+import outcome
 import trio
 
 from .._agents import LitAgent
@@ -14,10 +15,11 @@ from .._concurrency import find_interruption, split
 from .._errors import AttemptTimedOut
 from .._host import Interruptions, exit_without_interrupted
 from .._records import AttemptedRollout, AttemptStatus, ErrorRecord
-from .._spans import Span
-from ..lanes import AbandonedCall, OpenLane, explain, record_return
+from .._resources import knows_keys
+from .._spans import MANY, Span
+from ..lanes import AbandonedCall, Call, OpenLane, explain, record_return
 from ..tracing import Tracer
-from ._closing import close_bare, close_large_trace, close_trace, is_large, record_error
+from ._closing import close_bare, close_large_trace, close_trace, has_large_texts, record_error
 from ._ending import RETURNED, Cancelled, Ending, Raised, Silent, TimedOut, ending_of, is_closing, settle
 from ._live_attempt import EndedAttempt, LiveAttempt
 from ._loop_watch import LoopWatch
@@ -96,18 +98,20 @@ async def _end(live: LiveAttempt, parts: AttemptParts, ending: Ending) -> EndedA
         live.duration = duration = parts.clock.current_time() - live.started
     if hooks is not None:
         live.ending = ending = await _close(live, parts, ending, hooks.end_trace(live.agent, recorder.rollout))
-    abandoned = None if live.call is None else live.call.abandoned
     status: AttemptStatus = "succeeded"
-    error = None
+    error = abandoned = None
     if ending is not RETURNED:
+        abandoned = None if live.call is None else live.call.abandoned
+        recorder.abandoned = abandoned is not None
         status, error = await _settle(live, ending, late=duration >= live.limit, abandoned=abandoned)
-    recorder.abandoned = abandoned is not None
-    if is_large(recorder):
+    if len(recorder.spans) > MANY or (knows_keys() and has_large_texts(recorder)):
         closed = await close_large_trace(recorder, status, error, duration)
     else:
         closed = close_trace(recorder, status, error, duration)
     if hooks is not None:
         ending = await _close(live, parts, ending, hooks.end(live.agent, recorder.rollout, closed.spans))
+    if ending is RETURNED:
+        return EndedAttempt(recorder.rollout, closed)
     stop = ending.stop if isinstance(ending, Cancelled) else None
     if stop is not None and find_interruption(stop) is not None:
         exit_without_interrupted(stop)
@@ -154,21 +158,25 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
         if parts.hooks is not None:
             await parts.hooks.begin(live.agent, live.rollout)
             live.started = clock.current_time()
-        if live.lane is not None and live.call is not None and live.lane.has_workers and live.limit > 0:
+        lane, call = live.lane, live.call
+        if lane is None or call is None:
+            assert live.refusal is not None
+            raise live.refusal
+        if lane.has_workers and live.limit > 0:
             has_worker = True
-            await live.lane.get_ready(live.call)
+            await lane.get_ready(call)
             live.started = clock.current_time()
         if live.limit == math.inf and live.recorder.rollout.config.unresponsive_seconds is None:
             # A scope without a deadline would cost 3 µs.
             await trio.lowlevel.checkpoint_if_cancelled()
-            value = await _call_in_lane(live)
+            value = await lane.run(call)
         else:
             with trio.CancelScope(deadline=live.started + live.limit) as live.scope:
                 try:
                     # An agent that never yields would not notice a cancellation from before it began.
                     await trio.lowlevel.checkpoint_if_cancelled()
                     limit = live.recorder.rollout.config.unresponsive_seconds
-                    value = await (_call_in_lane(live) if limit is None else _call_watched(live, limit))
+                    value = await (lane.run(call) if limit is None else _call_watched(live, lane, call, limit))
                 except BaseException as exc:
                     # The scope would split a group, which calls methods of the agent's class.
                     raised = exc
@@ -176,10 +184,8 @@ async def _reach_ending(live: LiveAttempt, parts: AttemptParts) -> Ending:
                     # By the clock: the scope has caught nothing if the cancellation never reached the agent.
                     live.duration = duration = clock.current_time() - live.started
                     returned_late = live.ending is not None or (duration >= live.limit and _is_late(live, parts.watch))
-            if raised is not None:
-                return _ending_of(live, parts, raised)
-            if returned_late:
-                return time_is_up(live, returned=True)
+            if raised is not None or returned_late:
+                return time_is_up(live, returned=True) if raised is None else _ending_of(live, parts, raised)
         record_return(live.recorder, value)
         return RETURNED
     except BaseException as exc:
@@ -228,31 +234,23 @@ def time_is_up(live: LiveAttempt, *, returned: bool) -> TimedOut | Silent:
     return TimedOut(AttemptTimedOut.at_deadline(limit))
 
 
-def _call_in_lane(live: LiveAttempt) -> Awaitable[Any]:
-    if live.lane is None or live.call is None:
-        assert live.refusal is not None
-        raise live.refusal
-    return live.lane.run(live.call)
-
-
-async def _call_watched(live: LiveAttempt, limit: float) -> Any:
-    value: Any = None
-    raised: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_watch, live, limit)
-        try:
-            value = await _call_in_lane(live)
-        except BaseException as exc:
-            # Kept, because the nursery would group the agent's error with the watcher's cancellation.
-            raised = exc
-        nursery.cancel_scope.cancel()
-    if raised is not None:
-        try:
-            raise raised
-        finally:
-            # Its traceback has this frame: a cycle.
-            raised = None
-    return value
+async def _call_watched(live: LiveAttempt, lane: OpenLane, call: Call, limit: float) -> Any:
+    # Captured, because the nursery would group the agent's error with the watcher's cancellation.
+    result: outcome.Outcome[Any] | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_watch, live, limit)
+            try:
+                result = outcome.Value(await lane.run(call))
+            except BaseException as exc:
+                # Not by `outcome.acapture`, which calls a method of the exception.
+                result = outcome.Error(exc)
+            nursery.cancel_scope.cancel()
+    except BaseException:
+        if result is None:
+            raise
+    assert result is not None
+    return result.unwrap()
 
 
 async def _watch(live: LiveAttempt, limit: float) -> None:

@@ -22,7 +22,8 @@ def close_trace(
 ) -> AttemptOutcome:
     """Close the trace of an attempt and return its outcome."""
     spans = recorder.close(status, None if error is None else f"{error.type}: {error.message}")
-    error, spans = redact(error, spans)
+    if knows_keys():
+        error, spans = redact(error, spans)
     attempt = recorder.rollout.attempt
     return AttemptOutcome(
         attempt.rollout_id,
@@ -68,7 +69,6 @@ async def record_error(exception: BaseException) -> ErrorRecord:
     return ErrorRecord.from_exception(exception)
 
 
-def is_large(recorder: AttemptRecorder) -> bool:
-    """Whether closing the trace takes long; a search for api keys takes long in large texts, too."""
-    spans = recorder.spans
-    return len(spans) > MANY or (knows_keys() and size_of_all(list(spans)) > LARGE)
+def has_large_texts(recorder: AttemptRecorder) -> bool:
+    """Whether a search for api keys in a trace takes long."""
+    return size_of_all(list(recorder.spans)) > LARGE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._records import ErrorRecord
-from .._resources import knows_keys, span_without_keys, without_keys
+from .._resources import span_without_keys, without_keys
 from .._spans import Span
 
 
@@ -12,8 +12,6 @@ def redact(error: ErrorRecord | None, spans: list[Span]) -> tuple[ErrorRecord | 
 
     The exception itself is unchanged: it stays in the process, and it belongs to the agent.
     """
-    if not knows_keys():
-        return error, spans
     return None if error is None else _clean_error(error), [span_without_keys(span) for span in spans]
 
 
