@@ -20,7 +20,7 @@ _module_of: Callable[[type], object] = vars(type)["__module__"].__get__
 _class_dict_of: Callable[[type], Mapping[str, object]] = vars(type)["__dict__"].__get__
 _mro_of: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__
 set_cause: Callable[[BaseException, BaseException | None], None] = vars(BaseException)["__cause__"].__set__
-_members_of: Callable[[BaseException], tuple[BaseException, ...]] = vars(BaseExceptionGroup)["exceptions"].__get__
+members_of: Callable[[BaseException], tuple[BaseException, ...]] = vars(BaseExceptionGroup)["exceptions"].__get__
 cause_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__cause__"].__get__
 context_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__context__"].__get__
 _dict_of: Callable[[BaseException], dict[str, object]] = vars(BaseException)["__dict__"].__get__
@@ -130,6 +130,6 @@ def _formatted_with(exception: BaseException) -> Iterator[BaseException]:
         yield each
         seen.add(id(each))
         if issubclass(type(each), BaseExceptionGroup):
-            waiting.extend(_members_of(each))
+            waiting.extend(members_of(each))
         links = (cause_of(each), context_of(each))
         waiting.extend(link for link in links if link is not None and id(link) not in seen)

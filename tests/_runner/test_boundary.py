@@ -364,3 +364,26 @@ async def test_a_dropped_async_generator_whose_tasks_still_run_keeps_no_one_wait
         result = await Runner(agent).fit([0, 1, 2])
 
     assert result.counts == {"cancelled": 0, "failed": 1, "succeeded": 2}
+
+
+async def test_a_log_filter_of_an_agent_that_raises_stops_no_attempt_from_ending() -> None:
+    def rude(record: logging.LogRecord) -> bool:
+        raise SystemExit(3)
+
+    logger = logging.getLogger("lightning_trio.runner")
+
+    def unreadable(*_: object) -> Any:
+        raise SystemExit(3)
+
+    async def agent(task: int) -> float:
+        logger.addFilter(rude)
+        return 1.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_closing, "sum_usage", unreadable)
+        async with Runner(agent, max_concurrency=1) as runner:
+            try:
+                with pytest.raises(agl.AgentError, match="cannot be read"):
+                    await runner.step(1)
+            finally:
+                logger.removeFilter(rude)

@@ -5,18 +5,17 @@ The groups of agents are of any class and depth, so their own methods are not re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias, TypeGuard, TypeVar, cast, overload
 
 import trio
 
 from .._errors import AgentError, Terminated
+from .._exception_text import members_of
 
 Kinds: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
 
 E = TypeVar("E", bound=BaseException)
-
-_members: Callable[[BaseException], tuple[BaseException, ...]] = vars(BaseExceptionGroup)["exceptions"].__get__
 
 _STOPS = (trio.Cancelled, KeyboardInterrupt, Terminated)
 
@@ -40,7 +39,7 @@ def leaves(exc: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(each))
         if is_kind(each, BaseExceptionGroup):
-            waiting.extend(reversed(_members(each)))
+            waiting.extend(reversed(members_of(each)))
         else:
             yield each
 
@@ -49,7 +48,7 @@ def sole_exception(exc: BaseException) -> BaseException:
     """Return the only exception inside nested groups, or the group if there are several."""
     inner = exc
     while is_kind(inner, BaseExceptionGroup):
-        members = _members(inner)
+        members = members_of(inner)
         if len(members) != 1:
             return exc
         inner = members[0]

@@ -66,10 +66,11 @@ class AttemptParts:
 
 
 async def run_attempt(live: LiveAttempt, parts: AttemptParts, ending: Ending | None = None) -> EndedAttempt | None:
-    """Run one attempt to its end, however it ends, in a context that belongs to it; raises nothing.
+    """Run one attempt to its end, however it ends, in a context that belongs to it.
 
-    What follows the agent's call reads what the agent has raised and recorded, whose classes may do anything. Where
-    that fails, the attempt ends with a bare record, and its slot is released like any other's.
+    It raises nothing but the `GeneratorExit` that closes it. What follows the agent's call reads what the agent has
+    raised and recorded, whose classes may do anything. Where that fails, the attempt ends with a bare record, and its
+    slot is released like any other's.
 
     Args:
         live: the attempt.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 
 from .._concurrency import compute_in_thread
 from .._errors import AgentError
@@ -50,11 +51,13 @@ async def close_large_trace(
 def close_bare(recorder: AttemptRecorder, status: AttemptStatus, exc: BaseException, duration: float) -> AttemptOutcome:
     """Return an outcome with nothing of the agent's, because reading what it raised or recorded has raised `exc`."""
     attempt = recorder.rollout.attempt
-    logger.warning(
-        "rollout %s ends without its spans: reading what its agent raised or recorded raised %s",
-        attempt.rollout_id,
-        class_name(exc),
-    )
+    # Filters and handlers may be the agent's.
+    with suppress(BaseException):
+        logger.warning(
+            "rollout %s ends without its spans: reading what its agent raised or recorded raised %s",
+            attempt.rollout_id,
+            class_name(exc),
+        )
     unreadable = AgentError.unreadable(status, class_name(exc))
     unreadable.__cause__ = exc
     error = ErrorRecord.from_exception(unreadable)

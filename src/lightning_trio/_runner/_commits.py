@@ -158,7 +158,7 @@ class Commits:
         statuses: Sequence[RolloutStatus | None]
         try:
             statuses = await self._store.finish([ended.outcome for ended, _ in part])
-        except Exception as exc:
+        except BaseException as exc:
             if is_fault_of_store(exc):
                 raise
             if number > 1:

@@ -24,11 +24,15 @@ _FAULTS_OF_STORES: Final = (
     trio.BusyResourceError,
     trio.ClosedResourceError,
     trio.EndOfChannel,
+    # Not a fault, but what stops the commit.
+    trio.Cancelled,
+    KeyboardInterrupt,
+    GeneratorExit,
 )
 
 
 def is_fault_of_store(exc: BaseException) -> bool:
-    """Whether a store has failed because it is away, full, locked or closed, so that it would fail on anything.
+    """Whether a store has failed because it is away, full, locked or closed, or was stopped: not because of a record.
 
     Any other exception is presumed to be about a record, as long as the store can store others.
     """
@@ -38,7 +42,7 @@ def is_fault_of_store(exc: BaseException) -> bool:
 
 
 async def finish_bare(
-    store: LightningStore, outcome: AttemptOutcome, why: Exception
+    store: LightningStore, outcome: AttemptOutcome, why: BaseException
 ) -> tuple[AttemptOutcome, RolloutStatus | None]:
     """Commit that an attempt failed because its store cannot keep its outcome, without what the agent recorded.
 
@@ -63,7 +67,7 @@ async def finish_bare(
     bare = _without_payload(outcome, ErrorRecord.from_exception(error))
     try:
         [status] = await store.finish([bare])
-    except Exception as exc:
+    except BaseException as exc:
         if is_fault_of_store(exc):
             raise
     else:

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import datetime
 import enum
+import functools
 import types
 import uuid
 from collections.abc import Callable, Mapping
@@ -86,22 +87,22 @@ def _made_of(kind: type[T], fields: Mapping[str, Any]) -> T:
 
 
 def _read_struct(kind: type[msgspec.Struct], name: str, fields: Mapping[str, Any]) -> Any:
-    """Return a struct with these fields; only a call makes one, and its `__post_init__` may have changed them again."""
+    """Return a struct with these fields, made without its `__post_init__`; only a call of its class makes one."""
     known = {field.name: field.required for field in msgspec.structs.fields(kind)}
     if not known.keys() >= fields.keys() or any(known[field] for field in known.keys() - fields.keys()):
         # Stored by another version of the class.
         return UnknownObject(name, fields)
-    try:
-        made = kind(**fields)
-    except (Exception, SystemExit):
-        # A struct of a class derived from it is made without that, and then becomes one of the class itself.
-        made = _without_post_init(kind)(**fields)
-        msgspec.structs.force_setattr(made, "__class__", kind)
+    if not hasattr(kind, "__post_init__"):
+        return kind(**fields)
+    # A struct of a class derived from it is made without that, and then becomes one of the class itself.
+    made = _without_post_init(kind)(**fields)
+    msgspec.structs.force_setattr(made, "__class__", kind)
     for field, inner in fields.items():
         msgspec.structs.force_setattr(made, field, inner)
     return made
 
 
+@functools.lru_cache(maxsize=256)
 def _without_post_init(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
     def fill(members: dict[str, Any]) -> None:
         members["__post_init__"] = _do_nothing

@@ -72,9 +72,9 @@ def tagged(value: Any, path: str) -> Any:  # noqa: C901  # one line for each kin
         if isinstance(value, Mapping) and kind is not Unreadable:
             return _mapping(value, path)
         raise NotStorable.kind(path, kind)
-    except (NotStorable, RecursionError):
+    except (NotStorable, RecursionError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as exc:
+    except BaseException as exc:
         raise NotStorable.raising(path, kind, exc) from exc
 
 

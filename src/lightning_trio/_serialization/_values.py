@@ -63,7 +63,9 @@ def encode_mapping(value: Mapping[str, Any], name: str, limit: int) -> str:
     """Return a user's mapping as the text of a dict; see `encode`."""
     try:
         plain = dict(value)
-    except (Exception, SystemExit) as exc:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:
         raise NotStorable.raising(name, type(value), exc) from exc
     return encode(plain, name, limit)
 
@@ -119,7 +121,9 @@ def _read_back(encoded: bytes, value: Any, name: str) -> None:
     """
     try:
         untagged(_decode(encoded))
-    except (Exception, SystemExit) as exc:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:
         for path, inner in _parts(value, name):
             _read_back(_encode(tagged(inner, path)), inner, path)
         raise NotStorable.unreadable(name, value, exc) from exc

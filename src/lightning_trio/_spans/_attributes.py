@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from .._containers import copy_containers
 from .._plain_record import PlainRecord
 from .._plain_values import json_text, plain
 from .._public import public
@@ -231,8 +232,8 @@ def check_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def copy_attributes(attributes: Attributes) -> dict[str, Any]:
-    """Return a copy of flat attributes and of the lists in them."""
-    return {key: list(value) if value.__class__ is list else value for key, value in attributes.items()}
+    """Return a copy of attributes and of the lists and dicts in them."""
+    return {key: copy_containers(value) for key, value in attributes.items()}
 
 
 def flatten_value(key: str, value: object) -> dict[str, Any]:

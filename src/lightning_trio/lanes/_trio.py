@@ -125,6 +125,12 @@ def may_end(task: trio.lowlevel.Task, outer_nurseries: int) -> bool:
     return not getattr(cancel_status(task), "effectively_cancelled", False)
 
 
+def _name_of(task: trio.lowlevel.Task) -> str:
+    name: Any = task.name
+    # An agent may name its tasks by any object, of any class derived from `str`.
+    return str.__str__(name) if isinstance(name, str) else ""
+
+
 def _task_place(task: trio.lowlevel.Task, outer_nurseries: int, loop_thread: int, depth: int) -> RunningTask | None:
     coro: Any = task.coro
     if coro.cr_running:
@@ -136,9 +142,9 @@ def _task_place(task: trio.lowlevel.Task, outer_nurseries: int, loop_thread: int
     if run_natively.__code__ in codes:
         # The frames above the agent's are the runner's.
         frames = frames[codes.index(run_natively.__code__) + 1 :]
-    place = place_of(task.name, frames)
+    place = place_of(_name_of(task), frames)
     nurseries = task.child_nurseries[outer_nurseries:]
-    children = sorted((child for nursery in nurseries for child in nursery.child_tasks), key=lambda child: child.name)
+    children = sorted((child for nursery in nurseries for child in nursery.child_tasks), key=_name_of)
     if place is None or not children:
         return place
     shown = children[:_CHILDREN_SHOWN] if depth < _DEPTH_SHOWN else []

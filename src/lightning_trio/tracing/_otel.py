@@ -190,7 +190,7 @@ def _sdk_context(ids: SpanIds) -> SpanContext:
 
 
 def _nanoseconds(seconds: float | None) -> int | None:
-    """Return a time as exporters encode it, in 64 bits; None if it is none."""
+    """Return a time as exporters encode it, in 64 bits; None if it cannot be encoded."""
     # False for NaN, too.
     if seconds is None or not 0.0 <= seconds < _END_OF_TIME:
         return None
