@@ -361,3 +361,24 @@ async def test_a_limit_that_is_no_number_of_attempts_is_refused(limit: int) -> N
         runner.describe(limit=limit)
     with pytest.raises(agl.UsageError, match="pass the number of attempts to look at, 0 or more"):
         runner.running(limit)
+
+
+class Rude(str):
+    def __lt__(self, other: object) -> bool:
+        raise SystemExit(3)
+
+
+async def test_tasks_with_names_of_any_kind_are_shown(autojump_clock: MockClock) -> None:
+    described: list[str] = []
+
+    async def agent(task: int) -> None:
+        async with trio.open_nursery() as nursery:
+            for name in (Rude("a"), Rude("b"), None, 3):
+                nursery.start_soon(trio.sleep, 2, name=name)
+            await trio.sleep(1)
+            described.append(runner.describe())
+
+    async with Runner(agent) as runner:
+        await runner.step(1)
+
+    assert "test_tasks_with_names_of_any_kind" in described[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -117,6 +118,8 @@ async def fit_with_poison(store: FailsOn) -> agl.FitResult:
         OverflowError("int too large"),
         MemoryError(),
         AssertionError(),
+        asyncio.CancelledError(),
+        SystemExit(3),
         StoreFormatError.damaged_value("the store", "a row"),
         ExceptionGroup("of a nursery", [ValueError("no")]),
     ],

@@ -353,3 +353,29 @@ def test_what_looks_crafted_and_is_not_comes_back(value: Any) -> None:
 
     assert type(back) is type(value)
     assert str(back) == str(value)
+
+
+made: list[int] = []
+derived: list[type] = []
+
+
+class Announced(msgspec.Struct):
+    x: int
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        derived.append(cls)
+        super().__init_subclass__(**options)
+
+    def __post_init__(self) -> None:
+        made.append(self.x)
+
+
+def test_a_struct_is_read_without_its_constructor_and_with_one_class_derived_from_its_own() -> None:
+    value = [Announced(1)]
+    text = encode(value, "task", NO_LIMIT)
+
+    back = [decode(text) for _ in range(3)]
+
+    assert back == [value] * 3
+    assert made == [1]
+    assert len(derived) <= 1

@@ -348,3 +348,17 @@ def test_a_plain_function_may_return_spans_as_well(runner: Any) -> None:
     [done] = runner.run(agent, [1])
 
     assert done.final_reward == 0.5
+
+
+async def test_a_returned_span_shares_nothing_with_the_agent() -> None:
+    kept: list[Any] = [1]
+
+    async def agent(task: int) -> list[Span]:
+        return [Span.from_attributes(attributes={"list": kept, "dict": {"inner": kept}})]
+
+    async with Runner(agent) as runner:
+        done = await runner.step(1)
+        kept.append("late")
+
+    attributes = done.spans[-1].attributes
+    assert (attributes["list"], attributes["dict"]) == ([1], {"inner": [1]})
