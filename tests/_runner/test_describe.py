@@ -381,4 +381,4 @@ async def test_tasks_with_names_of_any_kind_are_shown(autojump_clock: MockClock)
     async with Runner(agent) as runner:
         await runner.step(1)
 
-    assert "test_tasks_with_names_of_any_kind" in described[0]
+    assert described[0].count("sleep") >= 4
