@@ -102,7 +102,7 @@ class NotInTrio(UsageError, RuntimeError):
 
     @classmethod
     def in_another_thread(cls, store: str) -> Self:
-        """Return the error for using a store in memory in another thread than the one whose Trio has opened it or waits in it.
+        """Return the error for using a store in memory in another thread than the one whose Trio uses it.
 
         Args:
             store: the store's class.
