@@ -15,6 +15,7 @@ import trio
 
 from lightning_trio import Runner, SqliteLightningStore, StoreFull, StoreUnavailable, emit_message
 from lightning_trio.store._sql._transaction import Connection
+from lightning_trio.store._sqlite import _store
 from lightning_trio.store._sqlite._connection import SqliteConnection
 
 
@@ -168,6 +169,49 @@ async def test_a_store_that_cannot_be_opened_without_file_descriptors_says_so(pa
     with no_descriptors(), pytest.raises(StoreUnavailable, match=r"no file descriptors left to open .*ulimit -n"):
         async with SqliteLightningStore(path, patience_seconds=0):
             pass
+
+
+@pytest.mark.parametrize("step", ["_connect", "_prepare", "_changed"])
+@pytest.mark.parametrize("kind", ["disk", "no_descriptors"])
+async def test_opening_waits_for_what_is_missing_and_keeps_nothing_of_a_failed_try(
+    path: Path, step: str, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, closed, connected, failures = getattr(SqliteLightningStore, step), list[Any](), list[Any](), [1, 2]
+    error = StoreFull.disk(path, "full") if kind == "disk" else StoreUnavailable.no_descriptors(str(path), "none")
+
+    def fail_at_first(self: SqliteLightningStore, *args: Any) -> Any:
+        if failures:
+            failures.pop()
+            raise error
+        return real(self, *args)
+
+    class Seen(SqliteConnection):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            connected.append(self)
+
+        def close(self) -> None:
+            super().close()
+            closed.append(self)
+
+    monkeypatch.setattr(_store, "SqliteConnection", Seen)
+    monkeypatch.setattr(SqliteLightningStore, step, fail_at_first)
+    async with SqliteLightningStore(path) as store:
+        assert len(connected) - len(set(closed)) == 2
+        await store.enqueue_rollout("task")
+
+    assert "the store works again" in caplog.text
+
+
+async def test_a_cancelled_opening_does_not_wait(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: SqliteLightningStore, connection: SqliteConnection) -> None:
+        raise StoreFull.disk(path, "full")
+
+    monkeypatch.setattr(SqliteLightningStore, "_prepare", fail)
+    with trio.move_on_after(0.1) as scope:
+        await SqliteLightningStore(path, patience_seconds=3600).__aenter__()
+
+    assert scope.cancelled_caught
 
 
 async def test_queries_wait_for_a_thread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import queue
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
@@ -705,7 +707,7 @@ async def no_agent(task: int) -> float:
 def test_a_second_trio_run_in_another_thread_is_refused(call: Callable[[InMemoryLightningStore], Any]) -> None:
     store = InMemoryLightningStore()
 
-    with held_open(store), pytest.raises(agl.NotInTrio, match="is open in the Trio run of another thread"):
+    with held_open(store), pytest.raises(agl.NotInTrio, match="is in use in the Trio run of another thread"):
         trio.run(call, store)
 
 
@@ -715,3 +717,49 @@ def test_other_threads_may_read_it_and_use_it_once_it_is_closed() -> None:
     with held_open(store):
         assert len(trio.run(store.query_rollouts)) == 0
     assert trio.run(agl.Runner(no_agent, store=store).fit, [1]).counts["succeeded"] == 1
+
+
+@contextmanager
+def waited_in(wait: Callable[[], Awaitable[object]]) -> Generator[None]:
+    """Keep a task waiting in a store, without opening it, in the Trio run of another thread."""
+    tokens: queue.SimpleQueue[tuple[trio.lowlevel.TrioToken, trio.CancelScope]] = queue.SimpleQueue()
+
+    async def hold() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            tokens.put((trio.lowlevel.current_trio_token(), nursery.cancel_scope))
+
+    thread = threading.Thread(target=trio.run, args=(hold,))
+    thread.start()
+    token, scope = tokens.get(timeout=10)
+    yield
+    token.run_sync_soon(scope.cancel)
+    thread.join(10)
+
+
+@pytest.mark.parametrize("wait", ["finished", "claimable"])
+def test_a_store_that_nobody_opened_is_refused_where_tasks_of_another_thread_wait_in_it(wait: str) -> None:
+    store = InMemoryLightningStore()
+    [rollout_id] = trio.run(store.enqueue, [EnqueueRolloutRequest(1)])
+    trio.run(store.claim, 1)
+    call = partial(store.wait_finished, [rollout_id]) if wait == "finished" else store.wait_claimable
+
+    with waited_in(call):
+        for refused in (partial(store.enqueue_rollout, 2), partial(store.update_rollout, rollout_id, status="failed")):
+            with pytest.raises(agl.NotInTrio, match="is in use in the Trio run of another thread"):
+                trio.run(refused)
+        assert len(trio.run(store.query_rollouts)) == 1
+
+    assert trio.run(store.enqueue_rollout, 2).input == 2
+
+
+async def test_a_store_stays_with_its_thread_when_a_wait_in_it_ends() -> None:
+    store = InMemoryLightningStore()
+
+    async with store:
+        with trio.move_on_after(0.01):
+            await store.wait_claimable()
+
+        with pytest.raises(agl.NotInTrio):
+            await trio.to_thread.run_sync(trio.run, store.enqueue_rollout, 1)

@@ -43,6 +43,7 @@ from lightning_trio import (
     StoreLocked,
     StoreUnavailable,
     UnknownId,
+    audit,
 )
 from lightning_trio._records import ErrorRecord, RolloutRemoval, Run
 from lightning_trio.store import GIVE_BACK, Query, RolloutChange, RolloutPosition, Table, Unreadable, begin_attempt
@@ -725,6 +726,9 @@ def tamper(path: Path, statements: str) -> None:
     connection.close()
 
 
+DEEP = "[" * 20_000 + "]" * 20_000
+
+
 @pytest.mark.parametrize(
     ("statement", "query", "said"),
     [
@@ -732,8 +736,10 @@ def tamper(path: Path, statements: str) -> None:
         ("UPDATE rollouts SET input = CAST(x'ff22' AS TEXT)", "query_rollouts", "is damaged"),
         ("UPDATE traces SET spans = '[['", "query_spans", "spans of attempt at-.* of rollout ro-.* cannot be read"),
         ("UPDATE traces SET spans = '[[1]]'", "query_spans", "spans of attempt at-.* of rollout ro-.* cannot be read"),
+        (f"UPDATE traces SET spans = '{DEEP}'", "query_spans", "spans of attempt at-.* cannot be read .RecursionError"),
         ("UPDATE resources SET body = '['", "query_resources", "the resources rs-.* cannot be read"),
     ],
+    ids=lambda value: value[:50],
 )
 async def test_what_cannot_be_read_is_named(path: Path, statement: str, query: str, said: str) -> None:
     async with SqliteLightningStore(path) as store:
@@ -747,6 +753,18 @@ async def test_what_cannot_be_read_is_named(path: Path, statement: str, query: s
         arguments = [ended.rollout_id] if query in ("query_attempts", "query_spans") else []
         with pytest.raises(StoreFormatError, match=said):
             await getattr(store, query)(*arguments)
+
+
+async def test_an_audit_names_a_trace_that_is_nested_too_deeply(path: Path) -> None:
+    async with SqliteLightningStore(path) as store:
+        ended = await claim_one(store)
+        await finish(store, ended, "failed", spans=[span_of(ended)])
+    tamper(path, f"UPDATE traces SET spans = '{DEEP}'")
+
+    async with SqliteLightningStore(path) as store:
+        found = await audit(store)
+
+    assert "its spans cannot be read" in found.problems[0]
 
 
 @pytest.mark.parametrize(

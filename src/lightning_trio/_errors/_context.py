@@ -102,13 +102,13 @@ class NotInTrio(UsageError, RuntimeError):
 
     @classmethod
     def in_another_thread(cls, store: str) -> Self:
-        """Return the error for using a store in memory in another thread than the one whose Trio has opened it.
+        """Return the error for using a store in memory in another thread than the one whose Trio uses it.
 
         Args:
             store: the store's class.
         """
         message = (
-            f"this {store} is open in the Trio run of another thread, which alone can change it and wait in it; in a "
+            f"this {store} is in use in the Trio run of another thread, which alone can change it and wait in it; in a "
             "thread that Trio started, write trio.from_thread.run(store.enqueue, …), and to share a store between Trio "
             "runs: SqliteLightningStore('runs.db')"
         )

@@ -22,7 +22,7 @@ from ._tag_writer import is_plain, tagged
 NO_LIMIT: Final = 1 << 62
 
 
-UNREADABLE: Final = (msgspec.DecodeError, ValueError, TypeError, LookupError, AttributeError)
+UNREADABLE: Final = (msgspec.MsgspecError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """The exceptions raised by a record of values that this package did not write; `decode` itself raises only the first"""
 
 

@@ -8,13 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import attrs
-import msgspec
 
-from .._errors import Evicted, StoreFormatError
+from .._errors import Evicted
 from .._lifecycle import TERMINAL_ATTEMPT, TERMINAL_ROLLOUT
 from .._public import public
 from .._records import Attempt, AttemptedRollout, Rollout, RolloutStatus, RunStatus, RunSummary, StoreStatistics
-from .._serialization import Unreadable
+from .._serialization import UNREADABLE, Unreadable
 from .._spans import MOST, MOST_INT, NO_USAGE, Span, Usage, bounded
 from ._query import Condition, Query
 from ._store import LightningStore
@@ -28,7 +27,6 @@ _WITH_SPANS = 50
 _TRIES = 3
 """How often a rollout that keeps changing is read again before it is assumed to be correct."""
 
-_UNREADABLE = (StoreFormatError, msgspec.MsgspecError, ValueError)
 _LAST_ATTEMPT: Mapping[RolloutStatus, frozenset[str]] = {
     "succeeded": frozenset({"succeeded"}),
     "failed": frozenset({"failed", "timeout", "unresponsive"}),
@@ -202,7 +200,7 @@ class _Auditor:
         must = () if self._run_id is None else (Condition("run_id", {self._run_id}),)
         try:
             found = await self._store.find(Query("rollouts", must, limit=limit, offset=offset))
-        except _UNREADABLE as exc:
+        except UNREADABLE as exc:
             if limit == 1:
                 self.found.unreadable += 1
                 self.problems.append(f"the rollout at place {offset} cannot be read: {exc}")
@@ -223,7 +221,7 @@ class _Auditor:
             return _by_rollout(await self._store.find(query)), {}
         except Evicted:
             return {}, {}
-        except _UNREADABLE as exc:
+        except UNREADABLE as exc:
             if len(rollout_ids) == 1:
                 return {}, {rollout_ids[0]: f"rollout {rollout_ids[0]}: its {table} cannot be read: {exc}"}
         half = len(rollout_ids) // 2
@@ -282,7 +280,7 @@ class _Auditor:
             runs = await self._store.query_runs()
             self._runs = {run.run_id: run.status for run in runs}
             self.problems += [run.state.reason for run in runs if type(run.state) is Unreadable]
-        except _UNREADABLE as exc:
+        except UNREADABLE as exc:
             self._runs = None
             self.problems.append(f"the runs cannot be read: {exc}")
 
@@ -305,7 +303,7 @@ class _Auditor:
         if known is None:
             try:
                 known = await self._store.get_resources_by_id(resources_id) is not None
-            except _UNREADABLE as exc:
+            except UNREADABLE as exc:
                 known = True
                 self.problems.append(f"the resources {resources_id} cannot be read: {exc}")
             self._snapshots[resources_id] = known

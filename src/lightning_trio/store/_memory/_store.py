@@ -81,8 +81,8 @@ class InMemoryLightningStore(LightningStore):
         retain: how many finished rollouts to keep, the newest; a query for an older one raises `Evicted`. The counts
             and rewards of `summarize` also cover evicted rollouts.
 
-    Only the Trio program that has opened it may change it and wait in it, in one thread; in another it raises
-    `NotInTrio` there. A task may be any object. Lists and dicts are copied when
+    Only the Trio program that has opened it, or has tasks that wait in it, may change it and wait in it, in one thread;
+    in another it raises `NotInTrio` there. A task may be any object. Lists and dicts are copied when
     a task is enqueued and for each attempt (see `copy_containers`); other objects are shared.
     """
 
@@ -104,7 +104,9 @@ class InMemoryLightningStore(LightningStore):
         self._total_rollouts = 0
         self._late_spans = 0
         self._thread: int | None = None
-        """The id of the thread whose Trio has opened it."""
+        """The id of the thread whose Trio has opened it, or has tasks that wait in it."""
+        self._opened = False
+        self._waiting = 0
 
     @one_line
     def __repr__(self) -> str:
@@ -113,18 +115,35 @@ class InMemoryLightningStore(LightningStore):
 
     async def on_open(self) -> None:
         self._check_thread()
-        self._thread = threading.get_ident()
+        self._thread, self._opened = threading.get_ident(), True
         # Each `trio.run` has its own clock: times on an earlier one are meaningless, so everything is due now.
         self._queues.release_delayed()
         self._workers.end_leases()
 
     async def on_close(self) -> None:
-        self._thread = None
+        self._opened = False
+        self._free_thread()
 
     def _check_thread(self) -> None:
-        """Raise if the store is open in another thread, whose Trio wakes those that wait in it."""
+        """Raise if the store is in use in another thread, whose Trio wakes those that wait in it.
+
+        After the checkpoint of a call, because tasks of another thread may begin to wait during it.
+        """
         if self._thread is not None and self._thread != threading.get_ident():
             raise NotInTrio.in_another_thread(type(self).__name__)
+
+    def _begin_wait(self) -> None:
+        """Keep the store to this thread while a task waits in it, also if nobody has opened it."""
+        self._thread = threading.get_ident()
+        self._waiting += 1
+
+    def _end_wait(self) -> None:
+        self._waiting -= 1
+        self._free_thread()
+
+    def _free_thread(self) -> None:
+        if not self._opened and not self._waiting:
+            self._thread = None
 
     # Queue.
 
@@ -135,8 +154,8 @@ class InMemoryLightningStore(LightningStore):
         run_id: str | None = None,
         status: Literal["queuing", "cancelled"] = "queuing",
     ) -> list[str]:
-        self._check_thread()
         await trio.lowlevel.checkpoint()
+        self._check_thread()
         # Once, because a caller's sequence may raise, and must do so before anything has changed.
         requests = list(requests)
         entries = self._new_entries(self._unknown(requests, run_id), run_id, status)
@@ -175,8 +194,8 @@ class InMemoryLightningStore(LightningStore):
         worker_id: str | None = None,
         default_config: RolloutConfig | None = None,
     ) -> list[AttemptedRollout]:
-        self._check_thread()
         await trio.lowlevel.checkpoint()
+        self._check_thread()
         # Raises before any rollout is created.
         rollouts = list(rollouts)
         for known in rollouts:
@@ -195,17 +214,21 @@ class InMemoryLightningStore(LightningStore):
         worker_id: str | None = None,
         default_config: RolloutConfig | None = None,
     ) -> list[AttemptedRollout]:
-        self._check_thread()
         await trio.lowlevel.checkpoint()
+        self._check_thread()
         entries = list(self._queues.take(limit, run_id))
         for entry in entries:
             entry.place = None
         return self._new_attempts(entries, worker_id, default_config)
 
     async def wait_claimable(self, *, run_id: str | None = None) -> None:
-        self._check_thread()
         await trio.lowlevel.checkpoint()
-        await self._queues.wait_ready(run_id)
+        self._check_thread()
+        self._begin_wait()
+        try:
+            await self._queues.wait_ready(run_id)
+        finally:
+            self._end_wait()
 
     def _new_entries(
         self, requests: Sequence[EnqueueRolloutRequest], run_id: str | None, status: RolloutStatus
@@ -291,8 +314,8 @@ class InMemoryLightningStore(LightningStore):
     # Outcomes and changes.
 
     async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
-        self._check_thread()
         await trio.lowlevel.checkpoint()
+        self._check_thread()
         entries = [self._reported(outcome) for outcome in outcomes]
         statuses: list[RolloutStatus | None] = [
             self._finish(entry, outcome) for entry, outcome in zip(entries, outcomes, strict=True)
@@ -404,8 +427,8 @@ class InMemoryLightningStore(LightningStore):
         return self._retention.holding(run_id)
 
     async def expire(self) -> Expiry:
-        self._check_thread()
         await trio.lowlevel.checkpoint()
+        self._check_thread()
         now = trio.current_time()
         requeued: list[str] = []
         failed: list[str] = []
@@ -427,8 +450,8 @@ class InMemoryLightningStore(LightningStore):
         return move.status
 
     async def update(self, changes: Sequence[Change]) -> None:
-        self._check_thread()
         await trio.lowlevel.checkpoint()
+        self._check_thread()
         entries = [self._known(change.rollout_id) for change in changes]
         # All moves are decided before any is made, each as if the previous ones had been: all are made or none.
         positions: dict[str, RolloutPosition] = {}
@@ -541,8 +564,8 @@ class InMemoryLightningStore(LightningStore):
     # Spans.
 
     async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
-        self._check_thread()
         await trio.lowlevel.checkpoint()
+        self._check_thread()
         entries = [self._reported(span) for span in spans]
         check_spans(spans)
         spans = spans_without_keys(spans)
@@ -563,8 +586,8 @@ class InMemoryLightningStore(LightningStore):
     # Resources, workers, queries.
 
     async def put(self, records: Sequence[Record]) -> list[Record]:
-        self._check_thread()
         await trio.lowlevel.checkpoint()
+        self._check_thread()
         for record in records:
             if isinstance(record, Run):
                 check_run(self._runs.get(record.run_id), record)
@@ -633,14 +656,18 @@ class InMemoryLightningStore(LightningStore):
         return sorted(known, key=_number)
 
     async def wait_finished(self, rollout_ids: Collection[str], *, count: int | None = None) -> list[str]:
-        self._check_thread()
         await trio.lowlevel.checkpoint()
+        self._check_thread()
         pending = self._unfinished(rollout_ids)
         wanted = len(rollout_ids) if count is None else min(count, len(rollout_ids))
         remaining = wanted - (len(rollout_ids) - len(pending))
         if remaining <= 0:
             return pending
-        await self._waits.wait(pending, remaining)
+        self._begin_wait()
+        try:
+            await self._waits.wait(pending, remaining)
+        finally:
+            self._end_wait()
         return self._unfinished(pending)
 
     def _unfinished(self, rollout_ids: Iterable[str]) -> list[str]:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import trio
+
 from ..._errors import NotBegun, StoreUnavailable
 
 logger = logging.getLogger("lightning_trio.store")
@@ -57,14 +59,30 @@ class Patience:
         cause = self._cause
         if cause is None:
             return
-        # Random, so that connections that failed together do not try again together.
-        until = time.monotonic() + self._pause * (0.5 + random.random())
-        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        until = time.monotonic() + self._next_pause()
         while (left := until - time.monotonic()) > 0:
             if unwanted():
                 self._cause = None
                 raise NotBegun(*cause.args) from cause
             time.sleep(min(left, _STEP))
+        self._raise_if_over(cause)
+
+    async def wait_in_trio(self) -> None:
+        """Pause after a failure, in a Trio task, which may be cancelled; see `wait`."""
+        cause = self._cause
+        if cause is None:
+            await trio.lowlevel.checkpoint()
+            return
+        await trio.sleep(self._next_pause())
+        self._raise_if_over(cause)
+
+    def _next_pause(self) -> float:
+        # Random, so that connections that failed together do not try again together.
+        pause = self._pause * (0.5 + random.random())
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        return pause
+
+    def _raise_if_over(self, cause: StoreUnavailable) -> None:
         if time.monotonic() - self._since > self._seconds:
             self._cause = None
             raise cause

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Final, Literal, Self, get_args
 
 import trio
 
-from ..._errors import StoreLocked, StoreUnavailable
+from ..._errors import StoreFull, StoreLocked, StoreUnavailable
 from ..._host import lacks_descriptors
 from ..._public import public
 from ..._repr import one_line
@@ -131,13 +132,28 @@ class SqliteLightningStore(SqlLightningStore):
 
     def _open_writer(self) -> Connection:
         if self._creates_folder:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = self._patiently(self._connect_checked)
+            self._create_folder()
+        check_path(self.path)
+        connection = self._connect()
         try:
             connection.with_retries(lambda: self._prepare(connection))
         except BaseException:
             connection.close()
             raise
+        return connection
+
+    def _create_folder(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            if exc.errno == errno.ENOSPC:
+                raise StoreFull.disk(self.path, exc.strerror) from exc
+            raise
+
+    def _open_first(self) -> Connection:
+        connection = super()._open_first()
+        assert isinstance(connection, SqliteConnection)
+        # Only now: what fails before is tried again with the whole opening.
         connection.patience = Patience(self._patience)
         return connection
 
@@ -148,7 +164,7 @@ class SqliteLightningStore(SqlLightningStore):
             try:
                 connection = connect()
             except StoreUnavailable as exc:
-                if lacks_descriptors():
+                if _passes(exc):
                     patience.note(exc)
                     patience.wait(lambda: False)
                 elif tried_again:
@@ -189,13 +205,13 @@ class SqliteLightningStore(SqlLightningStore):
         connection.patience = Patience(self._patience)
         return connection
 
-    def _connect_checked(self) -> SqliteConnection:
-        check_path(self.path)
-        return self._connect()
-
     def _connect_reader(self) -> SqliteConnection:
         connection = self._connect()
-        connection.run("PRAGMA query_only = ON")
+        try:
+            connection.run("PRAGMA query_only = ON")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     async def _wait_foreign(self) -> None:
@@ -223,6 +239,24 @@ class SqliteLightningStore(SqlLightningStore):
         return changed or in_doubt
 
     async def on_open(self) -> None:
+        patience, tried_again = Patience(self._patience), False
+        while True:
+            try:
+                await self._open_once()
+            except StoreUnavailable as exc:
+                if _passes(exc):
+                    patience.note(exc)
+                elif tried_again:
+                    raise
+                # What was missing may have come back since it failed.
+                tried_again = True
+            else:
+                patience.succeeded()
+                return
+            await patience.wait_in_trio()
+
+    async def _open_once(self) -> None:
+        """Open all connections, or none."""
         await super().on_open()
         # With the store, because there may be no file descriptors left later, at the first wait.
         try:
@@ -238,3 +272,8 @@ class SqliteLightningStore(SqlLightningStore):
         if watched is not None:
             watched.close()
         await super().on_close()
+
+
+def _passes(exc: StoreUnavailable) -> bool:
+    """Whether an error is one of a full disk, or of a process without file descriptors."""
+    return isinstance(exc, StoreFull) or exc.passes or lacks_descriptors()
