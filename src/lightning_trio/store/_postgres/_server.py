@@ -81,9 +81,17 @@ class Server:
         Raises:
             psycopg.Error: the connection cannot be opened.
         """
-        return psycopg.connect(
-            self.conninfo, autocommit=True, application_name=application, prepare_threshold=2, client_encoding="utf8"
-        )
+        try:
+            return psycopg.connect(
+                self.conninfo,
+                autocommit=True,
+                application_name=application,
+                prepare_threshold=2,
+                client_encoding="utf8",
+            )
+        except OSError as exc:
+            # psycopg waits for the connection with a file descriptor of its own.
+            raise psycopg.OperationalError(str(exc)) from exc
 
     def scrub(self, text: str) -> str:
         """Return a message on one line, without the password."""
