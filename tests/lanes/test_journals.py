@@ -70,6 +70,19 @@ async def test_a_worker_process_knows_the_keys_of_its_resources_before_the_agent
     assert result.mean_reward["train"] == 0.0
 
 
+@pytest.mark.parametrize("place", ["message", "note", "attribute", "cause"])
+async def test_a_key_that_only_a_worker_process_knows_does_not_leave_it_in_an_error(place: str) -> None:
+    async with agl.Runner(agents.fails_with_a_key_of_its_own) as runner, runner.stream([place]) as ended:
+        [rollout] = [each async for each in ended]
+    error = rollout.error
+    assert error is not None
+    assert error.exception is not None
+    texts = [repr(error), error.traceback, repr(rollout.spans), repr(vars(error.exception))]
+
+    assert error.type == "ValueError"
+    assert not any("sk-made" in text for text in texts)
+
+
 async def test_a_folder_whose_process_has_ended_is_removed_when_a_lane_opens(
     temporary: Path, ended: dict[str, str | int]
 ) -> None:
