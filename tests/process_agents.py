@@ -361,3 +361,15 @@ def reads_its_journal(task: str, llm: agl.LLM) -> float:
     data = journal.read_bytes()
     assert b"[api key]" in data
     return float(key.encode() in data)
+
+
+@agl.rollout(runs_in="process")
+def fails_with_a_key_of_its_own(place: str) -> None:
+    key = "sk-made-in-the-worker"
+    agl.LLM(endpoint="http://127.0.0.1:9/v1", model="m", api_key=key)
+    error = ValueError(f"bad key {key}" if place == "message" else "bad key")
+    if place == "note":
+        error.add_note(key)
+    if place == "attribute":
+        error.request = {"key": key}  # type: ignore[attr-defined]
+    raise error from (KeyError(key) if place == "cause" else None)

@@ -135,7 +135,7 @@ BROAD_EXCEPTS = {
     "lanes/_process/_pickling.py unpack_agent": _RUNS_USERS_CODE,
     "lanes/_process/_pool.py OpenProcessLane._pack": _RUNS_USERS_CODE,
     "lanes/_process/_pool.py _to_local": "unpickling runs users' code; an exception that fails is known by its name",
-    "lanes/_process/_worker.py _to_remote": "`str()` and pickling of a user's exception; another one stands for it",
+    "lanes/_process/_worker.py _pickled": "pickling of a user's exception; another one stands for it",
     "lanes/_process/_worker.py run_in_worker": _BECOMES_AN_OUTCOME,
     "store/_postgres/_connection.py PostgresConnection._connect_once": _CLOSES,
     "store/_postgres/_notifications.py Hints._listen": _CLOSES,

@@ -11,6 +11,15 @@ from typing import Final
 _MOST_FORMATTED = 1_000
 """How many exceptions of one are formatted: its causes and members, and theirs."""
 
+LONGEST_MESSAGE: Final = 1 << 16
+"""How many characters of a message, or of a note, are kept."""
+
+_ROOM_TO_SAY: Final = 64
+"""How many characters of a cut text say what is left out, at most."""
+
+LONGEST_TRACEBACK: Final = 1 << 20
+"""How many characters of a traceback are kept."""
+
 # As `type` and `BaseException` define them: a metaclass or a class may have others.
 bare_name: Callable[[type], str] = vars(type)["__name__"].__get__
 """Return the name of a class without its module."""
@@ -58,13 +67,13 @@ def class_name(value: object) -> str:
 
 
 def message_of(exception: BaseException) -> str:
-    """Return ``str(exception)`` as a plain string, or a text that names what calling it raised.
+    """Return ``str(exception)`` as a plain string, cut if it is long, or a text that names what calling it raised.
 
     >>> message_of(ValueError("no tea"))
     'no tea'
     """
     try:
-        return "".join((str(exception),))
+        return _cut("".join((str(exception),)), LONGEST_MESSAGE)
     except BaseException as exc:
         return f"<str() of it raised {class_name(exc)}>"
 
@@ -84,18 +93,45 @@ def repr_of(value: object) -> str:
 def traceback_of(exception: BaseException) -> str:
     r"""Return the traceback as Python prints it, or only the exception's own lines if that cannot be done.
 
+    Long messages and notes are cut, and so is the whole.
+
     >>> traceback_of(ValueError("no tea"))
     'ValueError: no tea\n'
     """
     reason = _why_unformattable(exception)
     if reason is None:
         try:
-            return "".join(traceback.format_exception(exception))
+            return _cut("".join(_formatted(exception)), LONGEST_TRACEBACK)
         except BaseException as exc:
             reason = class_name(exc)
     lines = traceback.format_tb(_traceback_of(exception))
     rest = f"(its causes, notes and members could not be formatted: {reason})\n"
-    return "".join([*lines, f"{class_name(exception)}: {message_of(exception)}\n", rest])
+    return _cut("".join([*lines, f"{class_name(exception)}: {message_of(exception)}\n", rest]), LONGEST_TRACEBACK)
+
+
+def _formatted(exception: BaseException) -> Iterator[str]:
+    """Yield the lines of a traceback; its long texts are cut first, because formatting copies them several times."""
+    whole = traceback.TracebackException.from_exception(exception, compact=True)
+    waiting = [whole]
+    while waiting:
+        each = waiting.pop()
+        parts = vars(each)
+        if type(message := parts.get("_str")) is str:
+            parts["_str"] = _cut(message, LONGEST_MESSAGE)
+        if type(notes := parts.get("__notes__")) is list:
+            parts["__notes__"] = [_cut(note, LONGEST_MESSAGE) if type(note) is str else note for note in notes]
+        waiting.extend(
+            link for link in (each.__cause__, each.__context__, *(each.exceptions or ())) if link is not None
+        )
+    return whole.format()
+
+
+def _cut(text: str, most: int) -> str:
+    """Return a text of at most `most` characters: the head and the tail of a longer one, and how much is left out."""
+    if len(text) <= most:
+        return text
+    kept = (most - _ROOM_TO_SAY) // 2
+    return f"{text[:kept]}\n[{len(text) - 2 * kept:,} characters left out]\n{text[-kept:]}"
 
 
 def has_many_notes(exception: BaseException, number: int) -> bool:

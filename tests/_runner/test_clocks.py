@@ -115,6 +115,16 @@ def test_how_long_ago_a_moment_was_is_known_although_the_clock_was_set(set_clock
     assert clock.since(time.time()) == pytest.approx(0.0, abs=1.0)
 
 
+def test_how_long_ago_a_moment_was_is_known_although_the_clock_was_set_back_soon_after(set_clock: SetClock) -> None:
+    clock = WallClock()
+    set_clock(-HOURS)
+    moment = time.time()
+    clock.note()
+    set_clock(HOURS)
+
+    assert clock.since(moment) == pytest.approx(0.0, abs=1.0)
+
+
 @linux
 async def test_after_a_restart_of_the_machine_leases_and_waits_are_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -20,8 +20,9 @@ import lightning_trio as agl
 from lightning_trio import LLM, Event, Link, OtelResource, Runner, Span, SpanContext, SqliteLightningStore
 from lightning_trio._plain_values import json_text
 from lightning_trio._records import ErrorRecord
-from lightning_trio._resources import _api_keys, register_keys
+from lightning_trio._resources import _api_keys, register_keys, span_without_keys
 from lightning_trio._runner._redaction import redact
+from lightning_trio._spans import LARGE
 
 KEY = 'sk-real"key\\-é0123456789\n'
 """A key as read from a file, with a newline at its end and characters that reprs and JSON escape differently."""
@@ -290,6 +291,15 @@ def test_keys_of_unpickled_resources_are_known_once_they_are_registered(monkeypa
     register_keys(resources)
 
     assert set(_api_keys._known) == {"sk-01234567", "sk-76543210"}
+
+
+def test_a_key_of_thousands_of_characters_is_taken_out_wherever_it_stands_in_a_long_text() -> None:
+    key = "eyJ" + "aB3/" * 1_500
+    LLM("e", "m", api_key=key)
+    text = "x" * (LARGE - 10) + key + "y" * 10
+    span = span_without_keys(Span.from_attributes(attributes={"text": text}))
+
+    assert span.attributes["text"] == "x" * (LARGE - 10) + "[api key]" + "y" * 10
 
 
 def test_what_has_no_key_is_returned_unchanged() -> None:

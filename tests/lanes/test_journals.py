@@ -13,7 +13,7 @@ import process_agents as agents
 import pytest
 
 import lightning_trio as agl
-from lightning_trio._host import own_process
+from lightning_trio._host import boot_id, own_process
 from lightning_trio._resources import _api_keys
 
 pytest.importorskip("trio_parallel")
@@ -70,6 +70,19 @@ async def test_a_worker_process_knows_the_keys_of_its_resources_before_the_agent
     assert result.mean_reward["train"] == 0.0
 
 
+@pytest.mark.parametrize("place", ["message", "note", "attribute", "cause"])
+async def test_a_key_that_only_a_worker_process_knows_does_not_leave_it_in_an_error(place: str) -> None:
+    async with agl.Runner(agents.fails_with_a_key_of_its_own) as runner, runner.stream([place]) as ended:
+        [rollout] = [each async for each in ended]
+    error = rollout.error
+    assert error is not None
+    assert error.exception is not None
+    texts = [repr(error), error.traceback, repr(rollout.spans), repr(vars(error.exception))]
+
+    assert error.type == "ValueError"
+    assert not any("sk-made" in text for text in texts)
+
+
 async def test_a_folder_whose_process_has_ended_is_removed_when_a_lane_opens(
     temporary: Path, ended: dict[str, str | int]
 ) -> None:
@@ -82,7 +95,14 @@ async def test_a_folder_whose_process_has_ended_is_removed_when_a_lane_opens(
 
 @pytest.mark.parametrize(
     "change",
-    [{"process": os.getpid(), "started": None}, {"boot": "another"}, {"host": "another"}, {"process": "1"}],
+    [
+        {"process": os.getpid(), "started": None},
+        {"host": "another"},
+        {"host": "another", "boot": "another"},
+        {"boot": None},
+        {"namespace": "another"},
+        {"process": "1"},
+    ],
 )
 def test_a_folder_stays_whose_process_lives_or_cannot_be_known(
     temporary: Path, ended: dict[str, str | int], change: dict[str, object]
@@ -93,8 +113,42 @@ def test_a_folder_stays_whose_process_lives_or_cannot_be_known(
     assert folder.exists()
 
 
+@pytest.mark.skipif(boot_id() is None, reason="only Linux has boot ids")
+def test_a_folder_from_before_the_machine_was_started_is_removed(temporary: Path, ended: dict[str, str | int]) -> None:
+    folder = make_folder(temporary, "lightning_trio-before", {**ended, "process": os.getpid(), "boot": "another"})
+    remove_stale_journals()
+
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", ["", "123.spans", "owner.json"])
+def test_a_folder_that_names_no_owner_is_removed_after_a_day(temporary: Path, name: str) -> None:
+    folder = temporary / "lightning_trio-unowned"
+    folder.mkdir()
+    if name:
+        (folder / name).touch()
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (0, 0))
+    remove_stale_journals()
+
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", ["results.txt", "1.spans"])
+def test_an_old_folder_with_other_files_or_a_new_journal_stays(temporary: Path, name: str) -> None:
+    folder = temporary / "lightning_trio-unowned"
+    folder.mkdir()
+    (folder / name).touch()
+    if name == "results.txt":
+        os.utime(folder / name, (0, 0))
+    os.utime(folder, (0, 0))
+    remove_stale_journals()
+
+    assert folder.exists()
+
+
 @pytest.mark.parametrize("owner", [None, [], "text"])
-def test_a_folder_without_a_known_owner_stays(temporary: Path, owner: object) -> None:
+def test_a_new_folder_without_a_known_owner_stays(temporary: Path, owner: object) -> None:
     folder = make_folder(temporary, "lightning_trio-unknown", owner)
     (temporary / "lightning_trio-empty").mkdir()
     remove_stale_journals()

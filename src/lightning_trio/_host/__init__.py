@@ -11,6 +11,7 @@ from ._family import kill_own_family as kill_own_family
 from ._fork import leave_trio as leave_trio
 from ._gc import relaxed_gc as relaxed_gc
 from ._identity import boot_id as boot_id
+from ._identity import is_before_boot as is_before_boot
 from ._identity import is_dead as is_dead
 from ._identity import is_stopped as is_stopped
 from ._identity import own_process as own_process

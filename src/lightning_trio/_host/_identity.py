@@ -70,6 +70,12 @@ def process_here(identity: Mapping[str, object]) -> int | None:
     return process
 
 
+def is_before_boot(identity: Mapping[str, object]) -> bool:
+    """Whether a process, by its `own_process`, ran on this machine before it was last started, so that it has ended."""
+    own, boot = own_process(), identity.get("boot")
+    return isinstance(boot, str) and identity.get("host") == own["host"] and boot != own.get("boot", boot)
+
+
 def read_stat(process: int) -> list[str] | None:
     """Return the fields of a process's ``stat`` from the third on; the name before them may contain any character."""
     try:

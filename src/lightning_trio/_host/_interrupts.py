@@ -233,7 +233,7 @@ STOP_SIGNALS: SharedHandler[GracefulShutdown] = SharedHandler(
 
 
 class Interruptions:
-    """Tell Ctrl-C from a `KeyboardInterrupt` that code raises itself, by the signals since this was made."""
+    """The interruptions of a call: Ctrl-C, by the signals since this was made, or raised by the code itself."""
 
     def __init__(self) -> None:
         self._before = STOP_SIGNALS.received

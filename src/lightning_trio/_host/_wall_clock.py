@@ -14,9 +14,13 @@ _MOST: Final = 100
 
 
 class _Stretch(NamedTuple):
-    """A time in which the clock was not set: when it began, and how far the wall clock is ahead of the steady one."""
+    """A time in which the clock was not set.
 
-    began: float
+    It began between `earliest` and `seen`; meanwhile the wall clock was ahead of the steady one by `ahead`.
+    """
+
+    earliest: float
+    seen: float
     ahead: float
 
 
@@ -24,14 +28,16 @@ class WallClock:
     """Measure how long ago a moment of the wall clock was, although the clock has been set since."""
 
     def __init__(self) -> None:
-        self._stretches = [_Stretch(-math.inf, time.time() - _steady())]
+        self._noted = _steady()
+        self._stretches = [_Stretch(-math.inf, -math.inf, time.time() - self._noted)]
 
     def note(self) -> float:
-        """Look whether the clock was set; returns the steady clock's time."""
+        """Note whether the clock was set; returns the steady clock's time."""
         now = _steady()
         ahead = time.time() - now
         if abs(ahead - self._stretches[-1].ahead) > _TOLERANCE:
-            self._stretches = [*self._stretches[-_MOST:], _Stretch(now, ahead)]
+            self._stretches = [*self._stretches[-_MOST:], _Stretch(self._noted, now, ahead)]
+        self._noted = now
         return now
 
     def since(self, moment: float) -> float:
@@ -39,12 +45,14 @@ class WallClock:
         now = self.note()
         nearest, age = math.inf, 0.0
         end = now
-        for began, ahead in reversed(self._stretches):
-            then = min(max(moment - ahead, began), end)
+        for earliest, seen, ahead in reversed(self._stretches):
+            then = min(max(moment - ahead, earliest), end)
             distance = abs(moment - ahead - then)
-            if distance < nearest:
+            # An earlier stretch must fit better than by what the clock may have been slowed or sped up.
+            if distance < nearest - _TOLERANCE:
                 nearest, age = distance, now - then
-            end = began
+            # Until the next was seen, this one may have lasted.
+            end = seen
         return age
 
 

@@ -12,6 +12,7 @@ from ._prompt_template import PromptTemplate as PromptTemplate
 from ._redaction import mapping_without_keys as mapping_without_keys
 from ._redaction import span_without_keys as span_without_keys
 from ._redaction import spans_without_keys as spans_without_keys
+from ._redaction import value_without_keys as value_without_keys
 from ._resource import NamedResources as NamedResources
 from ._resource import Resource as Resource
 from ._resource import UnknownResource as UnknownResource

@@ -66,6 +66,12 @@ def knows_keys() -> bool:
     return bool(_written)
 
 
+def longest_written() -> int:
+    """Return how many characters the longest way of writing a registered key has; 0 if there is no key."""
+    written = _written
+    return len(written[0]) if written else 0
+
+
 def without_keys(text: str) -> str:
     """Return `text` with `REDACTED` in place of every registered key, however it is written; see `written_forms`."""
     if text.__class__ is not str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 
 from .._spans import LARGE, Event, Link, OtelResource, Span, join_pieces
-from ._api_keys import knows_keys, without_keys
+from ._api_keys import knows_keys, longest_written, without_keys
 
 _NO_TEXTS: Final = frozenset({int, float, bool, type(None)})
 
@@ -98,10 +98,6 @@ def value_without_keys(value: Any) -> Any:
     return value
 
 
-_LONGEST: Final = 4096
-"""No key is longer, however it is written."""
-
-
 def _clean_long(text: str) -> str:
     """Return a long text without keys, which are searched for in pieces, so that other threads run in between."""
     pieces: list[str] = []
@@ -118,9 +114,10 @@ def _clean_long(text: str) -> str:
 
 def _end_of_piece(text: str, end: int) -> int:
     """Return the first place from `end` on where no key is cut in two."""
+    longest = longest_written()
     while end < len(text):
-        around = text[end - _LONGEST : end + _LONGEST]
+        around = text[max(end - longest, 0) : end + longest]
         if without_keys(around) is around:
             break
-        end += _LONGEST
+        end += longest
     return end

@@ -12,6 +12,9 @@ from ._wrong_loop import find_trio_sign
 _MOST_LINKS = 20
 """How many exceptions of a chain of causes are looked at."""
 
+_LONGEST_SIGN = 10_000
+"""How many characters of a message are searched for a sign; searching a message of 60 MB would stop Trio's loop."""
+
 _SIGNALS = (
     "Only the main thread can handle signals, and this agent runs in another one. In a worker process it runs in the "
     'main thread: write runs_in="process". To limit its time, write config=agl.RolloutConfig(timeout_seconds=…)'
@@ -73,6 +76,7 @@ def _explanation(exc: BaseException, lane: str) -> str | None:
     if type(exc) not in (RuntimeError, TypeError, ValueError, AttributeError) or type(message) is not str:
         # These are all built-in errors with a text; str() of others may run code of the agent's.
         return None
+    message = message[:_LONGEST_SIGN]
     if "only works in main thread" in message and lane != "process":
         return _SIGNALS
     if "fork is unsafe while filelock" in message and lane != "process":

@@ -7,14 +7,18 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ..._host import is_dead, own_process
+from ..._host import is_before_boot, is_dead, own_process, process_here
 
 _PREFIX: Final = "lightning_trio-"
 _OWNER: Final = "owner.json"
+_JOURNALS: Final = "*.spans"
+
+_DAY: Final = 24 * 60 * 60.0
 
 
 def make_journals() -> str:
@@ -27,8 +31,8 @@ def make_journals() -> str:
 def remove_stale_journals() -> None:
     """Remove this user's folders whose owner has ended without removing them, such as after ``kill -9``.
 
-    A folder stays if its owner is unknown, or a process of another machine, container or boot: whether such a process
-    has ended cannot be told here.
+    A folder stays if its owner is a process of another machine or container: whether such a process has ended cannot be
+    told here. A folder that names no owner, because its program was killed as it made it, stays for a day.
     """
     for folder in _own_folders():
         if _is_stale(folder):
@@ -54,12 +58,20 @@ def _own_folders() -> Iterator[Path]:
 
 def _is_stale(folder: Path) -> bool:
     owner = _read_owner(folder)
-    process = owner.get("process")
-    own = own_process()
-    # A process id of another machine or container is meaningless here.
-    if not isinstance(process, int) or any(owner.get(name) != own.get(name) for name in ("host", "boot", "namespace")):
+    if not owner:
+        return _is_unowned(folder)
+    process = process_here(owner)
+    return is_before_boot(owner) if process is None else is_dead(process, owner.get("started"))
+
+
+def _is_unowned(folder: Path) -> bool:
+    """Whether a folder without an owner's name holds nothing but journals, if anything, and is a day old."""
+    try:
+        inside = list(folder.iterdir())
+        changed = max(path.stat(follow_symlinks=False).st_mtime for path in (folder, *inside))
+    except OSError:
         return False
-    return is_dead(process, owner.get("started"))
+    return time.time() - changed > _DAY and all(path.name == _OWNER or path.match(_JOURNALS) for path in inside)
 
 
 def _read_owner(folder: Path) -> Mapping[str, Any]:

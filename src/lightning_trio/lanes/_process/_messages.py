@@ -59,7 +59,7 @@ def _load_config(data: bytes) -> RolloutConfig:
 
 
 class RemoteError(NamedTuple):
-    """An exception of an agent in a worker process; `pickled` is None if it cannot be pickled.
+    """An exception of an agent in a worker process; `pickled` is None if it cannot be pickled, or holds a key.
 
     `names` decides about retries then, see `names_of_members`.
     """

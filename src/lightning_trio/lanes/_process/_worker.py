@@ -25,7 +25,7 @@ from ..._errors import AgentError, UnsupportedLane
 from ..._exception_text import class_name, message_of, traceback_of
 from ..._host import found_family, kill_descendants, kill_own_family, leave_trio
 from ..._records import names_of_members
-from ..._resources import register_keys
+from ..._resources import register_keys, value_without_keys, without_keys
 from ..._spans import finding_traces, is_number
 from ...tracing import AttemptRecorder, Tracer, enter_attempt, leave_attempt, refusing_finalisers
 from ...tracing.instrumentation import AttemptTracerProvider, open_instrumentations
@@ -199,14 +199,22 @@ def _to_remote(exc: BaseException) -> RemoteError:
     # Here, because its causes are not pickled.
     explain(exc, "process")
     sole = sole_exception(exc)
-    pickled: bytes | None = None
+    texts = (class_name(sole), message_of(sole), traceback_of(exc))
+    # Here, because only this process may know a key: one that the agent has made or read.
+    kind, message, formatted = map(without_keys, texts)
+    return RemoteError(kind, message, formatted, _names(exc), _pickled(exc) if message is texts[1] else None)
+
+
+def _pickled(exc: BaseException) -> bytes | None:
+    """Return a pickled exception, or None if it cannot be pickled, or holds a key."""
     try:
         pickled = pickle.dumps(exc, pickle.HIGHEST_PROTOCOL)
         # An exception that changes its arguments can be pickled, but not always unpickled.
         pickle.loads(pickled)
     except BaseException:
-        pickled = None
-    return RemoteError(class_name(sole), message_of(sole), traceback_of(exc), _names(exc), pickled)
+        return None
+    # Its texts stand in there as they are: arguments, notes and the values of attributes.
+    return pickled if value_without_keys(pickled) is pickled else None
 
 
 def _names(exc: BaseException) -> tuple[frozenset[str], ...]:
