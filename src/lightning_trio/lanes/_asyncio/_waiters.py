@@ -25,8 +25,8 @@ def waiters_of(task: asyncio.Task[Any]) -> Iterator[contextvars.Context]:
     """Yield the contexts of what waits for a task, also through ``shield``, ``gather`` and ``wait_for``.
 
     A task that sets a future, an event or a condition, or puts into a queue, is waited for as well. Which ones it sets
-    is guessed from its variables and its callbacks, so this may be too many. A lock is none, unless a condition's: it is
-    released when its holder is cancelled.
+    is guessed from its variables and its callbacks, so this may be too many. A lock is none, unless a condition's: it
+    is released when its holder is cancelled.
     """
     awaited = set(cancelled_with(task))
     for future in _settable(task):
