@@ -104,6 +104,8 @@ class Keyed(Event):
 
 
 class Condition(Event):
+    is_loaded = False
+
     async def start(self) -> None:
         self.waits = asyncio.Condition()
         self.task = asyncio.create_task(self.load())
@@ -111,12 +113,27 @@ class Condition(Event):
     async def load(self) -> None:
         await self.work()
         async with self.waits:
+            self.is_loaded = True
             self.waits.notify_all()
 
     async def wait(self) -> float:
         async with asyncio.timeout(10), self.waits:
-            await self.waits.wait()
+            # Since Python 3.13 a waiter that is cancelled wakes another one.
+            await self.waits.wait_for(lambda: self.is_loaded)
         return 1.0
+
+
+class BusyCondition(Condition):
+    """Its lock is held while the first waiter's rollout ends, so that the one it wakes cannot wait again yet."""
+
+    async def wait(self) -> float:
+        is_first = self.waiting == 1
+        try:
+            return await super().wait()
+        finally:
+            if is_first:
+                await self.waits.acquire()
+                asyncio.get_running_loop().call_later(0.05, self.waits.release)
 
 
 class Queue(Event):
@@ -140,7 +157,7 @@ async def step_until_cancelled(runner: Runner, task: int, scope: trio.CancelScop
         done.append((await runner.step(task)).final_reward)
 
 
-@pytest.mark.parametrize("kind", [Callback, Variable, Event, Keyed, Condition, Queue])
+@pytest.mark.parametrize("kind", [Callback, Variable, Event, Keyed, Condition, BusyCondition, Queue])
 async def test_a_task_whose_result_others_wait_for_by_other_means_goes_on_too(kind: type[Loader]) -> None:
     loader = kind()
 

@@ -56,10 +56,10 @@ class NoActiveRollout(UsageError, RuntimeError):
     def in_finaliser(cls, call: str) -> Self:
         """Return the error for a call in code that runs when Python frees an object."""
         message = (
-            f"{call} was called while Python's garbage collector or Trio finalised an object (__del__, a weakref "
-            "callback, the finally of a generator), so it is not known for which rollout. End what emits inside the "
-            "agent: with contextlib.closing(generator), async with contextlib.aclosing(generator); or bind the "
-            "rollout: weakref.finalize(obj, agl.carry_context(fn)), or the agent's parameter emitter"
+            f"{call} was called while Python's garbage collector, asyncio or Trio finalised an object (__del__, a "
+            "weakref callback, the finally of a generator), so it is not known for which rollout. End what "
+            "emits inside the agent: with contextlib.closing(generator), async with contextlib.aclosing(generator); or "
+            "bind the rollout: weakref.finalize(obj, agl.carry_context(fn)), or the agent's parameter emitter"
         )
         return compose(cls, message)
 

@@ -11,6 +11,7 @@ from ._current import enter_attempt as enter_attempt
 from ._current import find_recorder as find_recorder
 from ._current import leave_attempt as leave_attempt
 from ._export import ExporterStatistics as ExporterStatistics
+from ._finalisers import refusing_context as refusing_context
 from ._finalisers import refusing_finalisers as refusing_finalisers
 from ._fork import LostSpans as LostSpans
 from ._open_span import OpenSpan as OpenSpan

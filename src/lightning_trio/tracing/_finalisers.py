@@ -69,10 +69,7 @@ class _Collections:
         entered, tracers = self._entered, self.tracers
         if phase == "start":
             if tracers:
-                recorder = find_recorder()
-                context = contextvars.Context()
-                context.run(_FINALISING.set, tracers[-1] if recorder is None else recorder.tracer)
-                self._entered = context
+                self._entered = context = refusing_context()
                 _enter(context)
         elif entered is not None:
             _exit(entered)
@@ -80,6 +77,23 @@ class _Collections:
 
 
 _collections = _Collections()
+
+
+def refusing_context() -> contextvars.Context:
+    """Return an empty context in which what a finaliser emits is refused and counted.
+
+    The tracer of the calling code counts it, else the one that was opened last.
+    """
+    tracer, recorder = _FINALISING.get(), find_recorder()
+    if tracer is None and recorder is not None:
+        tracer = recorder.tracer
+    # Several threads replace it.
+    tracers = _collections.tracers
+    if tracer is None and tracers:
+        tracer = tracers[-1]
+    context = contextvars.Context()
+    context.run(_FINALISING.set, tracer)
+    return context
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import outcome
 import trio
 
-from ._call import AsyncioCall, create_task
+from ._call import AsyncioCall, prepare_loop
 from ._loop import join_loop, leave_loop, retire_loop
 
 _AT_ONCE = 256
@@ -45,7 +45,7 @@ class AsyncioBridge:
         self._token = trio.lowlevel.current_trio_token()
         self._reports: deque[tuple[AsyncioCall, outcome.Outcome[Any]]] = deque()
         self._will_report = False
-        self.loop = join_loop(self, create_task)
+        self.loop = join_loop(self, prepare_loop)
 
     # In Trio's thread.
 

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import outcome
 import trio
@@ -20,6 +20,7 @@ from ..._exception_text import cause_of, context_of
 from ...tracing import CURRENT, AttemptRecorder
 from ._background import names_of
 from ._children import CHILD, Child, find_creator
+from ._generators import follow_generators
 from ._loop import LEFTOVER_SECONDS
 from ._waiters import cancelled_with, waiters_of, waiters_of_future
 
@@ -40,6 +41,13 @@ _CALL: contextvars.ContextVar[AsyncioCall | None] = contextvars.ContextVar("ligh
 
 
 _NO_CONTEXT = contextvars.Context()
+
+
+def prepare_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Have a new loop know the calls whose agents create tasks and iterate async generators."""
+    # The stubs require keyword parameters that a function with **options does not satisfy.
+    loop.set_task_factory(cast("Any", create_task))
+    follow_generators(loop, _CALL.get)
 
 
 def create_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:

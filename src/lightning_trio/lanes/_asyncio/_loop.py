@@ -17,7 +17,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from ._background import BackgroundTasks, drain, names_of
 from ._daemon_executor import DaemonExecutor
@@ -76,11 +76,11 @@ class AgentLoop:
     """An asyncio loop in a thread of its own, which runs until the process exits, or until it is replaced or dies.
 
     Args:
-        create_task: the loop's task factory.
+        prepare: called with the new loop before it runs.
         is_nested: whether it is for the runners of one thread only, and stops with the last of them.
     """
 
-    def __init__(self, create_task: Callable[..., asyncio.Task[Any]], is_nested: bool) -> None:
+    def __init__(self, prepare: Callable[[asyncio.AbstractEventLoop], None], is_nested: bool) -> None:
         self.is_nested = is_nested
         self.users: set[LoopUser] = set()
         """The open lanes with calls here; changed under the lock of this module only."""
@@ -91,8 +91,7 @@ class AgentLoop:
         self.closing = threading.Event()
         """Set once the loop has begun to close."""
         self._loop = asyncio.new_event_loop()
-        # The stubs require keyword parameters that a function with **options does not satisfy.
-        self._loop.set_task_factory(cast("Any", create_task))
+        prepare(self._loop)
         self._loop.set_default_executor(DaemonExecutor())
         self.stopping = False
         """Whether the loop closes as soon as it can; no call's result is waited for then."""
@@ -280,7 +279,7 @@ _current: AgentLoop | None = None
 _loops: set[AgentLoop] = set()
 
 
-def join_loop(user: LoopUser, create_task: Callable[..., asyncio.Task[Any]]) -> AgentLoop:
+def join_loop(user: LoopUser, prepare: Callable[[asyncio.AbstractEventLoop], None]) -> AgentLoop:
     """Return the process's loop, which is started if there is none, with `user` among its users.
 
     A runner that an agent runs on the loop, and thereby blocks it, gets a loop for itself.
@@ -294,7 +293,7 @@ def join_loop(user: LoopUser, create_task: Callable[..., asyncio.Task[Any]]) -> 
             if not _loops:
                 # At each new start, because a forked child may have dropped what was registered before.
                 atexit.register(close_loops)
-            loop = AgentLoop(create_task, is_nested)
+            loop = AgentLoop(prepare, is_nested)
             _loops.add(loop)
             if not is_nested:
                 _current = loop

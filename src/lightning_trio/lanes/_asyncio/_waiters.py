@@ -25,8 +25,8 @@ def waiters_of(task: asyncio.Task[Any]) -> Iterator[contextvars.Context]:
     """Yield the contexts of what waits for a task, also through ``shield``, ``gather`` and ``wait_for``.
 
     A task that sets a future, an event or a condition, or puts into a queue, is waited for as well. Which ones it sets
-    is guessed from its variables and its callbacks, so this may be too many. A lock is none: it is released when its
-    holder is cancelled.
+    is guessed from its variables and its callbacks, so this may be too many. A lock is none, unless a condition's: it
+    is released when its holder is cancelled.
     """
     awaited = set(cancelled_with(task))
     for future in _settable(task):
@@ -62,8 +62,12 @@ def _settable(task: asyncio.Task[Any]) -> Iterator[asyncio.Future[Any]]:
     for value in islice(_reachable([*callbacks, *variables]), _MOST_OBJECTS):
         if isinstance(value, asyncio.Future):
             yield value
-        elif isinstance(value, (asyncio.Event, asyncio.Condition)):
+        elif isinstance(value, asyncio.Event):
             yield from getattr(value, "_waiters", ())
+        elif isinstance(value, asyncio.Condition):
+            # One that is cancelled wakes another since Python 3.13, which needs the lock before it waits again.
+            lock = getattr(value, "_lock", None)
+            yield from (*getattr(value, "_waiters", ()), *(getattr(lock, "_waiters", None) or ()))
         elif isinstance(value, asyncio.Queue):
             yield from (*getattr(value, "_getters", ()), *getattr(value, "_putters", ()))
 
