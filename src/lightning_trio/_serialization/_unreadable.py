@@ -25,7 +25,7 @@ class Unreadable(Mapping[str, Any]):
     __slots__ = ("reason",)
 
     def __init__(self, reason: str) -> None:
-        self.reason = reason
+        self.reason: str = reason
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.reason!r})"
