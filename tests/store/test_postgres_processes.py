@@ -48,9 +48,11 @@ RUNNER = """
 
 
 @contextmanager
-def runner_process(dsn: str, journal: Path, *run_in: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a runner until the block ends."""
+def runner_process(dsn: str, journal: Path, *run_in: str, host: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a runner until the block ends; `host` is the name of another machine that it takes itself to be on."""
     head = f"DSN, JOURNAL, LEASE_SECONDS = {dsn!r}, {str(journal)!r}, {LEASE_SECONDS!r}\n"
+    if host is not None:
+        head += f"import socket\nsocket.gethostname = lambda: {host!r}\n"
     process = subprocess.Popen([*run_in, sys.executable, "-c", head + textwrap.dedent(RUNNER)])
     try:
         yield process
@@ -118,7 +120,10 @@ async def test_what_a_stalled_runner_reports_late_counts_for_nothing(postgres: P
     with trio.fail_after(120):
         async with PostgresLightningStore(postgres.dsn) as store:
             with ExitStack() as stack:
-                runners = [stack.enter_context(runner_process(postgres.dsn, journal)) for _ in range(2)]
+                # On one machine, the others would leave a stopped process its attempts.
+                runners = [
+                    stack.enter_context(runner_process(postgres.dsn, journal, host=host)) for host in ("one", "two")
+                ]
                 ids = await enqueue_for(store, 2)
                 await wait_counted(store, TASKS // 4)
                 runners[0].send_signal(signal.SIGSTOP)
@@ -227,8 +232,8 @@ async def test_two_machines_work_off_one_queue_and_one_is_lost(
         # Sockets in the file system work across namespaces.
         async with PostgresLightningStore(server.dsn) as store:
             with ExitStack() as stack:
-                stack.enter_context(runner_process(dsn, journal, *machines.within(0)))
-                far = stack.enter_context(runner_process(dsn, far_journal, *machines.within(1)))
+                stack.enter_context(runner_process(dsn, journal, *machines.within(0), host="near"))
+                far = stack.enter_context(runner_process(dsn, far_journal, *machines.within(1), host="far"))
                 ids = await enqueue_for(store, 2)
                 while len(lines(far_journal)) < 20:
                     await trio.sleep(0.02)
