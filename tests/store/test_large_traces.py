@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def spans_of(rollout: AttemptedRollout, number: int, attributes: Any) -> list[Sp
 
 
 def rows_of(path: Path) -> dict[str, int]:
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection:
         return {
             table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             for table in ("traces", "trace_parts", "spans")
@@ -144,7 +145,7 @@ async def test_a_removed_rollout_leaves_no_part(tmp_path: Path) -> None:
 async def test_a_part_without_its_attempt_is_a_fault(tmp_path: Path) -> None:
     async with SqliteLightningStore(tmp_path / "s.db") as store:
         await started(store)
-        with sqlite3.connect(tmp_path / "s.db") as connection:
+        with closing(sqlite3.connect(tmp_path / "s.db")) as connection, connection:
             connection.execute("INSERT INTO trace_parts VALUES (7, 0, '[]')")
 
         found = await store.find_faults()
