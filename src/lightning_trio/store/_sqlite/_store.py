@@ -21,6 +21,9 @@ from ._file import APPLICATION_ID, check_path, check_schema, check_tables
 from ._patience import Patience
 
 Synchronous = Literal["full", "normal"]
+_READER_SECONDS: Final = 5.0
+"""The longest that a reading connection waits for a lock."""
+
 _POLL_SECONDS: Final = 0.05
 """How often to check, during a wait, whether another process has committed."""
 
@@ -209,6 +212,8 @@ class SqliteLightningStore(SqlLightningStore):
         connection = self._connect()
         try:
             connection.run("PRAGMA query_only = ON")
+            # Readers wait for no writer, but for a moment for one that opens or closes the file.
+            connection.run(f"PRAGMA busy_timeout = {int(1000 * min(self._busy_seconds, _READER_SECONDS))}")
         except BaseException:
             connection.close()
             raise
