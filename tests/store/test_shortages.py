@@ -12,23 +12,11 @@ from typing import Any
 
 import pytest
 import trio
+from open_stores import OpenToSee
 
 from lightning_trio import Runner, SqliteLightningStore, StoreFull, StoreUnavailable, emit_message
-from lightning_trio.store._sql._transaction import Connection
 from lightning_trio.store._sqlite import _store
 from lightning_trio.store._sqlite._connection import SqliteConnection
-
-
-class OpenToSee(SqliteLightningStore):
-    """A store whose writing connection tests can reach."""
-
-    writer: SqliteConnection
-
-    def _open_writer(self) -> Connection:
-        connection = super()._open_writer()
-        assert isinstance(connection, SqliteConnection)
-        self.writer = connection
-        return connection
 
 
 @pytest.fixture

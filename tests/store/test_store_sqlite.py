@@ -23,6 +23,7 @@ import pytest
 import trio
 import trio.lowlevel
 import trio.testing
+from open_stores import OpenToSee
 
 from lightning_trio import (
     LLM,
@@ -48,9 +49,8 @@ from lightning_trio import (
 from lightning_trio._records import ErrorRecord, RolloutRemoval, Run
 from lightning_trio.store import GIVE_BACK, Query, RolloutChange, RolloutPosition, Table, Unreadable, begin_attempt
 from lightning_trio.store._sql._schema import MIGRATIONS
-from lightning_trio.store._sql._transaction import Connection, Transaction
+from lightning_trio.store._sql._transaction import Transaction
 from lightning_trio.store._sqlite import _store as _sqlite
-from lightning_trio.store._sqlite._connection import SqliteConnection
 from lightning_trio.testing import store_checks
 from lightning_trio.testing._store_checks._steps import SOON, Check, calling, claim_one, finish, outcome_of, span_of
 
@@ -60,18 +60,6 @@ T = TypeVar("T")
 @attrs.frozen
 class Judge(Resource, resource_type="sqlite_test_judge"):
     llm: LLM
-
-
-class OpenToSee(SqliteLightningStore):
-    """A store whose writing connection tests can reach."""
-
-    writer: SqliteConnection
-
-    def _open_writer(self) -> Connection:
-        connection = super()._open_writer()
-        assert isinstance(connection, SqliteConnection)
-        self.writer = connection
-        return connection
 
 
 @pytest.fixture
@@ -430,7 +418,7 @@ async def test_spans_of_one_attempt_may_come_from_several_stores(path: Path) -> 
 
 
 async def test_a_span_whose_commit_failed_is_not_taken_for_known(path: Path) -> None:
-    async with OpenToSee(path) as store:
+    async with OpenToSee(path, patience_seconds=0) as store:
         claimed = await claim_one(store)
         first, second = span_of(claimed), span_of(claimed, attributes={"text": "x" * 1_000_000})
         await store.add_spans([first])
