@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import signal
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -397,3 +399,24 @@ async def test_an_agent_that_cancels_the_runners_nursery_ends_the_run_with_an_er
 
     with trio.fail_after(5), pytest.raises(RuntimeError, match="Open a nursery in the agent"):
         await Runner(agent, store=agl.InMemoryLightningStore()).fit([1])
+
+
+@pytest.mark.parametrize("tokens", [40, 1])
+async def test_agents_that_take_all_of_trios_threads_for_good_hold_up_neither_their_run_nor_its_store(
+    tokens: int, tmp_path: Path
+) -> None:
+    may_end = threading.Event()
+    limiter = trio.to_thread.current_default_thread_limiter()
+
+    @agl.rollout(config=agl.RolloutConfig(timeout_seconds=0.2))
+    async def agent(task: int) -> None:
+        limiter.total_tokens = tokens
+        await trio.to_thread.run_sync(may_end.wait, abandon_on_cancel=True)
+
+    try:
+        with trio.fail_after(10):
+            async with agl.SqliteLightningStore(tmp_path / "runs.db") as store:
+                result = await Runner(agent, store=store).fit(range(40))
+    finally:
+        may_end.set()
+    assert result.counts["failed"] == 40

@@ -13,6 +13,7 @@ from ._exception_groups import split_stop as split_stop
 from ._exception_groups import without_strays as without_strays
 from ._flat_nursery import FlatNursery as FlatNursery
 from ._in_thread import compute_in_thread as compute_in_thread
+from ._in_thread import run_in_thread as run_in_thread
 from ._leavable_nursery import LeavableNursery as LeavableNursery
 from ._leavable_nursery import leave_behind as leave_behind
 from ._leavable_nursery import open_leavable_nursery as open_leavable_nursery

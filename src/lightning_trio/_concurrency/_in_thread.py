@@ -1,7 +1,8 @@
-"""Long computations, outside of Trio's thread."""
+"""Work outside of Trio's thread."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -11,6 +12,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("lightning_trio computations")
+
+
+async def run_in_thread(fn: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:
+    """Run `fn` in a worker thread, as `trio.to_thread.run_sync` does, at once.
+
+    Trio's default limiter belongs to the agents too, whose calls may have taken all of it for good, or set it to less.
+    """
+    limiter = trio.CapacityLimiter(math.inf)
+    return await trio.to_thread.run_sync(fn, limiter=limiter, abandon_on_cancel=abandon_on_cancel)
 
 
 async def compute_in_thread(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

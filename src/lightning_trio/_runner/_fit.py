@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from .._concurrency import FlatNursery
+from .._concurrency import FlatNursery, run_in_thread
 from .._errors import AsyncioAgentError, Terminated
 from .._lifecycle import TERMINAL_ROLLOUT
 from .._plain_values import without_surrogates
@@ -185,10 +185,10 @@ class Fit:
                 await _run_unprotected(algorithm, datasets)
             else:
 
-                def run_in_thread() -> object:
+                def run() -> object:
                     return algorithm.run(train_dataset=datasets.train, val_dataset=datasets.val)
 
-                await trio.to_thread.run_sync(run_in_thread, abandon_on_cancel=True)
+                await run_in_thread(run, abandon_on_cancel=True)
         finally:
             algorithm.leave_session(token)
 

@@ -12,9 +12,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 from contextlib import asynccontextmanager
 from typing import Any
 
-import trio
-
 from .. import algorithms as native
+from .._concurrency import run_in_thread
 from .._public import public_in
 from .._records import RolloutMode
 from ..adapters import Adapter
@@ -177,7 +176,7 @@ class _InTrio(native.Algorithm):
         if algorithm.is_async():
             await call_asyncio(run)
         else:
-            await trio.to_thread.run_sync(run, abandon_on_cancel=True)
+            await run_in_thread(run, abandon_on_cancel=True)
 
 
 def as_native(algorithm: native.Algorithm) -> native.Algorithm:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import outcome
 import trio
 
-from .._concurrency import FlatNursery
+from .._concurrency import FlatNursery, run_in_thread
 from .._runner import Hook as NativeHook
 from ..lanes import BoundAgent, Call, LaneOptions, lane_named
 from ..tracing import current_recorder
@@ -39,16 +39,12 @@ async def call_asyncio(fn: Callable[..., Coroutine[Any, Any, T]], **arguments: A
         waiting = trio.CancelScope(shield=True)
         nursery.start_soon(_pass_on_cancellation, call, waiting)
         with waiting:
-            result = await outcome.acapture(_run_in_thread, call)
+            result = await outcome.acapture(run_in_thread, call.run, abandon_on_cancel=True)
             call.ended = True
         nursery.cancel_scope.cancel()
     assert result is not None
     unwrapped: T = result.unwrap()
     return unwrapped
-
-
-async def _run_in_thread(call: _AsyncioCall) -> Any:
-    return await trio.to_thread.run_sync(call.run, abandon_on_cancel=True)
 
 
 class _AsyncioCall:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from ..._concurrency import FlatNursery, compute_in_thread, split_stop
+from ..._concurrency import FlatNursery, compute_in_thread, run_in_thread, split_stop
 from ..._errors import RemoteAgentError, UnsupportedLane, UsageError, WorkerDied, WorkerTraceback
 from ..._exception_text import set_cause
 from ..._host import kill_family, kill_group
@@ -337,7 +337,7 @@ async def open_pool(*, leave_out: frozenset[str]) -> AsyncGenerator[OpenProcessL
         # multiprocessing itself uses this attribute for its own check.
         raise UsageError.in_worker_process()
     # In a thread: a temporary directory may have many entries.
-    await trio.to_thread.run_sync(remove_stale_journals)
+    await run_in_thread(remove_stale_journals)
     lane: OpenProcessLane | None = None
     try:
         async with FlatNursery() as nursery:

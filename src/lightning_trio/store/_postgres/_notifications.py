@@ -10,6 +10,8 @@ import psycopg
 import trio
 from psycopg import sql
 
+from ..._concurrency import run_in_thread
+
 POLL_SECONDS: Final = 3.0
 """How often to look without a notification: one may be lost with the connection or with the process that sends it."""
 
@@ -81,7 +83,7 @@ class Hints:
         """Open the connection, and return whether that succeeded; if not, the next wait tries again."""
         opening = _Opening()
         try:
-            await trio.to_thread.run_sync(self._listen, opening, abandon_on_cancel=True)
+            await run_in_thread(lambda: self._listen(opening), abandon_on_cancel=True)
         except psycopg.Error:
             return False
         finally:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from ..._concurrency import run_in_thread
 from ..._errors import StoreUnavailable, TryAgain
 from ..._ids import random_bits
 from ..._public import public
@@ -97,7 +98,7 @@ class PostgresLightningStore(SqlLightningStore):
             StoreFull: the disk has no room for the copy of a table.
         """
         self._check_open()
-        await trio.to_thread.run_sync(self._vacuum, full)
+        await run_in_thread(lambda: self._vacuum(full))
 
     def _vacuum(self, full: bool) -> None:
         from ._tables import TABLES

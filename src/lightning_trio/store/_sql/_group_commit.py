@@ -12,6 +12,7 @@ import attrs
 import outcome
 import trio
 
+from ..._concurrency import run_in_thread
 from ..._errors import NotBegun, NotStorable, StoreError, StoreFormatError, StoreUnavailable, TryAgain
 from .._rollout_ids import RolloutIdCipher
 from ._counts import add_counts
@@ -101,7 +102,7 @@ class GroupCommit:
             self._calls.put(None)
         with trio.CancelScope(shield=True):
             # Not by an event: the Trio run in which the threads were started may be over.
-            await trio.to_thread.run_sync(self._join)
+            await run_in_thread(self._join)
 
     def _join(self) -> None:
         deadline = time.monotonic() + _LAST_SECONDS

@@ -10,6 +10,7 @@ from typing import Final, Literal, Self, get_args
 
 import trio
 
+from ..._concurrency import run_in_thread
 from ..._errors import StoreFull, StoreLocked, StoreUnavailable
 from ..._host import lacks_descriptors
 from ..._public import public
@@ -114,7 +115,7 @@ class SqliteLightningStore(SqlLightningStore):
             StoreFull: the disk has no room for the copy that SQLite makes.
         """
         self._check_open()
-        await trio.to_thread.run_sync(self._vacuum)
+        await run_in_thread(self._vacuum)
 
     def _vacuum(self) -> None:
         connection = self._connect()
