@@ -17,6 +17,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
+from itertools import islice
 from typing import Any, Protocol
 
 from ._background import BackgroundTasks, drain, names_of
@@ -34,8 +35,15 @@ _EXIT_STUCK_SECONDS = 0.5
 """How long the exit waits for the loop to notice; a blocked one is left behind."""
 
 
+_MOST_ASKED = 100
+"""How many calls are asked whether they go on; when a runner stops, none does."""
+
+
 class LoopCall(Protocol):
     """What the loop knows of a call."""
+
+    cancelled_at: float | None
+    """When it was cancelled, None if it was not."""
 
     @property
     def filename(self) -> str | None:
@@ -146,6 +154,11 @@ class AgentLoop:
     def count_calls(self) -> int:
         """Return how many calls of all runners are on the loop."""
         return sum(len(user.owners) for user in list(self.users))
+
+    def has_others(self, call: LoopCall) -> bool:
+        """Whether calls besides one are to go on, as far as a look at some of them says."""
+        calls = (each for user in list(self.users) for each in user.owners)
+        return any(each is not call and each.cancelled_at is None for each in islice(calls, _MOST_ASKED))
 
     def running_task(self) -> asyncio.Task[Any] | None:
         """Return the task that the loop's thread runs now."""
