@@ -387,3 +387,13 @@ async def test_a_log_filter_of_an_agent_that_raises_stops_no_attempt_from_ending
                     await runner.step(1)
             finally:
                 logger.removeFilter(rude)
+
+
+async def test_an_agent_that_cancels_the_runners_nursery_ends_the_run_with_an_error_that_says_so() -> None:
+    @agl.rollout
+    async def agent(task: int) -> None:
+        trio.lowlevel.current_task().parent_nursery.cancel_scope.cancel()  # type: ignore[union-attr]
+        await trio.sleep_forever()
+
+    with trio.fail_after(5), pytest.raises(RuntimeError, match="Open a nursery in the agent"):
+        await Runner(agent, store=agl.InMemoryLightningStore()).fit([1])

@@ -156,6 +156,26 @@ class StoreUnavailable(StoreError, OSError):
         return compose(cls, f"{path} is a pipe or a device; {_PASS_A_STORE}", place=str(path), path=path)
 
     @classmethod
+    def removed(cls, path: Path) -> Self:
+        """Return the error for a file that is not at its path any more."""
+        message = (
+            f"{path} was removed or replaced while the store was open; what was stored in it since is lost with it. "
+            "Restore the file, or start with a new one"
+        )
+        return compose(cls, message, place=str(path), path=path)
+
+    @classmethod
+    def log_removed(cls, path: Path) -> Self:
+        """Return the error for a file whose log is not the one that was opened."""
+        message = (
+            f"{path}-wal, the log of the store, was removed while the store was open; what was acknowledged is stored, "
+            "and later calls would be lost. Open the store again. It happens when another process closes the file "
+            "after a program has opened it in this process by itself: to copy an open store, use "
+            f'sqlite3 {path} ".backup copy.db"'
+        )
+        return compose(cls, message, place=str(path), path=path)
+
+    @classmethod
     def unreadable(cls, path: Path, why: object) -> Self:
         """Return the error for a file without permission to read it."""
         return compose(cls, f"{path} cannot be read: {why}; check its permissions", place=str(path), path=path)

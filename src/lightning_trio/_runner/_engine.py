@@ -143,7 +143,10 @@ class Engine:
             await call.wait_others()
             if not call.stopping:
                 # Callers that wait for rollouts would wait for ever.
-                raise RuntimeError("the queue's task ended without being cancelled; please report this")
+                raise RuntimeError(
+                    "the runner's own nursery was cancelled, and with it all of its attempts: does an agent cancel "
+                    "trio.lowlevel.current_task().parent_nursery? Open a nursery in the agent, and cancel that one"
+                )
 
     async def _claim_all(
         self, run_id: str | None, host: Link | None, nursery: trio.Nursery, caller: Caller | None

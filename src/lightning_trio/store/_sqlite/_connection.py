@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import sqlite3
@@ -23,6 +24,8 @@ T = TypeVar("T")
 
 _LITTLE_ROOM: Final = 64 * 1024
 """The room in bytes with which a disk is full: SQLite's shared memory grows by half of it."""
+
+_MAGIC: Final = b"SQLite format 3\0"
 
 _decode_rows = msgspec.json.Decoder(list[list[Any]]).decode
 
@@ -50,6 +53,8 @@ class SqliteConnection(Connection):
         self._now = 0.0
         self._data_version: int | None = None
         self._interrupted = False
+        self._log_path = f"{path}-wal"
+        self._files: tuple[int | None, int | None] | None = None
         try:
             self._connection = sqlite3.connect(
                 path, timeout=0.0, isolation_level=None, check_same_thread=False, cached_statements=512
@@ -100,7 +105,26 @@ class SqliteConnection(Connection):
             self.with_retries(lambda: self.execute("BEGIN IMMEDIATE"))
         else:
             self.execute("BEGIN")
+        self.check_files()
         self._now = time.time()
+
+    def check_files(self) -> None:
+        """Validate that the file and its log are the ones that this connection has opened; takes 3 µs.
+
+        A program that opens the file in this process by itself, to copy it for example, takes SQLite's locks away when
+        it closes it (section 2.2 of https://sqlite.org/howtocorrupt.html). Another process that then closes the
+        database takes itself to be the last one and removes the log, and what this process wrote to it would be lost.
+
+        Raises:
+            StoreUnavailable: one of them was removed or replaced.
+        """
+        files = (_file_number(self._path), _file_number(self._log_path))
+        if self._files is None:
+            self._files = files
+        elif files[0] != self._files[0]:
+            raise StoreUnavailable.removed(self._path)
+        elif files[1] != self._files[1]:
+            raise StoreUnavailable.log_removed(self._path)
 
     def commit(self) -> None:
         self.execute("COMMIT")
@@ -187,6 +211,8 @@ def _as_store_error(exc: sqlite3.Error, path: Path, busy_seconds: float) -> _Exp
     if primary == sqlite3.SQLITE_READONLY:
         return _Explained(StoreUnavailable.read_only_file(path, exc))
     no_text = any(text in str(exc) for text in ("JSON cannot hold BLOB", "Could not decode to UTF-8"))
+    if primary == sqlite3.SQLITE_NOTADB and (begins := _first_bytes(path)) != _MAGIC:
+        return _Explained(StoreFormatError.not_sqlite(path, begins))
     if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or no_text:
         return _Explained(StoreFormatError.damaged_file(path, exc))
     if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
@@ -196,6 +222,23 @@ def _as_store_error(exc: sqlite3.Error, path: Path, busy_seconds: float) -> _Exp
             return _Explained(StoreFull.disk(path, exc), passes=True)
         return _Explained(StoreUnavailable.broken_file(path, exc))
     return _Explained(exc)
+
+
+def _file_number(path: str | Path) -> int | None:
+    """Return what tells a file from another one that was put in its place, None without a file."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return None
+
+
+def _first_bytes(path: Path) -> bytes:
+    """Read the beginning of a file that is no database; of a database, it would take away the locks."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC))
+    except OSError:
+        return _MAGIC
 
 
 def _is_full(path: Path) -> bool:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from pathlib import Path
 from typing import Final
 
 from ..._errors import StoreFormatError, StoreUnavailable
-from ..._host import lacks_descriptors
 from .._sql import TABLES
 from ._connection import SqliteConnection
 
 APPLICATION_ID: Final = 0x4C547269
 """Marks a SQLite file as a store: "LTri"."""
 
-_MAGIC: Final = b"SQLite format 3\0"
-
 
 def check_path(path: Path) -> None:
     """Validate a path before SQLite touches it.
 
     Raises:
-        StoreUnavailable: the folder does not exist, or the path is a folder, a pipe or a device.
-        StoreFormatError: the file is not a SQLite file.
+        StoreUnavailable: the folder does not exist, or the path is a folder, a pipe, a device or not readable.
     """
     if not path.parent.is_dir():
         raise StoreUnavailable.no_folder(path)
@@ -33,15 +31,9 @@ def check_path(path: Path) -> None:
     if not path.is_file():
         # Opening a pipe would block until another process writes to it.
         raise StoreUnavailable.special_file(path)
-    try:
-        with path.open("rb") as file:
-            begins = file.read(len(_MAGIC))
-    except OSError as exc:
-        if lacks_descriptors():
-            raise StoreUnavailable.no_descriptors(str(path), exc.strerror) from exc
-        raise StoreUnavailable.unreadable(path, exc.strerror) from exc
-    if begins and begins != _MAGIC:
-        raise StoreFormatError.not_sqlite(path, begins)
+    # Not by opening it: closing it again would take away the locks of this process's other connections to it.
+    if not os.access(path, os.R_OK):
+        raise StoreUnavailable.unreadable(path, os.strerror(errno.EACCES))
 
 
 def check_schema(connection: SqliteConnection, path: Path, newest: int) -> int:

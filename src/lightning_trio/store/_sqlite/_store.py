@@ -211,9 +211,9 @@ class SqliteLightningStore(SqlLightningStore):
     def _connect_reader(self) -> SqliteConnection:
         connection = self._connect()
         try:
-            connection.run("PRAGMA query_only = ON")
-            # Readers wait for no writer, but for a moment for one that opens or closes the file.
+            # Readers wait for no writer, but at their first read for a moment for any connection that is being closed.
             connection.run(f"PRAGMA busy_timeout = {int(1000 * min(self._busy_seconds, _READER_SECONDS))}")
+            connection.run("PRAGMA query_only = ON")
         except BaseException:
             connection.close()
             raise
@@ -232,6 +232,7 @@ class SqliteLightningStore(SqlLightningStore):
         """
         assert self._watched is not None
         try:
+            self._watched.check_files()
             changed = self._watched.others_committed()
         except StoreLocked:
             return False
