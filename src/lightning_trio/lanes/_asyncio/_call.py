@@ -22,11 +22,15 @@ from ._children import CHILD, Child, find_creator
 from ._clean_up import CleanUp
 from ._generators import follow_generators
 from ._loop import LEFTOVER_SECONDS
-from ._waiters import FAR, all_waiters_of_future, cancelled_with, settable, waiters_of
+from ._shared_loop import ChildTask, hide_task, keep_settings_apart, show_task
+from ._waiters import FAR, all_waiters_of_future, cancelled_with, settable, waiters_of, waiters_of_future
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from ._bridge import AsyncioBridge
     from ._clean_up import Disturbance
+    from ._shared_loop import TaskFactory
 
 
 logger = logging.getLogger("lightning_trio.lanes")
@@ -46,6 +50,7 @@ def prepare_loop(loop: asyncio.AbstractEventLoop) -> None:
     # The stubs require keyword parameters that a function with **options does not satisfy.
     loop.set_task_factory(cast("Any", create_task))
     follow_generators(loop, _CALL.get)
+    keep_settings_apart(loop, _CALL.get)
 
 
 def create_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
@@ -63,7 +68,11 @@ def create_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any],
         # The caller's own context, which other tasks may share.
         inherited = context.get(CHILD)
         child = Child(None, find_creator()) if inherited is None else inherited
-    task = asyncio.Task(coro, loop=loop, **options)
+    if call.task_factory is not None:
+        task = call.task_factory(loop, coro, **options)
+    else:
+        task = ChildTask(coro, loop=loop, **options)
+        task.owner = call
     call.add_child(task, child)
     return task
 
@@ -97,10 +106,12 @@ class AsyncioCall:
         "disturbances",
         "disturbed_by",
         "ended",
+        "executor",
         "is_ending",
         "is_over",
         "raise_cancel",
         "task",
+        "task_factory",
     )
 
     def __init__(self, fn: Callable[..., Coroutine[Any, Any, Any]], task: Any, arguments: Mapping[str, Any]) -> None:
@@ -125,6 +136,8 @@ class AsyncioCall:
         self.is_over = False
         """Whether tasks that are created in its context are no longer its own."""
         self.task: asyncio.Task[outcome.Outcome[Any]] | None = None
+        self.task_factory: TaskFactory | None = None
+        self.executor: Executor | None = None
         # Created with the first task: most agents create none, and this would take longer than everything else here.
         self._children: weakref.WeakKeyDictionary[asyncio.Task[Any], Child] | None = None
         self.context = contextvars.copy_context()
@@ -263,6 +276,7 @@ class AsyncioCall:
         # Not through the loop's factory: this task is not a child, and it runs in the call's own context.
         self.task = asyncio.Task(self._run(), loop=loop, context=self.context)
         self.task.add_done_callback(self._done)
+        hide_task(self.task)
 
     def cancel(self) -> None:
         """Cancel the agent, unless it has ended."""
@@ -270,7 +284,33 @@ class AsyncioCall:
         if self.task is not None and not self.is_ending:
             if self._bridge.loop.has_others(self):
                 self._watch_others(self.task)
-            self.task.cancel()
+            # In no rollout's context, so that the tasks that it awaits are cancelled with it.
+            contextvars.Context().run(self.task.cancel)
+
+    def protects(self, task: asyncio.Task[Any]) -> bool:
+        """Whether the running code, which wants to cancel one of the call's tasks, is another rollout's.
+
+        It is not if it waits for the task itself, or if no one does: a library may keep the task for all its calls.
+        """
+        call = _CALL.get()
+        if call is None or call is self or call.is_over or self.is_over:
+            return False
+        waiters = list(waiters_of_future(task))
+        if not waiters or any(context.get(_CALL) is not self for context in waiters):
+            return False
+        logger.warning(
+            "%s wanted to cancel a task of %s, which goes on: %s; asyncio.all_tasks() returns those of all rollouts",
+            str(call),
+            str(self),
+            names_of([task]),
+        )
+        return True
+
+    def show(self) -> None:
+        """Have ``asyncio.all_tasks`` find the call's task; called in any thread."""
+        task = self.task
+        if task is not None:
+            show_task(task)
 
     def _done(self, task: asyncio.Task[outcome.Outcome[Any]]) -> None:
         if self._bridge.loop.stopping:

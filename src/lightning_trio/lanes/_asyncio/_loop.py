@@ -21,7 +21,6 @@ from itertools import islice
 from typing import Any, Protocol
 
 from ._background import BackgroundTasks, drain, names_of
-from ._daemon_executor import DaemonExecutor
 
 logger = logging.getLogger("lightning_trio.lanes")
 
@@ -62,6 +61,10 @@ class LoopCall(Protocol):
         """Cancel the agent; called in the loop's thread."""
         ...
 
+    def show(self) -> None:
+        """Have ``asyncio.all_tasks`` find the call's task; called in any thread."""
+        ...
+
 
 class LoopUser(Protocol):
     """What the loop knows of an open lane; its methods are called in any thread."""
@@ -100,7 +103,6 @@ class AgentLoop:
         """Set once the loop has begun to close."""
         self._loop = asyncio.new_event_loop()
         prepare(self._loop)
-        self._loop.set_default_executor(DaemonExecutor())
         self.stopping = False
         """Whether the loop closes as soon as it can; no call's result is waited for then."""
         self._serving = False
@@ -184,8 +186,14 @@ class AgentLoop:
 
     def disown(self) -> None:
         """Keep Python from reporting the pending tasks of a loop that cannot be closed."""
+        self._show_tasks()
         with suppress(RuntimeError):
             _silence(asyncio.all_tasks(self._loop))
+
+    def _show_tasks(self) -> None:
+        for user in list(self.users):
+            for call in user.owners:
+                call.show()
 
     def forget(self) -> None:
         """Give the loop up in a forked child, where its thread does not exist and its selector is the parent's."""
@@ -250,6 +258,7 @@ class AgentLoop:
 
     async def _cancel_calls(self) -> None:
         # Left are those of runners in daemon threads, and abandoned ones; they are not what the exit waits for.
+        self._show_tasks()
         for user in list(self.users):
             for call in user.owners:
                 call.cancel()
@@ -275,7 +284,9 @@ async def _cancel_all() -> None:
 
 
 async def _shutdown_generators() -> None:
-    await asyncio.get_running_loop().shutdown_asyncgens()
+    loop = asyncio.get_running_loop()
+    # Not the loop's own, which agents call.
+    await type(loop).shutdown_asyncgens(loop)
 
 
 def _silence(tasks: set[asyncio.Task[Any]]) -> None:
