@@ -389,23 +389,6 @@ async def test_a_cancelled_error_of_the_agents_own_is_a_failure_that_says_so() -
     assert rollout.status == "failed"
 
 
-async def test_an_agent_that_cancels_every_task_it_finds_fails_and_the_runner_continues() -> None:
-    """Clean-up code written for an agent's own loop does this."""
-
-    @agl.rollout(runs_in="asyncio")
-    async def agent(task: int) -> float:
-        if task == 1:
-            for each in asyncio.all_tasks():
-                each.cancel()
-        await asyncio.sleep(0.01)
-        return 1.0
-
-    with trio.fail_after(10):
-        result = await Runner(agent, max_concurrency=1).fit([0, 1, 2])
-
-    assert result.counts == {"cancelled": 0, "failed": 1, "succeeded": 2}
-
-
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
 async def test_a_child_task_that_exits_ends_its_own_attempt_and_not_the_loop(kind: type[BaseException]) -> None:
     async def leave() -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import re
+import sys
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -255,8 +260,211 @@ async def test_a_rollout_is_not_disturbed_by_others_without_end() -> None:
     async def agent(task: int) -> None:
         await shared.wait()
 
-    with pytest.raises(agl.AgentError, match=r"cancelled with rollout ro-\w+ \(first\), which awaited it too"):
+    with pytest.raises(agl.AgentError, match=r"cancelled with rollout ro-\w+ \(first\), which was stopped"):
         await shared.run(agent, lambda runner: runner.step(1))
+
+
+class Flight:
+    """One load for all rollouts, which the first of them does itself; the others wait for it."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.is_stopped = False
+        self.waits: Any = None
+
+    async def get(self) -> float:
+        self.waiting += 1
+        if self.is_stopped:
+            return 1.0
+        if self.waiting > 1:
+            return await self.follow()
+        self.waits = self.make()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError as exc:
+            self.is_stopped = True
+            await self.give_up(exc)
+            raise
+        return 1.0
+
+    def make(self) -> Any:
+        return asyncio.get_running_loop().create_future()
+
+    async def give_up(self, exc: BaseException) -> None:
+        raise NotImplementedError
+
+    async def follow(self) -> float:
+        return await self.waits
+
+
+class CancelsFuture(Flight):
+    async def give_up(self, exc: BaseException) -> None:
+        self.waits.cancel()
+
+
+class PassesItsCancellationOn(Flight):
+    async def give_up(self, exc: BaseException) -> None:
+        self.waits.set_exception(exc)
+
+    async def follow(self) -> float:
+        return await asyncio.shield(self.waits)
+
+
+class SetsAnError(Flight):
+    async def give_up(self, exc: BaseException) -> None:
+        await asyncio.sleep(0.01)
+        self.waits.set_exception(OSError("not loaded"))
+
+    async def follow(self) -> float:
+        try:
+            return await self.waits
+        except OSError as exc:
+            await asyncio.sleep(0.05)
+            raise LookupError("no value") from exc
+
+
+class SetsAnErrorForATaskOfNobody(SetsAnError):
+    async def follow(self) -> float:
+        return await asyncio.create_task(self.wait(), context=contextvars.Context())
+
+    async def wait(self) -> float:
+        return await self.waits
+
+
+class FarAway(Flight):
+    def make(self) -> Any:
+        return SimpleNamespace(cache={"key": super().make()})
+
+    async def give_up(self, exc: BaseException) -> None:
+        self.waits.cache["key"].set_exception(OSError("not loaded"))
+
+    async def follow(self) -> float:
+        return await self.waits.cache["key"]
+
+
+class SetsAnEvent(Flight):
+    def make(self) -> Any:
+        return asyncio.Event()
+
+    async def give_up(self, exc: BaseException) -> None:
+        self.waits.set()
+
+    async def follow(self) -> float:
+        await asyncio.wait_for(self.waits.wait(), 10)
+        raise LookupError("no value")
+
+
+class Notifies(Flight):
+    def make(self) -> Any:
+        return asyncio.Condition()
+
+    async def give_up(self, exc: BaseException) -> None:
+        async with self.waits:
+            self.waits.notify_all()
+
+    async def follow(self) -> float:
+        async with self.waits:
+            await self.waits.wait()
+        raise LookupError("no value")
+
+
+class PutsNothing(Flight):
+    def make(self) -> Any:
+        return asyncio.Queue()
+
+    async def give_up(self, exc: BaseException) -> None:
+        self.waits.put_nowait(None)
+
+    async def follow(self) -> float:
+        async with asyncio.TaskGroup() as group:
+            value = group.create_task(self.waits.get())
+        return value.result() + 1.0
+
+
+class ShutsDown(PutsNothing):
+    async def give_up(self, exc: BaseException) -> None:
+        self.waits.shutdown(immediate=True)
+
+
+FLIGHTS = [
+    CancelsFuture,
+    PassesItsCancellationOn,
+    SetsAnError,
+    SetsAnErrorForATaskOfNobody,
+    FarAway,
+    SetsAnEvent,
+    Notifies,
+    PutsNothing,
+    pytest.param(
+        ShutsDown, marks=pytest.mark.skipif(sys.version_info < (3, 13), reason="since Python 3.13 queues shut down")
+    ),
+]
+
+
+async def stop(flight: Flight, scope: trio.CancelScope) -> None:
+    """Stop the first rollout once a second one waits for what it loads."""
+    await wait_until(lambda: flight.waiting == 2)
+    await trio.sleep(0.05)
+    scope.cancel()
+
+
+async def run_and_stop_another(flight: Flight, function: Any) -> list[agl.Attempt]:
+    """Return the attempts of a rollout that waits for what another one loads, which is stopped meanwhile."""
+
+    @agl.rollout(runs_in="asyncio")
+    async def first(task: int) -> float:
+        return await flight.get()
+
+    agent = agl.rollout(runs_in="asyncio")(function)
+    async with Runner(first) as other, Runner(agent) as runner, trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+        nursery.start_soon(step_until_cancelled, other, 0, scope, [])
+        await wait_until(lambda: flight.waits)
+        nursery.start_soon(stop, flight, scope)
+        await runner.fit([1])
+        rollouts = await runner.store.query_rollouts()
+        return list(await runner.store.query_attempts(rollouts[0].rollout_id))
+
+
+@pytest.mark.parametrize("kind", FLIGHTS)
+async def test_a_rollout_that_fails_because_another_was_stopped_that_loaded_for_both_is_run_again(
+    kind: type[Flight],
+) -> None:
+    flight = kind()
+
+    async def agent(task: int) -> float:
+        return await flight.get()
+
+    attempts = await run_and_stop_another(flight, agent)
+
+    assert [attempt.status for attempt in attempts] == ["cancelled", "succeeded"]
+
+
+async def test_an_error_that_stems_from_another_rollouts_end_names_it() -> None:
+    flight = SetsAnError()
+
+    async def agent(task: int) -> float:
+        return await flight.get()
+
+    attempts = await run_and_stop_another(flight, agent)
+
+    assert attempts[0].error is not None
+    assert attempts[0].error.type == "LookupError"
+    assert re.search(r"It stems from the end of rollout ro-\w+ \(first\)", attempts[0].error.traceback)
+
+
+async def test_an_error_of_an_agents_own_after_another_rollout_has_woken_it_counts() -> None:
+    flight = SetsAnEvent()
+
+    async def agent(task: int) -> float:
+        with suppress(LookupError):
+            await flight.get()
+        await asyncio.sleep(0.05)
+        raise ValueError("its own")
+
+    attempts = await run_and_stop_another(flight, agent)
+
+    assert [attempt.error and attempt.error.type for attempt in attempts] == ["ValueError"]
 
 
 async def test_tasks_that_others_wait_for_are_no_victims_of_the_limit_of_forgotten_ones(

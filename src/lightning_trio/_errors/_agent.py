@@ -70,8 +70,8 @@ class AgentError(LightningTrioError):
         """
         return compose(
             cls,
-            f"the agent awaited a task that was cancelled with {rollout}, which awaited it too and was stopped; shield "
-            "a task that serves several rollouts: await asyncio.shield(task)",
+            f"the agent awaited a task or a future that was cancelled with {rollout}, which was stopped; let a task of "
+            "its own do what serves several rollouts, and shield it: await asyncio.shield(task)",
         )
 
     @classmethod

@@ -339,8 +339,8 @@ class LocalWorkers:
         if other is None or live.rollout.attempt.sequence_id >= live.rollout.config.max_lost_attempts:
             return False
         logger.warning(
-            "rollout %s (agent %s) runs again: it failed because %s was stopped, and a task was cancelled that both "
-            "await; write: await asyncio.shield(task)",
+            "rollout %s (agent %s) runs again: it failed because %s was stopped, which ended what both wait for; let a "
+            "task of its own do what serves several rollouts, and write: await asyncio.shield(task)",
             live.rollout.rollout_id,
             self._parts.agent_name,
             other,

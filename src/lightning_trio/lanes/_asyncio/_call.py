@@ -14,27 +14,29 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import outcome
 import trio
 
-from ..._concurrency import is_kind, leaves
+from ..._concurrency import is_kind, leaves, note
 from ..._errors import AgentError
-from ..._exception_text import cause_of, context_of
 from ...tracing import CURRENT, AttemptRecorder
 from ._background import names_of
 from ._children import CHILD, Child, find_creator
+from ._clean_up import CleanUp
 from ._generators import follow_generators
 from ._loop import LEFTOVER_SECONDS
-from ._waiters import cancelled_with, waiters_of, waiters_of_future
+from ._shared_loop import ChildTask, hide_task, keep_settings_apart, show_task
+from ._waiters import FAR, all_waiters_of_future, cancelled_with, settable, waiters_of, waiters_of_future
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from ._bridge import AsyncioBridge
+    from ._clean_up import Disturbance
+    from ._shared_loop import TaskFactory
 
 
 logger = logging.getLogger("lightning_trio.lanes")
 
 _PROMPT_SECONDS = 0.1
 """How long a cancelled attempt waits for the tasks that its agent left behind, once they are cancelled."""
-
-_MOST_ERRORS = 100
-"""How many exceptions to look at behind one error."""
 
 _CALL: contextvars.ContextVar[AsyncioCall | None] = contextvars.ContextVar("lightning_trio_asyncio_call", default=None)
 """The call whose agent is running; tasks that the agent creates inherit it."""
@@ -48,6 +50,7 @@ def prepare_loop(loop: asyncio.AbstractEventLoop) -> None:
     # The stubs require keyword parameters that a function with **options does not satisfy.
     loop.set_task_factory(cast("Any", create_task))
     follow_generators(loop, _CALL.get)
+    keep_settings_apart(loop, _CALL.get)
 
 
 def create_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
@@ -65,7 +68,11 @@ def create_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any],
         # The caller's own context, which other tasks may share.
         inherited = context.get(CHILD)
         child = Child(None, find_creator()) if inherited is None else inherited
-    task = asyncio.Task(coro, loop=loop, **options)
+    if call.task_factory is not None:
+        task = call.task_factory(loop, coro, **options)
+    else:
+        task = ChildTask(coro, loop=loop, **options)
+        task.owner = call
     call.add_child(task, child)
     return task
 
@@ -90,17 +97,21 @@ class AsyncioCall:
         "_call",
         "_caller",
         "_children",
-        "_ending",
+        "_clean_up",
         "_on_end",
         "_ticket",
         "cancelled_at",
         "cancelled_there",
         "context",
+        "disturbances",
         "disturbed_by",
         "ended",
+        "executor",
+        "is_ending",
         "is_over",
         "raise_cancel",
         "task",
+        "task_factory",
     )
 
     def __init__(self, fn: Callable[..., Coroutine[Any, Any, Any]], task: Any, arguments: Mapping[str, Any]) -> None:
@@ -115,12 +126,18 @@ class AsyncioCall:
         """Whether the cancellation has reached the loop."""
         self.ended = False
         """Whether Trio has its result."""
+        self.disturbances: list[Disturbance] | None = None
+        """What the ends of other rollouts did to what this call waited for."""
         self.disturbed_by: str | None = None
-        """The rollout with which a task was cancelled that this call awaited."""
-        self._ending = False
+        """The rollout whose end made the agent fail."""
+        self._clean_up: CleanUp | None = None
+        self.is_ending = False
+        """Whether the agent has returned or raised."""
         self.is_over = False
         """Whether tasks that are created in its context are no longer its own."""
         self.task: asyncio.Task[outcome.Outcome[Any]] | None = None
+        self.task_factory: TaskFactory | None = None
+        self.executor: Executor | None = None
         # Created with the first task: most agents create none, and this would take longer than everything else here.
         self._children: weakref.WeakKeyDictionary[asyncio.Task[Any], Child] | None = None
         self.context = contextvars.copy_context()
@@ -174,6 +191,8 @@ class AsyncioCall:
             if self.disturbed_by is not None:
                 raise AgentError.cancelled_with_another(self.disturbed_by) from result.error
             raise AgentError.stray_asyncio_cancellation() from result.error
+        if isinstance(result, outcome.Error) and self.disturbed_by is not None:
+            note(result.error, f"It stems from the end of {self.disturbed_by}, which was stopped")
         return result.unwrap()
 
     def _abort(self, raise_cancel: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
@@ -257,20 +276,55 @@ class AsyncioCall:
         # Not through the loop's factory: this task is not a child, and it runs in the call's own context.
         self.task = asyncio.Task(self._run(), loop=loop, context=self.context)
         self.task.add_done_callback(self._done)
+        hide_task(self.task)
 
     def cancel(self) -> None:
         """Cancel the agent, unless it has ended."""
         self.cancelled_there = True
-        if self.task is not None and not self._ending:
-            self._disturb_others(self.task)
-            self.task.cancel()
+        if self.task is not None and not self.is_ending:
+            if self._bridge.loop.has_others(self):
+                self._watch_others(self.task)
+            # In no rollout's context, so that the tasks that it awaits are cancelled with it.
+            contextvars.Context().run(self.task.cancel)
+
+    def protects(self, task: asyncio.Task[Any]) -> bool:
+        """Whether the running code, which wants to cancel one of the call's tasks, is another rollout's.
+
+        It is not if it waits for the task itself, or if no one does: a library may keep the task for all its calls.
+        """
+        call = _CALL.get()
+        if call is None or call is self or call.is_over or self.is_over:
+            return False
+        waiters = list(waiters_of_future(task))
+        if not waiters or any(context.get(_CALL) is not self for context in waiters):
+            return False
+        logger.warning(
+            "%s wanted to cancel a task of %s, which goes on: %s; asyncio.all_tasks() returns those of all rollouts",
+            str(call),
+            str(self),
+            names_of([task]),
+        )
+        return True
+
+    def show(self) -> None:
+        """Have ``asyncio.all_tasks`` find the call's task; called in any thread."""
+        task = self.task
+        if task is not None:
+            show_task(task)
 
     def _done(self, task: asyncio.Task[outcome.Outcome[Any]]) -> None:
         if self._bridge.loop.stopping:
             # The interpreter exits: no caller waits any more, and the attempt was not cancelled as one that failed.
             return
+        if self._clean_up is not None:
+            # In the next pass, for what its last step has ended is noted in this one.
+            task.get_loop().call_soon(self._clean_up.end)
         # A task that is cancelled before its first step captures no result.
-        self._bridge.report(self, outcome.Error(asyncio.CancelledError()) if task.cancelled() else task.result())
+        result = outcome.Error(asyncio.CancelledError()) if task.cancelled() else task.result()
+        if self.disturbances and isinstance(result, outcome.Error) and self.cancelled_at is None:
+            causes = (each.rollout for each in self.disturbances if each.made_fail(result.error))
+            self.disturbed_by = next(causes, None)
+        self._bridge.report(self, result)
 
     async def _run(self) -> outcome.Outcome[Any]:
         fn, task, arguments = self._call
@@ -285,9 +339,7 @@ class AsyncioCall:
             result = outcome.Error(error)
         except BaseException as exc:
             result = outcome.Error(exc)
-            if self.cancelled_at is not None or not _stems_from_cancellation(exc):
-                self.disturbed_by = None
-        self._ending = True
+        self.is_ending = True
         if self._children:
             await self._end_children(self._children)
         self.is_over = True
@@ -367,27 +419,17 @@ class AsyncioCall:
             )
             task.cancel()
 
-    def _disturb_others(self, task: asyncio.Task[Any]) -> None:
-        """Tell other calls that await what is cancelled with this one why they get a ``CancelledError``."""
-        for future in cancelled_with(task):
-            for context in waiters_of_future(future):
+    def _watch_others(self, task: asyncio.Task[Any]) -> None:
+        """Have other calls know why they fail, if their agents wait for what the clean-up of this one ends."""
+        clean_up = self._clean_up = self._clean_up or CleanUp(str(self))
+        cancelled = list(cancelled_with(task))
+        own = [child for child in self._children or () if not child.done()]
+        for future in [*cancelled, *settable([task, *own, *cancelled], FAR)]:
+            for context in all_waiters_of_future(future):
                 call = context.get(_CALL)
-                if call is not None and call is not self:
-                    call.disturbed_by = str(self)
+                if call is not None and call is not self and not call.is_ending:
+                    clean_up.watch(future, call)
 
 
 def _is_cancellation(exc: BaseException) -> bool:
     return all(is_kind(each, asyncio.CancelledError) for each in leaves(exc))
-
-
-def _stems_from_cancellation(exc: BaseException) -> bool:
-    """Whether an error is a ``CancelledError``, or was raised because of one."""
-    errors: list[BaseException | None] = [exc]
-    for each in errors:
-        if each is None:
-            continue
-        if any(is_kind(leaf, asyncio.CancelledError) for leaf in leaves(each)):
-            return True
-        if len(errors) < _MOST_ERRORS:
-            errors += (cause_of(each), context_of(each))
-    return False

@@ -17,10 +17,10 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
+from itertools import islice
 from typing import Any, Protocol
 
 from ._background import BackgroundTasks, drain, names_of
-from ._daemon_executor import DaemonExecutor
 
 logger = logging.getLogger("lightning_trio.lanes")
 
@@ -34,8 +34,15 @@ _EXIT_STUCK_SECONDS = 0.5
 """How long the exit waits for the loop to notice; a blocked one is left behind."""
 
 
+_MOST_ASKED = 100
+"""How many calls are asked whether they go on; when a runner stops, none does."""
+
+
 class LoopCall(Protocol):
     """What the loop knows of a call."""
+
+    cancelled_at: float | None
+    """When it was cancelled, None if it was not."""
 
     @property
     def filename(self) -> str | None:
@@ -52,6 +59,10 @@ class LoopCall(Protocol):
 
     def cancel(self) -> None:
         """Cancel the agent; called in the loop's thread."""
+        ...
+
+    def show(self) -> None:
+        """Have ``asyncio.all_tasks`` find the call's task; called in any thread."""
         ...
 
 
@@ -92,7 +103,6 @@ class AgentLoop:
         """Set once the loop has begun to close."""
         self._loop = asyncio.new_event_loop()
         prepare(self._loop)
-        self._loop.set_default_executor(DaemonExecutor())
         self.stopping = False
         """Whether the loop closes as soon as it can; no call's result is waited for then."""
         self._serving = False
@@ -147,6 +157,11 @@ class AgentLoop:
         """Return how many calls of all runners are on the loop."""
         return sum(len(user.owners) for user in list(self.users))
 
+    def has_others(self, call: LoopCall) -> bool:
+        """Whether calls besides one are to go on, as far as a look at some of them says."""
+        calls = (each for user in list(self.users) for each in user.owners)
+        return any(each is not call and each.cancelled_at is None for each in islice(calls, _MOST_ASKED))
+
     def running_task(self) -> asyncio.Task[Any] | None:
         """Return the task that the loop's thread runs now."""
         return None if self._loop.is_closed() else asyncio.current_task(self._loop)
@@ -171,8 +186,14 @@ class AgentLoop:
 
     def disown(self) -> None:
         """Keep Python from reporting the pending tasks of a loop that cannot be closed."""
+        self._show_tasks()
         with suppress(RuntimeError):
             _silence(asyncio.all_tasks(self._loop))
+
+    def _show_tasks(self) -> None:
+        for user in list(self.users):
+            for call in user.owners:
+                call.show()
 
     def forget(self) -> None:
         """Give the loop up in a forked child, where its thread does not exist and its selector is the parent's."""
@@ -237,6 +258,7 @@ class AgentLoop:
 
     async def _cancel_calls(self) -> None:
         # Left are those of runners in daemon threads, and abandoned ones; they are not what the exit waits for.
+        self._show_tasks()
         for user in list(self.users):
             for call in user.owners:
                 call.cancel()
@@ -262,7 +284,9 @@ async def _cancel_all() -> None:
 
 
 async def _shutdown_generators() -> None:
-    await asyncio.get_running_loop().shutdown_asyncgens()
+    loop = asyncio.get_running_loop()
+    # Not the loop's own, which agents call.
+    await type(loop).shutdown_asyncgens(loop)
 
 
 def _silence(tasks: set[asyncio.Task[Any]]) -> None:

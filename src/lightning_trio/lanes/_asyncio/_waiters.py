@@ -7,18 +7,25 @@ import contextvars
 import functools
 import gc
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
-from types import BuiltinMethodType, CellType, FunctionType, MethodType, ModuleType
+from types import BuiltinMethodType, CellType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from ..._concurrency import await_stack
+from ._clean_up import Watch
 
 _DEPTH = 2
 """How far to look behind a variable: ``self.ready`` and ``waiting[key]`` are one step, ``self.waiting[key]`` two."""
 
+FAR = 4
+"""How far to look where a future too many does no harm, as in ``self.client.cache.waiting[key]``."""
+
 _MOST_OBJECTS = 1000
 """How many objects to look at for one task."""
+
+_CALLS_MODULE = f"{__package__}._call"
+"""Its code holds a call, and thereby all others, but sets nothing that an agent waits for."""
 
 
 def waiters_of(task: asyncio.Task[Any]) -> Iterator[contextvars.Context]:
@@ -29,7 +36,7 @@ def waiters_of(task: asyncio.Task[Any]) -> Iterator[contextvars.Context]:
     is released when its holder is cancelled.
     """
     awaited = set(cancelled_with(task))
-    for future in _settable(task):
+    for future in settable([task]):
         if future not in awaited:
             yield from waiters_of_future(future)
 
@@ -38,6 +45,18 @@ def waiters_of_future(future: asyncio.Future[Any]) -> Iterator[contextvars.Conte
     """Yield the contexts of the tasks that wait for a future."""
     for _, context in _callbacks(future):
         yield context
+
+
+def all_waiters_of_future(future: asyncio.Future[Any]) -> Iterator[contextvars.Context]:
+    """Yield the contexts of the tasks that wait for a future, of those that wait for these tasks, and so on."""
+    found = [future]
+    for each in found:
+        for callback, context in _callbacks(each):
+            yield context
+            # A task wakes up by a method of its own.
+            task = getattr(callback, "__self__", None)
+            if isinstance(task, asyncio.Task) and len(found) < _MOST_OBJECTS:
+                found.append(task)
 
 
 def cancelled_with(task: asyncio.Task[Any]) -> Iterator[asyncio.Future[Any]]:
@@ -51,15 +70,19 @@ def cancelled_with(task: asyncio.Task[Any]) -> Iterator[asyncio.Future[Any]]:
 
 def _callbacks(future: asyncio.Future[Any]) -> Iterable[tuple[Any, contextvars.Context]]:
     # Private, and the same in C and in Python since 3.7: pairs of a callback and its context.
-    return getattr(future, "_callbacks", None) or ()
+    pairs: Iterable[tuple[Any, contextvars.Context]] = getattr(future, "_callbacks", None) or ()
+    return [pair for pair in pairs if not isinstance(pair[0], Watch)]
 
 
-def _settable(task: asyncio.Task[Any]) -> Iterator[asyncio.Future[Any]]:
-    """Yield the task, and the futures that it or its callbacks may set."""
-    yield task
-    callbacks = [callback for callback, _ in _callbacks(task)]
-    variables = [value for frame in await_stack(task.get_coro()) for value in frame.f_locals.values()]
-    for value in islice(_reachable([*callbacks, *variables]), _MOST_OBJECTS):
+def settable(futures: Collection[asyncio.Future[Any]], depth: int = _DEPTH) -> Iterator[asyncio.Future[Any]]:
+    """Yield futures, which may be tasks, and those that they or their callbacks may set."""
+    yield from futures
+    held: list[object] = []
+    for future in futures:
+        held += (callback for callback, _ in _callbacks(future) if not _is_of_the_lane(callback))
+        if isinstance(future, asyncio.Task):
+            held += (value for frame in _frames(future) for value in frame.f_locals.values())
+    for value in islice(_reachable(held, depth), _MOST_OBJECTS):
         if isinstance(value, asyncio.Future):
             yield value
         elif isinstance(value, asyncio.Event):
@@ -72,8 +95,17 @@ def _settable(task: asyncio.Task[Any]) -> Iterator[asyncio.Future[Any]]:
             yield from (*getattr(value, "_getters", ()), *getattr(value, "_putters", ()))
 
 
-def _reachable(values: Iterable[object]) -> Iterator[object]:
-    """Yield the values and what they hold, to a depth of two."""
+def _frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
+    """Yield the frames of a task, except the lane's own."""
+    return (frame for frame in await_stack(task.get_coro()) if frame.f_globals.get("__name__") != _CALLS_MODULE)
+
+
+def _is_of_the_lane(callback: Any) -> bool:
+    return getattr(callback, "__module__", None) == _CALLS_MODULE
+
+
+def _reachable(values: Iterable[object], most: int) -> Iterator[object]:
+    """Yield the values and what they hold, to a depth."""
     seen: set[int] = set()
     found = deque((value, 0) for value in values)
     while found:
@@ -85,18 +117,21 @@ def _reachable(values: Iterable[object]) -> Iterator[object]:
         yield value
         # A variable of a closure, or a function with its arguments, stands for what it holds.
         depth += not isinstance(value, _TRANSPARENT)
-        if depth <= _DEPTH:
+        if depth <= most and len(found) < _MOST_OBJECTS:
             found.extend((each, depth) for each in _held_by(value))
 
 
-def _held_by(value: object) -> Iterable[object]:
+def _held_by(value: object) -> Iterator[object]:
     if isinstance(value, FunctionType):
         # Not its module, which is not of the task.
-        return value.__closure__ or ()
-    if isinstance(value, _OPAQUE):
-        return ()
-    return [each for each in gc.get_referents(value) if not isinstance(each, (type, ModuleType))]
+        yield from value.__closure__ or ()
+    elif not isinstance(value, _OPAQUE):
+        for each in islice(gc.get_referents(value), _MOST_OBJECTS):
+            if type(each) not in _PLAIN and not isinstance(each, (type, ModuleType)):
+                yield each
 
+
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 
 _TRANSPARENT = (CellType, FunctionType, MethodType, functools.partial)
 
