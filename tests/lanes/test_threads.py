@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextvars
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -459,3 +460,29 @@ def test_an_abandoned_thread_does_not_keep_the_process() -> None:
     )
 
     assert (ended.code, ended.out) == (0, "3\n"), ended.err
+
+
+@pytest.mark.parametrize("install", [sys.setprofile, sys.settrace])
+async def test_a_profile_or_trace_function_that_an_agent_leaves_behind_is_removed_with_it(install: Any) -> None:
+    """One that raised later would end the thread before it delivers a result."""
+
+    def fail_later(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 10:
+            raise ValueError("of the profiler")
+
+    calls = 0
+
+    @agl.rollout
+    def agent(task: int) -> float:
+        found = sys.getprofile() or sys.gettrace()
+        install(fail_later)
+        return float(found is fail_later)
+
+    before = sys.gettrace(), sys.getprofile()
+    with trio.fail_after(10):
+        async with Runner(agent, max_concurrency=1) as runner:
+            rewards = [(await runner.step(task)).final_reward for task in range(20)]
+    assert before == (sys.gettrace(), sys.getprofile())
+    assert rewards == [0.0] * 20

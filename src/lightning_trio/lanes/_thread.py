@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -107,10 +108,30 @@ class _Raised(NamedTuple):
     exception: BaseException
 
 
+class _OwnTracing:
+    """Undo what an agent sets with `sys.settrace` and `sys.setprofile`, before others run in its thread.
+
+    A function that raises outside of an agent would end the thread, and nobody would learn the result.
+    """
+
+    __slots__ = ("_profile", "_trace")
+
+    def __enter__(self) -> None:
+        self._trace, self._profile = sys.gettrace(), sys.getprofile()
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            sys.settrace(self._trace)
+        finally:
+            # The agent's one is called for this, and may raise for the last time.
+            sys.setprofile(self._profile)
+
+
 def _call(fn: Callable[..., Any], task: Any, arguments: Mapping[str, Any], thread: WorkerThread) -> _Returned | _Raised:
     thread.ident = threading.get_ident()
     try:
-        return _Returned(fn(task, **arguments))
+        with _OwnTracing():
+            return _Returned(fn(task, **arguments))
     except KeyboardInterrupt as exc:
         # Ctrl-C reaches the main thread only: the agent raised this itself, and it must not stop the program.
         error = AgentError.raised("KeyboardInterrupt")
