@@ -476,6 +476,8 @@ async def test_a_profile_or_trace_function_that_an_agent_leaves_behind_is_remove
 
     @agl.rollout
     def agent(task: int) -> float:
+        nonlocal calls
+        calls = 0
         found = sys.getprofile() or sys.gettrace()
         install(fail_later)
         return float(found is fail_later)
