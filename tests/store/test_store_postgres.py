@@ -26,6 +26,7 @@ from lightning_trio import (
     PostgresLightningStore,
     StoreClosed,
     StoreFormatError,
+    StoreFull,
     StoreUnavailable,
     Worker,
 )
@@ -319,6 +320,48 @@ async def test_a_server_that_stays_away_is_an_error_that_says_what_to_do(own_ser
             await store.summarize()
 
         own_server.start()
+        await store.enqueue([EnqueueRolloutRequest("later")])
+        assert [rollout.input for rollout in await store.query_rollouts()] == ["later"]
+
+
+FULL_DISK = """
+CREATE FUNCTION lightning_trio.full_disk() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';
+END $$;
+CREATE TRIGGER full_disk BEFORE INSERT ON lightning_trio.rollouts EXECUTE FUNCTION lightning_trio.full_disk();
+"""
+
+
+async def test_calls_wait_for_room_on_the_servers_disk(
+    dsn: str, postgres: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server's answer is simulated by a trigger."""
+    async with PostgresLightningStore(dsn) as store, trio.open_nursery() as nursery:
+        postgres.psql(FULL_DISK)
+        nursery.start_soon(store.enqueue, [EnqueueRolloutRequest("task")])
+        with trio.fail_after(10):
+            while "no room left on the server" not in caplog.text:
+                await trio.sleep(0.01)
+        await trio.sleep(0.2)
+        postgres.psql("DROP TRIGGER full_disk ON lightning_trio.rollouts")
+        nursery.cancel_scope.deadline = trio.current_time() + 10
+        nursery.start_soon(store.enqueue, [EnqueueRolloutRequest("later")])
+
+    assert caplog.text.count("calls wait for up to 60 s (patience_seconds=…)") == 1
+    async with PostgresLightningStore(dsn) as store:
+        assert sorted(str(rollout.input) for rollout in await store.query_rollouts()) == ["later", "task"]
+
+
+async def test_a_disk_that_stays_full_is_an_error_and_the_store_goes_on_once_there_is_room(
+    dsn: str, postgres: PostgresServer
+) -> None:
+    async with PostgresLightningStore(dsn, patience_seconds=0.2) as store:
+        postgres.psql(FULL_DISK)
+        with pytest.raises(StoreFull, match="Make room and continue"):
+            await store.enqueue([EnqueueRolloutRequest("task")])
+        postgres.psql("DROP TRIGGER full_disk ON lightning_trio.rollouts")
+
         await store.enqueue([EnqueueRolloutRequest("later")])
         assert [rollout.input for rollout in await store.query_rollouts()] == ["later"]
 

@@ -16,7 +16,7 @@ import trio
 from psycopg import sql
 from psycopg.types.numeric import Int8Dumper
 
-from ..._errors import NotBegun, StoreUnavailable, TryAgain
+from ..._errors import NotBegun, StoreFull, StoreUnavailable, TryAgain
 from ..._host import lacks_descriptors
 from ..._ids import random_bits
 from .._sql import POSTGRES, Columns, Connection, Kind
@@ -79,6 +79,8 @@ class PostgresConnection(Connection):
         self._failing_since: float | None = None
         self._pause = _FIRST_PAUSE
         self._cause: BaseException | None = None
+        self._full: StoreFull | None = None
+        """The error to raise if the server's disk stays full."""
         self._interrupted = False
         self._hint_owed = False
         self._hinted = 0.0
@@ -196,7 +198,7 @@ class PostgresConnection(Connection):
             # A read-only transaction has already returned its rows.
             if self._writing and not self._was_committed():
                 raise TryAgain from exc
-        self._failing_since = self._cause = None
+        self._failing_since = self._cause = self._full = None
         if self._writing and (self.summary.queued or self.summary.ended):
             self._hint_owed = True
             if time.monotonic() - self._hinted > _HINT_SECONDS:
@@ -254,8 +256,7 @@ class PostgresConnection(Connection):
             self._connect_once()
         except psycopg.Error as exc:
             if self._failing_since is None and lacks_descriptors():
-                error = StoreUnavailable.no_descriptors(self._server.place, self._server.scrub(str(exc)))
-                logger.warning("%s; calls wait for up to %g s (patience_seconds=…)", error, self._patience)
+                self._note_waiting(StoreUnavailable.no_descriptors(self._server.place, self._server.scrub(str(exc))))
             self._note_failure(exc)
             raise TryAgain from exc
 
@@ -311,11 +312,20 @@ class PostgresConnection(Connection):
             self._drop()
             raise TryAgain from exc
         error = self._server.explain(exc)
+        if isinstance(error, StoreFull):
+            self._full = error
+            self._note_waiting(error)
+            self._note_failure(exc)
+            raise TryAgain from error
         if isinstance(error, TryAgain):
             self._note_failure(exc)
         if error is exc:
             raise exc
         raise error from exc
+
+    def _note_waiting(self, error: StoreUnavailable) -> None:
+        if self._failing_since is None:
+            logger.warning("%s; calls wait for up to %g s (patience_seconds=…)", error, self._patience)
 
     def _note_failure(self, exc: psycopg.Error) -> None:
         self._cause = exc
@@ -347,7 +357,10 @@ class PostgresConnection(Connection):
     def _give_up(self, *, unknown: bool, wanted: bool) -> NoReturn:
         kind = NotBegun if self._writing and not unknown else StoreUnavailable
         place, message, away = self._server.place, self._server.scrub(str(self._cause)), self._connection is None
+        full, self._full = self._full, None
         self._failing_since = None
+        if wanted and full is not None and not away:
+            raise full
         if wanted:
             raise kind.out_of_patience(place, message, self._patience, away=away, unknown=unknown)
         raise kind.unwanted(place, message, away=away, unknown=unknown)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from ..._concurrency import run_in_thread
-from ..._errors import StoreUnavailable, TryAgain
+from ..._errors import StoreFull, StoreUnavailable, TryAgain
 from ..._ids import random_bits
 from ..._public import public
 from ..._repr import one_line
@@ -42,7 +42,8 @@ class PostgresLightningStore(SqlLightningStore):
         connections: how many connections write; at most as many read, and one more listens for notifications.
         schema: the schema of the tables; created if it does not exist. Each store in a database needs its own.
         max_payload_bytes: the size limit of a task, a resources snapshot or the spans of an attempt, in bytes.
-        patience_seconds: how long to wait for a server that is away, in seconds. A cancelled call does not wait.
+        patience_seconds: how long to wait, in seconds, for a server that is away or has no room left on its disk. A
+            cancelled call does not wait.
         open_patience_seconds: how long opening the store waits, in seconds, for a server that does not answer or is
             starting, such as one that restarts. A cancelled caller does not wait.
     """
@@ -108,6 +109,9 @@ class PostgresLightningStore(SqlLightningStore):
             connection.open()
             for table in TABLES:
                 connection.run(f"VACUUM ({'FULL, ' if full else ''}ANALYZE) {table}")
+        except TryAgain as exc:
+            lost = StoreUnavailable.broken_server(self._where, connection.server_message(exc))
+            raise _final(exc, lost) from exc
         finally:
             connection.close()
 
@@ -134,7 +138,8 @@ class PostgresLightningStore(SqlLightningStore):
                 self._prepared = True
         except TryAgain as exc:
             connection.close()
-            raise StoreUnavailable.gone_while_opened(self._where, connection.server_message(exc)) from exc
+            lost = StoreUnavailable.gone_while_opened(self._where, connection.server_message(exc))
+            raise _final(exc, lost) from exc
         except BaseException:
             connection.close()
             raise
@@ -202,3 +207,8 @@ def _require_psycopg() -> None:
         raise ImportError(
             f"PostgresLightningStore needs psycopg ({exc}): pip install 'lightning-trio[postgres]'"
         ) from exc
+
+
+def _final(exc: TryAgain, lost: StoreUnavailable) -> StoreUnavailable:
+    """Return the error to raise where nothing is tried again: `lost`, unless the disk is full."""
+    return exc.__cause__ if isinstance(exc.__cause__, StoreFull) else lost
