@@ -152,7 +152,7 @@ class Bench:
 
     def run(self, kind: str, act: Callable[[], Any], lane: str, store: str, task: str = "generated") -> None:
         """Run one agent among twenty others, in a lane and on a store."""
-        row = Row(task, kind, act, "either", None, (lane,), None, is_async=False)
+        row = Row(task, kind, act, "fails" if kind == "exceptions" else "either", None, (lane,), None, is_async=False)
         ROWS[task] = row
         self._made += 1
         folder = self._folder / str(self._made)
