@@ -142,6 +142,11 @@ def test_emit_message_refuses_what_is_no_string_and_names_the_emitter_that_takes
         agl.emit_message({"a": 1}, propagate=False)  # type: ignore[arg-type]  # bad input
 
 
+def test_the_name_of_an_operation_is_a_string() -> None:
+    with pytest.raises(TypeError, match="takes a string, not int; its attributes take any object"):
+        agl.operation(name=5)  # type: ignore[call-overload]
+
+
 @pytest.mark.parametrize(
     ("value", "kind", "literal"),
     [

@@ -423,6 +423,7 @@ def operation(
 
     Raises:
         ValueError: a string was passed as `fn`.
+        TypeError: the name is not a string.
         NoActiveRollout: on entering, outside of any rollout, unless ``propagate=False``.
 
     >>> with operation(name="search", propagate=False) as op:
@@ -435,6 +436,8 @@ def operation(
             f"operation({fn!r}): the span's name is always {semconv.AGL_OPERATION!r}; "
             f"write operation(name={fn!r}) to name the step"
         )
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"operation(name=…) takes a string, not {class_name(name)}; its attributes take any object")
     if name is not None and Keys.OPERATION_NAME in attributes:
         raise ValueError(f"Cannot specify both name={name!r} and the attribute {Keys.OPERATION_NAME.value!r}")
     made = Operation(name, attributes, propagate)

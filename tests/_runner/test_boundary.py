@@ -368,6 +368,27 @@ async def test_a_dropped_async_generator_whose_tasks_still_run_keeps_no_one_wait
     assert result.counts == {"cancelled": 0, "failed": 1, "succeeded": 2}
 
 
+@pytest.mark.filterwarnings("ignore")
+async def test_a_dropped_async_generator_that_trio_closes_first_fails_its_attempt_once() -> None:
+    @asynccontextmanager
+    async def client() -> AsyncGenerator[None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            yield
+
+    async def agent(task: int) -> float:
+        await client().__aenter__()
+        return 1.0
+
+    # Trio runs tasks in a random order, so that one of them would be too few.
+    async with Runner(agent) as runner:
+        await runner.fit(range(30))
+        rollouts = await runner.store.query_rollouts()
+        attempts = [each for one in rollouts for each in await runner.store.query_attempts(one.rollout_id)]
+
+    assert [each.error and each.error.type for each in attempts] == ["AgentError"] * 30
+
+
 async def test_a_log_filter_of_an_agent_that_raises_stops_no_attempt_from_ending() -> None:
     def rude(record: logging.LogRecord) -> bool:
         raise SystemExit(3)

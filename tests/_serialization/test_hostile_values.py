@@ -19,8 +19,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from lightning_trio import NotStorable
-from lightning_trio._serialization import NO_LIMIT, UnknownObject, canonical, decode, encode
+from lightning_trio import NotStorable, Span, TraceStatus
+from lightning_trio._serialization import (
+    NO_LIMIT,
+    UnknownObject,
+    canonical,
+    decode,
+    decode_spans,
+    encode,
+    encode_spans,
+)
 
 HUGE = 7**20_000
 
@@ -379,3 +387,12 @@ def test_a_struct_is_read_without_its_constructor_and_with_one_class_derived_fro
     assert back == [value] * 3
     assert made == [1]
     assert len(derived) <= 1
+
+
+@pytest.mark.parametrize("value", [HUGE, -HUGE, 2**63, 7**2000], ids=["huge", "negative", "64 bits", "long"])
+def test_integers_of_any_size_in_the_attributes_of_a_span_are_stored_and_read(value: int) -> None:
+    span = Span("ro-0", "at-0", 1, "1" * 32, "2" * 16, None, "x", TraceStatus("OK"), {"tokens": value}, 1.0, 2.0)
+
+    stored = encode_spans([span], 10**6)
+
+    assert decode_spans(stored, "ro-0", "at-0")[0].attributes == {"tokens": value}

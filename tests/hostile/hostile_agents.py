@@ -45,7 +45,7 @@ def find_row(task: object) -> Row | None:
     name = task.removeprefix(HOSTILE)
     if name.startswith(GENERATED) and name not in ROWS:
         # In a worker process.
-        return Row(name, "exceptions", partial(_raise, name.removeprefix(GENERATED)), "either", None, (), None, False)
+        return Row(name, "exceptions", partial(_raise, name.removeprefix(GENERATED)), "fails", None, (), None, False)
     return ROWS[name]
 
 

@@ -21,8 +21,8 @@ from hostile_rows import IN_ONE_PROCESS, row
 
 import lightning_trio as agl
 
-calls = partial(row, "callbacks", "either")
 well = partial(row, "callbacks", "succeeds")
+badly = partial(row, "callbacks", "fails")
 
 
 def emit(what: str) -> None:
@@ -152,7 +152,7 @@ def pool_whose_calls_emit() -> None:
         list(pool.map(agl.carry_context(emit), ["a", "b", "c"]))
 
 
-@calls(lanes=("thread", "process"))
+@badly(error="AgentError", lanes=("thread", "process"))
 def pool_whose_calls_interrupt() -> None:
     def interrupt() -> NoReturn:
         raise KeyboardInterrupt
@@ -208,7 +208,7 @@ def operation_that_is_kept_for_later() -> None:
     threading.Thread(target=end_later, daemon=True).start()
 
 
-@calls()
+@badly(error="ValueError")
 def profiler_that_fails() -> None:
     def profile(frame: object, event: str, argument: object) -> NoReturn:
         sys.setprofile(None)
@@ -232,7 +232,7 @@ def cached_function_that_emits() -> None:
 # Trio.
 
 
-@calls(lanes=("trio",), is_async=True)
+@well(lanes=("trio",), is_async=True)
 async def system_task_that_emits() -> None:
     async def later() -> None:
         await trio.sleep(0.02)
@@ -245,7 +245,7 @@ async def system_task_that_emits() -> None:
     await trio.lowlevel.checkpoint()
 
 
-@calls(lanes=("trio",), is_async=True)
+@well(lanes=("trio",), is_async=True)
 async def entry_of_the_loop_that_emits() -> None:
     def from_outside() -> None:
         try:
@@ -257,7 +257,7 @@ async def entry_of_the_loop_that_emits() -> None:
     await trio.lowlevel.checkpoint()
 
 
-@calls(lanes=("trio",), is_async=True)
+@well(lanes=("trio",), is_async=True)
 async def async_generators_closed_by_the_collector() -> None:
     async def pages() -> AsyncIterator[int]:
         try:
@@ -278,7 +278,7 @@ async def async_generators_closed_by_the_collector() -> None:
 # asyncio.
 
 
-@calls(lanes=("asyncio",), is_async=True)
+@well(lanes=("asyncio",), is_async=True)
 async def callbacks_of_the_loop_that_emit_and_fail() -> None:
     def fail() -> NoReturn:
         raise ValueError("of a callback")
@@ -290,13 +290,13 @@ async def callbacks_of_the_loop_that_emit_and_fail() -> None:
     await asyncio.sleep(0)
 
 
-@calls(lanes=("asyncio",), is_async=True)
+@well(lanes=("asyncio",), is_async=True)
 async def callback_of_the_loop_that_exits() -> None:
     asyncio.get_running_loop().call_soon(sys.exit, 7)
     await asyncio.sleep(0.01)
 
 
-@calls(lanes=("asyncio",), is_async=True)
+@well(lanes=("asyncio",), is_async=True)
 async def done_callback_that_exits() -> None:
     async def work() -> int:
         return 1
@@ -306,7 +306,7 @@ async def done_callback_that_exits() -> None:
     await task
 
 
-@calls(lanes=("asyncio",), is_async=True)
+@well(lanes=("asyncio",), is_async=True)
 async def async_generator_dropped_in_asyncio() -> None:
     async def pages() -> AsyncIterator[int]:
         try:
@@ -320,7 +320,7 @@ async def async_generator_dropped_in_asyncio() -> None:
     await asyncio.sleep(0.01)
 
 
-@calls(lanes=("asyncio",), is_async=True)
+@badly(error="RuntimeError", lanes=("asyncio",), is_async=True)
 async def awaitable_that_yields_nonsense() -> None:
     class Odd:
         def __await__(self) -> Generator[Any, Any, Any]:
@@ -329,7 +329,7 @@ async def awaitable_that_yields_nonsense() -> None:
     await Odd()
 
 
-@calls(lanes=("trio",), is_async=True)
+@badly(error="AsyncioAgentError", lanes=("trio",), is_async=True)
 async def awaitable_that_yields_nonsense_to_trio() -> None:
     class Odd:
         def __await__(self) -> Generator[Any, Any, Any]:
@@ -338,7 +338,7 @@ async def awaitable_that_yields_nonsense_to_trio() -> None:
     await Odd()
 
 
-@calls(lanes=("asyncio",), is_async=True)
+@well(lanes=("asyncio",), is_async=True)
 async def executor_whose_call_emits_late() -> None:
     def late() -> None:
         time.sleep(0.05)

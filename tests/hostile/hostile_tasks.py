@@ -1,4 +1,4 @@
-"""Rows: tasks of datasets; what `act` returns is the task. One that cannot be stored may be refused by its store."""
+"""Rows: tasks of datasets; what `act` returns is the task. One that a store cannot keep is refused by it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ import attrs
 import msgspec
 import numpy as np
 import pydantic
-from hostile_rows import row
+from hostile_rows import SUCCEEDS, fails, row
 
 # A task's meaning does not depend on the lane; the lanes where it moves differently are these.
-tasks = partial(row, "tasks", "either", lanes=("trio", "process"))
-kept = partial(row, "tasks", "succeeds", lanes=("trio", "process"))
+LANES = ("trio", "process")
+kept = partial(row, "tasks", "succeeds", lanes=LANES)
+# The store in memory writes nothing and keeps any object.
+refused = partial(row, "tasks", "refused", error="NotStorable", lanes=LANES, but={"memory": SUCCEEDS})
 
 
 # Classes with constructors of their own.
@@ -109,7 +111,7 @@ def raise_if_seen(value: object) -> None:
     SEEN.append(value)
 
 
-@tasks()
+@kept(but={"process": fails("UnsupportedLane")})
 def named_tuple_with_a_constructor_of_its_own() -> Any:
     return Point("1,2")
 
@@ -119,32 +121,32 @@ def named_tuple_within_a_list() -> Any:
     return [Typed(1, [Typed(2, None)])]
 
 
-@tasks()
+@kept()
 def dataclass_that_checks_its_arguments() -> Any:
     return Checked("raw:abc")
 
 
-@tasks()
+@kept()
 def dataclass_with_an_init_variable() -> Any:
     return WithInitVar("a/b")
 
 
-@tasks()
+@kept()
 def attrs_class_with_a_converter() -> Any:
     return Converted("a b c")
 
 
-@tasks()
+@kept(but={"process": fails("UnsupportedLane")})
 def struct_that_changes_its_arguments() -> Any:
     return Struct(5)
 
 
-@tasks()
+@kept()
 def model_that_validates_once_only() -> Any:
     return Model(text="x")
 
 
-@tasks()
+@kept()
 def model_that_exits_when_it_is_made_again() -> Any:
     SEEN.clear()
     return OnlyOnce(text="x")
@@ -157,14 +159,14 @@ class WithSlots:
     b: int
 
 
-@tasks()
+@refused()
 def dataclass_without_one_of_its_fields() -> Any:
     value = WithSlots(1, 2)
     del value.b
     return value
 
 
-@tasks()
+@refused()
 def instance_of_a_local_class() -> Any:
     @dataclasses.dataclass
     class Local:
@@ -173,7 +175,7 @@ def instance_of_a_local_class() -> Any:
     return Local()
 
 
-@tasks()
+@kept()
 def instance_of_a_class_that_was_replaced() -> Any:
     """Make what a reloaded module or a redefined notebook cell leaves behind."""
     old = dataclasses.make_dataclass("Typed", ["x"], namespace={"__module__": __name__})
@@ -215,12 +217,12 @@ def enums_of_every_kind() -> Any:
     return [Level.LOW, Name.FIRST, Colour.RED, Access.READ]
 
 
-@tasks()
+@kept()
 def flags_that_are_combined() -> Any:
     return Access.READ | Access.WRITE
 
 
-@tasks()
+@kept(but={"process": fails("UnsupportedLane")})
 def enum_of_objects() -> Any:
     return [Colour.ODD, Coins.PENNY]
 
@@ -239,7 +241,7 @@ def times_at_the_ends_of_the_calendar() -> Any:
     return [datetime.datetime.max, datetime.datetime.min, datetime.date.min, datetime.timedelta.max]
 
 
-@tasks()
+@kept()
 def times_with_odd_offsets() -> Any:
     offset = datetime.timezone(datetime.timedelta(hours=5, minutes=53, seconds=28, microseconds=7), "LMT")
     return [datetime.datetime(1890, 1, 1, tzinfo=offset), datetime.time(1, fold=1), datetime.time(1, tzinfo=offset)]
@@ -250,7 +252,7 @@ class OddZone(datetime.tzinfo):
         raise SystemExit(2)
 
 
-@tasks()
+@refused()
 def time_in_a_zone_of_its_own() -> Any:
     return datetime.datetime(2026, 1, 1, tzinfo=OddZone())
 
@@ -263,7 +265,7 @@ def integers_of_any_size() -> Any:
     return [2**63, -(2**63) - 1, 2**200, -(2**64)]
 
 
-@tasks()
+@kept()
 def task_of_ten_thousand_digits() -> Any:
     return 10**10_000
 
@@ -273,7 +275,7 @@ def floats_that_json_does_not_have() -> Any:
     return [float("nan"), float("inf"), -0.0, 5e-324]
 
 
-@tasks()
+@kept()
 def decimals_and_fractions() -> Any:
     return [decimal.Decimal("sNaN"), decimal.Decimal("1e999999"), fractions.Fraction(1, 10**5000)]
 
@@ -283,17 +285,17 @@ def complex_numbers() -> Any:
     return [1j, complex("nan")]
 
 
-@tasks()
+@kept()
 def numpy_of_every_kind() -> Any:
     return [np.float64("nan"), np.int8(3), np.datetime64("NaT"), np.zeros((0, 3)), np.array(["a", "bc"])]
 
 
-@tasks()
+@refused()
 def task_of_a_numpy_array_of_objects() -> Any:
     return np.array([None, object()], dtype=object)
 
 
-@tasks()
+@kept()
 def numpy_record_array() -> Any:
     return np.array([(1, 2.0)], dtype=[("x", "i4"), ("y", "f8")])
 
@@ -311,7 +313,7 @@ def zero_bytes() -> Any:
     return {"text": "a\x00b", "key": ["\x00"]}
 
 
-@tasks()
+@kept()
 def keys_with_zero_bytes_and_surrogates() -> Any:
     return {"\x00": 1, "\ud800": 2}
 
@@ -321,7 +323,7 @@ def bytes_of_every_kind() -> Any:
     return [b"\xff\x00", b""]
 
 
-@tasks()
+@refused()
 def arrays_of_bytes() -> Any:
     return [bytearray(b"x"), memoryview(b"y"), array.array("d", [1.0])]
 
@@ -344,7 +346,7 @@ class OddInt(int):
         raise SystemExit(6)
 
 
-@tasks()
+@kept()
 def text_and_number_of_odd_classes() -> Any:
     return [OddStr("x"), OddInt(5)]
 
@@ -359,40 +361,40 @@ def nest(depth: int) -> Any:
     return value
 
 
-@tasks()
+@refused()
 def list_five_hundred_deep() -> Any:
     return nest(500)
 
 
-@tasks()
+@refused()
 def list_fifty_thousand_deep() -> Any:
     return nest(50_000)
 
 
-@tasks()
+@refused()
 def dict_that_contains_itself() -> Any:
     value: dict[str, Any] = {}
     value["self"] = value
     return value
 
 
-@tasks()
+@kept()
 def keys_that_are_no_texts() -> Any:
     return {1: "a", (2, 3): "b", None: "c", 1.5: "d", False: "e", b"f": "g"}
 
 
-@tasks()
+@kept()
 def keys_that_become_one() -> Any:
     return {1: "a", "1": "b"}
 
 
-@tasks()
+@kept()
 def keys_of_the_store_itself() -> Any:
     """Make dicts with keys like those by which stores mark what JSON does not have."""
     return [{"$tuple": [1]}, {"$fraction": "1/0"}, {"$bytes": "?"}, {"$": {"$": 1}}, {"$set": 5, "a": 1}]
 
 
-@tasks()
+@kept()
 def sets_of_sets() -> Any:
     return {frozenset({1, frozenset()}), "a", None, 1.5}
 
@@ -402,18 +404,18 @@ class NeedsArguments(dict[str, Any]):
         super().__init__(path=path)
 
 
-@tasks()
+@kept()
 def dict_class_that_needs_arguments() -> Any:
     return NeedsArguments("a")
 
 
-@tasks()
+@kept()
 def collections_of_every_kind() -> Any:
     factory = collections.defaultdict(list, {"a": [1]})
     return [factory, collections.Counter("aab"), collections.deque([1], maxlen=1), collections.OrderedDict(a=1)]
 
 
-@tasks()
+@kept()
 def factory_that_cannot_be_stored() -> Any:
     return collections.defaultdict(lambda: 5, {"a": 1})
 
@@ -428,17 +430,17 @@ class Growing(dict[str, Any]):
         raise RuntimeError("dictionary changed size during iteration")
 
 
-@tasks()
+@kept(but={"process": fails("UnsupportedLane")})
 def dict_that_changes_while_it_is_read() -> Any:
     return Growing(a=1)
 
 
-@tasks()
+@refused()
 def ranges_slices_and_ellipsis() -> Any:
     return [range(5), slice(1, 2), ..., NotImplemented]
 
 
-@tasks()
+@refused()
 def values_of_the_standard_library() -> Any:
     return [
         ipaddress.ip_network("10.0.0.0/8"),
@@ -449,12 +451,12 @@ def values_of_the_standard_library() -> Any:
     ]
 
 
-@tasks()
+@kept()
 def task_of_three_megabytes() -> Any:
     return {"page": "x" * 3_000_000, "rows": list(range(10_000))}
 
 
-@tasks()
+@refused(error="PayloadTooLarge")
 def task_larger_than_a_payload_may_be() -> Any:
     return {"page": "x" * 70_000_000}
 
@@ -479,12 +481,12 @@ class Unshowable:
         raise SystemExit(11)
 
 
-@tasks()
+@refused()
 def object_that_cannot_be_shown_copied_or_compared() -> Any:
     return Unshowable()
 
 
-@tasks()
+@refused()
 def list_of_objects_that_cannot_be_copied() -> Any:
     return [Unshowable(), {"a": Unshowable()}]
 
@@ -495,27 +497,27 @@ class BadClass:
         raise SystemExit(12)
 
 
-@tasks()
+@refused()
 def object_whose_class_exits() -> Any:
     return BadClass()
 
 
-@tasks()
+@refused()
 def lock_lambda_and_generator() -> Any:
     return [threading.Lock(), lambda: 1, (n for n in ())]
 
 
-@tasks()
+@refused()
 def class_and_function() -> Any:
     return [Point, nest, ValueError]
 
 
-@tasks()
+@refused()
 def exception_as_a_task() -> Any:
     return ValueError("x")
 
 
-@tasks()
+@refused()
 def coroutine_function_as_a_task() -> Any:
     async def work() -> None: ...
 

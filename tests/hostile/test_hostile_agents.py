@@ -116,6 +116,7 @@ def stores(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("row", "lane", "store"), list(combinations()))
 def test_what_one_agent_does_ends_nothing_else(row: Row, lane: str, store: str, stores: Stores, tmp_path: Path) -> None:
+    row = row.at(lane, store)
     # It takes a second to start worker processes, and half of one to make a schema.
     if row.timeout is None and (lane == "process" or store == "postgres"):
         try:
@@ -138,3 +139,7 @@ def test_there_are_rows_of_every_kind() -> None:
         "callbacks",
     }
     assert not SAMPLE - {param.id for param in combinations()}
+
+
+def test_every_row_has_one_right_end_in_each_place() -> None:
+    assert [row.name for row in ROWS.values() for end in (row, *row.but.values()) if end.right == "either"] == []

@@ -58,8 +58,8 @@ def encode_spans(spans: Sequence[Span], limit: int) -> str:
 def _encode_rows(rows: Sequence[Any]) -> bytes:
     try:
         return _encode(rows)
-    except UnicodeEncodeError:
-        return _encode([_with_surrogates(row) for row in rows])
+    except ValueError:
+        return _encode([_with_tags(row) for row in rows])
 
 
 _AT_ONCE: Final = 256
@@ -170,11 +170,11 @@ def _span_row(span: Span) -> tuple[Any, ...]:
     return (*row, span.kind, events, links, [_attributes(resource.attributes, span), resource.schema_url])
 
 
-def _with_surrogates(row: tuple[Any, ...]) -> tuple[Any, ...] | str:
-    """Return a row, or its text with tags if UTF-8 cannot encode it, as with file names that are not valid text."""
+def _with_tags(row: tuple[Any, ...]) -> tuple[Any, ...] | str:
+    """Return a row, or its text with tags if it cannot be encoded: invalid text, as of file names; long integers."""
     try:
         _encode(row)
-    except UnicodeEncodeError:
+    except ValueError:
         return encode(row, "span", NO_LIMIT)
     return row
 

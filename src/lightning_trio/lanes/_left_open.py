@@ -49,11 +49,16 @@ async def _leave(nursery: trio.Nursery, task: trio.lowlevel.Task) -> BaseExcepti
     nursery.cancel_scope.cancel()
     # There is no public way to leave a nursery without its context manager.
     inside: Any = nursery
-    error: BaseException | None = await inside._nested_child_finished(None)
+    opened: Any = task
+    outer = opened._child_nurseries[:-1]
+    error: BaseException | None = None
+    # Trio may have closed the dropped generator first, and has taken the nursery from the task then, with its errors.
+    with suppress(IndexError, AssertionError, AttributeError):
+        error = await inside._nested_child_finished(None)
+    opened._child_nurseries[:] = outer
     closing = _closing_task(nursery)
     if closing is not None:
         # It takes the nursery from the task as well.
-        opened: Any = task
         opened._child_nurseries.append(nursery)
         if getattr(closing, "_next_send_fn", None) is None:
             # Trio has told one task only that the nursery has ended, and this one would wait for ever.
