@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import attrs
@@ -18,7 +19,7 @@ from .._records import AttemptedRollout, AttemptStatus, ErrorRecord
 from .._resources import knows_keys
 from .._spans import MANY, Span
 from ..lanes import AbandonedCall, Call, OpenLane, explain, record_return
-from ..tracing import Tracer
+from ..tracing import Tracer, as_runner
 from ._closing import close_bare, close_large_trace, close_trace, has_large_texts, record_error
 from ._ending import RETURNED, Cancelled, Ending, Raised, Silent, TimedOut, ending_of, is_closing, settle
 from ._live_attempt import EndedAttempt, LiveAttempt
@@ -272,7 +273,7 @@ async def _close(live: LiveAttempt, parts: AttemptParts, ending: Ending, hooks: 
     """Call closing hooks; for a cancelled attempt, shield them for up to two seconds."""
     stopped = isinstance(ending, Cancelled)
     try:
-        with trio.CancelScope(shield=stopped) as scope:
+        with trio.CancelScope(shield=stopped) as scope, _hook_context(live):
             scope.deadline = trio.current_time() + _END_HOOKS_SECONDS if stopped else math.inf
             await hooks
     except BaseException as exc:
@@ -280,3 +281,11 @@ async def _close(live: LiveAttempt, parts: AttemptParts, ending: Ending, hooks: 
         cancelled = stopped or _is_cancelled()
         return ending_of(exc, live.owner, cancelled=cancelled, interrupted=interrupted, before=ending)
     return ending
+
+
+def _hook_context(live: LiveAttempt) -> AbstractContextManager[None]:
+    """Return the context of closing hooks; what an abandoned attempt may not do any more, its hooks may."""
+    if live.call is None or live.call.abandoned is None:
+        return nullcontext()
+    live.recorder.abandoned = True
+    return as_runner()
