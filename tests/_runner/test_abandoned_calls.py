@@ -27,7 +27,7 @@ class Thread:
         self._late, self._early = late, early
         self._token = trio.lowlevel.current_trio_token()
 
-    def __call__(self, task: str) -> None:
+    def __call__(self, task: object) -> None:
         try:
             self._early()
             self.go_on.wait(20)
@@ -127,6 +127,23 @@ async def test_an_abandoned_thread_starts_nothing_while_its_closing_hooks_run() 
 
     assert hook.raised is not None
     assert attempts == 1
+
+
+async def test_closing_hooks_see_the_task_as_it_was_when_the_attempt_was_abandoned() -> None:
+    class Reads(agl.Hook):
+        async def on_rollout_end(self, *, agent: Any, runner: Any, rollout: agl.AttemptedRollout, spans: Any) -> None:
+            await thread.finish()
+            seen.append(rollout.input)
+
+    seen: list[object] = []
+    task = {"rooms": [1]}
+    tasks: list[Any] = []
+    thread = Thread(lambda: tasks[0]["rooms"].append(2), early=lambda: tasks.append(agl.current_rollout().input))
+    async with agl.Runner(thread, config=SOON, hooks=Reads()) as runner:
+        with suppress(agl.AttemptTimedOut):
+            await runner.step(task)
+
+    assert seen == [{"rooms": [1]}]
 
 
 async def test_a_hook_of_an_abandoned_attempt_may_run_rollouts() -> None:

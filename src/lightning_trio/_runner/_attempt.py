@@ -13,6 +13,7 @@ import trio
 
 from .._agents import LitAgent
 from .._concurrency import find_interruption, split
+from .._containers import copy_fields
 from .._errors import AttemptTimedOut
 from .._host import Interruptions, exit_without_interrupted
 from .._records import AttemptedRollout, AttemptStatus, ErrorRecord
@@ -99,7 +100,7 @@ async def _end(live: LiveAttempt, parts: AttemptParts, ending: Ending) -> EndedA
     if duration is None:
         live.duration = duration = parts.clock.current_time() - live.started
     if hooks is not None:
-        live.ending = ending = await _close(live, parts, ending, hooks.end_trace(live.agent, recorder.rollout))
+        live.ending = ending = await _close(live, parts, ending, hooks.end_trace(live.agent, _seen_by_hooks(live)))
     status: AttemptStatus = "succeeded"
     error = abandoned = None
     if ending is not RETURNED:
@@ -111,7 +112,7 @@ async def _end(live: LiveAttempt, parts: AttemptParts, ending: Ending) -> EndedA
     else:
         closed = close_trace(recorder, status, error, duration)
     if hooks is not None:
-        ending = await _close(live, parts, ending, hooks.end(live.agent, recorder.rollout, closed.spans))
+        ending = await _close(live, parts, ending, hooks.end(live.agent, _seen_by_hooks(live), closed.spans))
     if ending is RETURNED:
         return EndedAttempt(recorder.rollout, closed)
     stop = ending.stop if isinstance(ending, Cancelled) else None
@@ -281,6 +282,11 @@ async def _close(live: LiveAttempt, parts: AttemptParts, ending: Ending, hooks: 
         cancelled = stopped or _is_cancelled()
         return ending_of(exc, live.owner, cancelled=cancelled, interrupted=interrupted, before=ending)
     return ending
+
+
+def _seen_by_hooks(live: LiveAttempt) -> AttemptedRollout:
+    # An abandoned call keeps its task, and may change it.
+    return live.rollout if live.call is None or live.call.abandoned is None else copy_fields(live.rollout)
 
 
 def _hook_context(live: LiveAttempt) -> AbstractContextManager[None]:
