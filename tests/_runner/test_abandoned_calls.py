@@ -200,6 +200,40 @@ async def test_a_fit_of_an_abandoned_thread_ends_and_can_be_resumed(caplog: pyte
     assert [record for record in caplog.records if "lease" in record.getMessage()] == []
 
 
+SESSION_CALLS: dict[str, Callable[[agl.Session], object]] = {
+    "note": lambda session: session.note(late=True),
+    "declare_best": lambda session: session.declare_best(agl.ResourcesUpdate("rs-late", 0.0, 0.0, 1, {})),
+    "run": lambda session: trio.from_thread.run(session.run, ["inner"]),
+    "publish": lambda session: trio.from_thread.run(session.publish, {"a": agl.LLM("http://localhost", "m")}),
+    "save_state": lambda session: trio.from_thread.run(session.save_state, "late"),
+    "load_state": lambda session: trio.from_thread.run(session.load_state),
+}
+
+
+@pytest.mark.parametrize("call", SESSION_CALLS)
+async def test_an_abandoned_thread_changes_nothing_in_a_session(call: str) -> None:
+    before_and_after: list[str] = []
+
+    @agl.algo
+    async def tune(session: agl.Session, train_dataset: Any) -> None:
+        def late() -> None:
+            SESSION_CALLS[call](session)
+
+        thread = Thread(late)
+        async with agl.Runner(thread, config=SOON) as runner:
+            with suppress(agl.AttemptTimedOut):
+                await runner.step("outer")
+            before_and_after.append(repr(session))
+            raised.append(await thread.finish())
+            before_and_after.append(repr(session))
+
+    raised: list[object] = []
+    await agl.Runner(len, algorithm=tune).fit(["task"])
+
+    assert isinstance(raised[0], agl.AttemptAbandoned)
+    assert before_and_after[0] == before_and_after[1]
+
+
 async def test_a_rollout_of_an_abandoned_thread_that_waits_for_its_next_attempt_is_cancelled() -> None:
     def fail(task: str) -> None:
         raise ValueError

@@ -46,12 +46,16 @@ def find_recorder(context: Context | None = None) -> AttemptRecorder | None:
     return recorder
 
 
-def refuse_abandoned(recorder: AttemptRecorder | None) -> None:
-    """Raise if the recorder is of an abandoned attempt, unless a runner's code runs in its context.
+def refuse_abandoned(recorder: AttemptRecorder | None = None) -> None:
+    """Raise in the code of an abandoned attempt, unless it is a runner's that runs in its context.
+
+    Args:
+        recorder: the recorder of the calling code's attempt, if it is known already.
 
     Raises:
         AttemptAbandoned: the attempt was abandoned.
     """
+    recorder = CURRENT.get() if recorder is None else recorder
     if recorder is not None and recorder.abandoned and _OF_RUNNER.get() is not recorder:
         raise AttemptAbandoned.abandoned(recorder.rollout.rollout_id, recorder.rollout.attempt.attempt_id)
 
