@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -14,22 +13,22 @@ import trio
 import lightning_trio as agl
 from lightning_trio.embed import BlockingRunner
 
-SOON = agl.RolloutConfig(timeout_seconds=0.1)
-
 
 class Thread:
-    """An agent in a thread that is abandoned at its deadline, and then calls `late`."""
+    """An agent in a thread that calls `early`, is abandoned while it waits, and then calls `late`."""
 
     def __init__(self, late: Callable[[], object], early: Callable[[], object] = bool) -> None:
+        self.scope = trio.CancelScope()
+        """Around the step that runs it."""
         self.go_on = threading.Event()
         self.ended = threading.Event()
         self.raised: agl.AttemptAbandoned | None = None
         self._late, self._early = late, early
-        self._token = trio.lowlevel.current_trio_token()
 
     def __call__(self, task: object) -> None:
         try:
             self._early()
+            trio.from_thread.run_sync(self.scope.cancel)
             self.go_on.wait(20)
             self._late()
         except agl.AttemptAbandoned as exc:
@@ -46,7 +45,7 @@ class Thread:
 
 
 async def run_late(runner: agl.Runner[Any], thread: Thread) -> agl.AttemptAbandoned | None:
-    with suppress(agl.AttemptTimedOut):
+    with thread.scope:
         await runner.step("outer")
     return await thread.finish()
 
@@ -72,7 +71,7 @@ CALLS: dict[str, Callable[[agl.Runner[Any]], Awaitable[object]]] = {
 async def test_an_abandoned_thread_makes_no_runner_do_anything(call: str) -> None:
     thread = Thread(lambda: trio.from_thread.run(CALLS[call], runner))
     store = agl.InMemoryLightningStore()
-    async with agl.Runner(thread, store=store, config=SOON, max_concurrency=2) as runner:
+    async with agl.Runner(thread, store=store, max_concurrency=2) as runner:
         with trio.fail_after(20):
             raised = await run_late(runner, thread)
         attempts = runner.statistics().attempts
@@ -105,8 +104,8 @@ async def test_closing_hooks_of_an_abandoned_attempt_change_the_store_while_its_
     store = agl.InMemoryLightningStore()
     hook = Watching(store)
     hook.thread = thread = Thread(partial(trio.from_thread.run, store.enqueue_rollout, "late"))
-    async with agl.Runner(thread, store=store, config=SOON, hooks=hook) as runner:
-        with suppress(agl.AttemptTimedOut):
+    async with agl.Runner(thread, store=store, hooks=hook) as runner:
+        with thread.scope:
             await runner.step("outer")
     statistics = await store.statistics()
 
@@ -120,8 +119,8 @@ async def test_an_abandoned_thread_starts_nothing_while_its_closing_hooks_run() 
     store = agl.InMemoryLightningStore()
     hook = Watching(store)
     hook.thread = thread = Thread(lambda: trio.from_thread.run(runner.step, "inner"))
-    async with agl.Runner(thread, store=store, config=SOON, hooks=hook) as runner:
-        with suppress(agl.AttemptTimedOut):
+    async with agl.Runner(thread, store=store, hooks=hook) as runner:
+        with thread.scope:
             await runner.step("outer")
         attempts = runner.statistics().attempts
 
@@ -139,8 +138,8 @@ async def test_closing_hooks_see_the_task_as_it_was_when_the_attempt_was_abandon
     task = {"rooms": [1]}
     tasks: list[Any] = []
     thread = Thread(lambda: tasks[0]["rooms"].append(2), early=lambda: tasks.append(agl.current_rollout().input))
-    async with agl.Runner(thread, config=SOON, hooks=Reads()) as runner:
-        with suppress(agl.AttemptTimedOut):
+    async with agl.Runner(thread, hooks=Reads()) as runner:
+        with thread.scope:
             await runner.step(task)
 
     assert seen == [{"rooms": [1]}]
@@ -153,7 +152,7 @@ async def test_a_hook_of_an_abandoned_attempt_may_run_rollouts() -> None:
 
     done: list[str] = []
     thread = Thread(bool)
-    async with agl.Runner(len) as judge, agl.Runner(thread, config=SOON, hooks=Judges()) as runner:
+    async with agl.Runner(len) as judge, agl.Runner(thread, hooks=Judges()) as runner:
         await run_late(runner, thread)
 
     assert done == ["succeeded"]
@@ -171,7 +170,7 @@ async def test_a_runner_that_an_abandoned_thread_opened_for_others_still_stores_
             await trio.sleep_forever()
 
     thread = Thread(bool, early=lambda: trio.from_thread.run_sync(nursery.start_soon, keep_open))
-    async with trio.open_nursery() as nursery, agl.Runner(thread, config=SOON) as runner:
+    async with trio.open_nursery() as nursery, agl.Runner(thread) as runner:
         await run_late(runner, thread)
         await opened.wait()
         # Its lease is renewed meanwhile.
@@ -188,8 +187,13 @@ async def test_a_runner_that_an_abandoned_thread_opened_for_others_still_stores_
 
 async def test_a_fit_of_an_abandoned_thread_ends_and_can_be_resumed(caplog: pytest.LogCaptureFixture) -> None:
     store = agl.InMemoryLightningStore()
-    thread = Thread(bool, early=lambda: trio.from_thread.run(agl.Runner(trio.sleep, store=store).fit, [30.0, 30.0]))
-    async with agl.Runner(thread, config=SOON) as runner:
+
+    async def stop_outer(task: int) -> None:
+        thread.scope.cancel()
+        await trio.sleep_forever()
+
+    thread = Thread(bool, early=lambda: trio.from_thread.run(agl.Runner(stop_outer, store=store).fit, [1, 2]))
+    async with agl.Runner(thread) as runner:
         raised = await run_late(runner, thread)
     [run] = await store.query_runs()
     [worker] = await store.query_workers()
@@ -220,8 +224,8 @@ async def test_an_abandoned_thread_changes_nothing_in_a_session(call: str) -> No
             SESSION_CALLS[call](session)
 
         thread = Thread(late)
-        async with agl.Runner(thread, config=SOON) as runner:
-            with suppress(agl.AttemptTimedOut):
+        async with agl.Runner(thread) as runner:
+            with thread.scope:
                 await runner.step("outer")
             before_and_after.append(repr(session))
             raised.append(await thread.finish())
@@ -238,10 +242,16 @@ async def test_a_rollout_of_an_abandoned_thread_that_waits_for_its_next_attempt_
     def fail(task: str) -> None:
         raise ValueError
 
+    async def stop_once_waiting() -> None:
+        while not inner.statistics().retrying:
+            await trio.sleep(0.001)
+        thread.scope.cancel()
+
     again = agl.RolloutConfig(max_attempts=5, retry_condition=["failed"], backoff_seconds=30)
     async with agl.Runner(fail, config=again) as inner:
         thread = Thread(bool, early=lambda: trio.from_thread.run(inner.step, "inner"))
-        async with agl.Runner(thread, config=SOON) as runner:
+        async with agl.Runner(thread) as runner, trio.open_nursery() as nursery:
+            nursery.start_soon(stop_once_waiting)
             raised = await run_late(runner, thread)
         [rollout] = await inner.store.query_rollouts()
 
@@ -252,7 +262,7 @@ async def test_a_rollout_of_an_abandoned_thread_that_waits_for_its_next_attempt_
 def test_an_abandoned_thread_gets_the_same_error_from_a_blocking_runner() -> None:
     async def run() -> agl.AttemptAbandoned | None:
         thread = Thread(lambda: inner.step("inner"))
-        async with agl.Runner(thread, config=SOON) as runner:
+        async with agl.Runner(thread) as runner:
             return await run_late(runner, thread)
 
     with BlockingRunner(agl.Runner(len)) as inner:

@@ -27,8 +27,6 @@ from lightning_trio.store import (
 
 __all__ = ["postgres"]
 
-SOON = agl.RolloutConfig(timeout_seconds=0.05)
-
 Call = Callable[[agl.LightningStore, agl.AttemptedRollout], Awaitable[object]]
 
 PROMPT = {"prompt": agl.PromptTemplate("late", engine="f-string")}
@@ -74,9 +72,10 @@ async def records_of(store: agl.LightningStore) -> list[Sequence[Any]]:
 
 
 class Abandoned:
-    """An agent in `lane` that is abandoned at its deadline, and then makes calls of a store."""
+    """An agent in `lane` that is abandoned while it waits, and then makes calls of a store."""
 
     def __init__(self, lane: str) -> None:
+        self.scope = trio.CancelScope()
         self.go_on = threading.Event()
         self.ended = threading.Event()
         self.calls: dict[str, Callable[[agl.AttemptedRollout], Awaitable[object]]] = {}
@@ -84,10 +83,13 @@ class Abandoned:
         """The calls that raised `AttemptAbandoned`."""
         self._token = trio.lowlevel.current_trio_token()
         bodies = {"thread": self._block, "asyncio": self._block_the_loop, "trio": self._wait_for_a_thread}
-        self.agent = agl.rollout(config=SOON, runs_in=None if lane == "thread" else lane)(bodies[lane])
+        # Only a deadline makes a runner give up a native agent.
+        config = agl.RolloutConfig(timeout_seconds=0.05 if lane == "trio" else None)
+        self.agent = agl.rollout(config=config, runs_in=None if lane == "thread" else lane)(bodies[lane])
 
     def _block(self, task: str) -> None:
         own = agl.current_rollout()
+        trio.from_thread.run_sync(self.scope.cancel, trio_token=self._token)
         self.go_on.wait(20)
         for name in self.calls:
             trio.from_thread.run(self._call, name, own, trio_token=self._token)
@@ -123,7 +125,7 @@ async def abandoned(store: agl.LightningStore, lane: str = "thread") -> AsyncGen
     """Yield an agent that was abandoned while it ran a rollout of the store."""
     code = Abandoned(lane)
     async with agl.Runner(code.agent, store=store) as runner:
-        with suppress(agl.AttemptTimedOut):
+        with code.scope, suppress(agl.AttemptTimedOut):
             await runner.step("task")
         yield code
         await code.finish()
@@ -169,3 +171,22 @@ async def test_an_abandoned_call_changes_nothing_in_a_store(
 
     assert code.refused == CHANGES.keys()
     assert after == before
+
+
+async def test_an_abandoned_call_changes_nothing_by_a_method_that_a_store_has_from_another_class() -> None:
+    class Noting:
+        noted = 0
+
+        async def enqueue(self, requests: Sequence[Any], **options: Any) -> list[str]:
+            self.noted += 1
+            return await super().enqueue(requests, **options)  # type: ignore[misc,no-any-return]
+
+    class Store(Noting, agl.InMemoryLightningStore):
+        pass
+
+    async with Store() as store, abandoned(store) as code:
+        code.calls = {"enqueue": lambda own: store.enqueue([agl.EnqueueRolloutRequest("late")])}
+        await code.finish()
+
+    assert code.refused == {"enqueue"}
+    assert store.noted == 0

@@ -54,8 +54,10 @@ class StorePrimitives(ABC):
             if name in cls.__dict__:
                 setattr(cls, name, marks(cls.__dict__[name]))
         for name in _CHANGING:
-            if name in cls.__dict__:
-                setattr(cls, name, _refuses_abandoned(cls.__dict__[name]))
+            definer = next((each for each in cls.__mro__ if name in each.__dict__), StorePrimitives)
+            # A class that is no store may define it for several stores.
+            if definer is cls or not issubclass(definer, StorePrimitives):
+                setattr(cls, name, _refuses_abandoned(definer.__dict__[name]))
 
     if not TYPE_CHECKING:
         # Hidden from type checkers, which find such classes and arguments by themselves.
