@@ -29,11 +29,13 @@ def copy_containers(value: Any) -> Any:
     """
     if type(value) not in _KINDS:
         return value
-    try:
-        return _copied(value)
-    except (Exception, SystemExit):
-        # Besides RecursionError, what a key's class raises.
-        return value
+    for copied in _copied, _copied_while_changing:
+        try:
+            return copied(value)
+        except (Exception, SystemExit):
+            # Besides RecursionError, what a key's class raises.
+            continue
+    return value
 
 
 @public_in("lightning_trio.store")
@@ -61,4 +63,13 @@ def _copied(value: Any) -> Any:
     # Checking the types here saves a call for each leaf, which would take most of the time.
     if type(value) is dict:
         return {key: _copied(inner) if type(inner) in _KINDS else inner for key, inner in value.items()}
-    return [_copied(inner) if type(inner) in _KINDS else inner for inner in value]
+    # Of the list as it is now: another thread may append to it faster than it is read.
+    return [_copied(inner) if type(inner) in _KINDS else inner for inner in value.copy()]
+
+
+def _copied_while_changing(value: Any) -> Any:
+    """Return a copy although another thread changes the value; slower, because each dict is copied twice."""
+    if type(value) is dict:
+        items = value.copy().items()
+        return {key: _copied_while_changing(inner) if type(inner) in _KINDS else inner for key, inner in items}
+    return [_copied_while_changing(inner) if type(inner) in _KINDS else inner for inner in value.copy()]

@@ -327,6 +327,25 @@ def thread_that_swallows_everything_beyond_its_deadline() -> None:
             time.sleep(0.01)
 
 
+@badly(lanes=("thread",), timeout=1.0)
+def thread_that_spoils_the_run_beyond_its_deadline() -> None:
+    # It imports this module.
+    from hostile_agents import in_thread
+
+    store, own = in_thread.get_runner().store, agl.current_rollout()
+    time.sleep(1.5)
+    spoil = (
+        partial(store.enqueue, [agl.EnqueueRolloutRequest(1)], run_id=own.run_id),
+        partial(store.update_rollout, own.rollout_id, input=1),
+        partial(store.add_resources, {"llm": agl.LLM("http://localhost", "model")}),
+    )
+    for each in spoil:
+        try:
+            trio.from_thread.run(each)
+        except BaseException:
+            continue
+
+
 # Trio.
 
 

@@ -9,11 +9,11 @@ from ._base import compose, public
 
 @public
 class AttemptAbandoned(BaseException):
-    """Raised by every emit in an abandoned call: code that still runs after its attempt was abandoned.
+    """Raised by every emit, change of a store and call of a runner in code that runs on after it was abandoned.
 
     A thread, or an asyncio agent that blocks its loop, cannot be stopped from outside. This exception ends it at its
-    next emit. It is a ``BaseException``, like ``trio.Cancelled``, so that an agent's ``except Exception: retry()`` does
-    not keep an abandoned thread alive.
+    next such call. It is a ``BaseException``, like ``trio.Cancelled``, so that an agent's ``except Exception: retry()``
+    does not keep an abandoned thread alive.
     """
 
     rollout_id: str | None = None
@@ -24,7 +24,7 @@ class AttemptAbandoned(BaseException):
 
     @classmethod
     def abandoned(cls, rollout_id: str, attempt_id: str) -> Self:
-        """Return the exception that each emit of the attempt raises from now on."""
+        """Return the exception that each emit and each change of a store by the attempt raises from now on."""
         message = (
             f"attempt {attempt_id} of rollout {rollout_id} was abandoned at its deadline or when it was cancelled; its "
             "code must stop"

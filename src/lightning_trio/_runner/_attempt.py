@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import attrs
@@ -12,13 +13,14 @@ import trio
 
 from .._agents import LitAgent
 from .._concurrency import find_interruption, split
+from .._containers import copy_fields
 from .._errors import AttemptTimedOut
 from .._host import Interruptions, exit_without_interrupted
 from .._records import AttemptedRollout, AttemptStatus, ErrorRecord
 from .._resources import knows_keys
 from .._spans import MANY, Span
 from ..lanes import AbandonedCall, Call, OpenLane, explain, record_return
-from ..tracing import Tracer
+from ..tracing import Tracer, as_runner
 from ._closing import close_bare, close_large_trace, close_trace, has_large_texts, record_error
 from ._ending import RETURNED, Cancelled, Ending, Raised, Silent, TimedOut, ending_of, is_closing, settle
 from ._live_attempt import EndedAttempt, LiveAttempt
@@ -98,7 +100,7 @@ async def _end(live: LiveAttempt, parts: AttemptParts, ending: Ending) -> EndedA
     if duration is None:
         live.duration = duration = parts.clock.current_time() - live.started
     if hooks is not None:
-        live.ending = ending = await _close(live, parts, ending, hooks.end_trace(live.agent, recorder.rollout))
+        live.ending = ending = await _close(live, parts, ending, hooks.end_trace(live.agent, _seen_by_hooks(live)))
     status: AttemptStatus = "succeeded"
     error = abandoned = None
     if ending is not RETURNED:
@@ -110,7 +112,7 @@ async def _end(live: LiveAttempt, parts: AttemptParts, ending: Ending) -> EndedA
     else:
         closed = close_trace(recorder, status, error, duration)
     if hooks is not None:
-        ending = await _close(live, parts, ending, hooks.end(live.agent, recorder.rollout, closed.spans))
+        ending = await _close(live, parts, ending, hooks.end(live.agent, _seen_by_hooks(live), closed.spans))
     if ending is RETURNED:
         return EndedAttempt(recorder.rollout, closed)
     stop = ending.stop if isinstance(ending, Cancelled) else None
@@ -272,7 +274,7 @@ async def _close(live: LiveAttempt, parts: AttemptParts, ending: Ending, hooks: 
     """Call closing hooks; for a cancelled attempt, shield them for up to two seconds."""
     stopped = isinstance(ending, Cancelled)
     try:
-        with trio.CancelScope(shield=stopped) as scope:
+        with trio.CancelScope(shield=stopped) as scope, _hook_context(live):
             scope.deadline = trio.current_time() + _END_HOOKS_SECONDS if stopped else math.inf
             await hooks
     except BaseException as exc:
@@ -280,3 +282,16 @@ async def _close(live: LiveAttempt, parts: AttemptParts, ending: Ending, hooks: 
         cancelled = stopped or _is_cancelled()
         return ending_of(exc, live.owner, cancelled=cancelled, interrupted=interrupted, before=ending)
     return ending
+
+
+def _seen_by_hooks(live: LiveAttempt) -> AttemptedRollout:
+    # An abandoned call keeps its task, and may change it.
+    return live.rollout if live.call is None or live.call.abandoned is None else copy_fields(live.rollout)
+
+
+def _hook_context(live: LiveAttempt) -> AbstractContextManager[None]:
+    """Return the context of closing hooks; what an abandoned attempt may not do any more, its hooks may."""
+    if live.call is None or live.call.abandoned is None:
+        return nullcontext()
+    live.recorder.abandoned = True
+    return as_runner()

@@ -15,6 +15,7 @@ import trio
 from .._errors import RunnerClosed
 from .._records import RolloutStatus
 from ..store import LightningStore
+from ..tracing import as_runner
 from ._live_attempt import EndedAttempt
 from ._storable import finish_bare, is_fault_of_store
 
@@ -121,7 +122,7 @@ class Commits:
     async def run(self) -> None:
         """Commit outcomes until `close`, then the remaining ones; runs in a task of its own."""
         try:
-            with self._scope:
+            with self._scope, as_runner():
                 while self._uncommitted or self._expecting or not self._closing:
                     if not self._uncommitted:
                         self._arrival = trio.Event()

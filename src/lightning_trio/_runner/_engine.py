@@ -31,7 +31,7 @@ from .._records import (
 from .._resources import NamedResources, without_keys
 from .._spans import Link
 from ..store import LightningStore
-from ..tracing import AttemptRecorder, Tracer, host_link
+from ..tracing import AttemptRecorder, Tracer, as_runner, host_link
 from ._bindings import Bindings
 from ._commits import Commits
 from ._inspection import RunningAttempt
@@ -293,7 +293,7 @@ class Engine:
         except BaseException:
             if holds_slot:
                 self._release(admission)
-            with trio.CancelScope(shield=True), suppress(StaleAttempt):
+            with trio.CancelScope(shield=True), suppress(StaleAttempt), as_runner():
                 await self._store.update_rollout(rollout.rollout_id, status="cancelled")
             raise
         finally:

@@ -18,6 +18,7 @@ from .._resources import NamedResources
 from ..algorithms import Algorithm, Baseline, Datasets, Session, describe_resources
 from ..lanes import WRONG_LOOP_ERRORS, find_asyncio_sign
 from ..store import LightningStore, RunStore
+from ..tracing import as_runner
 from ._engine import Engine
 from ._failure_limit import FailureLimit
 from ._run_start import FitSettings, Resumption, RunStart, rollouts_left
@@ -107,7 +108,7 @@ class Fit:
         """Record the progress of a run that ends early; a failure is logged, because what ended it propagates."""
         reason = f"the store took more than {_LAST_RECORD_SECONDS:g} s"
         try:
-            with trio.move_on_after(_LAST_RECORD_SECONDS, shield=True):
+            with trio.move_on_after(_LAST_RECORD_SECONDS, shield=True), as_runner():
                 await self._engine.commits.wait_idle()
                 await session.record(elapsed_seconds=elapsed())
                 if interrupted:

@@ -15,6 +15,7 @@ from .._concurrency import FlatNursery
 from .._host import WALL_CLOCK, is_dead, own_process, process_here
 from .._records import GIVE_BACK, Attempt, AttemptOutcome, ErrorRecord, Expiry, Worker
 from ..store import Condition, LightningStore, Query
+from ..tracing import as_runner
 
 logger = logging.getLogger("lightning_trio.runner")
 
@@ -59,7 +60,7 @@ async def open_lease(
     finally:
         # Until it is ended; the next runner that opens the store ends it otherwise.
         _left_behind.add(worker_id)
-        with trio.move_on_after(_LAST_SECONDS, shield=True):
+        with trio.move_on_after(_LAST_SECONDS, shield=True), as_runner():
             await _end_lease(store, worker_id)
 
 
@@ -101,23 +102,24 @@ def _cancelled(attempt: Attempt) -> AttemptOutcome:
 async def _renew(store: LightningStore, worker_id: str, is_busy: Callable[[], bool], seconds: float) -> None:
     interval = seconds / _RENEWALS
     renewed, steady = trio.current_time(), True
-    while True:
-        due = renewed + interval
-        if steady:
-            expiry = await store.expire()
-            _log_lost(expiry)
-            if expiry.next_in is not None:
-                due = min(due, trio.current_time() + expiry.next_in)
-        await trio.sleep_until(due)
-        WALL_CLOCK.note()
-        known = await store.get_worker_by_id(worker_id) or Worker(worker_id)
-        steady = _is_as_expected(known, renewed + seconds - trio.current_time(), interval)
-        # The store may record a claim between the two calls, so the runner's own knowledge decides.
-        await store.put([_heartbeat(known, seconds, busy=is_busy())])
-        late = trio.current_time() - renewed - interval
-        # Leases that have run out meanwhile may be those of living runners: they first have the time to renew them.
-        steady = steady and late < interval
-        renewed = trio.current_time()
+    with as_runner():
+        while True:
+            due = renewed + interval
+            if steady:
+                expiry = await store.expire()
+                _log_lost(expiry)
+                if expiry.next_in is not None:
+                    due = min(due, trio.current_time() + expiry.next_in)
+            await trio.sleep_until(due)
+            WALL_CLOCK.note()
+            known = await store.get_worker_by_id(worker_id) or Worker(worker_id)
+            steady = _is_as_expected(known, renewed + seconds - trio.current_time(), interval)
+            # The store may record a claim between the two calls, so the runner's own knowledge decides.
+            await store.put([_heartbeat(known, seconds, busy=is_busy())])
+            late = trio.current_time() - renewed - interval
+            # Leases that have run out meanwhile may be those of living runners: they first have the time to renew them.
+            steady = steady and late < interval
+            renewed = trio.current_time()
 
 
 def _is_as_expected(own: Worker, left: float, tolerance: float) -> bool:

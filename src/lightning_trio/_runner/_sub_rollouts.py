@@ -18,7 +18,7 @@ import trio
 from .. import semconv
 from .._errors import AgentError
 from .._spans import Link, SpanContext
-from ..tracing import AttemptRecorder, find_recorder, host_link
+from ..tracing import AttemptRecorder, find_recorder, host_link, refuse_abandoned
 from ._slots import Seat, Slots, Taken
 
 _MOST_DEEP = 250
@@ -201,10 +201,9 @@ def find_caller() -> Caller | None:
     recorder = find_recorder()
     if recorder is None:
         return None
+    refuse_abandoned(recorder)
     for callers in OPEN:
         if (caller := callers.caller_of(recorder)) is not None:
             return caller
-    if recorder.abandoned:
-        recorder.check_open()
     # An attempt of another process or of another thread's Trio waits for no slot of the runners here.
     return None if recorder.closed else Caller(recorder, Slots(0))

@@ -34,6 +34,7 @@ from .._resources import NamedResources, check_resources
 from .._spans import Span
 from ..adapters import Adapter
 from ..store import Condition, LightningStore, Query
+from ..tracing import refuse_abandoned
 from ._datasets import describe_resources, encoded_task, is_other_task
 from ._tables import check_tasks
 
@@ -119,6 +120,7 @@ class Session:
             ResourceError: a value is not a resource.
             AgentSignatureError: the run's agent has a parameter that the snapshot cannot supply.
         """
+        refuse_abandoned()
         checked = check_resources(resources, "publish()")
         digest = hashlib.sha256(self.run_id.encode() + describe_resources(checked))
         resources_id = f"rs-{digest.hexdigest()[:12]}"
@@ -150,6 +152,7 @@ class Session:
         Unfinished rollouts of later rounds are cancelled, because the algorithm may decide otherwise this time.
         Finished ones are not run a second time if it asks for them again.
         """
+        refuse_abandoned()
         record = self._record
         if record.state is None:
             return None
@@ -178,16 +181,19 @@ class Session:
 
     async def record(self, **changes: Any) -> Run:
         """Write changed fields of the run's record to the store; for runners."""
+        refuse_abandoned()
         self._record = attrs.evolve(self._record, **changes)
         await self.store.put([self._record])
         return self._record
 
     def declare_best(self, snapshot: ResourcesUpdate) -> None:
         """Make `snapshot` the best resources of the run so far."""
+        refuse_abandoned()
         self._best = snapshot
 
     def note(self, **values: Any) -> None:
         """Add an entry to the run's history, such as a round's number and score."""
+        refuse_abandoned()
         self._history.append(values)
 
     async def run(
@@ -242,6 +248,7 @@ class Session:
         repeats: int | None,
     ) -> AsyncGenerator[tuple[list[str], list[str]], None]:
         """Enqueue tasks as earlier ones end; yield the ids enqueued and those finished in each step."""
+        refuse_abandoned()
         if resources is not None and not isinstance(resources, ResourcesUpdate):
             raise UsageError.not_a_snapshot(resources)
         repeats = self.repeats if repeats is None else repeats

@@ -16,7 +16,7 @@ import outcome
 import trio
 
 from .._concurrency import FlatNursery, split
-from .._errors import AgentError, RolloutCancelled, RunnerClosed, UsageError
+from .._errors import AgentError, AttemptAbandoned, RolloutCancelled, RunnerClosed, UsageError
 from .._exception_text import repr_of
 from .._runner import Runner
 
@@ -53,9 +53,10 @@ class Job(Generic[T]):
         self._wake()
 
 
-def _as_call_error(error: BaseException) -> Exception:
+def _as_call_error(error: BaseException) -> Exception | AttemptAbandoned:
     """Return an error of one call for one that would end the caller's loop or thread, such as a SystemExit."""
-    if isinstance(error, Exception):
+    # The caller itself is abandoned, and must stop.
+    if isinstance(error, Exception | AttemptAbandoned):
         return error
     if split(error, trio.Cancelled).matching is not None:
         return RunnerClosed.meanwhile("the `with` block that opened it")

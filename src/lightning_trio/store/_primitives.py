@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, final
 
 import trio
 
@@ -27,25 +27,37 @@ from .._records import (
     Worker,
 )
 from .._spans import Span
+from ..tracing import CURRENT, refuse_abandoned
 from ._query import Query
 
 Record = TypeVar("Record", bound=ResourcesUpdate | Worker | Run)
 """A record whose id the caller chooses."""
 
+_CHANGING: Final = ("enqueue", "start", "claim", "add_spans", "finish", "update", "expire", "put", "add_many_spans")
+"""The methods that change records; all other changes are made by these."""
+
 
 class StorePrimitives(ABC):
-    """The basis of `LightningStore`: a store implements the abstract methods and may override the others."""
+    """The basis of `LightningStore`: a store implements the abstract methods and may override the others.
+
+    What changes records raises `AttemptAbandoned` in the code of an abandoned attempt, in every store.
+    """
 
     # Opening and closing.
 
     _is_open: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Wrap a subclass's own `__aenter__` and `__aexit__`, so that they keep `is_open` whatever they call."""
+        """Wrap a subclass's own `__aenter__` and `__aexit__`, which keep `is_open`, and what changes records."""
         super().__init_subclass__(**options)
         for name, marks in (("__aenter__", functools.partial(_marks_open, cls)), ("__aexit__", _marks_closed)):
             if name in cls.__dict__:
                 setattr(cls, name, marks(cls.__dict__[name]))
+        for name in _CHANGING:
+            definer = next((each for each in cls.__mro__ if name in each.__dict__), StorePrimitives)
+            # A class that is no store may define it for several stores.
+            if definer is cls or not issubclass(definer, StorePrimitives):
+                setattr(cls, name, _refuses_abandoned(definer.__dict__[name]))
 
     if not TYPE_CHECKING:
         # Hidden from type checkers, which find such classes and arguments by themselves.
@@ -273,6 +285,18 @@ class StorePrimitives(ABC):
     async def vacuum(self) -> None:
         """Free the space of removed rollouts, where a store does not do so by itself."""
         await trio.lowlevel.checkpoint()
+
+
+def _refuses_abandoned(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(method)
+    async def change(self: StorePrimitives, *args: Any, **options: Any) -> Any:
+        # Not `find_recorder`, which takes a microsecond more outside of attempts.
+        recorder = CURRENT.get()
+        if recorder is not None and recorder.abandoned:
+            refuse_abandoned(recorder)
+        return await method(self, *args, **options)
+
+    return change
 
 
 def _marks_open(cls: Any, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

@@ -7,9 +7,11 @@ from ._context import current_recorder as current_recorder
 from ._context import current_resources as current_resources
 from ._context import current_rollout as current_rollout
 from ._current import CURRENT as CURRENT
+from ._current import as_runner as as_runner
 from ._current import enter_attempt as enter_attempt
 from ._current import find_recorder as find_recorder
 from ._current import leave_attempt as leave_attempt
+from ._current import refuse_abandoned as refuse_abandoned
 from ._export import ExporterStatistics as ExporterStatistics
 from ._finalisers import refusing_context as refusing_context
 from ._finalisers import refusing_finalisers as refusing_finalisers

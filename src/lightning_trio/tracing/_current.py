@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import TypeAlias
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
+from .._errors import AttemptAbandoned
 from ._otel_context import RECORDER_KEY
 from ._recorder import AttemptRecorder
 
 CURRENT: ContextVar[AttemptRecorder | None] = ContextVar("lightning_trio_attempt", default=None)
+
+_OF_RUNNER: ContextVar[AttemptRecorder | None] = ContextVar("lightning_trio_of_runner", default=None)
+"""The attempt in whose context code of a runner is running."""
 
 
 # A plain tuple, for it is made once an attempt, and a named one takes three times as long.
@@ -38,3 +44,31 @@ def find_recorder(context: Context | None = None) -> AttemptRecorder | None:
         carried = otel_context.get_value(RECORDER_KEY, context)
         return carried if isinstance(carried, AttemptRecorder) else None
     return recorder
+
+
+def refuse_abandoned(recorder: AttemptRecorder | None = None) -> None:
+    """Raise in the code of an abandoned attempt, unless it is a runner's that runs in its context.
+
+    Args:
+        recorder: the recorder of the calling code's attempt, if it is known already.
+
+    Raises:
+        AttemptAbandoned: the attempt was abandoned.
+    """
+    recorder = CURRENT.get() if recorder is None else recorder
+    if recorder is not None and recorder.abandoned and _OF_RUNNER.get() is not recorder:
+        raise AttemptAbandoned.abandoned(recorder.rollout.rollout_id, recorder.rollout.attempt.attempt_id)
+
+
+@contextmanager
+def as_runner() -> Generator[None]:
+    """Run the block as a runner's code, which goes on when the attempt in whose context it runs is abandoned.
+
+    The tasks of a runner that an agent opened inherit the agent's context, and hooks run in the context of the attempt
+    that they close.
+    """
+    token = _OF_RUNNER.set(CURRENT.get())
+    try:
+        yield
+    finally:
+        _OF_RUNNER.reset(token)
