@@ -11,7 +11,6 @@ The clocks are real ones: a virtual one does not measure how long a thread takes
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
 import threading
@@ -22,10 +21,11 @@ from typing import Protocol
 
 import trio
 
+from .._log import Log
 from ..lanes import running_place, runs_now
 from ._live_attempt import LiveAttempt
 
-logger = logging.getLogger("lightning_trio.runner")
+logger = Log("lightning_trio.runner")
 
 _LOOK_SECONDS = 0.2
 """How often the thread looks at Trio's loop."""

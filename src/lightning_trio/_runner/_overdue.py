@@ -6,7 +6,6 @@ not abandon, or in a shielded scope, goes on; the attempt ends without it, and t
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Collection
 from typing import ClassVar
@@ -14,11 +13,12 @@ from typing import ClassVar
 import attrs
 import trio
 
+from .._log import Log
 from ..lanes import RunningTask, may_end
 from ._live_attempt import LiveAttempt
 from ._loop_watch import LoopWatch
 
-logger = logging.getLogger("lightning_trio.runner")
+logger = Log("lightning_trio.runner")
 
 _OVERDUE_SECONDS = 1.0
 """A task that still runs so long after its deadline is named, and given up if no cancellation can reach it."""

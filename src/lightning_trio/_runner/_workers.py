@@ -7,7 +7,6 @@ implement the same protocol.
 from __future__ import annotations
 
 import functools
-import logging
 import random
 import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
@@ -22,6 +21,7 @@ from .._concurrency import FlatNursery, LeavableNursery, hearing_of_waits, leave
 from .._errors import AgentSignatureError, LightningTrioError
 from .._host import WALL_CLOCK
 from .._lifecycle import allowance, is_final, retry_delay
+from .._log import Log
 from .._records import FINAL, GIVE_BACK, AttemptedRollout, AttemptOutcome, AttemptStatus, RetryIn
 from .._resources import NamedResources
 from .._spans import Link
@@ -36,7 +36,7 @@ from ._overdue import AbandonedTask, OverdueWatch
 from ._slots import Slots
 from ._sub_rollouts import OPEN, Admission, Caller
 
-logger = logging.getLogger("lightning_trio.runner")
+logger = Log("lightning_trio.runner")
 
 
 @attrs.define(eq=False)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import logging
 import os
 import sys
 import threading
@@ -19,10 +18,12 @@ from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from typing import Any, Protocol
 
+from ..._exception_text import class_name
+from ..._log import Log
 from ._background import BackgroundTasks, drain, names_of
 from ._daemon_executor import DaemonExecutor
 
-logger = logging.getLogger("lightning_trio.lanes")
+logger = Log("lightning_trio.lanes")
 
 LEFTOVER_SECONDS = 1.0
 """How long tasks may take to end once they are cancelled."""
@@ -91,6 +92,7 @@ class AgentLoop:
         self.closing = threading.Event()
         """Set once the loop has begun to close."""
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_log_error)
         prepare(self._loop)
         self._loop.set_default_executor(DaemonExecutor())
         self.stopping = False
@@ -270,6 +272,14 @@ def _silence(tasks: set[asyncio.Task[Any]]) -> None:
         # What asyncio.gather() does for its tasks; a task that is left behind has been named already.
         with suppress(AttributeError):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def _log_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log the error of a callback or a task as asyncio does; what its log's filters raise would end the loop."""
+    try:
+        loop.default_exception_handler(context)
+    except Exception as exc:
+        logger.warning("asyncio could not log an error in the agents' loop: its logger raised %s", class_name(exc))
 
 
 # The loop that new calls go to, and all whose threads run.

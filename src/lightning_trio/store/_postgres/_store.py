@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from ..._errors import StoreUnavailable, TryAgain
 from ..._ids import random_bits
+from ..._log import Log
 from ..._public import public
 from ..._repr import one_line
 from .._sql import MAX_PAYLOAD_BYTES, Connection, SqlLightningStore
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ._notifications import Hints
 
 
-logger = logging.getLogger("lightning_trio.store")
+logger = Log("lightning_trio.store")
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
