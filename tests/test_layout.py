@@ -78,6 +78,7 @@ BROAD_EXCEPTS = {
     "_agents/_copies.py AgentCopies._copy": "copying runs users' code; the agent's attempts fail, or no runner opens",
     "_agents/_injection.py _evaluated": "an annotation is any expression; one that fails chooses no resource",
     "_agents/_injection.py _parameters": "as above; the parameter's others still count",
+    "_concurrency/_await_stack.py _look_into": "an awaitable may be of an agent's class; the frames end there",
     "_concurrency/_exception_groups.py split": "the classes of agents' groups may define `derive`; split without it",
     "_concurrency/_exception_groups.py note": "an exception that takes no notes is raised without them",
     "_exception_text.py message_of": "`str()` of a user's exception; a failure is its message",

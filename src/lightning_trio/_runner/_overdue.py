@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from .._log import Log
-from ..lanes import RunningTask, may_end
+from ..lanes import RunningTask, line_of, may_end
 from ._live_attempt import LiveAttempt
 from ._loop_watch import LoopWatch
 
@@ -120,15 +120,11 @@ class OverdueWatch:
         return math.inf
 
     def _warn(self, live: LiveAttempt, seconds: float) -> None:
-        place = self._locate(live)
-        while place is not None and place.children:
-            place = place.children[0]
-        line = "" if place is None else f", in {place.function} at {place.file}:{place.line}: {place.code}"
         logger.warning(
             "rollout %s (agent %s) still runs %.1f s after it was cancelled at its deadline%s; a deadline does not "
             "reach a shielded scope, or a thread without trio.to_thread.run_sync(…, abandon_on_cancel=True)",
             live.rollout.rollout_id,
             live.recorder.agent_name,
             seconds,
-            line,
+            line_of(self._locate(live)),
         )
