@@ -32,7 +32,10 @@ _SLOW_SECONDS = 60.0
 _GROWTH = 4
 """How many times as long it takes until the next warning of a runner."""
 
-_MOST_GROWTH = 64
+_MOST_GROWTH = 256
+
+_GIVE_UP_SECONDS = 86_400.0
+"""After so long without any change there are no more looks: a virtual clock would jump from look to look for ever."""
 
 _MOST_SHOWN = 5
 """The most calls and the most attempts to name."""
@@ -111,7 +114,7 @@ class SlotWatch:
             self._warn(stuck, now)
             self._quiet_since = now
             self._growth = min(self._growth * _GROWTH, _MOST_GROWTH)
-        return now + _LOOK_SECONDS
+        return now + _LOOK_SECONDS if now - self._still_since < _GIVE_UP_SECONDS else math.inf
 
     def _find_stuck(
         self, waiting: Sequence[tuple[trio.lowlevel.Task, Waiting]], now: float

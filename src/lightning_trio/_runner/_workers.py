@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from .._agents import AgentCopy
-from .._concurrency import FlatNursery, LeavableNursery, hearing_of_waits, leave_behind, open_leavable_nursery
+from .._concurrency import FlatNursery, LeavableNursery, leave_behind, listening_for_waits, open_leavable_nursery
 from .._errors import AgentSignatureError, LightningTrioError
 from .._host import WALL_CLOCK
 from .._lifecycle import allowance, is_final, retry_delay
@@ -176,7 +176,7 @@ class LocalWorkers:
         """Let the agents that run here call runners within the block."""
         OPEN[:] = [*OPEN, self]
         try:
-            with self._parts.watch.joined(self), hearing_of_waits(self._wait_of_caller):
+            with self._parts.watch.joined(self), listening_for_waits(self._wait_of_caller):
                 async with FlatNursery() as self._finishing:
                     watching = trio.CancelScope()
                     self._finishing.start_soon(self._watch, watching)
