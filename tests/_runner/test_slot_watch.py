@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 import lightning_trio as agl
 from lightning_trio import InMemoryLightningStore, Runner
+from lightning_trio._records import AttemptOutcome, RolloutStatus
 from lightning_trio._runner import _slot_watch
 
 
@@ -190,6 +191,26 @@ async def test_attempts_that_go_on_by_themselves_have_a_minute_in_which_they_rec
         nursery.start_soon(runner.step, 1)
 
     assert len(warnings_of(caplog)) == number
+
+
+async def test_attempts_whose_outcomes_are_being_stored_hold_slots_as_well(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    class SlowStore(InMemoryLightningStore):
+        async def finish(self, outcomes: Sequence[AttemptOutcome]) -> list[RolloutStatus | None]:
+            await trio.sleep(80)
+            return await super().finish(outcomes)
+
+    async def agent(task: int) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async with Runner(agent, max_concurrency=1, store=SlowStore()) as runner, trio.open_nursery() as nursery:
+        nursery.start_soon(runner.step, 0)
+        nursery.start_soon(runner.step, 1)
+
+    [warning] = warnings_of(caplog)
+    assert "for 60 s" in warning
+    assert "Holding the slots: 1 whose outcomes are being stored" in warning
 
 
 @pytest.mark.parametrize("own", [True, False])

@@ -120,7 +120,8 @@ class SlotWatch:
         self, waiting: Sequence[tuple[trio.lowlevel.Task, Waiting]], now: float
     ) -> list[trio.lowlevel.Task]:
         """Return the tasks of the calls that have waited for long, and for which all attempts with slots may wait."""
-        known = all(self._waits_for_tasks(live, now) for live in self._attempts())
+        attempts = self._attempts()
+        known = len(attempts) >= self._slots.taken and all(self._waits_for_tasks(live, now) for live in attempts)
         since = now - (_STILL_SECONDS if known else _SLOW_SECONDS) * self._growth
         if self._quiet_since > since:
             return []
@@ -138,8 +139,8 @@ class SlotWatch:
     def _warn(self, stuck: Sequence[trio.lowlevel.Task], now: float) -> None:
         attempts = list(self._attempts())
         holders = [self._name(live, now) for live in attempts[:_MOST_SHOWN]]
-        if self._last.abandoned:
-            holders.append(f"{self._last.abandoned} abandoned calls")
+        if (ended := self._slots.taken - len(attempts)) > 0:
+            holders.append(f"{ended} whose outcomes are being stored, or whose calls are abandoned")
         logger.warning(
             "the runner of %s has had no free slot for %.0f s, and no attempt has ended or recorded anything since. "
             "Waiting for a slot: %s. Holding the slots: %s. If these attempts wait for those calls, neither can go on; "

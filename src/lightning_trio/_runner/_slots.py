@@ -80,6 +80,11 @@ class Slots:
         self._free -= taken
         return taken
 
+    @property
+    def taken(self) -> int:
+        """The number of slots that are taken."""
+        return self._total - self._free
+
     def waiting(self) -> list[tuple[trio.lowlevel.Task, Waiting]]:
         """Return the waiting tasks, the first to be served first."""
         return list(self._waiting.items())
