@@ -246,7 +246,7 @@ def test_a_key_in_the_error_of_a_hook_is_taken_out_of_the_log(caplog: pytest.Log
 
 def test_keys_are_taken_out_of_all_logs_of_the_package() -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in Path(agl.__file__).parent.rglob("*.py"))
-    names = set(re.findall(r'getLogger\("lightning_trio\.(\w+)"\)', source))
+    names = set(re.findall(r'(?:getLogger|Log)\("lightning_trio\.(\w+)"\)', source))
 
     assert names == set(_api_keys._LOGGERS)
     assert "getLogger(__name__)" not in source

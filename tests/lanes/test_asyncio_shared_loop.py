@@ -115,11 +115,14 @@ def refuse(loop: object, coro: Any, **options: Any) -> asyncio.Task[Any]:
 
 async def test_a_task_factory_that_an_agent_sets_makes_the_tasks_of_its_own_rollout_only() -> None:
     async def act() -> float:
-        asyncio.get_running_loop().set_task_factory(refuse)
+        loop = asyncio.get_running_loop()
+        before = loop.get_task_factory()
+        loop.set_task_factory(refuse)
+        assert loop.get_task_factory() is refuse
         with pytest.raises(ValueError, match="no tasks today"):
             await asyncio.create_task(tick())
         await asyncio.sleep(0.03)
-        asyncio.get_running_loop().set_task_factory(None)
+        loop.set_task_factory(before)
         return await asyncio.create_task(tick())
 
     async def neighbour() -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import operator
 import types
 import weakref
@@ -13,11 +12,12 @@ from typing import Any
 import attrs
 
 from .._errors import AgentSignatureError
+from .._log import Log
 from ..lanes import BoundAgent
 from ._agent import FunctionalLitAgent, LitAgent
 from ._self_references import changes_itself, find_reference, redirected
 
-logger = logging.getLogger("lightning_trio.agent")
+logger = Log("lightning_trio.agent")
 
 _MOST_BINDINGS = 8
 """How many bindings a copy keeps: those of both modes, for the latest resources."""

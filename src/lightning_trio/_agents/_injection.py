@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import typing
 from collections.abc import Callable, Mapping
 from types import UnionType
@@ -12,12 +11,13 @@ from typing import Any
 import attrs
 
 from .._errors import AgentSignatureError
+from .._log import Log
 from .._records import Rollout
 from .._resources import LLM, NamedResources, PromptTemplate, ProxyLLM, Resource
 from ..emitter import Emitter
 from ..lanes import BoundAgent, LiveArgument, resolve_lane
 
-logger = logging.getLogger("lightning_trio.agent")
+logger = Log("lightning_trio.agent")
 
 _BY_NAME: Mapping[str, type[Resource]] = {"llm": LLM, "prompt_template": PromptTemplate}
 

@@ -1,7 +1,7 @@
 """Exception groups and nurseries for Trio."""
 
 from ._announced_waits import announced_wait as announced_wait
-from ._announced_waits import hearing_of_waits as hearing_of_waits
+from ._announced_waits import listening_for_waits as listening_for_waits
 from ._await_stack import await_stack as await_stack
 from ._exception_groups import find_interruption as find_interruption
 from ._exception_groups import is_kind as is_kind

@@ -1,4 +1,4 @@
-"""Waits for rollouts, of which open runners hear: attempts that wait may hold all their slots."""
+"""Announcements of waits for rollouts: open runners listen, because attempts that wait may hold all their slots."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TypeAlias
 
 Listener: TypeAlias = Callable[[], AbstractContextManager[None]]
-"""Called in the context of the code that waits, it returns what to hold meanwhile."""
+"""Called in the context of the waiting code; the context manager that it returns is held during the wait."""
 
 _listeners: tuple[Listener, ...] = ()
-"""One for each open runner of the process."""
+"""The listener of each open runner of the process."""
 
 
 @contextmanager
-def hearing_of_waits(listener: Listener) -> Generator[None]:
-    """Let `listener` hear of each wait until the block ends."""
+def listening_for_waits(listener: Listener) -> Generator[None]:
+    """Call `listener` at the start of each announced wait until the block ends."""
     global _listeners
     _listeners = (*_listeners, listener)
     try:
@@ -27,7 +27,7 @@ def hearing_of_waits(listener: Listener) -> Generator[None]:
 
 @contextmanager
 def announced_wait() -> Generator[None]:
-    """Announce that the calling code waits for rollouts within the block."""
+    """Notify the listeners that the calling code waits for rollouts within the block."""
     with ExitStack() as stack:
         for listener in _listeners:
             stack.enter_context(listener())

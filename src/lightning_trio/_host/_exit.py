@@ -17,7 +17,6 @@ import concurrent.futures.thread
 import functools
 import inspect
 import itertools
-import logging
 import os
 import sys
 import threading
@@ -31,9 +30,10 @@ from types import FrameType
 from typing import Any, Final, Protocol
 
 from .._concurrency import await_stack
+from .._log import Log
 from ._family import kill_family
 
-logger = logging.getLogger("lightning_trio.lanes")
+logger = Log("lightning_trio.lanes")
 
 _CONTAINERS: Final = (list, tuple, set, frozenset, deque)
 

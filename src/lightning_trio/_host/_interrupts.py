@@ -9,7 +9,6 @@ protected (see `trio.lowlevel.enable_ki_protection`), as Trio does with every Ct
 from __future__ import annotations
 
 import _thread
-import logging
 import signal
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -19,9 +18,10 @@ from types import FrameType
 import trio
 
 from .._errors import Terminated
+from .._log import Log
 from ._signals import SharedHandler, is_default, is_trios
 
-logger = logging.getLogger("lightning_trio.runner")
+logger = Log("lightning_trio.runner")
 
 _UNNOTICED_SECONDS = 1.0
 """How long Trio's loop may take to act on a signal before the exception is raised in the code that blocks it."""

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from contextlib import suppress
 
 from .._concurrency import compute_in_thread
 from .._errors import AgentError
 from .._exception_text import class_name, has_many_notes
+from .._log import Log
 from .._records import AttemptOutcome, AttemptStatus, ErrorRecord
 from .._resources import knows_keys
 from .._spans import LARGE, MANY, find_final_reward, size_of_all, sum_usage
 from ..tracing import AttemptRecorder
 from ._redaction import redact
 
-logger = logging.getLogger("lightning_trio.runner")
+logger = Log("lightning_trio.runner")
 
 
 def close_trace(
@@ -51,13 +50,11 @@ async def close_large_trace(
 def close_bare(recorder: AttemptRecorder, status: AttemptStatus, exc: BaseException, duration: float) -> AttemptOutcome:
     """Return an outcome with nothing of the agent's, because reading what it raised or recorded has raised `exc`."""
     attempt = recorder.rollout.attempt
-    # Filters and handlers may be the agent's.
-    with suppress(BaseException):
-        logger.warning(
-            "rollout %s ends without its spans: reading what its agent raised or recorded raised %s",
-            attempt.rollout_id,
-            class_name(exc),
-        )
+    logger.warning(
+        "rollout %s ends without its spans: reading what its agent raised or recorded raised %s",
+        attempt.rollout_id,
+        class_name(exc),
+    )
     unreadable = AgentError.unreadable(status, class_name(exc))
     unreadable.__cause__ = exc
     error = ErrorRecord.from_exception(unreadable)

@@ -5,7 +5,6 @@ Attempts that end while the store is busy go into the next commit.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
@@ -13,13 +12,14 @@ import attrs
 import trio
 
 from .._errors import RunnerClosed
+from .._log import Log
 from .._records import RolloutStatus
 from ..store import LightningStore
 from ..tracing import as_runner
 from ._live_attempt import EndedAttempt
 from ._storable import finish_bare, is_fault_of_store
 
-logger = logging.getLogger("lightning_trio.runner")
+logger = Log("lightning_trio.runner")
 
 _LAST_COMMIT_SECONDS = 30.0
 """How long the last commits may take once the runner is closed or cancelled."""

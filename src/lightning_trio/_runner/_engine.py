@@ -157,7 +157,7 @@ class Engine:
             await self._store.wait_claimable(run_id=run_id)
             # No checkpoint if a slot is free: the store claims while the previous rollouts start.
             if caller is None:
-                held = slots.take_nowait(_CLAIM_AT_ONCE) or await slots.take(_CLAIM_AT_ONCE)
+                held = slots.take_nowait(_CLAIM_AT_ONCE) or await slots.take(_CLAIM_AT_ONCE, nursery)
             else:
                 held, seat = await caller.take(slots, _CLAIM_AT_ONCE)
             claimed: list[AttemptedRollout] = []
@@ -200,18 +200,22 @@ class Engine:
     # One rollout for a caller that waits for it.
 
     @trio.lowlevel.enable_ki_protection
-    async def acquire_slot(self) -> Admission | None:
-        """Wait for a slot, which `run_new` releases; a sub-rollout gets an admission to pass on to it."""
+    async def acquire_slot(self, running: trio.Nursery | None = None) -> Admission | None:
+        """Wait for a slot, which `run_new` releases; a sub-rollout gets an admission to pass on to it.
+
+        Args:
+            running: where the caller's other attempts run.
+        """
         caller = find_caller()
         with self._call(caller):
-            return await self._acquire(caller)
+            return await self._acquire(caller, running)
         # Not reached: `_call` raises where its block was cancelled.
         raise AssertionError
 
-    async def _acquire(self, caller: Caller | None) -> Admission | None:
+    async def _acquire(self, caller: Caller | None, running: trio.Nursery | None = None) -> Admission | None:
         slots = self._workers.slots
         if caller is None:
-            await slots.take()
+            await slots.take(1, running)
             return None
         return Admission(caller, (await caller.take(slots, 1)).seat)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +11,7 @@ import trio
 from .._concurrency import FlatNursery, run_in_thread
 from .._errors import AsyncioAgentError, Terminated
 from .._lifecycle import TERMINAL_ROLLOUT
+from .._log import Log
 from .._plain_values import without_surrogates
 from .._records import AttemptedRollout, FitResult, ResourcesUpdate, RolloutMode, Run, RunSummary, Unset
 from .._resources import NamedResources
@@ -24,7 +24,7 @@ from ._failure_limit import FailureLimit
 from ._run_start import FitSettings, Resumption, RunStart, rollouts_left
 from ._sub_rollouts import find_caller
 
-logger = logging.getLogger("lightning_trio.runner")
+logger = Log("lightning_trio.runner")
 
 
 _RECORD_SECONDS = 1.0

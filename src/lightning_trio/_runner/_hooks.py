@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -12,6 +11,7 @@ import trio
 
 from .._errors import ComponentError
 from .._host import Interruptions
+from .._log import Log
 from .._public import public
 from .._records import AttemptedRollout
 from .._repr import one_line
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ._runner import Runner
 
 
-logger = logging.getLogger("lightning_trio.hooks")
+logger = Log("lightning_trio.hooks")
 
 
 @public

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -13,11 +12,12 @@ import trio
 
 from .._concurrency import FlatNursery
 from .._host import WALL_CLOCK, is_dead, own_process, process_here
+from .._log import Log
 from .._records import GIVE_BACK, Attempt, AttemptOutcome, ErrorRecord, Expiry, Worker
 from ..store import Condition, LightningStore, Query
 from ..tracing import as_runner
 
-logger = logging.getLogger("lightning_trio.runner")
+logger = Log("lightning_trio.runner")
 
 _left_behind: Final[set[str]] = set()
 """Closed runners of this process that may not have ended their leases: with its process, an attempt seems alive."""

@@ -11,7 +11,6 @@ The clocks are real ones: a virtual one does not measure how long a thread takes
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
 import threading
@@ -22,10 +21,11 @@ from typing import Protocol
 
 import trio
 
-from ..lanes import running_place, runs_now
+from .._log import Log
+from ..lanes import line_of, running_place, runs_now
 from ._live_attempt import LiveAttempt
 
-logger = logging.getLogger("lightning_trio.runner")
+logger = Log("lightning_trio.runner")
 
 _LOOK_SECONDS = 0.2
 """How often the thread looks at Trio's loop."""
@@ -165,11 +165,9 @@ class LoopWatch:
     def _warn(self, seconds: float) -> None:
         live = self._running()
         frame = sys._current_frames().get(self._loop_thread)  # pyright: ignore[reportPrivateUsage]  # documented
-        place = running_place(frame)
         owner = "no agent's code"
         if live is not None:
             owner = f"rollout {live.rollout.rollout_id} (agent {live.recorder.agent_name})"
-        line = "" if place is None else f", in {place.function} at {place.file}:{place.line}: {place.code}"
         logger.warning(
             "Trio's thread has been blocked for %.1f s, with %d rollouts on it, by %s%s; await "
             "trio.to_thread.run_sync(…) for a call that blocks, or write the agent as a plain def, which runs in a "
@@ -177,7 +175,7 @@ class LoopWatch:
             seconds,
             sum(len(member.attempts()) for member in self.members),
             owner,
-            line,
+            line_of(running_place(frame)),
         )
 
 

@@ -6,7 +6,6 @@ not abandon, or in a shielded scope, goes on; the attempt ends without it, and t
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Collection
 from typing import ClassVar
@@ -14,11 +13,12 @@ from typing import ClassVar
 import attrs
 import trio
 
-from ..lanes import RunningTask, may_end
+from .._log import Log
+from ..lanes import RunningTask, line_of, may_end
 from ._live_attempt import LiveAttempt
 from ._loop_watch import LoopWatch
 
-logger = logging.getLogger("lightning_trio.runner")
+logger = Log("lightning_trio.runner")
 
 _OVERDUE_SECONDS = 1.0
 """A task that still runs so long after its deadline is named, and given up if no cancellation can reach it."""
@@ -120,15 +120,11 @@ class OverdueWatch:
         return math.inf
 
     def _warn(self, live: LiveAttempt, seconds: float) -> None:
-        place = self._locate(live)
-        while place is not None and place.children:
-            place = place.children[0]
-        line = "" if place is None else f", in {place.function} at {place.file}:{place.line}: {place.code}"
         logger.warning(
             "rollout %s (agent %s) still runs %.1f s after it was cancelled at its deadline%s; a deadline does not "
             "reach a shielded scope, or a thread without trio.to_thread.run_sync(…, abandon_on_cancel=True)",
             live.rollout.rollout_id,
             live.recorder.agent_name,
             seconds,
-            line,
+            line_of(self._locate(live)),
         )

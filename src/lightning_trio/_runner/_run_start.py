@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 
@@ -11,6 +10,7 @@ import attrs
 from .._errors import ResumeError, StaleRun
 from .._ids import new_run_id
 from .._lifecycle import TERMINAL_ROLLOUT, RunComparison, rank_runs
+from .._log import Log
 from .._records import (
     AttemptedRollout,
     DatasetFingerprint,
@@ -25,7 +25,7 @@ from ..store import Condition, LightningStore, Query, Unreadable
 from ._lease import describe_worker, end_leases, is_alive, is_of_dead_process
 from ._options import RunnerOptions
 
-logger = logging.getLogger("lightning_trio.runner")
+logger = Log("lightning_trio.runner")
 
 _READ_IN_MEMORY = 64
 """How many tasks are compared of a dataset in memory, where reading all of them may take longer than running some."""

@@ -39,6 +39,20 @@ class Taken(NamedTuple):
     seat: Seat | None
 
 
+class Waiting(NamedTuple):
+    """A call that waits for a slot.
+
+    Args:
+        seat: the seat that it waits for as well, if only the spare one.
+        since: since when, on Trio's clock.
+        running: where its other attempts run, if it has several.
+    """
+
+    seat: Seat
+    since: float
+    running: trio.Nursery | None
+
+
 class Slots:
     """Slots for attempts, taken and given back in batches; waiting tasks are served in order.
 
@@ -52,8 +66,9 @@ class Slots:
         self._total = total
         self._free = total
         """Negative while more slots are taken than there are, see `lend_if_stuck`."""
-        self._waiting: OrderedDict[trio.lowlevel.Task, Seat] = OrderedDict()
-        """The waiting tasks, each with the seat that it waits for as well, if only with the spare one."""
+        self._waiting: OrderedDict[trio.lowlevel.Task, Waiting] = OrderedDict()
+        self.on_wait: Callable[[], None] | None = None
+        """Called when a task begins to wait."""
         self.spare: Seat = Seat(self, taken=True)
         """What waits for a slot without a seat of its own; taken until `lend_if_stuck`."""
         self.stuck: int = 0
@@ -65,15 +80,29 @@ class Slots:
         self._free -= taken
         return taken
 
-    async def take(self, limit: int = 1) -> int:
-        """Wait for a slot, take up to `limit`, and return their number."""
+    @property
+    def taken(self) -> int:
+        """The number of slots that are taken."""
+        return self._total - self._free
+
+    def waiting(self) -> list[tuple[trio.lowlevel.Task, Waiting]]:
+        """Return the waiting tasks, the first to be served first."""
+        return list(self._waiting.items())
+
+    async def take(self, limit: int = 1, running: trio.Nursery | None = None) -> int:
+        """Wait for a slot, take up to `limit`, and return their number.
+
+        Args:
+            limit: the most to take.
+            running: where the caller's other attempts run.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
         taken = self.take_nowait(limit) or self._lend()
         if taken:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return taken
         # `give_back` passes its slot to the first waiting task, so that none is overtaken.
-        await self._wait(self.spare)
+        await self._wait(self.spare, running)
         return 1 + self.take_nowait(limit - 1)
 
     async def take_or_ride(self, limit: int, seat: Seat) -> Taken:
@@ -88,10 +117,12 @@ class Slots:
         ridden = await self._wait(seat)
         return Taken(1 + self.take_nowait(limit - 1), ridden)
 
-    async def _wait(self, seat: Seat) -> Seat | None:
+    async def _wait(self, seat: Seat, running: trio.Nursery | None = None) -> Seat | None:
         """Wait for a slot, or for the seat, which is returned if it came first."""
         task = trio.lowlevel.current_task()
-        self._waiting[task] = seat
+        self._waiting[task] = Waiting(seat, trio.current_time(), running)
+        if self.on_wait is not None:
+            self.on_wait()
         seat.waiting[task] = None
 
         def withdraw(raise_cancel: object) -> trio.lowlevel.Abort:
@@ -102,7 +133,7 @@ class Slots:
         return ridden
 
     def _remove(self, task: trio.lowlevel.Task) -> None:
-        del self._waiting.pop(task).waiting[task]
+        del self._waiting.pop(task).seat.waiting[task]
 
     def wake(self, task: trio.lowlevel.Task, seat: Seat | None) -> None:
         """Wake a waiting task, which has got the seat, or a slot."""

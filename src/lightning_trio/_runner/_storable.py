@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Final
 
 import attrs
 import trio
 
 from .._errors import Evicted, NotStorable, StaleAttempt, StoreClosed, UnknownId
+from .._log import Log
 from .._records import FINAL, AttemptOutcome, ErrorRecord, RolloutStatus
 from .._spans import NO_USAGE, TraceStatus
 from ..store import LightningStore
 
-logger = logging.getLogger("lightning_trio.runner")
+logger = Log("lightning_trio.runner")
 
 _FAULTS_OF_STORES: Final = (
     # `StoreUnavailable`, `StoreFull` and `StoreLocked` among them.

@@ -114,7 +114,7 @@ class RolloutStream:
 
     async def _start(self, task: Any, resources_id: str | None, nursery: trio.Nursery) -> None:
         request = self._request(task, resources_id)
-        admission = await self._engine.acquire_slot()
+        admission = await self._engine.acquire_slot(nursery)
         nursery.start_soon(self._run, request, admission)
         await self._places.acquire()
 

@@ -7,7 +7,6 @@ implement the same protocol.
 from __future__ import annotations
 
 import functools
-import logging
 import random
 import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
@@ -18,10 +17,11 @@ import attrs
 import trio
 
 from .._agents import AgentCopy
-from .._concurrency import FlatNursery, LeavableNursery, hearing_of_waits, leave_behind, open_leavable_nursery
+from .._concurrency import FlatNursery, LeavableNursery, leave_behind, listening_for_waits, open_leavable_nursery
 from .._errors import AgentSignatureError, LightningTrioError
 from .._host import WALL_CLOCK
 from .._lifecycle import allowance, is_final, retry_delay
+from .._log import Log
 from .._records import FINAL, GIVE_BACK, AttemptedRollout, AttemptOutcome, AttemptStatus, RetryIn
 from .._resources import NamedResources
 from .._spans import Link
@@ -33,10 +33,11 @@ from ._ending import Raised, Returned, Silent, TimedOut
 from ._inspection import RunningAttempt, running_attempts
 from ._live_attempt import EndedAttempt, LiveAttempt, Place
 from ._overdue import AbandonedTask, OverdueWatch
+from ._slot_watch import Progress, SlotWatch
 from ._slots import Slots
 from ._sub_rollouts import OPEN, Admission, Caller
 
-logger = logging.getLogger("lightning_trio.runner")
+logger = Log("lightning_trio.runner")
 
 
 @attrs.define(eq=False)
@@ -166,16 +167,19 @@ class LocalWorkers:
         self._finishing: trio.Nursery
         """Where attempts end that were given up."""
         self._overdue = OverdueWatch(self.attempts, self._locate, self._give_up, parts.watch)
+        self._slot_watch = SlotWatch(
+            parts.agent_name, self._slots, self.attempts, self._progress, self._locate, self._has_calls
+        )
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
         """Let the agents that run here call runners within the block."""
         OPEN[:] = [*OPEN, self]
         try:
-            with self._parts.watch.joined(self), hearing_of_waits(self._wait_of_caller):
+            with self._parts.watch.joined(self), listening_for_waits(self._wait_of_caller):
                 async with FlatNursery() as self._finishing:
                     watching = trio.CancelScope()
-                    self._finishing.start_soon(self._watch_overdue, watching)
+                    self._finishing.start_soon(self._watch, watching)
                     try:
                         async with open_leavable_nursery() as self._apart:
                             yield
@@ -347,11 +351,21 @@ class LocalWorkers:
         )
         return True
 
-    # Attempts that do not end at their deadlines.
+    # Attempts that do not end at their deadlines, and calls that do not get a slot.
 
-    async def _watch_overdue(self, scope: trio.CancelScope) -> None:
+    async def _watch(self, scope: trio.CancelScope) -> None:
         with scope:
-            await self._overdue.run()
+            async with FlatNursery() as nursery:
+                nursery.start_soon(self._overdue.run)
+                nursery.start_soon(self._slot_watch.run)
+
+    def _progress(self) -> Progress:
+        recorded = sum(live.recorder.count_activity() for live in self._live.values())
+        return Progress(self._begun, len(self._live), len(self._abandoned), recorded)
+
+    def _has_calls(self, live: LiveAttempt) -> bool:
+        caller = self._callers.get(live.recorder.rollout.attempt.attempt_id)
+        return caller is not None and bool(caller.calls)
 
     def _locate(self, live: LiveAttempt) -> RunningTask | None:
         return None if live.lane is None or live.call is None else live.lane.locate(live.call, self._thread)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -10,11 +9,12 @@ from typing import Any
 import attrs
 
 from .. import semconv
+from .._log import Log
 from .._public import public
 from ._bounds import MOST, MOST_INT, bounded, bounded_int
 from ._span import Span
 
-logger = logging.getLogger("lightning_trio.agent")
+logger = Log("lightning_trio.agent")
 
 
 @public

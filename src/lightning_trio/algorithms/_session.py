@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import zlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ import trio
 from .._checks import check_count
 from .._errors import StaleAttempt, UsageError
 from .._lifecycle import TERMINAL_ROLLOUT, UNFINISHED_ROLLOUT
+from .._log import Log
 from .._public import public
 from .._records import (
     Attempt,
@@ -38,7 +38,7 @@ from ..tracing import refuse_abandoned
 from ._datasets import describe_resources, encoded_task, is_other_task
 from ._tables import check_tasks
 
-logger = logging.getLogger("lightning_trio.runner")
+logger = Log("lightning_trio.runner")
 
 _WINDOW_AT_LEAST = 1024
 """How many rollouts to keep enqueued and unfinished, so that a runner always finds a batch to claim."""

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 from .._agents import LitAgent
+from .._log import Log
 from .._records import Attempt, AttemptedRollout, AttemptStatus, Rollout
 from .._runner import Hook as NativeHook
 from .._runner import Runner as NativeRunner
@@ -16,7 +17,7 @@ from .._spans import Span
 from ..adapters import Adapter
 from ..store import LightningStore
 
-logger = logging.getLogger("agentlightning.algorithm.fast")
+logger = Log("agentlightning.algorithm.fast")
 
 SpanVerbosity: TypeAlias = Literal["keys", "key_values", "none"]
 """What is logged of a span's attributes; of ``"none"`` not even the span."""
@@ -24,7 +25,7 @@ SpanVerbosity: TypeAlias = Literal["keys", "key_values", "none"]
 
 def is_logged() -> bool:
     """Whether anybody reads what is logged."""
-    return logger.isEnabledFor(logging.INFO)
+    return logger.is_enabled_for(logging.INFO)
 
 
 async def log_rollout(

@@ -7,7 +7,6 @@ awaited on asyncio. Its rollouts run in Trio, in a thread of its own.
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import random
 from collections.abc import Generator, Sequence
@@ -18,6 +17,7 @@ import trio
 
 from .._agents import LitAgent
 from .._concurrency import FlatNursery
+from .._log import Log
 from .._public import public_in
 from .._records import (
     AttemptedRollout,
@@ -41,7 +41,7 @@ from ._shapes import ParallelWorkerBase
 from ._stores import hosted, warn_of_store
 from ._tracers import Tracer
 
-logger = logging.getLogger("lightning_trio.compat")
+logger = Log("lightning_trio.compat")
 
 T = TypeVar("T")
 

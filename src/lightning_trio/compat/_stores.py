@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 import sys
 import time
 import warnings
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast, get_args
 import attrs
 
 from .._lifecycle import RolloutPosition, change_attempt
+from .._log import Log
 from .._public import public_in
 from .._records import UNSET, Attempt, AttemptedRollout, AttemptStatus, Rollout, RolloutConfig, RolloutStatus, Unset
 from .._spans import Span
@@ -30,7 +30,7 @@ from ._overrides import overridden, warn_uncalled
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-logger = logging.getLogger("lightning_trio.compat")
+logger = Log("lightning_trio.compat")
 
 __all__ = ["UNSET", "Unset"]
 

@@ -6,7 +6,6 @@ that spans of ``opentelemetry.trace.get_tracer()`` inside an agent are kept. Not
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import (
@@ -22,6 +21,7 @@ import attrs
 from opentelemetry import trace as otel_trace
 
 from .._ids import new_attempt_id, random_bits
+from .._log import Log
 from .._public import public_in
 from .._records import Attempt, AttemptedRollout
 from .._spans import (
@@ -50,7 +50,7 @@ from ._threads import following_threads
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-logger = logging.getLogger("lightning_trio.compat")
+logger = Log("lightning_trio.compat")
 
 
 def default_provider() -> TracerProvider:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import Any, Self, TypeVar
 import trio
 
 from .._errors import DatasetError, NestedTrioRun, RunnerClosed, UsageError
+from .._log import Log
 from .._public import public_in
 from .._records import CompletedRollout, FitResult, RolloutMode, RunnerStatistics
 from .._repr import one_line
@@ -24,7 +24,7 @@ from ..algorithms import Dataset, check_tasks
 from ._host import CANCEL_SECONDS, Job, TrioHost, check_runner
 from ._outside_stream import Answer, OutsideStream, raise_failure, read_task
 
-logger = logging.getLogger("lightning_trio.embed")
+logger = Log("lightning_trio.embed")
 
 T = TypeVar("T")
 

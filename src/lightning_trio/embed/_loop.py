@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from .._errors import UsageError
+from .._log import Log
 from .._runner import Runner
 from ._host import CANCEL_SECONDS, Job, TrioHost
 
-logger = logging.getLogger("lightning_trio.embed")
+logger = Log("lightning_trio.embed")
 
 T = TypeVar("T")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from .._concurrency import await_stack
 from .._errors import AgentError
 
 cancel_status: Callable[[trio.lowlevel.Task], object] = operator.attrgetter("_cancel_status")
@@ -73,7 +74,7 @@ def _closing_task(nursery: trio.Nursery) -> trio.lowlevel.Task | None:
     root = trio.lowlevel.current_root_task()
     for each in () if root is None else root.child_nurseries:
         for task in each.child_tasks:
-            names = ((frame.f_code.co_name, frame.f_locals.get("self")) for frame, _ in task.iter_await_frames())
+            names = ((frame.f_code.co_name, frame.f_locals.get("self")) for frame in await_stack(task.coro))
             if ("_nested_child_finished", nursery) in names:
                 return task
     return None

@@ -56,6 +56,20 @@ def running_place(innermost: FrameType | None) -> RunningTask | None:
     return place_of("Trio's thread", frames[::-1])
 
 
+def line_of(place: RunningTask | None) -> str:
+    """Return the current line of the innermost task, to be appended to a message; empty if it is not known."""
+    if place is None:
+        return ""
+    while place.children:
+        place = place.children[0]
+    return f", in {place.function} at {place.file}:{place.line}: {place.code}"
+
+
+def is_programs_own(frame: FrameType) -> bool:
+    """Whether a frame is of the program's own code, and of no library's."""
+    return _rank(frame) == 2
+
+
 def outwards(frame: FrameType | None, last: FrameType | None) -> Iterator[FrameType]:
     """Yield a stack's frames from the innermost one out to `last`."""
     while frame is not None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
 from .. import semconv
 from .._errors import InvalidReturn
+from .._log import Log
 from .._spans import OK_STATUS, Span, SpanCoreFields, as_reward, is_number, malformed_field, reward_attributes
 from ..tracing import AttemptRecorder
 
-logger = logging.getLogger("lightning_trio.agent")
+logger = Log("lightning_trio.agent")
 
 
 def record_return(recorder: AttemptRecorder, value: object) -> None:

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from types import CodeType
 from typing import Any
 
 import attrs
 import trio
+from trio.lowlevel import wait_task_rescheduled
 
+from .._concurrency import await_stack
 from .._errors import AsyncioAgentError, UnsupportedLane
 from ._bound_agent import BoundAgent
 from ._function import is_async_function
 from ._lane import Call, Lane, LaneOptions, OpenLane
 from ._left_open import cancel_status, leave_all
-from ._place import RunningTask, outwards, place_of
+from ._place import RunningTask, is_programs_own, line_of, outwards, place_of
 from ._wrong_loop import WRONG_LOOP_ERRORS, find_asyncio_sign
 
 _CHILDREN_SHOWN = 8
 """How many child tasks of a task are shown."""
+
+_TRAPS = wait_task_rescheduled.__code__.co_filename
+"""The file in which all tasks wait, for whatever it is."""
+
+_PRIMITIVES = frozenset(
+    os.path.join(os.path.dirname(trio.__file__), *name.split("/"))
+    for name in ("_sync.py", "_channel.py", "_core/_parking_lot.py")
+)
+"""The files in which tasks wait for each other."""
+
+_SLEEP = trio.sleep_forever.__code__.co_filename
+
+_NURSERY_WAIT = "_nested_child_finished"
+"""The method of a nursery that waits for its tasks; without it, a task counts as one that goes on by itself."""
 
 _DEPTH_SHOWN = 6
 """How many levels of tasks below an attempt's own are shown."""
@@ -125,6 +144,57 @@ def may_end(task: trio.lowlevel.Task, outer_nurseries: int) -> bool:
     return not getattr(cancel_status(task), "effectively_cancelled", False)
 
 
+def calling_task(task: trio.lowlevel.Task) -> str:
+    """Return the name of a task of the program, and the line that waits for a call of this package, for a message.
+
+    Args:
+        task: the task, or one that the call has started.
+    """
+    current: trio.lowlevel.Task | None = task
+    while current is not None:
+        frames = list(await_stack(current.coro))
+        if any(map(is_programs_own, frames)):
+            return _name_of(current) + line_of(place_of("", frames))
+        current = None if current.parent_nursery is None else current.parent_nursery.parent_task
+    return f"{_name_of(task)}, called from another thread or by a system task"
+
+
+def waits_for_tasks(task: trio.lowlevel.Task, outer_nurseries: int, until: float) -> bool:
+    """Whether a task and all below it can only be woken up by other tasks: by events, channels and locks.
+
+    A task that waits for input, for a thread or for a time goes on by itself.
+
+    Args:
+        task: the task.
+        outer_nurseries: how many of its nurseries to leave out, the outer ones.
+        until: a time on Trio's clock; a wait that is limited to a later one counts as unlimited.
+    """
+    frames = [frame for frame in await_stack(task.coro) if frame.f_code.co_filename != _TRAPS]
+    if not frames or getattr(task, "_next_send_fn", None) is not None:
+        return False
+    nurseries = task.child_nurseries[outer_nurseries:]
+    children = [child for nursery in nurseries for child in nursery.child_tasks]
+    if not _waits_in_primitive(frames[-1].f_code, _deadline_of(task), until):
+        return bool(children) and frames[-1].f_code.co_name == _NURSERY_WAIT and _all_wait(children, until)
+    return _all_wait(children, until)
+
+
+def _all_wait(tasks: Sequence[trio.lowlevel.Task], until: float) -> bool:
+    return all(waits_for_tasks(task, 0, until) for task in tasks)
+
+
+def _waits_in_primitive(code: CodeType, deadline: float, until: float) -> bool:
+    if code.co_filename == _SLEEP:
+        return deadline == math.inf
+    return code.co_filename in _PRIMITIVES and deadline > until
+
+
+def _deadline_of(task: trio.lowlevel.Task) -> float:
+    # Trio has a public name for the current task's only; without it, a task counts as one that goes on by itself.
+    effective: Callable[[], float] | None = getattr(cancel_status(task), "effective_deadline", None)
+    return -math.inf if effective is None else effective()
+
+
 def _name_of(task: trio.lowlevel.Task) -> str:
     name: Any = task.name
     # An agent may name its tasks by any object, of any class derived from `str`.
@@ -137,7 +207,7 @@ def _task_place(task: trio.lowlevel.Task, outer_nurseries: int, loop_thread: int
         innermost = sys._current_frames().get(loop_thread)  # pyright: ignore[reportPrivateUsage]  # documented
         frames = list(outwards(innermost, coro.cr_frame))[::-1]
     else:
-        frames = [frame for frame, _ in task.iter_await_frames()]
+        frames = list(await_stack(task.coro))
     codes = [frame.f_code for frame in frames]
     if run_natively.__code__ in codes:
         # The frames above the agent's are the runner's.

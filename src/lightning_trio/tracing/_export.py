@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from .._log import Log
 from .._public import public
 from .._spans import Span
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
 
-logger = logging.getLogger("lightning_trio.tracing")
+logger = Log("lightning_trio.tracing")
 
 _BATCH_SPANS = 512
 _FLUSH_SECONDS = 5.0

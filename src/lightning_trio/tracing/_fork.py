@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable
 
+from .._log import Log
 from .._spans import Span
 from ._current import find_recorder
 
-logger = logging.getLogger("lightning_trio.tracing")
+logger = Log("lightning_trio.tracing")
 
 
 class LostSpans(list[Span]):

@@ -5,7 +5,6 @@ This module imports the OpenTelemetry SDK (90 ms), so `Tracer` imports it only w
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from opentelemetry.trace import Link as SdkLink
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from .._ids import random_bits
+from .._log import Log
 from .._plain_values import json_text, without_surrogates
 from .._spans import OtelResource, Span
 from .._spans import SpanContext as SpanIds
@@ -32,7 +32,7 @@ from ._current import find_recorder
 from ._finalisers import find_finaliser_tracer
 from ._recorder import AttemptRecorder
 
-logger = logging.getLogger("lightning_trio.tracing")
+logger = Log("lightning_trio.tracing")
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _RESOURCE = SdkResource({"service.name": "lightning_trio", "service.version": __version__})

@@ -10,9 +10,10 @@ from itertools import islice
 from typing import Any
 
 from ..._concurrency import await_stack
+from ..._log import Log
 from ._waiters import waiters_of
 
-logger = logging.getLogger("lightning_trio.lanes")
+logger = Log("lightning_trio.lanes")
 
 _MOMENT_SECONDS = 1.0
 """A task that ends this soon after its rollout is not worth a warning."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import time
 import weakref
 from collections.abc import Callable, Collection, Coroutine, Mapping
@@ -16,6 +15,7 @@ import trio
 
 from ..._concurrency import is_kind, leaves, note
 from ..._errors import AgentError
+from ..._log import Log
 from ...tracing import CURRENT, AttemptRecorder
 from ._background import names_of
 from ._children import CHILD, Child, find_creator
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ._shared_loop import TaskFactory
 
 
-logger = logging.getLogger("lightning_trio.lanes")
+logger = Log("lightning_trio.lanes")
 
 _PROMPT_SECONDS = 0.1
 """How long a cancelled attempt waits for the tasks that its agent left behind, once they are cancelled."""

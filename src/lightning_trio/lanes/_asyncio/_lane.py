@@ -7,7 +7,6 @@ loop.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -17,6 +16,7 @@ import trio
 
 from ..._concurrency import FlatNursery
 from ..._errors import AgentError, UnsupportedLane
+from ..._log import Log
 from .._lane import Call, Lane, LaneOptions, OpenLane
 from .._trio import check_async
 from .._wrong_loop import WRONG_LOOP_ERRORS, find_trio_sign
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ._call import AsyncioCall
 
 
-logger = logging.getLogger("lightning_trio.lanes")
+logger = Log("lightning_trio.lanes")
 
 _CHECK_SECONDS = 0.25
 """The interval between checks of the loop while there are calls."""

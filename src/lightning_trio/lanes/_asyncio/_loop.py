@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import logging
 import os
 import sys
 import threading
@@ -20,9 +19,11 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, Protocol
 
+from ..._exception_text import class_name
+from ..._log import Log
 from ._background import BackgroundTasks, drain, names_of
 
-logger = logging.getLogger("lightning_trio.lanes")
+logger = Log("lightning_trio.lanes")
 
 LEFTOVER_SECONDS = 1.0
 """How long tasks may take to end once they are cancelled."""
@@ -102,6 +103,7 @@ class AgentLoop:
         self.closing = threading.Event()
         """Set once the loop has begun to close."""
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_log_error)
         prepare(self._loop)
         self.stopping = False
         """Whether the loop closes as soon as it can; no call's result is waited for then."""
@@ -294,6 +296,14 @@ def _silence(tasks: set[asyncio.Task[Any]]) -> None:
         # What asyncio.gather() does for its tasks; a task that is left behind has been named already.
         with suppress(AttributeError):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def _log_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log the error of a callback or a task as asyncio does; what its log's filters raise would end the loop."""
+    try:
+        loop.default_exception_handler(context)
+    except Exception as exc:
+        logger.warning("asyncio could not log an error in the agents' loop: its logger raised %s", class_name(exc))
 
 
 # The loop that new calls go to, and all whose threads run.

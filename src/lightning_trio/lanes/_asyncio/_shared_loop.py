@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+from ..._log import Log
 from ._daemon_executor import DaemonExecutor
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-logger = logging.getLogger("lightning_trio.lanes")
+logger = Log("lightning_trio.lanes")
 
 TaskFactory = Callable[..., "asyncio.Task[Any]"]
 
@@ -69,6 +69,7 @@ def keep_settings_apart(loop: asyncio.AbstractEventLoop, find_tenant: Callable[[
     loop.set_default_executor(_SharedExecutor(find_tenant))
     settings = _Settings(find_tenant)
     for name in (
+        "get_task_factory",
         "set_task_factory",
         "set_default_executor",
         "shutdown_default_executor",
@@ -97,6 +98,11 @@ class _Settings:
 
     def __init__(self, find_tenant: Callable[[], Tenant | None]) -> None:
         self._find_tenant = find_tenant
+
+    def get_task_factory(self) -> TaskFactory | None:
+        # Not the lane's own, which would call itself if an agent that has kept it set it again.
+        tenant = self._find_tenant()
+        return None if tenant is None else tenant.task_factory
 
     def set_task_factory(self, factory: TaskFactory | None) -> None:
         if factory is not None and not callable(factory):

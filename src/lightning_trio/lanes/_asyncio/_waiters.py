@@ -1,4 +1,4 @@
-"""What waits for a task: other tasks that await it, or a future, event, condition or queue that only it sets."""
+"""The tasks that wait for a given task: they await it, or a future, event, condition or queue that it sets."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from ..._concurrency import await_stack
 from ._clean_up import Watch
 
 _DEPTH = 2
-"""How far to look behind a variable: ``self.ready`` and ``waiting[key]`` are one step, ``self.waiting[key]`` two."""
+"""Most steps from a variable to an object: ``self.ready`` and ``waiting[key]`` take one, ``self.ready[key]`` two."""
 
 FAR = 4
 """How far to look where a future too many does no harm, as in ``self.client.cache.waiting[key]``."""
 
 _MOST_OBJECTS = 1000
-"""How many objects to look at for one task."""
+"""The most objects to look at for one task."""
 
 _CALLS_MODULE = f"{__package__}._call"
 """Its code holds a call, and thereby all others, but sets nothing that an agent waits for."""
 
 
 def waiters_of(task: asyncio.Task[Any]) -> Iterator[contextvars.Context]:
-    """Yield the contexts of what waits for a task, also through ``shield``, ``gather`` and ``wait_for``.
+    """Yield the contexts of the tasks that wait for a task, also through ``shield``, ``gather`` and ``wait_for``.
 
-    A task that sets a future, an event or a condition, or puts into a queue, is waited for as well. Which ones it sets
-    is guessed from its variables and its callbacks, so this may be too many. A lock is none, unless a condition's: it
-    is released when its holder is cancelled.
+    Tasks also wait for it if they wait for a future, an event, a condition or a queue that it sets or fills. Which
+    ones these are is guessed from its variables and its callbacks, so too many may be found. Locks are not among them,
+    because the holder of a lock releases it when it is cancelled; the lock of a condition is an exception.
     """
     awaited = set(cancelled_with(task))
     for future in settable([task]):
@@ -42,7 +42,7 @@ def waiters_of(task: asyncio.Task[Any]) -> Iterator[contextvars.Context]:
 
 
 def waiters_of_future(future: asyncio.Future[Any]) -> Iterator[contextvars.Context]:
-    """Yield the contexts of the tasks that wait for a future."""
+    """Yield the contexts of the tasks that await a future."""
     for _, context in _callbacks(future):
         yield context
 
@@ -60,7 +60,7 @@ def all_waiters_of_future(future: asyncio.Future[Any]) -> Iterator[contextvars.C
 
 
 def cancelled_with(task: asyncio.Task[Any]) -> Iterator[asyncio.Future[Any]]:
-    """Yield the futures to which asyncio passes the cancellation of a task on: what it awaits, and so on."""
+    """Yield the futures that asyncio cancels together with a task: those that it awaits directly or indirectly."""
     found: list[asyncio.Future[Any] | None] = [getattr(task, "_fut_waiter", None)]
     for future in found:
         if future is not None and len(found) < _MOST_OBJECTS:
@@ -88,7 +88,7 @@ def settable(futures: Collection[asyncio.Future[Any]], depth: int = _DEPTH) -> I
         elif isinstance(value, asyncio.Event):
             yield from getattr(value, "_waiters", ())
         elif isinstance(value, asyncio.Condition):
-            # One that is cancelled wakes another since Python 3.13, which needs the lock before it waits again.
+            # Since Python 3.13, a cancelled waiter wakes another one, which needs the lock before it can wait again.
             lock = getattr(value, "_lock", None)
             yield from (*getattr(value, "_waiters", ()), *(getattr(lock, "_waiters", None) or ()))
         elif isinstance(value, asyncio.Queue):
@@ -110,12 +110,12 @@ def _reachable(values: Iterable[object], most: int) -> Iterator[object]:
     found = deque((value, 0) for value in values)
     while found:
         value, depth = found.popleft()
-        # A task that this one knows is not set by it.
+        # This task may know another one, but it does not set its result.
         if id(value) in seen or isinstance(value, asyncio.Task):
             continue
         seen.add(id(value))
         yield value
-        # A variable of a closure, or a function with its arguments, stands for what it holds.
+        # Cells of closures and functions with bound arguments do not count as a step.
         depth += not isinstance(value, _TRANSPARENT)
         if depth <= most and len(found) < _MOST_OBJECTS:
             found.extend((each, depth) for each in _held_by(value))
@@ -150,4 +150,4 @@ _OPAQUE = (
     asyncio.Lock,
     asyncio.Semaphore,
 )
-"""What holds nothing that its task sets, or nothing but what `_settable` finds."""
+"""The types whose objects are not looked into: they hold nothing that a task sets, or `settable` reads them itself."""

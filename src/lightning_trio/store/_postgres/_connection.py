@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Iterable, Sequence
@@ -19,10 +18,11 @@ from psycopg.types.numeric import Int8Dumper
 from ..._errors import NotBegun, StoreFull, StoreUnavailable, TryAgain
 from ..._host import lacks_descriptors
 from ..._ids import random_bits
+from ..._log import Log
 from .._sql import POSTGRES, Columns, Connection, Kind
 from ._server import Server, is_lost
 
-logger = logging.getLogger("lightning_trio.store")
+logger = Log("lightning_trio.store")
 
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 1.0

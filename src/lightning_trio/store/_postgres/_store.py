@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -10,6 +9,7 @@ import trio
 from ..._concurrency import run_in_thread
 from ..._errors import StoreFull, StoreUnavailable, TryAgain
 from ..._ids import random_bits
+from ..._log import Log
 from ..._public import public
 from ..._repr import one_line
 from .._sql import MAX_PAYLOAD_BYTES, Connection, SqlLightningStore
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ._notifications import Hints
 
 
-logger = logging.getLogger("lightning_trio.store")
+logger = Log("lightning_trio.store")
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Callable
@@ -11,8 +10,9 @@ from typing import Final
 import trio
 
 from ..._errors import NotBegun, StoreUnavailable
+from ..._log import Log
 
-logger = logging.getLogger("lightning_trio.store")
+logger = Log("lightning_trio.store")
 
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 1.0

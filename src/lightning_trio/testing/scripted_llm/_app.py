@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..._chat_format import ChatRequest, ErrorBody, decode_request
+from ..._log import Log
 from ..._plain_values import from_json
 from ._script import Playback, Reply
 from ._wire import Answer, Writer, answer_to, encode_json, latency_of
@@ -22,7 +22,7 @@ from ._wire import Answer, Writer, answer_to, encode_json, latency_of
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-_log = logging.getLogger("lightning_trio.testing")
+_log = Log("lightning_trio.testing")
 
 
 async def _stays_connected(seconds: float, receive: Receive) -> bool:

@@ -8,7 +8,6 @@ program, so we pass a hook that writes them on the span.
 
 import importlib
 import importlib.util
-import logging
 import sys
 import threading
 from collections.abc import Generator, Sequence
@@ -17,10 +16,12 @@ from typing import Final, Protocol
 
 from opentelemetry.trace import Span, TracerProvider
 
+from ..._log import Log
+
 _SDK: Final = "openai"
 _INSTRUMENTATION: Final = "opentelemetry.instrumentation.genai.openai"
 
-_log: Final = logging.getLogger("lightning_trio.tracing")
+_log: Final = Log("lightning_trio.tracing")
 
 
 class _Instrumentor(Protocol):
