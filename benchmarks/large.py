@@ -1,10 +1,11 @@
-"""The longest stop of Trio's loop beside one large attempt: while it runs, is committed and is read again.
+"""The longest stop of Trio's loop beside one large attempt or task: while it runs, is committed and is read again.
 
 Measured: the largest gap between the beats of a task that wants to run every millisecond, beside an attempt of 100,000
 spans, one with a text of 100 MB, one with as much in a hundred texts, one whose exception has 100,000 notes, and a run
-whose algorithm takes 100,000 notes and saves its state. The store takes up to 1 GB. A gap counts with the processor
-time of this process in it, if that is less, so that other programs do not count; nor does the agent's own work in
-Trio's thread, which is little here.
+whose algorithm takes 100,000 notes and saves its state; beside a task of 100 MB that is run and read, of one text, a
+million texts or as a chat, and resources with a text of 100 MB. The store takes up to 1 GB. A gap counts with the
+processor time of this process in it, if that is less, so that other programs do not count; nor does the agent's own
+work in Trio's thread, which is little here.
 """
 
 from __future__ import annotations
@@ -185,12 +186,68 @@ _AGENTS: Mapping[str, tuple[Any, str, int, int]] = {
 }
 _NOTES = "an algorithm's 100,000 notes"
 
+
+def one_text_task(size: int) -> Any:
+    """Return a task with one text."""
+    return {"text": "x" * size}
+
+
+def many_texts_task(size: int) -> Any:
+    """Return a task with texts of 80 characters."""
+    return {f"key {number:07}": "x" * 80 for number in range(size // 100)}
+
+
+def chat_task(size: int) -> Any:
+    """Return a task with messages of 1,000 characters."""
+    return {"messages": [{"role": "user", "content": "x" * 1_000} for _ in range(size // 1_000)]}
+
+
+def resources_of(size: int) -> Any:
+    """Return resources with one text."""
+    return {"prompt": agl.PromptTemplate("x" * size)}
+
+
+async def noop_of_any(task: Any) -> float:
+    """Do nothing."""
+    return 1.0
+
+
+async def run_task(task: Any, store: agl.LightningStore, take: Take) -> None:
+    """Run one task, and read its rollout."""
+    await trio.sleep(10 * BEAT_SECONDS)
+    take("before")
+    async with store:
+        result = await agl.Runner(noop_of_any, store=store).fit([task])
+        take("run")
+        read = await store.query_rollouts()
+        take("read")
+        assert len(read) == result.counts["succeeded"] == 1
+
+
+async def run_resources(resources: Any, store: agl.LightningStore, take: Take) -> None:
+    """Store resources, and read them."""
+    await trio.sleep(10 * BEAT_SECONDS)
+    take("before")
+    async with store:
+        update = await store.add_resources(resources)
+        take("run")
+        assert await store.get_resources_by_id(update.resources_id)
+        take("read")
+
+
+_TASKS: Mapping[str, tuple[Callable[[int], Any], Any]] = {
+    "a task of one text of 100 MB": (one_text_task, run_task),
+    "a task of a million texts": (many_texts_task, run_task),
+    "a task of 100,000 messages": (chat_task, run_task),
+    "resources with a text of 100 MB": (resources_of, run_resources),
+}
+
 Kind: TypeAlias = Literal["memory", "SQLite", "PostgreSQL"]
 
 CASES: Mapping[Kind, tuple[str, ...]] = {
-    "memory": ("100,000 spans", "100,000 spans in a process", "an exception with 100,000 notes"),
-    "SQLite": (*_AGENTS, _NOTES),
-    "PostgreSQL": ("100,000 spans", "a text of 100 MB", "the same, not ASCII", "100 texts of 1 MB", _NOTES),
+    "memory": ("100,000 spans", "100,000 spans in a process", "an exception with 100,000 notes", *_TASKS),
+    "SQLite": (*_AGENTS, _NOTES, *_TASKS),
+    "PostgreSQL": ("100,000 spans", "a text of 100 MB", "the same, not ASCII", "100 texts of 1 MB", _NOTES, *_TASKS),
 }
 
 
@@ -209,6 +266,9 @@ def largest_gaps(name: str, quick: bool, place: str | None) -> dict[str, float]:
 
             if name == _NOTES:
                 await run_notes(1_000 if quick else 100_000, store, take)
+            elif name in _TASKS:
+                make, run = _TASKS[name]
+                await run(make(1_000_000 if quick else 100_000_000), store, take)
             else:
                 agent, lane, size, small = _AGENTS[name]
                 await run_agent(agent, lane, small if quick else size, store, take)

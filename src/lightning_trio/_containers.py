@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -36,6 +37,38 @@ def copy_containers(value: Any) -> Any:
             # Besides RecursionError, what a key's class raises.
             continue
     return value
+
+
+def copy_in_steps(value: Any) -> Generator[None, None, Any]:
+    """Return `copy_containers` of a large value; each step copies 1,000 items at most."""
+    if type(value) not in _KINDS:
+        return value
+    try:
+        return (yield from _copy_in_steps(value))
+    except (Exception, SystemExit):
+        # As in `copy_containers`, which can copy what is nested more deeply.
+        return copy_containers(value)
+
+
+def _copy_in_steps(value: Any) -> Generator[None, None, Any]:
+    if type(value) is dict:
+        entries: dict[Any, Any] = {}
+        for key, inner in value.items():
+            entries[key] = (yield from _copy_in_steps(inner)) if type(inner) in _KINDS else inner
+            if len(entries) % _ITEMS_IN_A_STEP == 0:
+                yield
+        yield
+        return entries
+    items: list[Any] = []
+    for inner in value:
+        items.append((yield from _copy_in_steps(inner)) if type(inner) in _KINDS else inner)
+        if len(items) % _ITEMS_IN_A_STEP == 0:
+            yield
+    yield
+    return items
+
+
+_ITEMS_IN_A_STEP: Final = 1000
 
 
 @public_in("lightning_trio.store")

@@ -416,12 +416,12 @@ def test_appended_tasks_are_recognized_by_the_digest_of_those_before(before: str
     ],
 )
 @pytest.mark.parametrize("appended", [0, 5])
-def test_the_place_of_the_first_difference_is_found_by_digests(
+async def test_the_place_of_the_first_difference_is_found_by_digests(
     tasks: int, changed: int, place: str, appended: int
 ) -> None:
-    before = run_of("run-1", datasets=Datasets(range(tasks), None).fingerprints())
+    before = run_of("run-1", datasets=await Datasets(range(tasks), None).fingerprints())
     now = [-1 if task == changed else task for task in range(tasks + appended)]
-    fingerprints = Datasets(now, None).fingerprints(before=[before])
+    fingerprints = await Datasets(now, None).fingerprints(before=[before])
 
     chosen = rank_runs([before], run_of("run-2", datasets=fingerprints), True)[0]
 
@@ -665,7 +665,7 @@ async def test_another_process_that_lives_is_not_taken_over(tmp_path: Path) -> N
 
 async def test_datasets_that_differ_in_one_task_are_distinguished(tmp_path: Path) -> None:
     async with agl.SqliteLightningStore(tmp_path / "runs.db") as store:
-        await store.put([run_of(datasets=Datasets(["a", "b"], None).fingerprints())])
+        await store.put([run_of(datasets=await Datasets(["a", "b"], None).fingerprints())])
 
         with pytest.raises(ResumeError, match="its train dataset had 2 tasks"):
             await runner_of(Agent(), store).fit(["a", "c"], resume=True)
@@ -798,7 +798,7 @@ async def test_pruning_leaves_runs_that_can_be_resumed_alone(autojump_clock: Moc
 async def test_of_several_that_resume_a_run_at_once_one_continues(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     async with agl.SqliteLightningStore(path) as store:
-        await store.put([run_of(datasets=Datasets(TASKS, None).fingerprints(), worker_id="gone")])
+        await store.put([run_of(datasets=await Datasets(TASKS, None).fingerprints(), worker_id="gone")])
 
     outcomes: list[str] = []
 

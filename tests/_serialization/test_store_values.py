@@ -962,7 +962,7 @@ def test_a_field_of_a_later_version_is_left_to_it() -> None:
 
 
 FINGERPRINTS = """
-import dataclasses, pydantic
+import dataclasses, pydantic, trio
 from lightning_trio import LLM
 from lightning_trio.algorithms._datasets import Datasets, encoded_task
 
@@ -981,7 +981,7 @@ tasks = [
 ]
 for task in tasks:
     print(encoded_task(task))
-print(Datasets(tasks, None).fingerprints())
+print(trio.run(Datasets(tasks, None).fingerprints))
 """
 
 

@@ -74,7 +74,7 @@ class RunStart:
     async def begin(self, resumption: Resumption) -> Run:
         """Return a new run or one to resume, recorded as running, or a finished one in which nothing is left to run."""
         runs = () if resumption.resume is False else _readable(await self._store.query_runs(), resumption.resume)
-        wanted = self._new_run(runs)
+        wanted = await self._new_run(runs)
         if resumption.resume is False:
             await self._store.put([wanted])
             return wanted
@@ -94,7 +94,7 @@ class RunStart:
         await self._reopen(run.run_id, to_retry)
         return run
 
-    def _new_run(self, runs: Sequence[Run]) -> Run:
+    async def _new_run(self, runs: Sequence[Run]) -> Run:
         """Return the record of a new run; `runs` are those that it may continue."""
         settings = self._settings
         return Run(
@@ -102,7 +102,7 @@ class RunStart:
             settings.options.run_name,
             settings.agent_name,
             settings.options.algorithm.name,
-            self._fingerprints(runs),
+            await self._fingerprints(runs),
             start_time=time.time(),
             resources_id=None if settings.own is None else settings.own.resources_id,
             config={"max_concurrency": settings.max_concurrency, "max_rollouts": settings.options.max_rollouts},
@@ -110,9 +110,9 @@ class RunStart:
             repeats=self._datasets.repeats,
         )
 
-    def _fingerprints(self, runs: Sequence[Run]) -> Mapping[str, DatasetFingerprint]:
+    async def _fingerprints(self, runs: Sequence[Run]) -> Mapping[str, DatasetFingerprint]:
         if self._store.persistent:
-            return self._datasets.fingerprints(before=runs)
+            return await self._datasets.fingerprints(before=runs)
         # In memory, the rollouts of `Baseline` show which tasks it ran; those of another algorithm need not.
         read = 0 if isinstance(self._settings.options.algorithm, Baseline) else _READ_IN_MEMORY
         return self._datasets.first_fingerprints(read, before=runs)

@@ -1,5 +1,11 @@
 """Serialization: users' values, spans and records as JSON text and back."""
 
+from ._large_values import EncodedValue as EncodedValue
+from ._large_values import ReadPart as ReadPart
+from ._large_values import decode_value as decode_value
+from ._large_values import encode_value as encode_value
+from ._large_values import is_large as is_large
+from ._large_values import with_digest_of as with_digest_of
 from ._records import decode_config as decode_config
 from ._records import decode_error as decode_error
 from ._records import decode_resources as decode_resources

@@ -11,6 +11,7 @@ import attrs
 from .._errors import NotStorable, PayloadTooLarge
 from .._records import DEFAULT_CONFIG, DatasetFingerprint, ErrorRecord, RolloutConfig, Run
 from .._resources import NamedResources
+from ._large_values import EncodedValue, ReadPart, decode_value, encode_value, is_outline
 from ._values import NO_LIMIT, UNREADABLE, decode, encode, unreadable
 
 # Configurations: few different ones, each of them read many times.
@@ -51,20 +52,38 @@ def decode_error(text: str | None) -> ErrorRecord | None:
     return None if text is None else ErrorRecord(*decode(text))
 
 
-def encode_resources(resources: NamedResources, limit: int) -> str:
+def encode_resources(resources: NamedResources, limit: int) -> EncodedValue:
     """Return a snapshot's resources as text.
 
     Raises:
         NotStorable, PayloadTooLarge: see `encode`.
     """
-    return encode(dict(resources), "resources", limit)
+    return encode_value(dict(resources), "resources", limit)
+
+
+def decode_resources(text: str, read_part: ReadPart) -> NamedResources:
+    """Return the resources encoded in a text: the same mapping for the same text, so that agents are bound once."""
+    if not is_outline(text):
+        return _decode_small(text)
+    known = _LARGE_KNOWN.get(text)
+    if known is None:
+        known = decode_value(text, read_part)
+        _LARGE_KNOWN[text] = known
+        for old in list(_LARGE_KNOWN)[:-_MOST_LARGE]:
+            # Another thread may have removed it.
+            _LARGE_KNOWN.pop(old, None)
+    return known
 
 
 @lru_cache(64)
-def decode_resources(text: str) -> NamedResources:
-    """Return the resources encoded in a text: the same mapping for the same text, so that agents are bound once."""
+def _decode_small(text: str) -> NamedResources:
     resources: NamedResources = decode(text)
     return resources
+
+
+_MOST_LARGE: Final = 4
+_LARGE_KNOWN: Final[dict[str, NamedResources]] = {}
+"""Large resources that were read last, by their outlines, which differ for different ones."""
 
 
 def encode_run(run: Run, limit: int) -> str:

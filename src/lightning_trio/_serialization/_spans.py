@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -33,6 +33,8 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
+T = TypeVar("T")
+
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 
 
@@ -43,16 +45,29 @@ def encode_spans(spans: Sequence[Span], limit: int) -> str:
         NotStorable: an attribute cannot be stored.
         PayloadTooLarge: they take more than `limit` bytes.
     """
+    encoded = _guarded(_encode_all, spans)
+    if len(encoded) > limit:
+        raise PayloadTooLarge.all_spans(spans[0].rollout_id, len(spans), len(encoded), limit)
+    return encoded.decode()
+
+
+def _guarded(encode_them: Callable[..., T], spans: Sequence[Span], *args: int) -> T:
+    """Return `encode_them(spans, *args)`.
+
+    Raises:
+        NotStorable: whatever else it raised.
+    """
     try:
-        encoded = _encode_rows([_span_row(span) for span in spans])
+        return encode_them(spans, *args)
     except (NotStorable, KeyboardInterrupt):
         raise
     except BaseException as exc:
         # A span that an agent returns may have anything in it, with methods that raise anything.
         raise NotStorable.spans(spans[0].rollout_id, exc) from exc
-    if len(encoded) > limit:
-        raise PayloadTooLarge.all_spans(spans[0].rollout_id, len(spans), len(encoded), limit)
-    return encoded.decode()
+
+
+def _encode_all(spans: Sequence[Span]) -> bytes:
+    return _encode_rows([_span_row(span) for span in spans])
 
 
 def _encode_rows(rows: Sequence[Any]) -> bytes:
@@ -75,21 +90,21 @@ def encode_parts(spans: Sequence[Span], limit: int) -> list[str]:
     Raises:
         NotStorable, PayloadTooLarge: see `encode_spans`.
     """
-    parts: list[str] = []
-    size = 0
-    try:
-        for part in _parts(spans):
-            size += len(part)
-            if size <= limit:
-                parts.append(part.decode())
-    except (NotStorable, KeyboardInterrupt):
-        raise
-    except BaseException as exc:
-        # As in `encode_spans`.
-        raise NotStorable.spans(spans[0].rollout_id, exc) from exc
+    size, parts = _guarded(_encode_in_parts, spans, limit)
     if size > limit:
         raise PayloadTooLarge.all_spans(spans[0].rollout_id, len(spans), size, limit)
     return parts
+
+
+def _encode_in_parts(spans: Sequence[Span], limit: int) -> tuple[int, list[str]]:
+    """Return the size of the parts in bytes, and those within the limit."""
+    parts: list[str] = []
+    size = 0
+    for part in _parts(spans):
+        size += len(part)
+        if size <= limit:
+            parts.append(part.decode())
+    return size, parts
 
 
 def _parts(spans: Sequence[Span]) -> Iterator[bytes]:

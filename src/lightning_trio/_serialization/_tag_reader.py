@@ -180,6 +180,18 @@ def _read_timezone(stored: list[Any]) -> datetime.timezone:
     return datetime.timezone(untagged(offset)) if name is None else datetime.timezone(untagged(offset), untagged(name))
 
 
+def _read_base64(stored: str) -> bytearray:
+    # In pieces, because the interpreter's lock is held meanwhile.
+    made = bytearray()
+    for start in range(0, len(stored), _CHARACTERS_AT_ONCE):
+        made += base64.b64decode(stored[start : start + _CHARACTERS_AT_ONCE])
+    return made
+
+
+_CHARACTERS_AT_ONCE: Final = 4 << 16
+"""Whole groups of characters, each of which stands for three bytes."""
+
+
 def _read_fraction(stored: Any) -> Fraction:
     if isinstance(stored, str):
         # Of an earlier version. `Fraction` also reads exponents, and would raise 10 to any of them.
@@ -225,8 +237,8 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "$frozenset": lambda stored: frozenset(map(untagged, stored)),
     "$deque": lambda stored: collections.deque(map(untagged, stored[0]), stored[1]),
     "$range": lambda stored: range(*map(untagged, stored)),
-    "$bytes": base64.b64decode,
-    "$bytearray": lambda stored: bytearray(base64.b64decode(stored)),
+    "$bytes": lambda stored: bytes(_read_base64(stored)),
+    "$bytearray": _read_base64,
     "$complex": lambda stored: complex(*map(untagged, stored)),
     "$datetime": lambda stored: _read_time(datetime.datetime, stored),
     "$date": datetime.date.fromisoformat,

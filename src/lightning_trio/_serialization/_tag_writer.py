@@ -24,6 +24,7 @@ import msgspec
 from .._errors import NotStorable
 from .._repr import shortened
 from .._resources import LLM, LostKey, Resource, UnknownResource, token_for_key
+from .._spans import join_pieces
 from ._arrays import write_array
 from ._classes import is_findable, name_of
 from ._pydantic_models import is_model, is_old_model, rest_of_model
@@ -115,6 +116,8 @@ _JSON_TYPES: Final = frozenset({str, int, float, list, dict, collections.Ordered
 
 
 def _text(value: str, path: str) -> Any:
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -161,6 +164,18 @@ def _tuple(value: tuple[Any, ...], path: str) -> list[Any]:
 
 def _members(value: Iterable[Any], path: str) -> list[Any]:
     return [tagged(member, f"{path} member {shortened(member)}") for member in value]
+
+
+def _base64(value: bytes | bytearray) -> str:
+    # In pieces, because the interpreter's lock is held meanwhile.
+    return join_pieces(
+        base64.b64encode(value[start : start + _BYTES_AT_ONCE]).decode()
+        for start in range(0, len(value), _BYTES_AT_ONCE)
+    )
+
+
+_BYTES_AT_ONCE: Final = 3 << 16
+"""Of which base64 makes whole groups of characters."""
 
 
 def _time(value: datetime.datetime | datetime.time, path: str) -> Any:
@@ -213,8 +228,8 @@ _WRITERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "$frozenset": _members,
     "$deque": lambda value, path: [_items(value, path), value.maxlen],
     "$range": lambda value, path: [tagged(each, path) for each in (value.start, value.stop, value.step)],
-    "$bytes": lambda value, path: base64.b64encode(value).decode(),
-    "$bytearray": lambda value, path: base64.b64encode(value).decode(),
+    "$bytes": lambda value, path: _base64(value),
+    "$bytearray": lambda value, path: _base64(value),
     "$complex": lambda value, path: [tagged(value.real, path), tagged(value.imag, path)],
     "$datetime": _time,
     "$date": lambda value, path: value.isoformat(),

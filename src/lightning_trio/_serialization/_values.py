@@ -8,7 +8,9 @@ where that is loaded.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+import heapq
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +18,7 @@ import msgspec
 from .._errors import NotStorable, PayloadTooLarge
 from .._exception_text import class_name, message_of
 from .._repr import shortened
+from .._spans import LARGE
 from ._tag_reader import untagged
 from ._tag_writer import is_plain, tagged
 
@@ -77,6 +80,50 @@ def canonical(value: Any, name: str) -> bytes:
         NotStorable: see `encode`.
     """
     return _encoded(value, name, _encode_in_order)
+
+
+def canonical_pieces(value: Any, name: str) -> Iterator[bytes]:
+    """Yield `canonical` of a large value in pieces, none of which takes long to encode.
+
+    That it can be read again is not checked.
+
+    Raises:
+        NotStorable: see `encode`.
+    """
+    written = value if is_plain(value) else _in_order(tagged(value, name))
+    return _json_pieces(written)
+
+
+def _json_pieces(written: Any) -> Iterator[bytes]:
+    if type(written) is list:
+        yield b"["
+        for index, inner in enumerate(written):
+            if index:
+                yield b","
+            yield from _json_pieces(inner)
+        yield b"]"
+    elif type(written) is dict:
+        yield b"{"
+        for index, key in enumerate(_in_slices(written)):
+            yield b"%s%s:" % (b"," if index else b"", _encode(key))
+            yield from _json_pieces(written[key])
+        yield b"}"
+    elif type(written) is str and len(written) > LARGE:
+        yield b'"'
+        for start in range(0, len(written), LARGE):
+            yield _encode(written[start : start + LARGE])[1:-1]
+        yield b'"'
+    else:
+        yield _encode(written)
+
+
+def _in_slices(keys: Collection[str]) -> Iterable[str]:
+    """Return keys in order, of which few are sorted at once."""
+    left = iter(keys)
+    return heapq.merge(*(sorted(islice(left, _KEYS_AT_ONCE)) for _ in range(0, len(keys), _KEYS_AT_ONCE)))
+
+
+_KEYS_AT_ONCE: Final = 10_000
 
 
 def _in_order(written: Any) -> Any:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import attrs
+import trio
 
+from .._concurrency import compute_in_thread
 from .._errors import DatasetError, NotStorable
 from .._exception_text import class_name
 from .._public import public
 from .._records import DatasetFingerprint, RolloutMode, Run
 from .._resources import LLM, NamedResources
-from .._serialization import canonical
+from .._serialization import canonical, is_large, with_digest_of
 from ._tables import check_tasks
 
 T_co = TypeVar("T_co", covariant=True)
@@ -68,7 +70,7 @@ class Datasets:
         """Return the dataset of ``"train"`` or ``"val"``."""
         return self.train if mode == "train" else self.val
 
-    def fingerprints(self, *, before: Iterable[Run] = ()) -> Mapping[str, DatasetFingerprint]:
+    async def fingerprints(self, *, before: Iterable[Run] = ()) -> Mapping[str, DatasetFingerprint]:
         """Return a fingerprint of each dataset, by mode, for which every task is read and encoded.
 
         Args:
@@ -78,7 +80,7 @@ class Datasets:
             NotStorable: a task cannot be stored; the message has its index.
         """
         lengths = _lengths(before)
-        return {mode: _fingerprint(mode, dataset, lengths[mode]) for mode, dataset in self._given()}
+        return {mode: await _fingerprint(mode, dataset, lengths[mode]) for mode, dataset in self._given()}
 
     def first_fingerprints(self, number: int, *, before: Iterable[Run] = ()) -> Mapping[str, DatasetFingerprint]:
         """Return a fingerprint of each dataset, by mode, for which only the first tasks are read.
@@ -122,7 +124,7 @@ def _first_fingerprint(dataset: Dataset[Any], number: int, lengths: Collection[i
     return DatasetFingerprint(len(dataset), digests[-1], prefixes=prefixes)
 
 
-def _fingerprint(mode: str, dataset: Dataset[Any], lengths: Collection[int]) -> DatasetFingerprint:
+async def _fingerprint(mode: str, dataset: Dataset[Any], lengths: Collection[int]) -> DatasetFingerprint:
     """Return a digest of every task; one that cannot be stored is found here, before any task has run."""
     whole = hashlib.sha256()
     prefixes: dict[int, str] = {}
@@ -132,9 +134,19 @@ def _fingerprint(mode: str, dataset: Dataset[Any], lengths: Collection[int]) -> 
     for index in range(len(dataset)):
         if index in lengths:
             prefixes[index] = whole.hexdigest()[:16]
-        whole.update(canonical(dataset[index], f"{mode}_dataset[{index}]"))
+        task, name = dataset[index], f"{mode}_dataset[{index}]"
+        if is_large(task):
+            whole = await compute_in_thread(with_digest_of, task, name, whole)
+        else:
+            whole.update(canonical(task, name))
         whole.update(b"\n")
+        if index % _AT_ONCE == 0:
+            await trio.lowlevel.checkpoint()
     return DatasetFingerprint(len(dataset), whole.hexdigest()[:16], [prefixes[each] for each in marked], prefixes)
+
+
+_AT_ONCE: Final = 256
+"""How many tasks are read before others run."""
 
 
 def is_other_task(before: object, now: object) -> bool:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import Any, Self
 
 import attrs
 import trio
 
 from .._checks import check_count
-from .._errors import StaleAttempt, UsageError
+from .._concurrency import compute_in_thread
+from .._errors import NotStorable, StaleAttempt, UsageError
 from .._lifecycle import TERMINAL_ROLLOUT, UNFINISHED_ROLLOUT
 from .._log import Log
 from .._public import public
@@ -31,6 +32,7 @@ from .._records import (
 )
 from .._repr import counted, one_line
 from .._resources import NamedResources, check_resources
+from .._serialization import is_large, with_digest_of
 from .._spans import Span
 from ..adapters import Adapter
 from ..store import Condition, LightningStore, Query
@@ -259,11 +261,12 @@ class Session:
         resources_id = None if snapshot is None else snapshot.resources_id
         step = self._window // 2
         unfinished: list[str] = []
-        key = self._next_keys(mode, resources_id)
+        prefix = self._next_keys(mode, resources_id)
         for start, chunk in _chunks(tasks, max(step // repeats, 1)):
+            ends = await self._key_ends(chunk)
             requests = [
-                EnqueueRolloutRequest(task, mode, resources_id, None, metadata, key(index, task))
-                for index, task in enumerate(chunk, start)
+                EnqueueRolloutRequest(task, mode, resources_id, None, metadata, f"{prefix}/{index}{end}")
+                for index, (task, end) in enumerate(zip(chunk, ends, strict=True), start)
             ]
             if repeats > 1:
                 requests = [each for request in requests for each in _repeated(request, repeats)]
@@ -275,15 +278,18 @@ class Session:
             yield enqueued, _without(before, unfinished)
         yield [], _without(unfinished, await self.store.wait_finished(unfinished))
 
-    def _next_keys(self, mode: RolloutMode | None, resources_id: str | None) -> Callable[[int, Any], str]:
-        """Return a function that makes the keys of one round: mode, snapshot, number of the round, index, task."""
+    def _next_keys(self, mode: RolloutMode | None, resources_id: str | None) -> str:
+        """Return how the keys of one round begin: mode, snapshot, number of the round; an index and a task follow."""
         what = f"{mode or '-'}/{resources_id or '-'}"
         prefix = f"{what}/{self._rounds[what]}"
         self._rounds[what] += 1
+        return prefix
+
+    async def _key_ends(self, tasks: Sequence[Any]) -> Sequence[str]:
         if not self.store.persistent:
-            return lambda index, task: f"{prefix}/{index}"
+            return [""] * len(tasks)
         # With a checksum of the task: a round that differs from the interrupted one gets new rollouts, not old results.
-        return lambda index, task: f"{prefix}/{index}/{_checksum(task)}"
+        return [f"/{await _large_checksum(task) if is_large(task) else _checksum(task)}" for task in tasks]
 
     @property
     def _may_mix_up(self) -> bool:
@@ -341,6 +347,26 @@ def keys_of_other_task(key: str | None, task: object) -> set[str]:
 
 def _checksum(task: object) -> str:
     return f"{zlib.crc32(encoded_task(task)):08x}"
+
+
+async def _large_checksum(task: object) -> str:
+    try:
+        return f"{(await compute_in_thread(with_digest_of, task, 'task', _Checksum())).value:08x}"
+    except NotStorable:
+        return _checksum(task)
+
+
+class _Checksum:
+    """The checksum of bytes, as a digest."""
+
+    def __init__(self, value: int = 0) -> None:
+        self.value = value
+
+    def update(self, data: bytes, /) -> None:
+        self.value = zlib.crc32(data, self.value)
+
+    def copy(self) -> Self:
+        return type(self)(self.value)
 
 
 def _without(ids: Sequence[str], left_out: Collection[str]) -> list[str]:

@@ -72,6 +72,8 @@ class Entry:
     """The spans of all attempts; a list while they are reported one by one."""
     place: Place | None = None
     """Its place in the queue, None outside it."""
+    large: bool = False
+    """Whether its task is so large that it is copied in slices."""
     _arrivals: _Arrivals | None = None
 
     # These properties make it a `Position` of the state machine.
@@ -117,9 +119,12 @@ class Entry:
         return AttemptedRollout(*fields, attempt=self.attempts[-1]) if self.attempts else Rollout(*fields)
 
     def attempted(self) -> AttemptedRollout:
-        """Return the record for a new attempt, with copies of task and metadata, which the agent may change."""
+        """Return the record for a new attempt, with copies of task and metadata, which the agent may change.
+
+        A large task is still the store's own.
+        """
         metadata = None if self.metadata is None else copy_containers(self.metadata)
-        rollout = self._record(copy_containers(self.input), metadata)
+        rollout = self._record(self.input if self.large else copy_containers(self.input), metadata)
         assert isinstance(rollout, AttemptedRollout)
         return rollout
 

@@ -8,12 +8,12 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 import attrs
 import trio
 
-from ..._containers import copy_containers, copy_fields
+from ..._containers import copy_containers, copy_fields, copy_in_steps
 from ..._errors import Evicted, NotInTrio, UnknownId
 from ..._ids import new_attempt_id
 from ..._lifecycle import (
@@ -57,6 +57,7 @@ from ..._records import (
 )
 from ..._repr import counted, one_line
 from ..._resources import spans_without_keys
+from ..._serialization import is_large
 from ..._spans import Span, bounded_sum
 from .._primitives import Record
 from .._query import Query, select
@@ -71,6 +72,8 @@ from ._waits import Waits
 from ._workers import Workers
 
 _number = operator.attrgetter("number")
+
+WithTask = TypeVar("WithTask", EnqueueRolloutRequest, AttemptedRollout)
 
 
 @public
@@ -155,10 +158,13 @@ class InMemoryLightningStore(LightningStore):
         status: Literal["queuing", "cancelled"] = "queuing",
     ) -> list[str]:
         await trio.lowlevel.checkpoint()
-        self._check_thread()
         # Once, because a caller's sequence may raise, and must do so before anything has changed.
         requests = list(requests)
-        entries = self._new_entries(self._unknown(requests, run_id), run_id, status)
+        is_copied = any(is_large(request.input) for request in requests)
+        if is_copied:
+            requests = await _with_own_tasks(requests)
+        self._check_thread()
+        entries = self._new_entries(self._unknown(requests, run_id), run_id, status, is_copied)
         if status == "cancelled":
             for entry in entries:
                 self._set_ended(entry)
@@ -195,16 +201,19 @@ class InMemoryLightningStore(LightningStore):
         default_config: RolloutConfig | None = None,
     ) -> list[AttemptedRollout]:
         await trio.lowlevel.checkpoint()
+        rollouts = list(rollouts)
+        requests = [request for request in rollouts if not isinstance(request, str)]
+        is_copied = any(is_large(request.input) for request in requests)
+        if is_copied:
+            requests = await _with_own_tasks(requests)
         self._check_thread()
         # Raises before any rollout is created.
-        rollouts = list(rollouts)
         for known in rollouts:
             if isinstance(known, str):
                 begin_attempt(self._known(known))
-        requests = [request for request in rollouts if not isinstance(request, str)]
-        new = iter(self._new_entries(requests, run_id, "preparing"))
+        new = iter(self._new_entries(requests, run_id, "preparing", is_copied))
         entries = [self._known(r) if isinstance(r, str) else next(new) for r in rollouts]
-        return self._new_attempts(entries, worker_id, default_config)
+        return await self._begin(entries, worker_id, default_config)
 
     async def claim(
         self,
@@ -219,7 +228,7 @@ class InMemoryLightningStore(LightningStore):
         entries = list(self._queues.take(limit, run_id))
         for entry in entries:
             entry.place = None
-        return self._new_attempts(entries, worker_id, default_config)
+        return await self._begin(entries, worker_id, default_config)
 
     async def wait_claimable(self, *, run_id: str | None = None) -> None:
         await trio.lowlevel.checkpoint()
@@ -231,7 +240,11 @@ class InMemoryLightningStore(LightningStore):
             self._end_wait()
 
     def _new_entries(
-        self, requests: Sequence[EnqueueRolloutRequest], run_id: str | None, status: RolloutStatus
+        self,
+        requests: Sequence[EnqueueRolloutRequest],
+        run_id: str | None,
+        status: RolloutStatus,
+        is_copied: bool,  # whether the tasks are the store's own already
     ) -> list[Entry]:
         for request in requests:
             if request.resources_id is not None:
@@ -242,7 +255,7 @@ class InMemoryLightningStore(LightningStore):
             Entry(
                 number,
                 self._ids.new(),
-                copy_containers(request.input),
+                request.input if is_copied else copy_containers(request.input),
                 request.mode,
                 request.resources_id or self._latest_resources,
                 request.config,
@@ -254,6 +267,9 @@ class InMemoryLightningStore(LightningStore):
             )
             for number, request in enumerate(requests, self._total_rollouts)
         ]
+        if is_copied:
+            for entry in entries:
+                entry.large = is_large(entry.input)
         for entry in entries:
             self._entries[entry.rollout_id] = entry
             if entry.key is not None:
@@ -271,6 +287,13 @@ class InMemoryLightningStore(LightningStore):
         if counts is None:
             counts = self._counts[run_id] = RunCounts()
         return counts
+
+    async def _begin(
+        self, entries: Sequence[Entry], worker_id: str | None, default_config: RolloutConfig | None
+    ) -> list[AttemptedRollout]:
+        """Begin attempts; without large tasks, this is no checkpoint, as its callers have made one."""
+        started = self._new_attempts(entries, worker_id, default_config)
+        return await _with_own_tasks(started) if any(entry.large for entry in entries) else started
 
     def _new_attempts(
         self, entries: Iterable[Entry], worker_id: str | None, default_config: RolloutConfig | None
@@ -531,6 +554,8 @@ class InMemoryLightningStore(LightningStore):
             value = getattr(change, name)
             if not isinstance(value, Unset):
                 setattr(entry, name, copy_containers(value))
+        if not isinstance(change.input, Unset):
+            entry.large = is_large(entry.input)
         if move is not None:
             self._set_attempt_status(entry, move)
             self._move_on(entry, move)
@@ -697,3 +722,28 @@ class InMemoryLightningStore(LightningStore):
             counts.get("queuing", 0) + counts.get("requeuing", 0),
             self._late_spans,
         )
+
+
+async def _with_own_tasks(records: Sequence[WithTask]) -> list[WithTask]:
+    """Return requests or rollouts with copies of their tasks, some of which are large."""
+    return [attrs.evolve(record, input=await _copy_in_slices(record.input)) for record in records]
+
+
+async def _copy_in_slices(task: Any) -> Any:
+    """Return a copy, and let other tasks run meanwhile; a claim that is cancelled still returns what it has taken.
+
+    In Trio's thread, because `trio.testing.MockClock` jumps while all tasks wait for another one.
+    """
+    copying = copy_in_steps(task)
+    steps = 0
+    while True:
+        try:
+            next(copying)
+        except StopIteration as stop:
+            return stop.value
+        steps += 1
+        if steps % _STEPS_AT_ONCE == 0:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+_STEPS_AT_ONCE: Final = 20

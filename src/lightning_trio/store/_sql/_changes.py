@@ -18,9 +18,10 @@ from ..._records import (
     RolloutReopening,
     Unset,
 )
-from ..._serialization import encode, encode_config, encode_mapping
+from ..._serialization import encode_config, encode_mapping, encode_value
 from .._rollout_ids import RolloutIdCipher
 from ._known_spans import CHAIN
+from ._parts import insert_parts, remove_parts
 from ._queue import check_resources_id
 from ._rollout_state import (
     RolloutState,
@@ -44,9 +45,16 @@ class EncodedChange:
 
     change: Change
     columns: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    parts: Sequence[str] = ()
+    """The parts of a large task, whose outline is one of the columns."""
 
 
-def encode_change(change: Change, limit: int) -> EncodedChange:
+def encode_changes(changes: Sequence[Change], limit: int) -> list[EncodedChange]:
+    """Encode changes; see `_encode_change` for errors."""
+    return [_encode_change(change, limit) for change in changes]
+
+
+def _encode_change(change: Change, limit: int) -> EncodedChange:
     """Encode a change.
 
     Raises:
@@ -64,15 +72,16 @@ def encode_change(change: Change, limit: int) -> EncodedChange:
                 columns[name] = value
         check_text("worker_id", columns.get("worker_id"))
         return EncodedChange(change, columns)
+    parts: Sequence[str] = ()
     if not isinstance(change.input, Unset):
-        columns["input"] = encode(change.input, "task", limit)
+        columns["input"], parts = encode_value(change.input, "task", limit)
     for name in ("mode", "resources_id"):
         if not isinstance(value := getattr(change, name), Unset):
             columns[name] = value
     check_text("resources_id", columns.get("resources_id"))
     if not isinstance(change.config, Unset):
         columns["config"] = encode_config(change.config)
-    return EncodedChange(change, columns)
+    return EncodedChange(change, columns, parts)
 
 
 def update(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Sequence[EncodedChange]]) -> list[None]:
@@ -94,7 +103,7 @@ def update(transaction: Transaction, ids: RolloutIdCipher, calls: Sequence[Seque
                     state.move_on(transaction, move)
                     reopened.append(state)
             elif isinstance(change, RolloutChange):
-                _change_rollout(transaction, state, change, each.columns)
+                _change_rollout(transaction, state, change, each)
             else:
                 _change_attempt(transaction, state, change, each.columns)
     # Together, because a run that is resumed may reopen many thousands; removed ones have no row.
@@ -114,18 +123,19 @@ def _remove(transaction: Transaction, state: RolloutState) -> None:
     transaction.execute("DELETE FROM trace_parts WHERE attempt_number BETWEEN ? AND ?", attempts)
     transaction.execute("DELETE FROM attempts WHERE number BETWEEN ? AND ?", attempts)
     transaction.execute("DELETE FROM payloads WHERE number = ?", (state.number,))
+    remove_parts(transaction, "payload_parts", state.number)
     transaction.execute("DELETE FROM rollouts WHERE number = ?", (state.number,))
     transaction.summary.count(state.run_id, "removed", 1)
 
 
 def _change_rollout(
-    transaction: Transaction, state: RolloutState, change: RolloutChange, columns: dict[str, Any]
+    transaction: Transaction, state: RolloutState, change: RolloutChange, encoded: EncodedChange
 ) -> None:
     if isinstance(change.resources_id, str):
         check_resources_id(transaction, change.resources_id)
     move = None if isinstance(change.status, Unset) else change_rollout(state, change.status)
-    if columns:
-        _set_columns(transaction, state, columns)
+    if encoded.columns:
+        _set_columns(transaction, state, encoded)
     if move is None:
         return
     end_attempts(transaction, [(state, move.attempt_status, None)])
@@ -133,11 +143,13 @@ def _change_rollout(
     write_states(transaction, [state])
 
 
-def _set_columns(transaction: Transaction, state: RolloutState, columns: dict[str, Any]) -> None:
-    columns = dict(columns)
+def _set_columns(transaction: Transaction, state: RolloutState, encoded: EncodedChange) -> None:
+    columns = dict(encoded.columns)
     text = columns.get("input")
     if text is not None:
         transaction.execute("DELETE FROM payloads WHERE number = ?", (state.number,))
+        remove_parts(transaction, "payload_parts", state.number)
+        insert_parts(transaction, "payload_parts", state.number, encoded.parts)
         if len(text) > INLINE_BYTES:
             transaction.execute("INSERT INTO payloads (number, input) VALUES (?, ?)", (state.number, text))
             columns["input"] = None

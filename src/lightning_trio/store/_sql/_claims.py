@@ -10,7 +10,7 @@ import attrs
 from ..._errors import StoreError, StoreFormatError
 from ..._lifecycle import RolloutPosition, begin_attempt, end_attempt
 from ..._records import DEFAULT_CONFIG, FINAL, Attempt, AttemptedRollout, ErrorRecord
-from ..._serialization import UNREADABLE, decode, decode_config, encode_error, reason_of
+from ..._serialization import UNREADABLE, decode, decode_config, decode_value, encode_error, reason_of
 from .._rollout_ids import RolloutIdCipher
 from ._queue import EncodedRequest, NewRollout, insert_rollouts, number_rollouts
 from ._rollout_state import (
@@ -142,7 +142,7 @@ def _first_attempt(new: NewRollout, worker_id: str | None, now: float) -> Attemp
     request = new.request
     return AttemptedRollout(
         rollout_id=new.rollout_id,
-        input=decode(request.input),
+        input=decode_value(request.input, request.parts.__getitem__),
         start_time=now,
         mode=request.mode,
         resources_id=new.resources_id,
@@ -167,7 +167,7 @@ def _restart(
     state.attempt_id, state.attempt_status = attempt.attempt_id, "preparing"
     state.final_reward, state.worker_id = None, call.worker_id
     [row] = transaction.select(ROLLOUT_RECORD, "FROM rollouts r WHERE r.number = ?", (state.number,))
-    fields: dict[str, Any] = {**rollout_fields(ids, row), "status": "preparing", "config": state.config}
+    fields: dict[str, Any] = {**rollout_fields(transaction, ids, row), "status": "preparing", "config": state.config}
     rollout = AttemptedRollout(**fields, attempt=attempt)
     _insert_attempts(transaction, [_Started(state.number, state.run_id, rollout)])
     write_states(transaction, [state])
@@ -262,12 +262,12 @@ def _take(
         number, run_id, attempts = row[0], row[8], row[10] + 1
         config = row[6] or call.default_config
         try:
-            fields = rollout_fields(ids, row)
+            fields = rollout_fields(transaction, ids, row)
             if config is not None:
                 fields["config"] = decode_config(config)
             of_kind = started
         except UNREADABLE as exc:
-            fields = unreadable_fields(ids, row, reason_of(exc))
+            fields = unreadable_fields(transaction, ids, row, reason_of(exc))
             of_kind = unreadable
         transaction.summary.count(run_id, STATUS[row[5]], -1)
         transaction.summary.count(run_id, STATUS[_BEGIN.status], 1)

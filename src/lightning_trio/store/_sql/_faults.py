@@ -53,6 +53,8 @@ def _orphans(transaction: Transaction, ids: RolloutIdCipher) -> Sequence[str]:
         ("trace_parts", "attempt_number", "attempts", "spans"),
         ("spans", "attempt_number", "attempts", "a span"),
         ("payloads", "number", "rollouts", "a task"),
+        ("payload_parts", "number", "rollouts", "a part of a task"),
+        ("resource_parts", "number", "resources", "a part of resources"),
     ):
         number = key if table == "trace_parts" else "number"
         rows = transaction.select(
@@ -60,6 +62,6 @@ def _orphans(transaction: Transaction, ids: RolloutIdCipher) -> Sequence[str]:
             f"FROM {table} t LEFT JOIN {owners} o ON o.number = t.{key} WHERE o.number IS NULL "
             f"ORDER BY t.{number} LIMIT {_SHOWN}",
         )
-        owner = owners.removesuffix("s")
+        owner = "snapshot" if owners == "resources" else owners.removesuffix("s")
         found += [f"{what} (number {number} of {table}) without an existing {owner}" for [number] in rows]
     return found

@@ -25,6 +25,7 @@ from .._rollout_ids import RolloutIdCipher
 from .._rules import lease_left
 from ._claims import queued_runs
 from ._known_spans import CHAIN
+from ._parts import part_reader
 from ._rollout_state import ROLLOUT_RECORD, make_rollout, missing_error, rollout_fields, unreadable_fields
 from ._schema import ATTEMPTS_PER_ROLLOUT, WORKER
 from ._transaction import Columns, Transaction
@@ -47,6 +48,7 @@ _ATTEMPT_RECORD: Final[Columns] = {
     "a.cost": "real",
 }
 _SNAPSHOT: Final[Columns] = {
+    "number": "int",
     "resources_id": "text",
     "create_time": "real",
     "update_time": "real",
@@ -212,9 +214,9 @@ def _rollouts(transaction: Transaction, ids: RolloutIdCipher, numbers: Sequence[
     for row in rows:
         attempt = None if row[width] is None else _attempt(ids, row[width:])
         try:
-            fields = rollout_fields(ids, row[:width])
+            fields = rollout_fields(transaction, ids, row[:width])
         except UNREADABLE as exc:
-            fields = unreadable_fields(ids, row[:width], reason_of(exc))
+            fields = unreadable_fields(transaction, ids, row[:width], reason_of(exc))
         found[row[0]] = make_rollout(fields, attempt)
     return found
 
@@ -388,13 +390,14 @@ def _resources(transaction: Transaction, query: Query) -> list[ResourcesUpdate]:
         rows = transaction.select(_SNAPSHOT, "FROM resources WHERE resources_id = ?", list(wanted))
     else:
         rows = transaction.select(_SNAPSHOT, "FROM resources ORDER BY number")
-    return [_make_resources(row) for row in rows]
+    return [_make_resources(transaction, row) for row in rows]
 
 
-def _make_resources(row: Sequence[Any]) -> ResourcesUpdate:
-    resources_id, create_time, update_time, version, body = row
+def _make_resources(transaction: Transaction, row: Sequence[Any]) -> ResourcesUpdate:
+    number, resources_id, create_time, update_time, version, body = row
     try:
-        return ResourcesUpdate(resources_id, create_time, update_time, version, decode_resources(body))
+        resources = decode_resources(body, part_reader(transaction, "resource_parts", number))
+        return ResourcesUpdate(resources_id, create_time, update_time, version, resources)
     except UNREADABLE as exc:
         raise unreadable(f"the resources {resources_id}", exc) from exc
 
@@ -405,7 +408,7 @@ def latest_resources(transaction: Transaction) -> ResourcesUpdate | None:
         _SNAPSHOT,
         "FROM resources ORDER BY stored DESC LIMIT 1",
     )
-    return _make_resources(rows[0]) if rows else None
+    return _make_resources(transaction, rows[0]) if rows else None
 
 
 def _workers(transaction: Transaction) -> list[Worker]:

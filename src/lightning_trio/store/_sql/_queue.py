@@ -9,8 +9,9 @@ import attrs
 
 from ..._errors import UnknownId
 from ..._records import EnqueueRolloutRequest, RolloutMode, RolloutStatus
-from ..._serialization import encode, encode_config, encode_mapping
+from ..._serialization import EncodedValue, encode, encode_config, encode_mapping, encode_value
 from .._rollout_ids import RolloutIdCipher
+from ._parts import insert_parts
 from ._rollout_state import (
     READY,
     STATUS,
@@ -22,7 +23,7 @@ from ._transaction import Transaction
 
 @attrs.frozen
 class EncodedRequest:
-    """A request for a rollout, with its values encoded as text."""
+    """A request for a rollout, with its values encoded as text; of a large task the outline, and its parts."""
 
     input: str
     mode: RolloutMode | None
@@ -30,10 +31,16 @@ class EncodedRequest:
     config: str | None
     metadata: str | None
     key: str | None
+    parts: Sequence[str] = ()
 
 
-def encode_request(request: EnqueueRolloutRequest, limit: int) -> EncodedRequest:
+def encode_request(request: EnqueueRolloutRequest, limit: int, task: EncodedValue | None = None) -> EncodedRequest:
     """Encode a request.
+
+    Args:
+        request: the request.
+        limit: how many bytes a value may take.
+        task: the encoded task, if that may be large.
 
     Raises:
         NotStorable, PayloadTooLarge: see `encode`, `check_text`.
@@ -44,13 +51,19 @@ def encode_request(request: EnqueueRolloutRequest, limit: int) -> EncodedRequest
     if request.resources_id is not None:
         check_text("resources_id", request.resources_id)
     return EncodedRequest(
-        encode(request.input, "task", limit),
+        encode(request.input, "task", limit) if task is None else task.text,
         request.mode,
         request.resources_id,
         None if request.config is None else encode_config(request.config),
         None if metadata is None else encode_mapping(metadata, "metadata", limit),
         request.key,
+        () if task is None else task.parts,
     )
+
+
+def encode_large_requests(requests: Sequence[EnqueueRolloutRequest], limit: int) -> list[EncodedRequest]:
+    """Encode requests of which some have large tasks, these in slices; see `encode_request`."""
+    return [encode_request(each, limit, encode_value(each.input, "task", limit)) for each in requests]
 
 
 @attrs.frozen
@@ -205,5 +218,8 @@ def insert_rollouts(
             large,
             "INSERT INTO payloads (number, input) SELECT number, input FROM v WHERE number IS NOT NULL",
         )
+    for new in made:
+        if new.request.parts:
+            insert_parts(transaction, "payload_parts", new.number, new.request.parts)
     if available_at is not None:
         transaction.summary.queued = True

@@ -11,6 +11,7 @@ from ..._lifecycle import check_run
 from ..._records import ResourcesUpdate, Run, Worker
 from ..._serialization import decode_run, encode_resources, encode_run
 from .._rollout_ids import RolloutIdCipher
+from ._parts import insert_parts, remove_parts
 from ._texts import check_text
 from ._transaction import Transaction
 from ._workers import encode_stats, put_worker
@@ -20,10 +21,11 @@ Kept: TypeAlias = ResourcesUpdate | Worker | Run
 
 @attrs.frozen
 class EncodedRecord:
-    """A record and its values encoded as text."""
+    """A record and its values encoded as text; of large resources the outline, and its parts."""
 
     record: Kept
     body: str | None
+    parts: Sequence[str] = ()
 
 
 def encode_records(records: Sequence[Kept], limit: int) -> list[EncodedRecord]:
@@ -41,7 +43,7 @@ def _encode_record(record: Kept, limit: int) -> EncodedRecord:
         return EncodedRecord(record, encode_stats(record, limit))
     if isinstance(record, ResourcesUpdate):
         check_text("resources_id", record.resources_id)
-        return EncodedRecord(record, encode_resources(record.resources, limit))
+        return EncodedRecord(record, *encode_resources(record.resources, limit))
     for name in ("run_id", "name", "agent", "worker_id"):
         check_text(name, getattr(record, name))
     return EncodedRecord(record, encode_run(record, limit))
@@ -60,7 +62,7 @@ def _put(transaction: Transaction, each: EncodedRecord) -> Kept:
     if isinstance(record, Run):
         _put_run(transaction, record, each.body)
         return record
-    return _put_resources(transaction, record, each.body)
+    return _put_resources(transaction, record, each)
 
 
 def _put_run(transaction: Transaction, run: Run, body: str | None) -> None:
@@ -82,15 +84,19 @@ def _put_run(transaction: Transaction, run: Run, body: str | None) -> None:
     )
 
 
-def _put_resources(transaction: Transaction, update: ResourcesUpdate, body: str | None) -> ResourcesUpdate:
+def _put_resources(transaction: Transaction, update: ResourcesUpdate, each: EncodedRecord) -> ResourcesUpdate:
     resources_id = update.resources_id
     known = transaction.select(
-        {"create_time": "real", "version": "int"}, "FROM resources WHERE resources_id = ?", (resources_id,)
+        {"number": "int", "create_time": "real", "version": "int"},
+        "FROM resources WHERE resources_id = ?",
+        (resources_id,),
     )
-    create_time, version = known[0] if known else (update.create_time, 0)
+    new = 0 if known else transaction.take_numbers("resources", 1)
+    number, create_time, version = known[0] if known else (new, update.create_time, 0)
     stored = transaction.take_numbers("stored", 1)
-    values = (version + 1, create_time, update.update_time, stored, body, resources_id)
+    values = (version + 1, create_time, update.update_time, stored, each.body, resources_id)
     if known:
+        remove_parts(transaction, "resource_parts", number)
         transaction.execute(
             "UPDATE resources SET version = ?, create_time = ?, update_time = ?, stored = ?, body = ? "
             "WHERE resources_id = ?",
@@ -100,6 +106,7 @@ def _put_resources(transaction: Transaction, update: ResourcesUpdate, body: str 
         transaction.execute(
             "INSERT INTO resources (number, version, create_time, update_time, stored, body, resources_id) "
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (transaction.take_numbers("resources", 1), *values),
+            (number, *values),
         )
+    insert_parts(transaction, "resource_parts", number, each.parts)
     return attrs.evolve(update, create_time=create_time, version=version + 1, resources=dict(update.resources))

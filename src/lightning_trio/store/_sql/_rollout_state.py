@@ -20,8 +20,9 @@ from ..._records import (
     RolloutMode,
     RolloutStatus,
 )
-from ..._serialization import UNREADABLE, Unreadable, decode, decode_config, unreadable
+from ..._serialization import UNREADABLE, Unreadable, decode, decode_config, decode_value, unreadable
 from .._rollout_ids import RolloutIdCipher
+from ._parts import part_reader
 from ._schema import ATTEMPTS_PER_ROLLOUT
 from ._transaction import Columns, Transaction
 
@@ -298,7 +299,7 @@ ROLLOUT_RECORD: Final[Columns] = {
 }
 
 
-def rollout_fields(ids: RolloutIdCipher, row: Sequence[Any]) -> dict[str, Any]:
+def rollout_fields(transaction: Transaction, ids: RolloutIdCipher, row: Sequence[Any]) -> dict[str, Any]:
     """Return the fields of a `Rollout` from a row of `ROLLOUT_RECORD`.
 
     Raises:
@@ -307,7 +308,7 @@ def rollout_fields(ids: RolloutIdCipher, row: Sequence[Any]) -> dict[str, Any]:
     number, start, end, mode, resources_id, status, config, metadata, run_id, key, _, text = row
     try:
         read = (
-            decode(text),
+            decode_value(text, part_reader(transaction, "payload_parts", number)),
             DEFAULT_CONFIG if config is None else decode_config(config),
             None if metadata is None else decode(metadata),
         )
@@ -328,11 +329,13 @@ def rollout_fields(ids: RolloutIdCipher, row: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def unreadable_fields(ids: RolloutIdCipher, row: Sequence[Any], reason: str) -> dict[str, Any]:
+def unreadable_fields(
+    transaction: Transaction, ids: RolloutIdCipher, row: Sequence[Any], reason: str
+) -> dict[str, Any]:
     """Return the fields of a `Rollout` whose task, configuration or metadata cannot be read."""
     number, start, end, mode, resources_id, status, _, _, run_id, key, attempts, _ = row
     readable = number, start, end, mode, resources_id, status, None, None, run_id, key, attempts, "null"
-    return {**rollout_fields(ids, readable), "input": Unreadable(reason)}
+    return {**rollout_fields(transaction, ids, readable), "input": Unreadable(reason)}
 
 
 def make_rollout(fields: Mapping[str, Any], attempt: Attempt | None) -> Rollout:

@@ -64,6 +64,9 @@ because a row that grows moves its neighbours."""
 TRACE_PART: Final[Columns] = {"attempt_number": "int", "part": "int", "body": "text"}
 """The spans of an outcome that is large, in parts that are read one by one; it has no row in `traces`."""
 
+PART: Final[Columns] = {"number": "int", "part": "int", "body": "text"}
+"""A part of a large value; `number` is its owner's, which has the outline."""
+
 SPAN: Final[Columns] = {
     "number": "int",
     "attempt_number": "int",
@@ -113,11 +116,13 @@ RUN: Final[Columns] = {
 TABLES: Final = (
     "rollouts",
     "payloads",
+    "payload_parts",
     "attempts",
     "traces",
     "trace_parts",
     "spans",
     "resources",
+    "resource_parts",
     "workers",
     "runs",
     "tallies",
@@ -176,7 +181,14 @@ def _add_trace_parts(transaction: Transaction) -> None:
     transaction.execute(f"CREATE TABLE trace_parts ({fields}, PRIMARY KEY (attempt_number, part))")
 
 
-MIGRATIONS: Final[Sequence[Migration]] = (_create, _add_trace_parts)
+def _add_parts_of_values(transaction: Transaction) -> None:
+    kinds = transaction.dialect.types
+    fields = ", ".join(f"{column} {kinds[kind]}" for column, kind in PART.items())
+    for table in ("payload_parts", "resource_parts"):
+        transaction.execute(f"CREATE TABLE {table} ({fields}, PRIMARY KEY (number, part))")
+
+
+MIGRATIONS: Final[Sequence[Migration]] = (_create, _add_trace_parts, _add_parts_of_values)
 """Each migrates a store from the version that is its index to the next. Append; never change a released one."""
 
 

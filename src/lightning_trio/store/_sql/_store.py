@@ -19,14 +19,16 @@ from ..._records import (
     Expiry,
     PaginatedResult,
     ResourcesUpdate,
+    RolloutChange,
     RolloutConfig,
     RolloutStatus,
     Run,
     RunSummary,
     StoreStatistics,
+    Worker,
 )
 from ..._resources import spans_without_keys
-from ..._serialization import encode_config
+from ..._serialization import encode_config, is_large
 from ..._spans import MANY, Span, size_of_all
 from .._primitives import Record
 from .._query import Query
@@ -200,8 +202,14 @@ class SqlLightningStore(LightningStore):
         run_id: str | None = None,
         status: Literal["queuing", "cancelled"] = "queuing",
     ) -> list[str]:
-        encoded = [_queue.encode_request(request, self._limit) for request in requests]
+        # A list, because a caller's sequence may raise the second time.
+        encoded = await self._encode(list(requests))
         return await self._write(_queue.enqueue, _queue.Enqueue(encoded, _stored(run_id), status))
+
+    async def _encode(self, requests: Sequence[EnqueueRolloutRequest]) -> list[_queue.EncodedRequest]:
+        if any(is_large(request.input) for request in requests):
+            return await compute_in_thread(_queue.encode_large_requests, requests, self._limit)
+        return [_queue.encode_request(request, self._limit) for request in requests]
 
     async def start(
         self,
@@ -211,7 +219,9 @@ class SqlLightningStore(LightningStore):
         worker_id: str | None = None,
         default_config: RolloutConfig | None = None,
     ) -> list[AttemptedRollout]:
-        encoded = [each if isinstance(each, str) else _queue.encode_request(each, self._limit) for each in rollouts]
+        rollouts = list(rollouts)
+        new = iter(await self._encode([each for each in rollouts if not isinstance(each, str)]))
+        encoded = [each if isinstance(each, str) else next(new) for each in rollouts]
         check_text("worker_id", worker_id)
         argument = _claims.Start(encoded, _stored(run_id), worker_id, _config(default_config))
         return await self._write(_claims.start, argument)
@@ -265,14 +275,18 @@ class SqlLightningStore(LightningStore):
         return await self._write(_outcomes.finish, encoded)
 
     async def update(self, changes: Sequence[Change]) -> None:
-        encoded = [_changes.encode_change(change, self._limit) for change in changes]
+        changes = list(changes)
+        if any(isinstance(change, RolloutChange) and is_large(change.input) for change in changes):
+            encoded = await compute_in_thread(_changes.encode_changes, changes, self._limit)
+        else:
+            encoded = _changes.encode_changes(changes, self._limit)
         await self._write(_changes.update, encoded)
 
     async def expire(self) -> Expiry:
         return await self._write(_workers.expire, None)
 
     async def put(self, records: Sequence[Record]) -> list[Record]:
-        if any(isinstance(record, Run) and len(record.history) > MANY for record in records):
+        if any(_is_large(record) for record in records):
             encoded = await compute_in_thread(_records_by_id.encode_records, records, self._limit)
         else:
             encoded = _records_by_id.encode_records(records, self._limit)
@@ -312,6 +326,13 @@ class SqlLightningStore(LightningStore):
 
     async def get_latest_resources(self) -> ResourcesUpdate | None:
         return await self._read(_queries.latest_resources)
+
+
+def _is_large(record: ResourcesUpdate | Worker | Run) -> bool:
+    """Whether a record takes so long to encode that another thread should."""
+    if isinstance(record, Run):
+        return len(record.history) > MANY
+    return isinstance(record, ResourcesUpdate) and any(map(is_large, record.resources.values()))
 
 
 def _stored(run_id: str | None) -> str:

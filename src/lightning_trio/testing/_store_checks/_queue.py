@@ -54,6 +54,24 @@ async def enqueue_keeps_what_was_asked_for(store: LightningStore) -> None:
     expect_equal(rollout.resources_id, None, "without any snapshot there is no resources_id")
 
 
+async def large_tasks_come_back_as_they_were(store: LightningStore) -> None:
+    # Of a size at which a store may handle them in parts.
+    task = {"text": "äx" * 300_000, "rows": [{"number": number, "text": "x" * 9} for number in range(9_000)]}
+    [rollout_id] = await store.enqueue([EnqueueRolloutRequest(task)])
+
+    claimed = await claim_one(store)
+    expect(claimed.input == task, "a large task is claimed as it was enqueued")
+    claimed.input["rows"].clear()
+    expect((await rollout_of(store, rollout_id)).input == task, "a large task is not shared with its attempt")
+    other = [task, "x" * 600_000]
+    await store.update_rollout(rollout_id, input=other)
+    expect((await rollout_of(store, rollout_id)).input == other, "a large task can be replaced")
+    [started] = await store.start([rollout_id])
+    expect(started.input == other, "the next attempt has the new task")
+    [started] = await store.start([EnqueueRolloutRequest(task)])
+    expect(started.input == task, "a large task that is started outside the queue comes back")
+
+
 async def enqueue_remembers_the_run(store: LightningStore) -> None:
     [in_run] = await store.enqueue(requests("a"), run_id="run-1")
     [in_none] = await store.enqueue(requests("b"))
@@ -318,6 +336,7 @@ async def wait_claimable_can_be_cancelled(store: LightningStore) -> None:
 CHECKS: tuple[Check, ...] = (
     enqueue_gives_ids_in_the_order_of_the_requests,
     enqueue_keeps_what_was_asked_for,
+    large_tasks_come_back_as_they_were,
     enqueue_remembers_the_run,
     enqueue_takes_the_latest_resources,
     enqueue_refuses_an_unknown_resources_id,

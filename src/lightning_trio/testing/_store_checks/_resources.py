@@ -25,6 +25,17 @@ async def a_snapshot_comes_back_as_it_was(store: LightningStore) -> None:
     expect_equal(dict(added.resources), resources, "resources come back unchanged, including those of a user's class")
 
 
+async def a_large_snapshot_comes_back_as_it_was(store: LightningStore) -> None:
+    for text in "x" * 600_000, "y" * 600_000, "z":
+        resources = {"prompt": PromptTemplate(text)}
+        update = await store.update_resources("rs-large", resources)
+
+        kept = await store.get_resources_by_id(update.resources_id)
+        expect(kept is not None and kept.resources == resources, "a large snapshot is kept, and replaced by the next")
+        latest = await store.get_latest_resources()
+        expect(latest is not None and latest.resources == resources, "a large snapshot is the latest")
+
+
 async def the_latest_snapshot_is_the_one_stored_last(store: LightningStore) -> None:
     expect_equal(await store.get_latest_resources(), None, "an empty store has no latest snapshot")
     first = await store.add_resources({"marker": Marker(1)})
@@ -146,6 +157,7 @@ async def an_attempts_worker_is_kept(store: LightningStore) -> None:
 
 CHECKS: tuple[Check, ...] = (
     a_snapshot_comes_back_as_it_was,
+    a_large_snapshot_comes_back_as_it_was,
     the_latest_snapshot_is_the_one_stored_last,
     an_update_is_the_next_version,
     an_update_of_an_unknown_snapshot_creates_it,
