@@ -189,3 +189,14 @@ def test_a_value_without_its_parts_is_unreadable(read_part: Callable[[int], str]
 
     with pytest.raises(msgspec.DecodeError):
         decode_value(encoded.text, read_part)
+
+
+def test_parts_that_refer_to_one_part_twice_are_unreadable() -> None:
+    """Thirty parts that each refer to the next one twice would stand for a thousand million values."""
+
+    def read_part(number: int) -> str:
+        reference = f'{{"$parts": ["list", [{number + 1}]]}}' if number < 30 else "1"
+        return f"[{reference}, {reference}]"
+
+    with pytest.raises(msgspec.DecodeError, match="referred to twice"):
+        decode_value('{"$large":["", {"$parts": ["list", [0]]}]}', read_part)

@@ -300,6 +300,7 @@ class _Reader:
 
     def __init__(self, read_part: ReadPart) -> None:
         self._read_part = read_part
+        self._read: set[int] = set()
 
     def value(self, stored: Any) -> Any:
         """Return the value of an outline."""
@@ -327,7 +328,7 @@ class _Reader:
 
     def _joined(self, reference: Any, read: Callable[[Any], Any]) -> Any:
         kind, numbers = reference
-        parts = (self._read_part(number) for number in numbers)
+        parts = map(self._part, numbers)
         if kind == "text":
             return join_pieces(map(_decode, parts))
         if kind == "list":
@@ -340,6 +341,13 @@ class _Reader:
             some = _decode(part)
             entries.update({key: read(each) for key, each in some.items()} if '"$' in part else some)
         return entries
+
+    def _part(self, number: int) -> str:
+        # In a file that somebody has changed, few parts that refer to each other could stand for a value without end.
+        if number in self._read:
+            raise ValueError(f"part {number} is referred to twice")
+        self._read.add(number)
+        return self._read_part(number)
 
 
 _REFERENCE: Final = frozenset({"$parts"})
