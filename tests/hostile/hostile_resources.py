@@ -19,6 +19,7 @@ import threading
 import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, NoReturn
@@ -33,6 +34,39 @@ ON_LINUX = IN_ONE_PROCESS if sys.platform == "linux" else ()
 
 well = partial(row, "resources", "succeeds")
 badly = partial(row, "resources", "fails")
+
+
+# The interpreter and its threads.
+
+
+class FailsLater:
+    """A trace or profile function that fails when others run in its thread."""
+
+    calls = 0
+
+    def __call__(self, *_: object) -> None:
+        self.calls += 1
+        if self.calls > 20:
+            raise ValueError("of the profiler")
+
+
+@well(lanes=("thread",))
+def leaves_a_profile_function_that_fails_later() -> None:
+    sys.setprofile(FailsLater())
+
+
+@well(lanes=("thread",))
+def leaves_a_trace_function_that_fails_later() -> None:
+    sys.settrace(FailsLater())
+
+
+@badly(lanes=("trio",), is_async=True, timeout=0.3)
+async def takes_all_of_trios_threads_for_good() -> None:
+    limiter = trio.to_thread.current_default_thread_limiter()
+    limiter.total_tokens = 1
+    may_end = threading.Event()
+    UNDO.append(may_end.set)
+    await trio.to_thread.run_sync(may_end.wait, abandon_on_cancel=True)
 
 
 # The operating system's process.
@@ -148,7 +182,7 @@ class FailingHandler(logging.Handler):
         raise SystemExit(1)
 
 
-@badly(error="SystemExit", lanes=IN_ONE_PROCESS)
+@well(lanes=IN_ONE_PROCESS)
 def adds_a_log_handler_that_exits() -> list[Any]:
     handler = FailingHandler()
     logger = logging.getLogger("lightning_trio.agent")
@@ -590,6 +624,36 @@ async def sets_an_exception_handler_that_fails() -> None:
     loop.set_exception_handler(handle)
     loop.call_soon(fail)
     loop.call_later(0.1, loop.set_exception_handler, None)
+
+
+@well(lanes=("asyncio",), is_async=True)
+async def cancels_and_awaits_all_tasks_of_the_loop() -> None:
+    found = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in found:
+        task.cancel()
+    await asyncio.gather(*found, return_exceptions=True)
+
+
+@well(lanes=("asyncio",), is_async=True)
+async def sets_a_default_executor_that_is_shut_down() -> None:
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+    asyncio.get_running_loop().set_default_executor(executor)
+
+
+@well(lanes=("asyncio",), is_async=True)
+async def shuts_the_loops_executor_and_generators_down() -> None:
+    await asyncio.get_running_loop().shutdown_default_executor()
+    await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+@well(lanes=("asyncio",), is_async=True)
+async def keeps_a_task_factory_that_fails() -> None:
+    def make(loop: object, coroutine: Any, **options: Any) -> NoReturn:
+        coroutine.close()
+        raise ValueError("no tasks today")
+
+    asyncio.get_running_loop().set_task_factory(make)
 
 
 @well(lanes=("asyncio",), is_async=True)
