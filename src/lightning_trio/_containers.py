@@ -39,8 +39,34 @@ def copy_containers(value: Any) -> Any:
     return value
 
 
-def copy_in_steps(value: Any) -> Generator[None, None, Any]:
-    """Return `copy_containers` of a large value; each step copies 1,000 items at most."""
+def is_long_to_copy(value: Any) -> bool:
+    """Whether `copy_containers` takes more than about a millisecond; looks at no more than it must.
+
+    >>> is_long_to_copy([{"text": "x" * 1_000_000}])
+    False
+    >>> is_long_to_copy([{"text": "x"}] * 20_000)
+    True
+    """
+    try:
+        return type(value) in _KINDS and _left_after(value, _MANY_ITEMS) < 0
+    except (Exception, SystemExit):
+        # Such as one that contains itself.
+        return False
+
+
+def _left_after(value: Any, left: int) -> int:
+    """Return how many of `left` items there are more than in a value, less than 0 if it has more."""
+    left -= len(value)
+    for inner in value.values() if type(value) is dict else value:
+        if left < 0:
+            break
+        if type(inner) in _KINDS:
+            left = _left_after(inner, left)
+    return left
+
+
+def copy_in_steps(value: Any) -> Generator[int, None, Any]:
+    """Return `copy_containers` of a value; yield after each step how many items it has copied, 1,000 at most."""
     if type(value) not in _KINDS:
         return value
     try:
@@ -50,25 +76,26 @@ def copy_in_steps(value: Any) -> Generator[None, None, Any]:
         return copy_containers(value)
 
 
-def _copy_in_steps(value: Any) -> Generator[None, None, Any]:
+def _copy_in_steps(value: Any) -> Generator[int, None, Any]:
     if type(value) is dict:
         entries: dict[Any, Any] = {}
         for key, inner in value.items():
             entries[key] = (yield from _copy_in_steps(inner)) if type(inner) in _KINDS else inner
             if len(entries) % _ITEMS_IN_A_STEP == 0:
-                yield
-        yield
+                yield _ITEMS_IN_A_STEP
+        yield len(entries) % _ITEMS_IN_A_STEP + 1
         return entries
     items: list[Any] = []
     for inner in value:
         items.append((yield from _copy_in_steps(inner)) if type(inner) in _KINDS else inner)
         if len(items) % _ITEMS_IN_A_STEP == 0:
-            yield
-    yield
+            yield _ITEMS_IN_A_STEP
+    yield len(items) % _ITEMS_IN_A_STEP + 1
     return items
 
 
 _ITEMS_IN_A_STEP: Final = 1000
+_MANY_ITEMS: Final = 10_000
 
 
 @public_in("lightning_trio.store")

@@ -177,7 +177,7 @@ def test_a_large_value_that_cannot_be_made_again_is_refused_with_its_path() -> N
 
 
 def test_a_large_value_over_the_limit_is_refused() -> None:
-    with pytest.raises(PayloadTooLarge, match=r"task takes 1,57\d,\d+ bytes, the store's limit is 262,144"):
+    with pytest.raises(PayloadTooLarge, match="task takes at least 524,288 bytes, the store's limit is 262,144"):
         encode_value([LONG, LONG], "task", LARGE)
 
 
@@ -200,3 +200,52 @@ def test_parts_that_refer_to_one_part_twice_are_unreadable() -> None:
 
     with pytest.raises(msgspec.DecodeError, match="referred to twice"):
         decode_value('{"$large":["", {"$parts": ["list", [0]]}]}', read_part)
+
+
+def test_a_value_that_has_one_object_without_end_is_refused_before_it_is_written() -> None:
+    value: Any = ["x"] * 9
+    for _ in range(30):
+        value = [value] * 9
+
+    with pytest.raises(PayloadTooLarge, match="at least"):
+        encode_value(value, "task", 10 * LARGE)
+
+
+def test_a_value_at_the_limit_is_taken_though_references_take_room() -> None:
+    text = "x" * 999_990
+    assert decode_value(*_stored(text, 1_000_000)) == text
+
+
+def _stored(value: Any, limit: int) -> tuple[str, Callable[[int], str]]:
+    encoded = encode_value(value, "task", limit)
+    return encoded.text, encoded.parts.__getitem__
+
+
+def test_what_the_store_raises_for_a_part_is_raised() -> None:
+    def fail(number: int) -> str:
+        raise OSError("disk I/O error")
+
+    text, _ = _stored(LONG, NO_LIMIT)
+    with pytest.raises(OSError, match="disk I/O error"):
+        decode_value(text, fail)
+
+
+@pytest.mark.parametrize("number", ["zero", True, -1, 1 << 70, None, [0]])
+def test_a_crafted_number_of_a_part_never_reaches_the_store(number: Any) -> None:
+    asked: list[int] = []
+
+    def read_part(part: int) -> str:
+        asked.append(part)
+        return "[]"
+
+    text = msgspec.json.encode({"$large": ["", {"$parts": ["list", [number]]}]}).decode()
+    with pytest.raises(msgspec.DecodeError, match="is not the number of a part"):
+        decode_value(text, read_part)
+    assert not asked
+
+
+def test_parts_of_another_value_are_unreadable() -> None:
+    text, _ = _stored(["x" * LARGE, LONG], NO_LIMIT)
+    _, other = _stored(["y" * LARGE, LONG], NO_LIMIT)
+    with pytest.raises(msgspec.DecodeError, match="not those that were stored with it"):
+        decode_value(text, other)

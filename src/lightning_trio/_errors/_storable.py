@@ -151,11 +151,12 @@ class PayloadTooLarge(NotStorable):
     """The store's `max_payload_bytes`."""
 
     @classmethod
-    def value(cls, path: str, size: int, limit: int) -> Self:
+    def value(cls, path: str, size: int, limit: int, *, at_least: bool = False) -> Self:
         """Return the error for a task, a resource or another single value."""
+        takes = f"{path} takes {'at least ' if at_least else ''}{size:,} bytes"
         message = (
-            f"{path} takes {size:,} bytes, the store's limit is {limit:,}; keep large data in files and store their "
-            "paths, or raise the limit with max_payload_bytes=…"
+            f"{takes}, the store's limit is {limit:,}; keep large data in files and store their paths, or raise the "
+            "limit with max_payload_bytes=…"
         )
         return compose(cls, message, path=path, size=size, limit=limit)
 

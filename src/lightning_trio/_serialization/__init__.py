@@ -5,6 +5,7 @@ from ._large_values import ReadPart as ReadPart
 from ._large_values import decode_value as decode_value
 from ._large_values import encode_value as encode_value
 from ._large_values import is_large as is_large
+from ._large_values import is_outline as is_outline
 from ._large_values import with_digest_of as with_digest_of
 from ._records import decode_config as decode_config
 from ._records import decode_error as decode_error

@@ -11,10 +11,11 @@ done in slices, by other threads.
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from types import MemberDescriptorType
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
-import attrs
 import msgspec
 
 from .._errors import NotStorable, PayloadTooLarge
@@ -51,7 +52,8 @@ def is_large(value: Any) -> bool:
 
 
 _SHORT: Final = frozenset({int, float, bool, type(None)})
-_CONTAINERS: Final = frozenset({list, tuple, set, frozenset})
+_CONTAINERS: Final = frozenset({list, tuple, set, frozenset, deque})
+_ITERATED: Final = (list, tuple, set, frozenset, deque)
 
 
 def _left(value: Any, left: int) -> int:
@@ -60,10 +62,13 @@ def _left(value: Any, left: int) -> int:
     inner: Iterable[Any]
     if kind is dict:
         inner = value.values()
+        left -= sum(map(_length_of_key, value))
     elif kind in _CONTAINERS:
         inner = value
-    elif kind is str or kind is bytes or kind is bytearray:
-        return left - len(value)
+    elif issubclass(kind, str):
+        return left - str.__len__(value)
+    elif issubclass(kind, bytes | bytearray):
+        return left - len(memoryview(value))
     else:
         inner = _attributes(value, kind)
     for each in inner:
@@ -82,14 +87,24 @@ def _attributes(value: Any, kind: type) -> Iterable[Any]:
     """Return the items or attributes of an object, without calling a method of its class."""
     if issubclass(kind, dict):
         return dict.values(value)
-    if issubclass(kind, list):
-        return list.__iter__(value)
-    if issubclass(kind, tuple):
-        return tuple.__iter__(value)
-    if attrs.has(kind):
-        return [object.__getattribute__(value, field.name) for field in attrs.fields(kind)]
+    for container in _ITERATED:
+        if issubclass(kind, container):
+            return container.__iter__(value)
+    names = [name for each in kind.__mro__ for name in _slots(each)]
+    found = [object.__getattribute__(value, name) for name in names if name != "__dict__"]
     fields: dict[str, Any] = object.__getattribute__(value, "__dict__") if kind.__dictoffset__ else {}
-    return fields.values()
+    return [*found, *fields.values()]
+
+
+def _slots(kind: type) -> Iterable[str]:
+    """Return the attributes that a class itself keeps outside of the ``__dict__``."""
+    own = kind.__dict__
+    # One of msgspec has its fields as descriptors, too.
+    return [name for name, value in own.items() if isinstance(value, MemberDescriptorType)]
+
+
+def _length_of_key(key: object) -> int:
+    return len(key) if type(key) is str else 0
 
 
 class Digest(Protocol):
@@ -140,15 +155,16 @@ def encode_value(value: Any, name: str, limit: int) -> EncodedValue:
 
 
 def _encode_large(value: Any, name: str, limit: int) -> EncodedValue:
-    writer = _Writer(limit)
+    writer = _Writer(name, limit)
     try:
         outline = writer.outlined(value, name).outline
         text = _encode({"$large": [writer.digest.hexdigest(), outline]}).decode()
-        size = writer.size + len(text)
+        # Of an outline that is one reference, nothing counts.
+        size = writer.size + (0 if _is_reference(outline) else len(text))
         if writer.has_tags and size <= limit:
             # As `encode` does, because reading it makes objects of users' classes.
             _free(read_large(text, writer.parts.__getitem__))
-    except (NotStorable, KeyboardInterrupt):
+    except (NotStorable, PayloadTooLarge, KeyboardInterrupt):
         raise
     except BaseException:
         # Of whatever a user's class raises, `encode` says where; what is nested too deeply here may not be for it.
@@ -179,17 +195,18 @@ class _Writer:
     """Writes parts of a value.
 
     Args:
-        limit: how many bytes of parts are kept.
+        name: what the value is, for errors.
+        limit: how many bytes the parts may have.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, name: str, limit: int) -> None:
         self.parts: list[str] = []
         self.size = 0
         self.has_tags = False
         self.digest = hashlib.sha256()
-        """Tells the outlines of different values apart."""
+        """Of the digests of the parts: tells the outlines of different values apart, and parts that are not theirs."""
+        self._name = name
         self._limit = limit
-        self._number = 0
 
     def outlined(self, value: Any, path: str | None) -> _Outlined:
         """Return the outline of a value; `path` is None for one that has its tags already."""
@@ -247,12 +264,22 @@ class _Writer:
     def _add(self, value: Any) -> int:
         """Write a part and return its number."""
         part = _encode(value)
-        self.digest.update(part)
-        self.size += len(part)
-        if self.size <= self._limit:
-            self.parts.append(part.decode())
-        self._number += 1
-        return self._number - 1
+        self.digest.update(_digest(part))
+        # Without its brackets or quotes.
+        self.size += len(part) - 2
+        if self.size > self._limit:
+            # At once, because a value that has one object many times may have no end.
+            raise PayloadTooLarge.value(self._name, self.size, self._limit, at_least=True)
+        self.parts.append(part.decode())
+        return len(self.parts) - 1
+
+
+def _digest(part: bytes) -> bytes:
+    return hashlib.sha256(part).digest()
+
+
+def _is_reference(outline: Any) -> bool:
+    return type(outline) is dict and outline.keys() == _REFERENCE
 
 
 def _has_plain_keys(value: dict[Any, Any]) -> bool:
@@ -275,12 +302,18 @@ def _pieces(text: str) -> Iterable[str]:
 
 
 def decode_value(text: str, read_part: ReadPart) -> Any:
-    """Return the value that `encode_value` encoded; for errors see `decode`."""
+    """Return the value that `encode_value` encoded; for errors see `decode`.
+
+    What `read_part` raises is raised, except the `LookupError` of a missing part.
+    """
     if not is_outline(text):
         return decode(text)
+    reader = _Reader(read_part)
     try:
-        return read_large(text, read_part)
+        return reader.read(text)
     except BaseException as exc:
+        if reader.failure is not None:
+            raise reader.failure from None
         raise msgspec.DecodeError(reason_of(exc)) from exc
 
 
@@ -291,8 +324,7 @@ def is_outline(text: str) -> bool:
 
 def read_large(text: str, read_part: ReadPart) -> Any:
     """Return the value of an outline; raises whatever a user's class raises."""
-    _, outline = _decode(text)["$large"]
-    return _Reader(read_part).value(outline)
+    return _Reader(read_part).read(text)
 
 
 class _Reader:
@@ -300,7 +332,18 @@ class _Reader:
 
     def __init__(self, read_part: ReadPart) -> None:
         self._read_part = read_part
-        self._read: set[int] = set()
+        self._digests: dict[int, bytes] = {}
+        self.failure: BaseException | None = None
+        """What the store raised when it was asked for a part."""
+
+    def read(self, text: str) -> Any:
+        """Return the value of the outline in a text."""
+        digest, outline = _decode(text)["$large"]
+        value = self.value(outline)
+        found = hashlib.sha256(b"".join(self._digests[number] for number in sorted(self._digests)))
+        if found.hexdigest() != digest:
+            raise ValueError("its parts are not those that were stored with it")
+        return value
 
     def value(self, stored: Any) -> Any:
         """Return the value of an outline."""
@@ -344,10 +387,21 @@ class _Reader:
 
     def _part(self, number: int) -> str:
         # In a file that somebody has changed, few parts that refer to each other could stand for a value without end.
-        if number in self._read:
+        if type(number) is not int or not 0 <= number <= _LAST_PART:
+            raise ValueError(f"{number!r} is not the number of a part")
+        if number in self._digests:
             raise ValueError(f"part {number} is referred to twice")
-        self._read.add(number)
-        return self._read_part(number)
+        try:
+            part = self._read_part(number)
+        except LookupError:
+            raise
+        except BaseException as exc:
+            self.failure = exc
+            raise
+        self._digests[number] = _digest(part.encode())
+        return part
 
+
+_LAST_PART: Final = 2**31 - 1
 
 _REFERENCE: Final = frozenset({"$parts"})

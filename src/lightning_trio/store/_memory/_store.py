@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 import attrs
 import trio
 
-from ..._containers import copy_containers, copy_fields, copy_in_steps
+from ..._containers import copy_containers, copy_fields, copy_in_steps, is_long_to_copy
 from ..._errors import Evicted, NotInTrio, UnknownId
 from ..._ids import new_attempt_id
 from ..._lifecycle import (
@@ -57,7 +57,6 @@ from ..._records import (
 )
 from ..._repr import counted, one_line
 from ..._resources import spans_without_keys
-from ..._serialization import is_large
 from ..._spans import Span, bounded_sum
 from .._primitives import Record
 from .._query import Query, select
@@ -160,7 +159,7 @@ class InMemoryLightningStore(LightningStore):
         await trio.lowlevel.checkpoint()
         # Once, because a caller's sequence may raise, and must do so before anything has changed.
         requests = list(requests)
-        is_copied = any(is_large(request.input) for request in requests)
+        is_copied = any(is_long_to_copy(request.input) for request in requests)
         if is_copied:
             requests = await _with_own_tasks(requests)
         self._check_thread()
@@ -203,7 +202,7 @@ class InMemoryLightningStore(LightningStore):
         await trio.lowlevel.checkpoint()
         rollouts = list(rollouts)
         requests = [request for request in rollouts if not isinstance(request, str)]
-        is_copied = any(is_large(request.input) for request in requests)
+        is_copied = any(is_long_to_copy(request.input) for request in requests)
         if is_copied:
             requests = await _with_own_tasks(requests)
         self._check_thread()
@@ -269,7 +268,7 @@ class InMemoryLightningStore(LightningStore):
         ]
         if is_copied:
             for entry in entries:
-                entry.large = is_large(entry.input)
+                entry.large = is_long_to_copy(entry.input)
         for entry in entries:
             self._entries[entry.rollout_id] = entry
             if entry.key is not None:
@@ -555,7 +554,7 @@ class InMemoryLightningStore(LightningStore):
             if not isinstance(value, Unset):
                 setattr(entry, name, copy_containers(value))
         if not isinstance(change.input, Unset):
-            entry.large = is_large(entry.input)
+            entry.large = is_long_to_copy(entry.input)
         if move is not None:
             self._set_attempt_status(entry, move)
             self._move_on(entry, move)
@@ -735,15 +734,16 @@ async def _copy_in_slices(task: Any) -> Any:
     In Trio's thread, because `trio.testing.MockClock` jumps while all tasks wait for another one.
     """
     copying = copy_in_steps(task)
-    steps = 0
+    items = 0
     while True:
         try:
-            next(copying)
+            items += next(copying)
         except StopIteration as stop:
             return stop.value
-        steps += 1
-        if steps % _STEPS_AT_ONCE == 0:
+        if items >= _ITEMS_AT_ONCE:
+            items = 0
             await trio.lowlevel.cancel_shielded_checkpoint()
 
 
-_STEPS_AT_ONCE: Final = 20
+_ITEMS_AT_ONCE: Final = 20_000
+"""How many items are copied before others run: a few milliseconds' worth."""

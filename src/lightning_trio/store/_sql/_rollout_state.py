@@ -20,7 +20,7 @@ from ..._records import (
     RolloutMode,
     RolloutStatus,
 )
-from ..._serialization import UNREADABLE, Unreadable, decode, decode_config, decode_value, unreadable
+from ..._serialization import UNREADABLE, Unreadable, decode, decode_config, decode_value, is_outline, unreadable
 from .._rollout_ids import RolloutIdCipher
 from ._parts import part_reader
 from ._schema import ATTEMPTS_PER_ROLLOUT
@@ -283,6 +283,8 @@ def count_late(
 
 # Records.
 
+_TASK: Final = "coalesce(r.input, (SELECT p.input FROM payloads p WHERE p.number = r.number))"
+
 ROLLOUT_RECORD: Final[Columns] = {
     "r.number": "int",
     "r.start_time": "real",
@@ -295,7 +297,7 @@ ROLLOUT_RECORD: Final[Columns] = {
     "r.run_id": "text",
     "r.key": "text",
     "r.attempts": "int",
-    "coalesce(r.input, (SELECT p.input FROM payloads p WHERE p.number = r.number))": "text",
+    _TASK: "text",
 }
 
 
@@ -307,6 +309,10 @@ def rollout_fields(transaction: Transaction, ids: RolloutIdCipher, row: Sequence
     """
     number, start, end, mode, resources_id, status, config, metadata, run_id, key, _, text = row
     try:
+        if is_outline(text):
+            # Again, by a statement that sees what the ones that read its parts see: in a transaction that writes, each
+            # sees what was committed before it, and the one that found the row waited for its lock.
+            text = transaction.value(_TASK, "text", "FROM rollouts r WHERE r.number = ?", (number,))
         read = (
             decode_value(text, part_reader(transaction, "payload_parts", number)),
             DEFAULT_CONFIG if config is None else decode_config(config),

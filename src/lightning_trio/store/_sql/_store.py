@@ -332,7 +332,7 @@ def _is_large(record: ResourcesUpdate | Worker | Run) -> bool:
     """Whether a record takes so long to encode that another thread should."""
     if isinstance(record, Run):
         return len(record.history) > MANY
-    return isinstance(record, ResourcesUpdate) and any(map(is_large, record.resources.values()))
+    return isinstance(record, ResourcesUpdate) and is_large(dict(record.resources))
 
 
 def _stored(run_id: str | None) -> str:

@@ -53,7 +53,8 @@ class SqliteConnection(Connection):
         self._now = 0.0
         self._data_version: int | None = None
         self._interrupted = False
-        self._log_path = f"{path}-wal"
+        # Where SQLite keeps it if the path is a link.
+        self._log_path = f"{os.path.realpath(path)}-wal"
         self._files: tuple[int | None, int | None] | None = None
         try:
             self._connection = sqlite3.connect(

@@ -112,12 +112,16 @@ class SqliteLightningStore(SqlLightningStore):
 
         Raises:
             StoreLocked: another process uses the file.
+            StoreUnavailable: the file was removed or replaced.
             StoreFull: the disk has no room for the copy that SQLite makes.
         """
         self._check_open()
         await run_in_thread(self._vacuum)
 
     def _vacuum(self) -> None:
+        assert self._watched is not None
+        # Or a new file would be made, or another one changed.
+        self._watched.check_files()
         connection = self._connect()
         try:
             connection.with_retries(lambda: connection.run("VACUUM"))
