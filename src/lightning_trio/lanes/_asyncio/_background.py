@@ -11,6 +11,7 @@ from typing import Any
 
 from ..._concurrency import await_stack
 from ..._log import Log
+from ._shared_loop import tasks_of
 from ._waiters import waiters_of
 
 logger = Log("lightning_trio.lanes")
@@ -103,7 +104,7 @@ async def drain() -> None:
     # Twice, because a task that has just been given work still stands where it waited for it.
     while quiet < 2 and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(_LOOK_SECONDS if quiet else 0)
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        tasks = tasks_of(asyncio.get_running_loop()) - {asyncio.current_task()}
         busy = [task for task in tasks if not task.cancelling() and not _waits_for_work(task)]
         if not tasks:
             return

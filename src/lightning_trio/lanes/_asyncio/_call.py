@@ -20,10 +20,10 @@ from ...tracing import CURRENT, AttemptRecorder
 from ._background import names_of
 from ._children import CHILD, Child, find_creator
 from ._clean_up import CleanUp
-from ._generators import follow_generators
+from ._generators import follow_generators, restore_hooks
 from ._loop import LEFTOVER_SECONDS
-from ._shared_loop import ChildTask, hide_task, keep_settings_apart, show_task
-from ._waiters import FAR, all_waiters_of_future, cancelled_with, settable, waiters_of, waiters_of_future
+from ._shared_loop import hide_task, keep_settings_apart
+from ._waiters import FAR, all_waiters_of_future, cancelled_with, settable, waiters_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -56,6 +56,7 @@ def prepare_loop(loop: asyncio.AbstractEventLoop) -> None:
 def create_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
     """Create a task, and add it to the call in whose context it is created."""
     context: contextvars.Context | None = options.get("context")
+    is_given = context is not None
     call = _CALL.get() if context is None else context.get(_CALL)
     if call is None or call.is_over:
         return asyncio.Task(coro, loop=loop, **options)
@@ -68,11 +69,15 @@ def create_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any],
         # The caller's own context, which other tasks may share.
         inherited = context.get(CHILD)
         child = Child(None, find_creator()) if inherited is None else inherited
-    if call.task_factory is not None:
+    if call.task_factory is None:
+        task = asyncio.Task(coro, loop=loop, **options)
+    elif is_given:
         task = call.task_factory(loop, coro, **options)
     else:
-        task = ChildTask(coro, loop=loop, **options)
-        task.owner = call
+        # Not every factory knows the option.
+        del options["context"]
+        task = context.run(call.task_factory, loop, coro, **options)
+    hide_task(task)
     call.add_child(task, child)
     return task
 
@@ -273,6 +278,7 @@ class AsyncioCall:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Create the call's task."""
+        restore_hooks(loop)
         # Not through the loop's factory: this task is not a child, and it runs in the call's own context.
         self.task = asyncio.Task(self._run(), loop=loop, context=self.context)
         self.task.add_done_callback(self._done)
@@ -284,35 +290,10 @@ class AsyncioCall:
         if self.task is not None and not self.is_ending:
             if self._bridge.loop.has_others(self):
                 self._watch_others(self.task)
-            # In no rollout's context, so that the tasks that it awaits are cancelled with it.
-            contextvars.Context().run(self.task.cancel)
-
-    def protects(self, task: asyncio.Task[Any]) -> bool:
-        """Whether the running code, which wants to cancel one of the call's tasks, is another rollout's.
-
-        It is not if it waits for the task itself, or if no one does: a library may keep the task for all its calls.
-        """
-        call = _CALL.get()
-        if call is None or call is self or call.is_over or self.is_over:
-            return False
-        waiters = list(waiters_of_future(task))
-        if not waiters or any(context.get(_CALL) is not self for context in waiters):
-            return False
-        logger.warning(
-            "%s wanted to cancel a task of %s, which goes on: %s; asyncio.all_tasks() returns those of all rollouts",
-            str(call),
-            str(self),
-            names_of([task]),
-        )
-        return True
-
-    def show(self) -> None:
-        """Have ``asyncio.all_tasks`` find the call's task; called in any thread."""
-        task = self.task
-        if task is not None:
-            show_task(task)
+            self.task.cancel()
 
     def _done(self, task: asyncio.Task[outcome.Outcome[Any]]) -> None:
+        restore_hooks(task.get_loop())
         if self._bridge.loop.stopping:
             # The interpreter exits: no caller waits any more, and the attempt was not cancelled as one that failed.
             return

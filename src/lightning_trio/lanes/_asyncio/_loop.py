@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from ..._exception_text import class_name
 from ..._log import Log
 from ._background import BackgroundTasks, drain, names_of
+from ._shared_loop import tasks_of
 
 logger = Log("lightning_trio.lanes")
 
@@ -60,10 +61,6 @@ class LoopCall(Protocol):
 
     def cancel(self) -> None:
         """Cancel the agent; called in the loop's thread."""
-        ...
-
-    def show(self) -> None:
-        """Have ``asyncio.all_tasks`` find the call's task; called in any thread."""
         ...
 
 
@@ -188,14 +185,8 @@ class AgentLoop:
 
     def disown(self) -> None:
         """Keep Python from reporting the pending tasks of a loop that cannot be closed."""
-        self._show_tasks()
         with suppress(RuntimeError):
-            _silence(asyncio.all_tasks(self._loop))
-
-    def _show_tasks(self) -> None:
-        for user in list(self.users):
-            for call in user.owners:
-                call.show()
+            _silence(tasks_of(self._loop))
 
     def forget(self) -> None:
         """Give the loop up in a forked child, where its thread does not exist and its selector is the parent's."""
@@ -260,7 +251,6 @@ class AgentLoop:
 
     async def _cancel_calls(self) -> None:
         # Left are those of runners in daemon threads, and abandoned ones; they are not what the exit waits for.
-        self._show_tasks()
         for user in list(self.users):
             for call in user.owners:
                 call.cancel()
@@ -273,7 +263,7 @@ class AgentLoop:
 
 
 async def _cancel_all() -> None:
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    tasks = tasks_of(asyncio.get_running_loop()) - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
     if tasks:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from ..._log import Log
@@ -29,21 +31,8 @@ class Tenant(Protocol):
     executor: Executor | None
     """What its agent has set with ``loop.set_default_executor``."""
 
-    def protects(self, task: asyncio.Task[Any]) -> bool:
-        """Whether the running code, which wants to cancel one of the call's tasks, is another rollout's."""
-        ...
 
-
-class ChildTask(asyncio.Task[Any]):
-    """A task that an agent created; other rollouts cannot cancel what its own waits for."""
-
-    owner: Tenant | None = None
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        """Cancel the task, unless it is another rollout's; then return False, as if it had ended."""
-        if self.owner is not None and self.owner.protects(self):
-            return False
-        return super().cancel(msg)
+_hidden: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 
 
 def hide_task(task: asyncio.Task[Any]) -> None:
@@ -52,11 +41,18 @@ def hide_task(task: asyncio.Task[Any]) -> None:
     See https://docs.python.org/3/library/asyncio-extending.html.
     """
     asyncio._unregister_task(task)
+    _hidden.add(task)
 
 
-def show_task(task: asyncio.Task[Any]) -> None:
-    """Have `asyncio.all_tasks` find a hidden task."""
-    asyncio._register_task(task)
+def tasks_of(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
+    """Return the tasks of a loop that have not ended, the hidden ones too; in any thread."""
+    hidden: list[asyncio.Task[Any]] = []
+    while True:
+        # As asyncio does it: another thread may create a task meanwhile.
+        with suppress(RuntimeError):
+            hidden = list(_hidden)
+            break
+    return {task for task in hidden if task.get_loop() is loop and not task.done()} | asyncio.all_tasks(loop)
 
 
 def keep_settings_apart(loop: asyncio.AbstractEventLoop, find_tenant: Callable[[], Tenant | None]) -> None:
