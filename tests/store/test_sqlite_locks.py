@@ -40,6 +40,12 @@ def copy(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def link(path: Path) -> Path:
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    return link
+
+
 def replace(path: Path, replacement: bytes | None) -> None:
     path.rename(path.with_suffix(".moved"))
     if replacement is not None:
@@ -61,7 +67,12 @@ async def test_a_second_store_in_the_same_process_takes_no_lock_of_the_first_awa
         assert os.stat(f"{path}-wal").st_ino == log
 
 
-async def test_a_log_removed_after_a_program_read_the_file_is_an_error_before_anything_is_lost(path: Path) -> None:
+@pytest.mark.parametrize("linked", [False, True])
+async def test_a_log_removed_after_a_program_read_the_file_is_an_error_before_anything_is_lost(
+    path: Path, linked: bool
+) -> None:
+    if linked:
+        path = link(path)
     async with SqliteLightningStore(path) as store:
         rollout = await store.enqueue_rollout("task")
         copy(path)
@@ -86,6 +97,9 @@ async def test_a_file_that_was_removed_or_replaced_is_an_error(path: Path, repla
             await store.enqueue_rollout("task")
         with pytest.raises(StoreUnavailable, match="was removed or replaced"):
             await store.query_rollouts()
+        with pytest.raises(StoreUnavailable, match="was removed or replaced"):
+            await store.vacuum()
+        assert os.path.exists(path) == (replacement is not None)
 
 
 @contextmanager

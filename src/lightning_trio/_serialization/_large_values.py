@@ -207,14 +207,19 @@ class _Writer:
         """Of the digests of the parts: tells the outlines of different values apart, and parts that are not theirs."""
         self._name = name
         self._limit = limit
+        self._open: set[int] = set()
+        """The lists and dicts that are being written."""
 
     def outlined(self, value: Any, path: str | None) -> _Outlined:
         """Return the outline of a value; `path` is None for one that has its tags already."""
         kind = type(value)
-        if kind is list:
-            return self._list(value, path)
-        if kind is dict and (path is None or _has_plain_keys(value)):
-            return self._dict(value, path)
+        if kind is list or (kind is dict and (path is None or _has_plain_keys(value))):
+            if id(value) in self._open:
+                raise ValueError("contains itself")
+            self._open.add(id(value))
+            outlined = self._list(value, path) if kind is list else self._dict(value, path)
+            self._open.discard(id(value))
+            return outlined
         if kind is str and (path is None or _is_utf8(value)):
             return self._text(value)
         if path is None or (kind in _SHORT and is_plain(value)):
