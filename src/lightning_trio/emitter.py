@@ -370,7 +370,7 @@ class Operation:
             raise RuntimeError(
                 "the input and output of an operation are set inside its block; write: with operation(…) as op:"
             )
-        if self._open is not None and self._open.recorder.abandoned:
+        if self._open is not None and self._open.recorder.abandoned and self._open.recorder.has_abandoned_caller():
             self._open.recorder.check_open()
         self._own.update(flatten_value(key, value))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ import trio
 
 import lightning_trio as agl
 from lightning_trio.embed import BlockingRunner
+from lightning_trio.tracing import as_runner
 
 
 class Thread:
@@ -80,6 +82,17 @@ async def test_an_abandoned_thread_makes_no_runner_do_anything(call: str) -> Non
     assert raised is not None
     assert (attempts, statistics.total_rollouts, statistics.total_resources) == (1, 1, 0)
     assert len(await store.query_runs()) == 0
+
+
+def test_code_of_a_runner_can_be_closed_in_another_context() -> None:
+    def code() -> Generator[None]:
+        with as_runner():
+            yield
+
+    running = code()
+    copy_context().run(next, running)
+
+    running.close()
 
 
 class Watching(agl.Hook):
@@ -156,6 +169,47 @@ async def test_a_hook_of_an_abandoned_attempt_may_run_rollouts() -> None:
         await run_late(runner, thread)
 
     assert done == ["succeeded"]
+
+
+@pytest.mark.parametrize("name", ["on_rollout_start", "on_trace_start", "on_trace_end", "on_rollout_end"])
+async def test_a_service_that_a_hook_has_started_goes_on_when_the_attempt_is_abandoned(name: str) -> None:
+    async def serve() -> None:
+        await abandoned.wait()
+        await store.update_worker("service")
+        await judge.step("judge")
+        with pytest.raises(agl.NoActiveRollout):
+            agl.emit_reward(1.0)
+
+    class Starts(agl.Hook):
+        pass
+
+    async def start(self: agl.Hook, **arguments: Any) -> None:
+        nursery.start_soon(serve)
+
+    setattr(Starts, name, start)
+    store = agl.InMemoryLightningStore()
+    abandoned = trio.Event()
+    thread = Thread(bool)
+    async with (
+        agl.Runner(len) as judge,
+        trio.open_nursery() as nursery,
+        agl.Runner(thread, store=store, hooks=Starts()) as runner,
+    ):
+        with thread.scope:
+            await runner.step("outer")
+        abandoned.set()
+        await thread.finish()
+
+    assert [worker.worker_id for worker in await store.query_workers()][-1] == "service"
+
+
+async def test_an_abandoned_agent_is_refused_though_a_hook_has_run_in_its_context() -> None:
+    store = agl.InMemoryLightningStore()
+    thread = Thread(partial(trio.from_thread.run, store.enqueue_rollout, "late"))
+    async with agl.Runner(thread, store=store, hooks=Watching(store)) as runner:
+        raised = await run_late(runner, thread)
+
+    assert raised is not None
 
 
 async def test_a_runner_that_an_abandoned_thread_opened_for_others_still_stores_what_they_run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from datetime import date
 from itertools import count
@@ -48,6 +48,42 @@ class Member:
 
 
 _HASHES = [1]
+
+
+class Slots:
+    """A class without a ``__dict__``."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+class MoreSlots(Slots):
+    """One with the attributes of its base."""
+
+    __slots__ = ()
+
+
+class Struct(msgspec.Struct):
+    """A class of msgspec."""
+
+    text: str
+
+
+class Text(str):
+    """A class of texts."""
+
+
+class Data(bytes):
+    """A class of bytes."""
+
+
+class Numbers(set[int]):
+    """A class of sets, whose iteration is code of a user's."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError
 
 
 class Failing:
@@ -131,6 +167,26 @@ def test_the_digest_of_a_large_value_is_that_of_its_canonical_bytes(value: Any) 
         (OrderedDict(a=LONG), True),
         ({"prompt": PromptTemplate(LONG)}, True),
         (Failing(), False),
+        ({"k" * 2 * LARGE: 1}, True),
+        (dict.fromkeys(map(str, range(100_000))), True),
+        (OrderedDict([("k" * 2 * LARGE, 1)]), True),
+        (Slots(LONG), True),
+        (Slots("x"), False),
+        (MoreSlots(LONG), True),
+        (Struct(LONG), True),
+        (Struct("x"), False),
+        (deque([LONG]), True),
+        (deque(range(100_000)), True),
+        (deque([1, 2]), False),
+        (Text(LONG), True),
+        ([Text(LONG)], True),
+        (Text("x"), False),
+        (Data(2 * LARGE), True),
+        (Data(2), False),
+        (set(range(100_000)), True),
+        (frozenset(range(100_000)), True),
+        (Numbers(range(100_000)), True),
+        (Numbers(range(10)), False),
     ],
     ids=count(),
 )

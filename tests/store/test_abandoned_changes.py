@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +191,83 @@ async def test_an_abandoned_call_changes_nothing_by_a_method_that_a_store_has_fr
 
     assert code.refused == {"enqueue"}
     assert store.noted == 0
+
+
+class Base(agl.InMemoryLightningStore):
+    noted = 0
+
+    async def _note(self, by: int, requests: Sequence[Any], **options: Any) -> list[str]:
+        self.noted += by
+        return await super().enqueue(requests, **options)
+
+
+class Partial(Base):
+    enqueue = partialmethod(Base._note, 1)  # type: ignore[assignment]
+
+
+class Property(Base):
+    @property
+    def enqueue(self) -> Any:
+        return partial(self._note, 1)
+
+
+class Static(Base):
+    @staticmethod
+    async def enqueue(requests: Sequence[Any], **options: Any) -> list[str]:  # type: ignore[override]
+        return ["static"]
+
+
+class CallableObject:
+    async def __call__(self, requests: Sequence[Any], **options: Any) -> list[str]:
+        return ["object"]
+
+
+class Object(Base):
+    enqueue = CallableObject()  # type: ignore[assignment]
+
+
+class Missing(Base):
+    enqueue = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("kind", [Partial, Property])
+async def test_a_store_may_have_a_method_that_is_no_function(kind: type[Base]) -> None:
+    async with kind() as store, abandoned(store) as code:
+        await store.enqueue_rollout("task")
+        code.calls = {"enqueue": lambda own: store.enqueue([agl.EnqueueRolloutRequest("late")])}
+        await code.finish()
+
+    assert code.refused == {"enqueue"}
+    assert store.noted == 1
+
+
+async def test_a_method_that_is_not_bound_to_a_store_is_called_without_it() -> None:
+    assert await Static().enqueue([]) == ["static"]
+    assert await Object().enqueue([]) == ["object"]
+
+
+def test_an_attribute_of_a_store_that_cannot_be_called_is_left_alone() -> None:
+    assert Missing().enqueue is None
+
+
+async def test_a_store_may_be_opened_by_a_method_that_is_no_function() -> None:
+    class Opening(agl.InMemoryLightningStore):
+        async def _open(self, label: str) -> Any:
+            self.label = label
+            return self
+
+        __aenter__ = partialmethod(_open, "opened")  # type: ignore[assignment,misc]
+
+    async with Opening() as store:
+        assert (store.is_open, store.label) == (True, "opened")
+
+
+def test_a_store_with_an_abstract_property_for_a_method_is_abstract() -> None:
+    class Abstract(agl.InMemoryLightningStore):
+        @property
+        @abstractmethod
+        def enqueue(self) -> Any:
+            """Return the method."""
+
+    with pytest.raises(TypeError, match="the store Abstract lacks enqueue"):
+        Abstract()

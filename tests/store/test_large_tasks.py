@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from lightning_trio import (
     audit,
 )
 from lightning_trio._spans import LARGE
+from lightning_trio.algorithms import Datasets, digest_of_resources, is_other_task, keys_of_other_task
+from lightning_trio.algorithms._datasets import encoded_task
 from lightning_trio.store import RolloutRemoval, Unreadable
 
 LONG = "x" * 3 * LARGE
@@ -199,3 +202,41 @@ async def test_a_run_of_large_tasks_resumes(tmp_path: Path) -> None:
     assert again.run_id == before.run_id
     assert again.mean_reward["train"] == 1.0
     assert again.counts == {"cancelled": 0, "failed": 0, "succeeded": 2}
+
+
+READERS: dict[str, Callable[[dict[str, Any]], Awaitable[object]]] = {
+    "a comparison": lambda task: is_other_task(task, dict(task)),
+    "a checksum": lambda task: keys_of_other_task("train/-/0/0", task),
+    "a fingerprint in memory": lambda task: Datasets([task], None).first_fingerprints(1),
+    "a fingerprint": lambda task: Datasets([task], None).fingerprints(),
+}
+
+
+@pytest.mark.parametrize(("text", "in_trio"), [("x", True), (LONG, False)], ids=["small", "large"])
+@pytest.mark.parametrize("read", READERS)
+async def test_what_a_resumed_run_reads_of_large_tasks_is_encoded_in_another_thread(
+    read: str, text: str, in_trio: bool
+) -> None:
+    watched = Watched()
+    await READERS[read]({"text": text, "watched": watched})
+
+    assert watched.threads
+    assert (threading.get_ident() in watched.threads) == in_trio
+
+
+@pytest.mark.parametrize("text", ["x", LONG], ids=["small", "large"])
+async def test_tasks_are_compared_also_those_that_cannot_be_stored(text: str) -> None:
+    thing = object()
+
+    assert not await is_other_task({"text": text}, {"text": text})
+    assert await is_other_task({"text": text}, {"text": text + "y"})
+    assert not await is_other_task([text, thing], [text, thing])
+    assert await is_other_task([text, thing], [text + "y", thing])
+
+
+@pytest.mark.parametrize("text", ["x", LONG], ids=["small", "large"])
+async def test_the_digest_of_resources_is_that_of_their_encoding(text: str) -> None:
+    prompt = PromptTemplate(text, engine="f-string")
+    encoded = encoded_task([("prompt", prompt.resource_type, prompt)])
+
+    assert await digest_of_resources({"prompt": prompt}, b"run") == hashlib.sha256(b"run" + encoded).digest()

@@ -37,7 +37,7 @@ from lightning_trio.testing._store_checks._steps import Check
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg: pip install 'lightning-trio[postgres]'")
 
-from lightning_trio.store._postgres import _notifications  # noqa: E402
+from lightning_trio.store._postgres import _connection, _notifications  # noqa: E402
 from lightning_trio.store._postgres._connection import PostgresConnection  # noqa: E402
 from lightning_trio.store._postgres._server import Server  # noqa: E402
 
@@ -462,6 +462,23 @@ async def test_a_store_of_a_newer_version_is_refused(dsn: str, postgres: Postgre
 
     with pytest.raises(StoreFormatError, match=r"newer version .* schema is 999.*pip install -U lightning-trio"):
         await PostgresLightningStore(dsn).__aenter__()
+
+
+async def test_a_store_that_a_newer_version_migrates_meanwhile_is_neither_read_nor_changed(
+    dsn: str, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_connection, "_CHECK_SECONDS", 0.0)
+    async with PostgresLightningStore(dsn) as store:
+        await store.enqueue_rollout("task")
+        await store.query_rollouts()
+        postgres.psql("UPDATE lightning_trio.meta SET value = '999' WHERE name = 'schema_version'")
+        for _ in range(2):
+            with pytest.raises(StoreFormatError, match="schema is 999"):
+                await store.claim(1)
+        with pytest.raises(StoreFormatError, match="schema is 999"):
+            await store.query_rollouts()
+
+    assert postgres.psql("SELECT status FROM lightning_trio.rollouts") == [("queuing",)]
 
 
 @pytest.mark.parametrize("table", ["meta (x int)", "runs (x int)", "meta (name text, value text)"])

@@ -50,6 +50,7 @@ from lightning_trio._records import ErrorRecord, RolloutRemoval, Run
 from lightning_trio.store import GIVE_BACK, Query, RolloutChange, RolloutPosition, Table, Unreadable, begin_attempt
 from lightning_trio.store._sql._schema import MIGRATIONS
 from lightning_trio.store._sql._transaction import Transaction
+from lightning_trio.store._sqlite import _connection
 from lightning_trio.store._sqlite import _store as _sqlite
 from lightning_trio.testing import store_checks
 from lightning_trio.testing._store_checks._steps import SOON, Check, calling, claim_one, finish, outcome_of, span_of
@@ -819,6 +820,26 @@ async def test_a_newer_schema_is_refused_with_both_versions(path: Path) -> None:
     message = await refusal(path, StoreFormatError)
 
     assert f"its schema is 99, this one knows {len(MIGRATIONS)}; upgrade with: pip install -U" in message
+
+
+async def test_a_store_that_a_newer_version_migrates_meanwhile_is_neither_read_nor_changed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_connection, "_CHECK_SECONDS", 0.0)
+    async with SqliteLightningStore(path) as store:
+        await store.enqueue_rollout("task")
+        await store.query_rollouts()
+        connection = sqlite3.connect(path)
+        connection.execute("PRAGMA user_version = 99")
+        for _ in range(2):
+            with pytest.raises(StoreFormatError, match="its schema is 99"):
+                await store.claim(1)
+        with pytest.raises(StoreFormatError, match="its schema is 99"):
+            await store.query_rollouts()
+        statuses = connection.execute("SELECT status FROM rollouts").fetchall()
+        connection.close()
+
+    assert statuses == [("queuing",)]
 
 
 async def test_a_damaged_file_is_reported_as_damaged(path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import attrs
@@ -20,7 +19,7 @@ from .._records import AttemptedRollout, AttemptStatus, ErrorRecord
 from .._resources import knows_keys
 from .._spans import MANY, Span
 from ..lanes import AbandonedCall, Call, OpenLane, explain, record_return
-from ..tracing import Tracer, as_runner
+from ..tracing import Tracer
 from ._closing import close_bare, close_large_trace, close_trace, has_large_texts, record_error
 from ._ending import RETURNED, Cancelled, Ending, Raised, Silent, TimedOut, ending_of, is_closing, settle
 from ._live_attempt import EndedAttempt, LiveAttempt
@@ -273,8 +272,11 @@ async def _watch(live: LiveAttempt, limit: float) -> None:
 async def _close(live: LiveAttempt, parts: AttemptParts, ending: Ending, hooks: Awaitable[None]) -> Ending:
     """Call closing hooks; for a cancelled attempt, shield them for up to two seconds."""
     stopped = isinstance(ending, Cancelled)
+    if live.call is not None and live.call.abandoned is not None:
+        # From now on, because its call goes on while the hooks wait.
+        live.recorder.abandoned = True
     try:
-        with trio.CancelScope(shield=stopped) as scope, _hook_context(live):
+        with trio.CancelScope(shield=stopped) as scope:
             scope.deadline = trio.current_time() + _END_HOOKS_SECONDS if stopped else math.inf
             await hooks
     except BaseException as exc:
@@ -287,11 +289,3 @@ async def _close(live: LiveAttempt, parts: AttemptParts, ending: Ending, hooks: 
 def _seen_by_hooks(live: LiveAttempt) -> AttemptedRollout:
     # An abandoned call keeps its task, and may change it.
     return live.rollout if live.call is None or live.call.abandoned is None else copy_fields(live.rollout)
-
-
-def _hook_context(live: LiveAttempt) -> AbstractContextManager[None]:
-    """Return the context of closing hooks; what an abandoned attempt may not do any more, its hooks may."""
-    if live.call is None or live.call.abandoned is None:
-        return nullcontext()
-    live.recorder.abandoned = True
-    return as_runner()

@@ -15,7 +15,7 @@ from .._log import Log
 from .._plain_values import without_surrogates
 from .._records import AttemptedRollout, FitResult, ResourcesUpdate, RolloutMode, Run, RunSummary, Unset
 from .._resources import NamedResources
-from ..algorithms import Algorithm, Baseline, Datasets, Session, describe_resources
+from ..algorithms import Algorithm, Baseline, Datasets, Session, digest_of_resources
 from ..lanes import WRONG_LOOP_ERRORS, find_asyncio_sign
 from ..store import LightningStore, RunStore
 from ..tracing import as_runner
@@ -58,7 +58,7 @@ class Fit:
         if own is None or run.resources_id in (None, own.resources_id):
             return own
         before = await self._store.get_resources_by_id(run.resources_id)
-        if before is not None and describe_resources(before.resources) != describe_resources(own.resources):
+        if before is not None and await _differ(before, own):
             logger.warning(
                 "%s started with other resources; finished rollouts are kept, the others run with the new ones",
                 run.run_id,
@@ -240,6 +240,10 @@ class Fit:
             sum(counts.values()) - done,
             "; fit(…, resume=True) continues the run" if self._store.persistent else "",
         )
+
+
+async def _differ(before: ResourcesUpdate, now: ResourcesUpdate) -> bool:
+    return await digest_of_resources(before.resources) != await digest_of_resources(now.resources)
 
 
 async def _record_time(session: Session, elapsed: Callable[[], float]) -> None:

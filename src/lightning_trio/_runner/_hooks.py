@@ -17,6 +17,7 @@ from .._records import AttemptedRollout
 from .._repr import one_line
 from .._spans import Span
 from ..lanes import find_asyncio_sign
+from ..tracing import as_runner
 from ._ending import Cancelled, Raised, ending_of, is_closing
 
 if TYPE_CHECKING:
@@ -139,7 +140,9 @@ class HookCalls:
         owner = trio.lowlevel.current_task()
         for hook in self._hooks:
             try:
-                await getattr(hook, name)(agent=agent, runner=self._runner, **arguments)
+                # What a hook starts belongs to the program, and goes on when the attempt is abandoned.
+                with as_runner():
+                    await getattr(hook, name)(agent=agent, runner=self._runner, **arguments)
             except BaseException as exc:
                 error = self._own_error(exc, owner)
                 if error is None:

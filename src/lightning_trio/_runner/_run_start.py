@@ -115,7 +115,7 @@ class RunStart:
             return await self._datasets.fingerprints(before=runs)
         # In memory, the rollouts of `Baseline` show which tasks it ran; those of another algorithm need not.
         read = 0 if isinstance(self._settings.options.algorithm, Baseline) else _READ_IN_MEMORY
-        return self._datasets.first_fingerprints(read, before=runs)
+        return await self._datasets.first_fingerprints(read, before=runs)
 
     async def _find(self, runs: Sequence[Run], wanted: Run, resume: bool | str) -> RunComparison | None:
         """Return the first run that does not differ, else the first of all; None without any."""
@@ -155,10 +155,10 @@ class RunStart:
                 index = index_of_key(rollout.key)
                 if index is None or index >= len(dataset) or type(rollout.input) is Unreadable:
                     continue
-                if not is_other_task(rollout.input, dataset[index]):
+                if not await is_other_task(rollout.input, dataset[index]):
                     continue
                 # An earlier fit may have been forced to run the dataset's task as well.
-                keys = keys_of_other_task(rollout.key, dataset[index])
+                keys = await keys_of_other_task(rollout.key, dataset[index])
                 if await self._store.find(Query("rollouts", (must[0], Condition("key", keys)), limit=1)):
                     continue
                 before, now = shortened(rollout.input), shortened(dataset[index])

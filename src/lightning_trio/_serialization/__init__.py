@@ -1,5 +1,6 @@
 """Serialization: users' values, spans and records as JSON text and back."""
 
+from ._large_values import Digest as Digest
 from ._large_values import EncodedValue as EncodedValue
 from ._large_values import ReadPart as ReadPart
 from ._large_values import decode_value as decode_value

@@ -11,6 +11,7 @@ done in slices, by other threads.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from types import MemberDescriptorType
@@ -86,7 +87,7 @@ def _left(value: Any, left: int) -> int:
 def _attributes(value: Any, kind: type) -> Iterable[Any]:
     """Return the items or attributes of an object, without calling a method of its class."""
     if issubclass(kind, dict):
-        return dict.values(value)
+        return itertools.chain(dict.keys(value), dict.values(value))
     for container in _ITERATED:
         if issubclass(kind, container):
             return container.__iter__(value)

@@ -9,7 +9,7 @@ from ._baseline import check_given as check_given
 from ._datasets import Dataset as Dataset
 from ._datasets import Datasets as Datasets
 from ._datasets import check_dataset as check_dataset
-from ._datasets import describe_resources as describe_resources
+from ._datasets import digest_of_resources as digest_of_resources
 from ._datasets import is_other_task as is_other_task
 from ._session import Session as Session
 from ._session import index_of_key as index_of_key

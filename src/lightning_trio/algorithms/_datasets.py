@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar, cast
 
 import attrs
@@ -15,10 +16,11 @@ from .._exception_text import class_name
 from .._public import public
 from .._records import DatasetFingerprint, RolloutMode, Run
 from .._resources import LLM, NamedResources
-from .._serialization import canonical, is_large, with_digest_of
+from .._serialization import Digest, canonical, is_large, with_digest_of
 from ._tables import check_tasks
 
 T_co = TypeVar("T_co", covariant=True)
+DigestT = TypeVar("DigestT", bound=Digest)
 
 
 @public
@@ -82,7 +84,7 @@ class Datasets:
         lengths = _lengths(before)
         return {mode: await _fingerprint(mode, dataset, lengths[mode]) for mode, dataset in self._given()}
 
-    def first_fingerprints(self, number: int, *, before: Iterable[Run] = ()) -> Mapping[str, DatasetFingerprint]:
+    async def first_fingerprints(self, number: int, *, before: Iterable[Run] = ()) -> Mapping[str, DatasetFingerprint]:
         """Return a fingerprint of each dataset, by mode, for which only the first tasks are read.
 
         Args:
@@ -90,7 +92,7 @@ class Datasets:
             before: as in `fingerprints`.
         """
         lengths = _lengths(before)
-        return {mode: _first_fingerprint(dataset, number, lengths[mode]) for mode, dataset in self._given()}
+        return {mode: await _first_fingerprint(dataset, number, lengths[mode]) for mode, dataset in self._given()}
 
     def _given(self) -> Iterator[tuple[str, Sequence[Any]]]:
         for mode in ("train", "val"):
@@ -112,13 +114,14 @@ def _lengths(runs: Iterable[Run]) -> Mapping[str, Collection[int]]:
     return lengths
 
 
-def _first_fingerprint(dataset: Dataset[Any], number: int, lengths: Collection[int]) -> DatasetFingerprint:
+async def _first_fingerprint(dataset: Dataset[Any], number: int, lengths: Collection[int]) -> DatasetFingerprint:
     if not number:
         return DatasetFingerprint(len(dataset))
     first = hashlib.sha256()
     digests = [""]
     for index in range(min(len(dataset), number)):
-        first.update(encoded_task(dataset[index]) + b"\n")
+        first = await with_task(dataset[index], first)
+        first.update(b"\n")
         digests.append(first.hexdigest()[:16])
     prefixes = {length: digests[min(length, number)] for length in lengths if length <= len(dataset)}
     return DatasetFingerprint(len(dataset), digests[-1], prefixes=prefixes)
@@ -149,13 +152,23 @@ _AT_ONCE: Final = 256
 """How many tasks are read before others run."""
 
 
-def is_other_task(before: object, now: object) -> bool:
-    """Whether two tasks differ; False for tasks that cannot be compared."""
+async def is_other_task(before: object, now: object) -> bool:
+    """Whether two tasks differ; False for tasks that cannot be compared. Large ones are compared by another thread."""
+    if is_large(before) or is_large(now):
+        return await compute_in_thread(_is_other, _large_digest, before, now)
+    return _is_other(lambda task: canonical(task, "task"), before, now)
+
+
+def _is_other(encode: Callable[[object], bytes], before: object, now: object) -> bool:
     try:
-        return canonical(before, "task") != canonical(now, "task")
+        return encode(before) != encode(now)
     except NotStorable:
         # Only a store in memory has such tasks.
         return not _are_same(before, now)
+
+
+def _large_digest(task: object) -> bytes:
+    return with_digest_of(task, "task", hashlib.sha256()).digest()
 
 
 def _are_same(before: Any, now: Any) -> bool:
@@ -191,16 +204,31 @@ def encoded_task(task: object) -> bytes:
             return class_name(task).encode(errors="backslashreplace")
 
 
-def describe_resources(resources: NamedResources) -> bytes:
-    """Return an encoding that is equal for equal resources and for no others, in every process.
+async def with_task(task: object, digest: DigestT) -> DigestT:
+    """Return a copy of a digest to which `encoded_task` is added; of a large task by another thread."""
+    if is_large(task):
+        with suppress(NotStorable):
+            return await compute_in_thread(with_digest_of, task, "task", digest)
+    added = digest.copy()
+    added.update(encoded_task(task))
+    return added
+
+
+async def digest_of_resources(resources: NamedResources, start: bytes = b"") -> bytes:
+    """Return a digest that is equal for equal resources and for no others, in every process.
 
     It leaves out the endpoint of a model and its API key: a model that has moved is the same model.
+
+    Args:
+        resources: the resources.
+        start: bytes to begin with.
     """
     same = {
         name: attrs.evolve(resource, endpoint="", api_key=None) if isinstance(resource, LLM) else resource
         for name, resource in sorted(resources.items())
     }
-    return encoded_task([(name, resource.resource_type, resource) for name, resource in same.items()])
+    described = [(name, resource.resource_type, resource) for name, resource in same.items()]
+    return (await with_task(described, hashlib.sha256(start))).digest()
 
 
 def check_dataset(name: str, dataset: object) -> None:

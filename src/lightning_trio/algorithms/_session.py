@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
@@ -13,8 +12,7 @@ import attrs
 import trio
 
 from .._checks import check_count
-from .._concurrency import compute_in_thread
-from .._errors import NotStorable, StaleAttempt, UsageError
+from .._errors import StaleAttempt, UsageError
 from .._lifecycle import TERMINAL_ROLLOUT, UNFINISHED_ROLLOUT
 from .._log import Log
 from .._public import public
@@ -32,12 +30,11 @@ from .._records import (
 )
 from .._repr import counted, one_line
 from .._resources import NamedResources, check_resources
-from .._serialization import is_large, with_digest_of
 from .._spans import Span
 from ..adapters import Adapter
 from ..store import Condition, LightningStore, Query
 from ..tracing import refuse_abandoned
-from ._datasets import describe_resources, encoded_task, is_other_task
+from ._datasets import digest_of_resources, is_other_task, with_task
 from ._tables import check_tasks
 
 logger = Log("lightning_trio.runner")
@@ -124,8 +121,8 @@ class Session:
         """
         refuse_abandoned()
         checked = check_resources(resources, "publish()")
-        digest = hashlib.sha256(self.run_id.encode() + describe_resources(checked))
-        resources_id = f"rs-{digest.hexdigest()[:12]}"
+        digest = await digest_of_resources(checked, self.run_id.encode())
+        resources_id = f"rs-{digest.hex()[:12]}"
         if resources_id in self._published:
             return await self.store.add_resources(checked)
         self._published.add(resources_id)
@@ -289,7 +286,7 @@ class Session:
         if not self.store.persistent:
             return [""] * len(tasks)
         # With a checksum of the task: a round that differs from the interrupted one gets new rollouts, not old results.
-        return [f"/{await _large_checksum(task) if is_large(task) else _checksum(task)}" for task in tasks]
+        return [f"/{await _checksum(task)}" for task in tasks]
 
     @property
     def _may_mix_up(self) -> bool:
@@ -303,8 +300,8 @@ class Session:
             self._earlier = {rollout.key: rollout.input for rollout in found if rollout.key is not None}
         earlier = self._earlier
         return [
-            attrs.evolve(request, key=f"{request.key}/{_checksum(request.input)}")
-            if request.key in earlier and is_other_task(earlier[request.key], request.input)
+            attrs.evolve(request, key=f"{request.key}/{await _checksum(request.input)}")
+            if request.key in earlier and await is_other_task(earlier[request.key], request.input)
             else request
             for request in requests
         ]
@@ -337,23 +334,17 @@ def index_of_key(key: str | None) -> int | None:
     return int(parts[3]) if len(parts) > 3 and parts[3].isdecimal() else None
 
 
-def keys_of_other_task(key: str | None, task: object) -> set[str]:
+async def keys_of_other_task(key: str | None, task: object) -> set[str]:
     """Return the keys that `task` may have in the place of the task with this key."""
     if key is None:
         return set()
     # In memory, keys have a checksum only where tasks changed.
-    return {f"{key}/{_checksum(task)}", f"{'/'.join(key.split('/')[:4])}/{_checksum(task)}"}
+    checksum = await _checksum(task)
+    return {f"{key}/{checksum}", f"{'/'.join(key.split('/')[:4])}/{checksum}"}
 
 
-def _checksum(task: object) -> str:
-    return f"{zlib.crc32(encoded_task(task)):08x}"
-
-
-async def _large_checksum(task: object) -> str:
-    try:
-        return f"{(await compute_in_thread(with_digest_of, task, 'task', _Checksum())).value:08x}"
-    except NotStorable:
-        return _checksum(task)
+async def _checksum(task: object) -> str:
+    return f"{(await with_task(task, _Checksum())).value:08x}"
 
 
 class _Checksum:

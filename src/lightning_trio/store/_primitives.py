@@ -6,7 +6,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from types import TracebackType
+from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, final
 
 import trio
@@ -51,13 +51,14 @@ class StorePrimitives(ABC):
         """Wrap a subclass's own `__aenter__` and `__aexit__`, which keep `is_open`, and what changes records."""
         super().__init_subclass__(**options)
         for name, marks in (("__aenter__", functools.partial(_marks_open, cls)), ("__aexit__", _marks_closed)):
-            if name in cls.__dict__:
-                setattr(cls, name, marks(cls.__dict__[name]))
+            if (method := _as_function(cls.__dict__.get(name))) is not None:
+                setattr(cls, name, marks(method))
         for name in _CHANGING:
             definer = next((each for each in cls.__mro__ if name in each.__dict__), StorePrimitives)
             # A class that is no store may define it for several stores.
-            if definer is cls or not issubclass(definer, StorePrimitives):
-                setattr(cls, name, _refuses_abandoned(definer.__dict__[name]))
+            is_own = definer is cls or not issubclass(definer, StorePrimitives)
+            if is_own and (method := _as_function(definer.__dict__[name])) is not None:
+                setattr(cls, name, _refuses_abandoned(method))
 
     if not TYPE_CHECKING:
         # Hidden from type checkers, which find such classes and arguments by themselves.
@@ -285,6 +286,27 @@ class StorePrimitives(ABC):
     async def vacuum(self) -> None:
         """Free the space of removed rollouts, where a store does not do so by itself."""
         await trio.lowlevel.checkpoint()
+
+
+def _as_function(attribute: Any) -> Callable[..., Awaitable[Any]] | None:
+    """Return a class's attribute as a function that takes the object first; None for what no call can reach.
+
+    It is bound as Python does it, for it may be a `functools.partialmethod`, a static method, or a property.
+    """
+    if isinstance(attribute, FunctionType):
+        return attribute
+    bind: Any = getattr(type(attribute), "__get__", None)
+    if bind is None and not callable(attribute):
+        return None
+
+    def function(self: StorePrimitives, *args: Any, **options: Any) -> Awaitable[Any]:
+        method: Any = attribute if bind is None else bind(attribute, self, type(self))
+        result: Awaitable[Any] = method(*args, **options)
+        return result
+
+    is_abstract = getattr(attribute, "__isabstractmethod__", False)
+    function.__isabstractmethod__ = is_abstract  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
+    return function
 
 
 def _refuses_abandoned(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

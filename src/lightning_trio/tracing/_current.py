@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from typing import TypeAlias
 
@@ -12,13 +12,9 @@ from opentelemetry.context import Context
 
 from .._errors import AttemptAbandoned
 from ._otel_context import RECORDER_KEY
-from ._recorder import AttemptRecorder
+from ._recorder import OF_RUNNER, AttemptRecorder
 
 CURRENT: ContextVar[AttemptRecorder | None] = ContextVar("lightning_trio_attempt", default=None)
-
-_OF_RUNNER: ContextVar[AttemptRecorder | None] = ContextVar("lightning_trio_of_runner", default=None)
-"""The attempt in whose context code of a runner is running."""
-
 
 # A plain tuple, for it is made once an attempt, and a named one takes three times as long.
 AttemptContext: TypeAlias = tuple[Token[AttemptRecorder | None], Token[Context]]
@@ -47,7 +43,7 @@ def find_recorder(context: Context | None = None) -> AttemptRecorder | None:
 
 
 def refuse_abandoned(recorder: AttemptRecorder | None = None) -> None:
-    """Raise in the code of an abandoned attempt, unless it is a runner's that runs in its context.
+    """Raise in the code of an abandoned attempt, unless it is a runner's or a hook's that runs in its context.
 
     Args:
         recorder: the recorder of the calling code's attempt, if it is known already.
@@ -56,7 +52,7 @@ def refuse_abandoned(recorder: AttemptRecorder | None = None) -> None:
         AttemptAbandoned: the attempt was abandoned.
     """
     recorder = CURRENT.get() if recorder is None else recorder
-    if recorder is not None and recorder.abandoned and _OF_RUNNER.get() is not recorder:
+    if recorder is not None and recorder.has_abandoned_caller():
         raise AttemptAbandoned.abandoned(recorder.rollout.rollout_id, recorder.rollout.attempt.attempt_id)
 
 
@@ -64,11 +60,13 @@ def refuse_abandoned(recorder: AttemptRecorder | None = None) -> None:
 def as_runner() -> Generator[None]:
     """Run the block as a runner's code, which goes on when the attempt in whose context it runs is abandoned.
 
-    The tasks of a runner that an agent opened inherit the agent's context, and hooks run in the context of the attempt
-    that they close.
+    The tasks of a runner that an agent opened inherit the agent's context. Hooks run in the context of their attempt,
+    and what they start inherits it.
     """
-    token = _OF_RUNNER.set(CURRENT.get())
+    token = OF_RUNNER.set(CURRENT.get())
     try:
         yield
     finally:
-        _OF_RUNNER.reset(token)
+        # A coroutine that a crashing Trio or the garbage collector closes is closed in another context.
+        with suppress(ValueError):
+            OF_RUNNER.reset(token)

@@ -10,6 +10,7 @@ import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 
 _sequence_id = operator.attrgetter("sequence_id")
+
+OF_RUNNER: ContextVar[AttemptRecorder | None] = ContextVar("lightning_trio_of_runner", default=None)
+"""The attempt in whose context code of a runner is running."""
 
 
 class SpanSink(Protocol):
@@ -137,16 +141,20 @@ class AttemptRecorder:
         """Raise, and count a late span, if the attempt has ended.
 
         Raises:
-            AttemptAbandoned: in a thread whose attempt was abandoned.
-            NoActiveRollout: elsewhere.
+            AttemptAbandoned: in the code of an attempt that was abandoned.
+            NoActiveRollout: elsewhere, also in what a hook of that attempt has started.
         """
         if not self.closed:
             return
         self._count_late_span()
         rollout_id, attempt_id = self.rollout.rollout_id, self.rollout.attempt.attempt_id
-        if self.abandoned:
+        if self.has_abandoned_caller():
             raise AttemptAbandoned.abandoned(rollout_id, attempt_id)
         raise NoActiveRollout.ended(rollout_id, attempt_id)
+
+    def has_abandoned_caller(self) -> bool:
+        """Whether the calling code is that of this attempt, which was abandoned, and not a runner's or a hook's."""
+        return self.abandoned and OF_RUNNER.get() is not self
 
     def _count_late_span(self) -> None:
         self.tracer.count_late_span()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Iterable, Sequence
@@ -15,11 +16,11 @@ import trio
 from psycopg import sql
 from psycopg.types.numeric import Int8Dumper
 
-from ..._errors import NotBegun, StoreFull, StoreUnavailable, TryAgain
+from ..._errors import NotBegun, StoreFormatError, StoreFull, StoreUnavailable, TryAgain
 from ..._host import lacks_descriptors
 from ..._ids import random_bits
 from ..._log import Log
-from .._sql import POSTGRES, Columns, Connection, Kind
+from .._sql import MIGRATIONS, POSTGRES, Columns, Connection, Kind
 from ._server import Server, is_lost
 
 logger = Log("lightning_trio.store")
@@ -46,6 +47,11 @@ _SETTINGS: Final = (
 _ARRAYS: Final[dict[Kind, str]] = {"int": "BIGINT[]", "real": "DOUBLE PRECISION[]", "text": "TEXT[]"}
 
 _NOW: Final = "CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)"
+
+_VERSION: Final = "(SELECT value FROM meta WHERE name = 'schema_version')"
+
+_CHECK_SECONDS: Final = 1.0
+"""How often queries look at the version of the tables."""
 
 
 class PostgresConnection(Connection):
@@ -84,6 +90,7 @@ class PostgresConnection(Connection):
         self._interrupted = False
         self._hint_owed = False
         self._hinted = 0.0
+        self._checked = -math.inf
 
     # Statements.
 
@@ -169,22 +176,39 @@ class PostgresConnection(Connection):
             try:
                 self._connect()
                 if not write:
-                    self.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    self._begin_reading()
                     return
                 self._token += 1
-                # Two statements in one round trip.
+                # Two statements in one round trip. The version, because a process of a newer one may have migrated the
+                # tables while this one had them open.
                 cursor = self.run(
                     f"BEGIN; INSERT INTO commits (writer, token, since) VALUES ('{self._name}', {self._token}, {_NOW}) "
                     "ON CONFLICT (writer) DO UPDATE SET token = excluded.token, since = excluded.since "
-                    f"RETURNING {_NOW}",
+                    f"RETURNING {_NOW}, {_VERSION}",
                     None,
                 )
                 cursor.nextset()
-                [[self._now]] = cursor
+                [[self._now, version]] = cursor
                 self._token_written = True
+                self._check_version(version)
                 return
             except TryAgain:
                 continue
+
+    def _begin_reading(self) -> None:
+        begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        if time.monotonic() - self._checked < _CHECK_SECONDS:
+            self.run(begin)
+            return
+        cursor = self.run(f"{begin}; SELECT {_VERSION}", None)
+        cursor.nextset()
+        [[version]] = cursor
+        self._check_version(version)
+
+    def _check_version(self, version: str | None) -> None:
+        if version is not None and int(version) > len(MIGRATIONS):
+            raise StoreFormatError.newer(self._server.place, int(version), len(MIGRATIONS))
+        self._checked = time.monotonic()
 
     def commit(self) -> None:
         assert self._connection is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import shutil
@@ -27,6 +28,9 @@ _LITTLE_ROOM: Final = 64 * 1024
 
 _MAGIC: Final = b"SQLite format 3\0"
 
+_CHECK_SECONDS: Final = 1.0
+"""How often queries look at the version of the schema."""
+
 _decode_rows = msgspec.json.Decoder(list[list[Any]]).decode
 
 
@@ -43,6 +47,9 @@ class SqliteConnection(Connection):
     ahead: float | None = None
     """How far the file's clock is ahead of the monotonic one, see `start_clock`; None for the wall clock."""
 
+    newest: int | None = None
+    """The newest version of the schema that this version of the package knows; None to check none."""
+
     patience: Patience | None = None
     """Set on a connection whose transactions are tried again, see `Connection.begin`."""
 
@@ -52,6 +59,7 @@ class SqliteConnection(Connection):
         self._busy_seconds = busy_seconds
         self._now = 0.0
         self._data_version: int | None = None
+        self._checked = -math.inf
         self._interrupted = False
         # Where SQLite keeps it if the path is a link.
         self._log_path = f"{os.path.realpath(path)}-wal"
@@ -108,6 +116,9 @@ class SqliteConnection(Connection):
             self.execute("BEGIN")
         self.check_files()
         self._now = time.time()
+        # A writer checks it before it commits, see `others_committed`.
+        if not write and time.monotonic() - self._checked > _CHECK_SECONDS:
+            self._check_version()
 
     def check_files(self) -> None:
         """Validate that the file and its log are the ones that this connection has opened; takes 3 µs.
@@ -139,8 +150,25 @@ class SqliteConnection(Connection):
     def others_committed(self) -> bool:
         # Takes 5 µs; `data_version` changes with commits of other connections only.
         [[version]] = self.run("PRAGMA data_version")
-        before, self._data_version = self._data_version, version
-        return bool(before != version)
+        if self._data_version == version:
+            return False
+        # Also at the first call, and again after an error.
+        self._check_version()
+        self._data_version = version
+        return True
+
+    def _check_version(self) -> None:
+        """Validate that no process of a newer version has migrated the tables since they were opened.
+
+        Raises:
+            StoreFormatError: one has.
+        """
+        if self.newest is None:
+            return
+        [[version]] = self.run("PRAGMA user_version")
+        if version > self.newest:
+            raise StoreFormatError.newer(self._path, version, self.newest)
+        self._checked = time.monotonic()
 
     def interrupt(self) -> None:
         self._interrupted = True

@@ -205,11 +205,13 @@ class SqliteLightningStore(SqlLightningStore):
         except BaseException:
             connection.rollback()
             raise
+        connection.newest = len(MIGRATIONS)
         self._clock_ahead = connection.ahead
 
     def _open_reader(self) -> Connection:
         connection = self._patiently(self._connect_reader)
         connection.ids, connection.ahead = self._ids, self._clock_ahead
+        connection.newest = len(MIGRATIONS)
         connection.patience = Patience(self._patience)
         return connection
 
