@@ -106,6 +106,7 @@ BROAD_EXCEPTS = {
     "_runner/_hooks.py HookCalls._call": "hooks watch rollouts and do not fail them; it is logged",
     "lanes/_returns.py _converted": "a returned span may be a user's object; the attempt fails",
     "lanes/_returns.py _owned": "a returned span may be a user's object; the attempt fails",
+    "_runner/_looks.py Looks.take": "tasks, frames and names are an agent's; the watch over all attempts goes on",
     "_runner/_lease.py _end_lease": "the runner is closing, and leases expire by themselves; it is logged",
     "_runner/_runner.py Runner.__aenter__": "a runner that has failed to open can be opened again; raised again",
     "_serialization/_large_values.py _Reader._part": "noted, and raised again unchanged",

@@ -310,3 +310,52 @@ def test_a_thread_whose_rollout_is_not_known_is_named(
     assert "Runner.step, called from another thread or by a system task" in warning
     assert "if warnings_of(caplog)" in warning or "time.sleep(0.02)" in warning
     assert "agl.carry_context(fn)" in warning
+
+
+async def nest(nurseries: int, event: trio.Event) -> None:
+    """Wait for an event below so many nested nurseries."""
+    if nurseries == 0:
+        await event.wait()
+        return
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(nest, nurseries - 1, event)
+
+
+@pytest.mark.parametrize("nurseries", [300, 900])
+async def test_nurseries_nested_deeper_than_python_recurses_end_no_run(
+    nurseries: int, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    event = trio.Event()
+
+    async def agent(task: int) -> None:
+        await nest(nurseries, event)
+
+    async with (
+        one_slot(agent) as runner,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(runner.step, 0)
+        nursery.start_soon(runner.step, 1)
+        await trio.sleep(100)
+        event.set()
+
+    assert warnings_of(caplog)
+
+
+async def test_a_look_that_fails_is_logged_once_and_ends_no_run(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_slot_watch, "waits_for_tasks", fail)
+
+    async def agent(task: int) -> None:
+        await trio.sleep(100)
+
+    async with one_slot(agent) as runner, trio.open_nursery() as nursery:
+        nursery.start_soon(runner.step, 0)
+        nursery.start_soon(runner.step, 1)
+
+    failures = [each for each in caplog.messages if "looking at the calls that wait for a slot failed" in each]
+    assert len(failures) == 1

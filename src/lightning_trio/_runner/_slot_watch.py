@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import trio
@@ -16,6 +17,7 @@ import trio
 from .._log import Log
 from ..lanes import RunningTask, calling_task, line_of, waits_for_tasks
 from ._live_attempt import LiveAttempt
+from ._looks import Looks
 from ._slots import Slots, Waiting
 
 logger = Log("lightning_trio.runner")
@@ -79,6 +81,7 @@ class SlotWatch:
         self._has_calls = has_calls
         self._pause = trio.CancelScope()
         """The scope of the wait for the next look."""
+        self._looks = Looks[float]("the calls that wait for a slot")
         self._growth = 1
         self._last = progress()
         """What was found at the last look."""
@@ -100,7 +103,9 @@ class SlotWatch:
         while True:
             with self._pause:
                 await trio.sleep_forever()
-            self._pause = trio.CancelScope(deadline=self._look(trio.current_time()))
+            now = trio.current_time()
+            due = self._looks.take(partial(self._look, now), now + _LOOK_SECONDS)
+            self._pause = trio.CancelScope(deadline=due)
 
     def _look(self, now: float) -> float:
         """Warn if nothing has changed for long, and return the time of the next look."""
