@@ -87,8 +87,18 @@ def place_of(name: str, frames: Sequence[FrameType]) -> RunningTask | None:
     # In a stack of Trio's own code, as in start_soon(trio.sleep, 60), the outermost function says the most.
     frame = ranked[-1] if _rank(ranked[-1]) else frames[0]
     code = frame.f_code
-    source = linecache.getline(code.co_filename, frame.f_lineno, frame.f_globals).strip()
-    return RunningTask(name, code.co_name, code.co_filename, frame.f_lineno, source)
+    return RunningTask(name, code.co_name, code.co_filename, frame.f_lineno, code_line(frame))
+
+
+# A Ctrl-C waits until it has returned, so what is caught is not one.
+@trio.lowlevel.enable_ki_protection
+def code_line(frame: FrameType) -> str:
+    """Return the text of a frame's current line, empty where the source is unavailable."""
+    try:
+        # It asks the module's loader, which may be the program's own, such as one of encrypted modules.
+        return str.strip(linecache.getline(frame.f_code.co_filename, frame.f_lineno, frame.f_globals))
+    except BaseException:
+        return ""
 
 
 def _rank(frame: FrameType) -> int:
