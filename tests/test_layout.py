@@ -93,6 +93,7 @@ BROAD_EXCEPTS = {
     "_concurrency/_leavable_nursery.py open_leavable_nursery": "what ends the block cancels its tasks; raised again",
     "_host/_signals.py _print_descriptions": "in a signal's handler, which would raise into any code; it is printed",
     "_log.py Log._log": "filters and handlers are the program's or an agent's; the message is lost, and no rollout",
+    "_log.py _report": "an agent may have replaced standard error; the report is lost as well, and no rollout",
     "_repr.py one_line.__repr__": "a repr must not raise in a debugger; it names what failed",
     "_repr.py shortened": "`repr()` of any value, for a message; a failure shows its class",
     "_resources/_api_keys.py _clean_record": "a log message is of any values; its handlers report what it raises",
