@@ -31,6 +31,10 @@ _STILL_SECONDS = 10.0
 _SLOW_SECONDS = 60.0
 """How long if some are in threads, in other processes, or wait for a reply: they may be slow."""
 
+_SERVED_SECONDS = 600.0
+"""How long a call waits whose own attempts run: as a rule it has more tasks than there are slots, and its attempts wait
+for something else, such as a person's approval. Should they wait for each other, it is named after all."""
+
 _GROWTH = 4
 """How many times as long it takes until the next warning of a runner."""
 
@@ -131,7 +135,8 @@ class SlotWatch:
         if self._quiet_since > since:
             return []
         # A call with attempts of its own waits for the end of these, as far as is known.
-        return [task for task, call in waiting if call.since <= since and (known or not self._is_served(call))]
+        served_since = now - _SERVED_SECONDS * self._growth if known else -math.inf
+        return [task for task, call in waiting if call.since <= (served_since if self._is_served(call) else since)]
 
     def _is_served(self, call: Waiting) -> bool:
         return call.seat is not self._slots.spare or (call.running is not None and len(call.running.child_tasks) > 0)
