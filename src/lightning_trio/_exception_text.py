@@ -115,8 +115,10 @@ def _own_lines(exception: BaseException) -> list[str]:
     try:
         return traceback.format_tb(own)
     except BaseException:
+        # The names may be of an agent's class, too.
+        plain = str.__str__
         places = ((frame.f_code, line) for frame, line in traceback.walk_tb(own))
-        return [f'  File "{code.co_filename}", line {line}, in {code.co_name}\n' for code, line in places]
+        return [f'  File "{plain(code.co_filename)}", line {line}, in {plain(code.co_name)}\n' for code, line in places]
 
 
 def _formatted(exception: BaseException) -> Iterator[str]:

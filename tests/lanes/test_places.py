@@ -81,3 +81,38 @@ async def test_the_error_of_one_that_raises_has_its_lines_without_their_code() -
     assert attempt.error is not None
     assert attempt.error.type == "ValueError"
     assert '.bin", line 4, in agent\n' in attempt.error.traceback
+
+
+class RudeName(str):
+    """A name of a file or a function that raises when it is read."""
+
+    __slots__ = ()
+
+    def startswith(self, *_: object) -> bool:
+        raise SystemExit
+
+    __str__ = __format__ = __eq__ = __contains__ = startswith  # type: ignore[assignment]
+    __hash__ = str.__hash__
+
+
+async def test_an_agent_whose_code_has_names_that_raise_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    agent = agent_of("time.sleep(1.5)")
+    agent.__code__ = agent.__code__.replace(co_filename=RudeName("rude.bin"), co_name=RudeName("rude"))
+    runner = Runner(agl.rollout(agent, runs_in="asyncio"), store=InMemoryLightningStore())
+    result = await runner.fit(["bad"])
+
+    assert result.counts == {"cancelled": 0, "failed": 0, "succeeded": 1}
+    assert any("in rude at rude.bin:4: ;" in each for each in caplog.messages)
+
+
+async def test_the_error_of_such_an_agent_has_its_lines() -> None:
+    agent = agent_of("raise ValueError")
+    agent.__code__ = agent.__code__.replace(co_filename=RudeName("rude.bin"), co_name=RudeName("rude"))
+    async with Runner(agent, store=InMemoryLightningStore()) as runner:
+        await runner.fit(["bad"])
+        [rollout] = await runner.store.query_rollouts()
+        [attempt] = await runner.store.query_attempts(rollout.rollout_id)
+
+    assert attempt.error is not None
+    assert attempt.error.type == "ValueError"
+    assert 'File "rude.bin", line 4, in rude' in attempt.error.traceback

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from ..._exception_text import class_name
 from ..._log import Log
-from .._place import code_line, outwards
+from .._place import code_line, file_of, function_of, outwards
 from ._background import BackgroundTasks, drain, names_of
 from ._shared_loop import tasks_of
 
@@ -178,10 +178,10 @@ class AgentLoop:
         if frame is None:
             return owner
         # The agent's own line says more than a line of the library it called.
-        own = (each for each in outwards(frame, None) if call is not None and each.f_code.co_filename == call.filename)
-        shown = next(own, frame)
-        code = shown.f_code
-        return f"{owner}, in {code.co_name} at {code.co_filename}:{shown.f_lineno}: {code_line(shown)}"
+        named = None if call is None else call.filename
+        file = None if named is None else str.__str__(named)
+        shown = next((each for each in outwards(frame, None) if file_of(each) == file), frame)
+        return f"{owner}, in {function_of(shown)} at {file_of(shown)}:{shown.f_lineno}: {code_line(shown)}"
 
     def disown(self) -> None:
         """Keep Python from reporting the pending tasks of a loop that cannot be closed."""
