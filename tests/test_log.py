@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import logging
+import signal
 import sys
 import threading
 from collections.abc import Callable, Generator
@@ -99,6 +100,48 @@ def test_without_a_standard_error_nothing_is_raised_either(
     Log(NAME).warning("x")
 
 
+class Broken:
+    """A standard error that an agent has put in the place of Python's."""
+
+    def __init__(self, kind: type[BaseException]) -> None:
+        self.kind = kind
+
+    def write(self, text: str) -> int:
+        raise self.kind
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit, asyncio.CancelledError])
+def test_with_a_broken_standard_error_nothing_is_raised_either(
+    kind: type[BaseException], install: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("filter")
+    monkeypatch.setattr(sys, "stderr", Broken(kind))
+
+    Log(NAME).warning("x")
+
+
+@pytest.mark.parametrize("lane", ["trio", "thread", "asyncio"])
+def test_a_standard_error_that_an_agent_has_broken_ends_no_run(
+    lane: Any, install: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runner logs how many have failed."""
+    install("filter")
+
+    async def agent(task: int) -> None:
+        plain(task)
+
+    def plain(task: int) -> None:
+        sys.stderr = Broken(KeyboardInterrupt)  # type: ignore[assignment]
+        if task == 1:
+            raise ValueError
+
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    runner = Runner(plain if lane == "thread" else agl.rollout(agent, runs_in=lane))
+    result = trio.run(runner.fit, [0, 1, 2])
+
+    assert result.counts == {"cancelled": 0, "failed": 1, "succeeded": 2}
+
+
 def test_a_ctrl_c_while_a_message_is_logged_is_raised(install: Callable[..., None]) -> None:
     install("filter", KeyboardInterrupt)
 
@@ -110,6 +153,83 @@ async def test_where_trio_raises_no_ctrl_c_it_is_the_filters_own(install: Callab
     install("filter", KeyboardInterrupt)
 
     trio.lowlevel.enable_ki_protection(Log(NAME).warning)("x")
+
+
+async def test_without_a_signal_it_is_the_filters_own_while_a_runner_is_open(install: Callable[..., None]) -> None:
+    async with Runner(nothing):
+        install("filter", KeyboardInterrupt)
+
+        Log(NAME).warning("x")
+
+
+async def nothing(task: int) -> None:
+    pass
+
+
+class Signalled(logging.Filter):
+    """A filter during which signals come."""
+
+    def __init__(self, signum: int, number: int) -> None:
+        super().__init__()
+        self.signum = signum
+        self.number = number
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        for _ in range(self.number):
+            signal.raise_signal(self.signum)
+        return True
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+@pytest.mark.parametrize(
+    ("signum", "number", "raised"),
+    [
+        (signal.SIGINT, 1, KeyboardInterrupt),
+        (signal.SIGINT, 2, KeyboardInterrupt),
+        (signal.SIGTERM, 2, SystemExit),
+    ],
+)
+def test_a_signal_that_comes_while_the_runner_logs_stops_the_run(
+    signum: int, number: int, raised: type[BaseException]
+) -> None:
+    signalled = Signalled(signum, number)
+    began: list[int] = []
+
+    async def agent(task: int) -> None:
+        began.append(task)
+
+    logging.getLogger("lightning_trio.hooks").addFilter(signalled)
+    try:
+        with pytest.raises(raised):
+            trio.run(Runner(agent, hooks=[FailingHook()], max_concurrency=1).fit, list(range(1000)))
+    finally:
+        logging.getLogger("lightning_trio.hooks").removeFilter(signalled)
+
+    assert len(began) < 1000
+
+
+async def test_a_filter_that_raises_another_tasks_cancellation_loses_its_message_alone() -> None:
+    kept: list[BaseException] = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as exc:
+            kept.append(exc)
+            raise
+
+    def check(record: logging.LogRecord) -> bool:
+        raise kept[0]
+
+    logging.getLogger(NAME).addFilter(check)
+    try:
+        Log(NAME).warning("x")
+    except trio.Cancelled as exc:
+        kept.append(exc)
+    finally:
+        logging.getLogger(NAME).removeFilter(check)
+
+    assert len(kept) == 1
 
 
 def test_outside_of_the_main_thread_it_is_the_filters_own(install: Callable[..., None]) -> None:
@@ -170,14 +290,17 @@ class FailingHook(agl.Hook):
         raise ValueError("hook")
 
 
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("part", ["filter", "handler", "factory"])
-def test_a_log_that_an_agent_has_made_to_raise_ends_no_run(part: str, install: Callable[..., None]) -> None:
+def test_a_log_that_an_agent_has_made_to_raise_ends_no_run(
+    part: str, kind: type[BaseException], install: Callable[..., None]
+) -> None:
     """The runner logs the failed hook, the attempt that outlives its deadline, the empty list and the failures."""
 
     async def agent(task: int) -> list[agl.Span] | None:
         if task == 3:
             for name in ("runner", "hooks", "agent"):
-                install(part, name=f"lightning_trio.{name}")
+                install(part, kind, name=f"lightning_trio.{name}")
             raise ValueError
         if task == 5:
             with trio.CancelScope(shield=True):

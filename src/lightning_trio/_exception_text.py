@@ -104,9 +104,21 @@ def traceback_of(exception: BaseException) -> str:
             return _cut("".join(_formatted(exception)), LONGEST_TRACEBACK)
         except BaseException as exc:
             reason = class_name(exc)
-    lines = traceback.format_tb(_traceback_of(exception))
+    lines = _own_lines(exception)
     rest = f"(its causes, notes and members could not be formatted: {reason})\n"
     return _cut("".join([*lines, f"{class_name(exception)}: {message_of(exception)}\n", rest]), LONGEST_TRACEBACK)
+
+
+def _own_lines(exception: BaseException) -> list[str]:
+    """Return the lines of an exception's own traceback, without their text if that cannot be read."""
+    own = _traceback_of(exception)
+    try:
+        return traceback.format_tb(own)
+    except BaseException:
+        # The names may be of an agent's class, too.
+        plain = str.__str__
+        places = ((frame.f_code, line) for frame, line in traceback.walk_tb(own))
+        return [f'  File "{plain(code.co_filename)}", line {line}, in {plain(code.co_name)}\n' for code, line in places]
 
 
 def _formatted(exception: BaseException) -> Iterator[str]:

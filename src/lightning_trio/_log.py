@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Callable
 
 import trio
 
@@ -58,31 +58,61 @@ class Log:
     def _log(
         self, level: int, message: str, args: tuple[object, ...], exc_info: BaseException | bool | None = None
     ) -> None:
+        signals = _count_signals()
         try:
             # The caller's line, two frames above, is that of the record.
             self._logger.log(level, message, *args, exc_info=exc_info, stacklevel=3)
         except BaseException as exc:
-            if _stops_the_caller(exc):
+            if _stops_the_caller(exc, signals):
                 raise
-            _report(self._logger.name, message, exc)
+            _report(self._logger.name, message, exc, signals)
 
 
-def _stops_the_caller(exc: BaseException) -> bool:
-    """Whether an exception is a cancellation, or may be a Ctrl-C that came while the message was logged."""
-    if isinstance(exc, KeyboardInterrupt):
-        # Python raises it in the main thread, and Trio not in code that it protects.
+def _unknown() -> int | None:
+    return None
+
+
+_count_signals: Callable[[], int | None] = _unknown
+
+
+def count_signals_by(count: Callable[[], int | None]) -> None:
+    """Tell a Ctrl-C from what a filter raises by the number of signals.
+
+    Args:
+        count: returns how many signals have come so far, None if the handler in place does not count them.
+    """
+    global _count_signals
+    _count_signals = count
+
+
+def _stops_the_caller(exc: BaseException, signals: int | None) -> bool:
+    """Whether an exception is a cancellation, or may come from a signal since there were so many."""
+    if isinstance(exc, trio.Cancelled):
+        # From a checkpoint; there is none while Trio's own thread logs, and a filter has kept it from another one.
+        return not trio.lowlevel.in_trio_run()
+    if not isinstance(exc, KeyboardInterrupt | SystemExit):
+        return False
+    if threading.current_thread() is not threading.main_thread():
+        # Python calls the handlers of signals in the main thread.
+        return False
+    now = _count_signals()
+    if signals is None or now is None:
+        # Trio raises no Ctrl-C in code that it protects.
         protected = trio.lowlevel.in_trio_run() and trio.lowlevel.currently_ki_protected()
-        return threading.current_thread() is threading.main_thread() and not protected
-    return isinstance(exc, trio.Cancelled)
+        return isinstance(exc, KeyboardInterrupt) and not protected
+    return now > signals
 
 
-def _report(name: str, message: str, exc: BaseException) -> None:
+def _report(name: str, message: str, exc: BaseException, signals: int | None) -> None:
     """Write to standard error that a message is lost, unless the program has switched off such reports."""
     if not logging.raiseExceptions:
         return
-    # Without the message's values: the filter that removes api keys from them may not have run. Python may have no
-    # standard error, or a closed one.
-    with suppress(AttributeError, OSError, ValueError):
+    try:
+        # Without the message's values: the filter that removes api keys from them may not have run.
         sys.stderr.write(
             f"a filter or handler of the logger {name} raised {class_name(exc)}, and a message is lost: {message!r}\n"
         )
+    except BaseException as failure:
+        # Python may have no standard error, or a closed one, or an agent has put something else in its place.
+        if _stops_the_caller(failure, signals):
+            raise

@@ -323,6 +323,20 @@ async def test_an_error_in_describing_is_printed_and_stops_nothing(
     assert capfd.readouterr().err == "describing the open runners failed with ZeroDivisionError()\n"
 
 
+class BrokenFile:
+    """A standard error that an agent has put in the place of Python's."""
+
+    def write(self, text: str) -> int:
+        raise SystemExit
+
+
+@posix_only
+async def test_a_broken_standard_error_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Runner(sleeper):
+        monkeypatch.setattr(sys, "stderr", BrokenFile())
+        signal.raise_signal(signal.SIGUSR1)
+
+
 def test_a_runner_in_another_thread_leaves_signals_alone() -> None:
     seen: list[object] = []
 

@@ -15,6 +15,7 @@ from trio.testing import MockClock
 
 import lightning_trio as agl
 from lightning_trio import RolloutConfig, Runner
+from lightning_trio._runner import _loop_watch
 
 LIMITED = RolloutConfig(timeout_seconds=0.3)
 
@@ -292,3 +293,19 @@ async def test_a_virtual_clock_is_not_mistaken_for_a_loop_that_is_blocked(
     assert result.counts["failed"] == 2
     assert trio.current_time() == pytest.approx(1800)
     assert warnings_of(caplog) == []
+
+
+async def test_a_look_that_fails_is_logged_once_and_the_thread_goes_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bool:
+        raise SystemExit
+
+    monkeypatch.setattr(_loop_watch, "runs_now", fail)
+    async with Runner(blocks_or_sleeps(0), config=LIMITED) as runner:
+        with pytest.raises(agl.AttemptTimedOut):
+            await runner.step("blocks")
+        assert "lightning_trio-watch" in [thread.name for thread in threading.enumerate()]
+
+    failures = [each for each in caplog.messages if "looking at what Trio's thread runs failed" in each]
+    assert len(failures) == 1

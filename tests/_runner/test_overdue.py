@@ -250,3 +250,42 @@ async def test_a_child_task_that_is_stuck_is_named(caplog: pytest.LogCaptureFixt
 
     [warning] = overdue(caplog)
     assert "await trio.to_thread.run_sync(self.go_on.wait)" in warning
+
+
+async def nest(nurseries: int) -> None:
+    """Sleep below so many nested nurseries."""
+    if nurseries == 0:
+        await trio.sleep(3)
+        return
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(nest, nurseries - 1)
+
+
+async def in_nurseries(task: str) -> None:
+    if task == "stuck":
+        with trio.CancelScope(shield=True):
+            await nest(900)
+
+
+async def test_nurseries_nested_deeper_than_python_recurses_end_no_run(autojump_clock: MockClock) -> None:
+    result = await Runner(in_nurseries, config=LIMITED).fit(["stuck", "a", "b"])
+
+    assert result.counts == {"cancelled": 0, "failed": 1, "succeeded": 2}
+
+
+async def test_a_look_that_fails_is_logged_once_and_gives_the_attempt_up_later(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    async def agent(task: str) -> None:
+        with trio.CancelScope(shield=task == "stuck"):
+            await trio.sleep(20 if task == "stuck" else 0)
+
+    monkeypatch.setattr(_overdue, "may_end", fail)
+    result = await Runner(agent, config=LIMITED).fit(["stuck", "stuck", "a"])
+
+    assert result.counts == {"cancelled": 0, "failed": 2, "succeeded": 1}
+    failures = [each for each in caplog.messages if "looking at the attempts beyond their deadlines failed" in each]
+    assert len(failures) == 1

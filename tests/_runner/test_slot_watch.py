@@ -105,7 +105,7 @@ async def test_a_queue_for_whose_rollouts_its_own_attempts_wait_is_named(
         await runner.store.enqueue_rollout("outer")
         await runner.serve()
 
-    await run_for(15, Service(wait_in_the_store), serve)
+    await run_for(700, Service(wait_in_the_store), serve)
 
     [warning] = warnings_of(caplog)
     assert "in serve at" in warning
@@ -123,10 +123,48 @@ async def test_attempts_of_one_fit_that_wait_for_more_of_them_than_there_are_slo
         await all_there.wait()
         return 1.0
 
-    with trio.move_on_after(100):
+    with trio.move_on_after(700):
         await Runner(agent, max_concurrency=2, store=InMemoryLightningStore()).fit([0, 1, 2])
 
-    assert warnings_of(caplog)[0].count("await all_there.wait()") == 2
+    [warning] = warnings_of(caplog)
+    assert warning.count("await all_there.wait()") == 2
+
+
+async def fit_five(runner: Runner) -> None:
+    await runner.fit(list(range(5)))
+
+
+async def stream_five(runner: Runner) -> None:
+    async with runner.stream(list(range(5))) as results:
+        async for _ in results:
+            pass
+
+
+async def serve_five(runner: Runner) -> None:
+    for task in range(5):
+        await runner.store.enqueue_rollout(task)
+    with trio.move_on_after(800):
+        await runner.serve()
+
+
+@pytest.mark.parametrize("call", [fit_five, stream_five, serve_five])
+async def test_agents_that_wait_for_an_approval_are_no_reason_for_a_warning_within_ten_minutes(
+    call: Callable[[Runner], Awaitable[None]], autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    approved = trio.Event()
+
+    async def agent(task: int) -> None:
+        await approved.wait()
+
+    async with (
+        Runner(agent, max_concurrency=2, store=InMemoryLightningStore()) as runner,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(call, runner)
+        await trio.sleep(500)
+        approved.set()
+
+    assert not warnings_of(caplog)
 
 
 async def test_warnings_of_one_runner_become_rare(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
@@ -310,3 +348,52 @@ def test_a_thread_whose_rollout_is_not_known_is_named(
     assert "Runner.step, called from another thread or by a system task" in warning
     assert "if warnings_of(caplog)" in warning or "time.sleep(0.02)" in warning
     assert "agl.carry_context(fn)" in warning
+
+
+async def nest(nurseries: int, event: trio.Event) -> None:
+    """Wait for an event below so many nested nurseries."""
+    if nurseries == 0:
+        await event.wait()
+        return
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(nest, nurseries - 1, event)
+
+
+@pytest.mark.parametrize("nurseries", [300, 900])
+async def test_nurseries_nested_deeper_than_python_recurses_end_no_run(
+    nurseries: int, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    event = trio.Event()
+
+    async def agent(task: int) -> None:
+        await nest(nurseries, event)
+
+    async with (
+        one_slot(agent) as runner,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(runner.step, 0)
+        nursery.start_soon(runner.step, 1)
+        await trio.sleep(100)
+        event.set()
+
+    assert warnings_of(caplog)
+
+
+async def test_a_look_that_fails_is_logged_once_and_ends_no_run(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_slot_watch, "waits_for_tasks", fail)
+
+    async def agent(task: int) -> None:
+        await trio.sleep(100)
+
+    async with one_slot(agent) as runner, trio.open_nursery() as nursery:
+        nursery.start_soon(runner.step, 0)
+        nursery.start_soon(runner.step, 1)
+
+    failures = [each for each in caplog.messages if "looking at the calls that wait for a slot failed" in each]
+    assert len(failures) == 1

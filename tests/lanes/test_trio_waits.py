@@ -15,7 +15,7 @@ import trio.testing
 
 from lightning_trio import InMemoryLightningStore, RolloutConfig, Runner
 from lightning_trio._concurrency import await_stack
-from lightning_trio.lanes import waits_for_tasks
+from lightning_trio.lanes import _trio, runs_now, waits_for_tasks
 
 
 async def nursery_of(*functions: Callable[[], Awaitable[object]]) -> None:
@@ -106,6 +106,42 @@ async def test_a_task_waits_for_others_if_nothing_else_can_wake_it(
         nursery.cancel_scope.cancel()
 
     assert found is expected
+
+
+async def test_of_too_many_tasks_some_may_go_on_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_trio, "_MOST_VISITED", 3)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(nursery_of, an_event, an_event)
+        nursery.start_soon(nursery_of, an_event, an_event, an_event)
+        await trio.testing.wait_all_tasks_blocked()
+        found = {
+            len(task.child_nurseries[0].child_tasks): (waits_for_tasks(task, 0, 0), runs_now(task, 0))
+            for task in nursery.child_tasks
+        }
+        nursery.cancel_scope.cancel()
+
+    assert found == {2: (True, False), 3: (False, False)}
+
+
+def test_the_frames_of_a_coroutine_that_waits_for_itself_end() -> None:
+    @coroutine
+    def once() -> Generator[None, Any, None]:
+        yield
+
+    async def waits() -> None:
+        await once()
+
+    class Round:
+        def __init__(self, frame: Any) -> None:
+            self.cr_frame = frame
+            self.cr_await = self
+
+    running = waits()
+    frames = list(await_stack(Round(running.cr_frame)))
+    running.close()
+
+    assert {frame.f_code.co_name for frame in frames} == {"waits"}
 
 
 class Rude:

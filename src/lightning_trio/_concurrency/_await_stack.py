@@ -7,13 +7,19 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+_MOST_FRAMES = 10_000
+"""An awaitable of the program's own may say that it waits for itself."""
+
 
 def await_stack(awaited: Any) -> Iterator[FrameType]:
     """Yield the frames of a coroutine that waits, of what it waits for, and so on, the outermost first.
 
     They end at an awaitable of the program's own that has no frame, or raises when asked for it.
     """
-    while (found := _look_into(awaited)) is not None:
+    for _ in range(_MOST_FRAMES):
+        found = _look_into(awaited)
+        if found is None:
+            return
         frame, awaited = found
         if frame is not None:
             yield frame

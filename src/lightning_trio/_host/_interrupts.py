@@ -18,7 +18,7 @@ from types import FrameType
 import trio
 
 from .._errors import Terminated
-from .._log import Log
+from .._log import Log, count_signals_by
 from ._signals import SharedHandler, is_default, is_trios
 
 logger = Log("lightning_trio.runner")
@@ -230,6 +230,14 @@ STOP_SIGNALS: SharedHandler[GracefulShutdown] = SharedHandler(
     _on_signal, {signal.SIGINT: _is_replaceable, signal.SIGTERM: is_default}
 )
 """Ctrl-C and SIGTERM stop all runners that are open in the main thread."""
+
+
+def _count_signals() -> int | None:
+    # A handler of the host's own may raise whatever it likes.
+    return STOP_SIGNALS.received if STOP_SIGNALS.handles(signal.SIGINT) else None
+
+
+count_signals_by(_count_signals)
 
 
 class Interruptions:

@@ -12,9 +12,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Generic, TypeVar
+
+import trio
 
 T = TypeVar("T")
 
@@ -126,13 +128,16 @@ def is_default(handler: object) -> bool:
 # SIGUSR1: print the running attempts.
 
 
+# A Ctrl-C waits until it has returned, so what is caught is not one.
+@trio.lowlevel.enable_ki_protection
 def _print_descriptions(signum: int, frame: FrameType | None, describes: Sequence[Callable[[], str]]) -> None:
     # From the handler itself, not through Trio's loop, which the agent in question may be blocking.
     try:
         _write("".join(f"{describe()}\n" for describe in describes))
-    except Exception as exc:
-        # Raised here, it would appear in whatever code is interrupted.
-        _write(f"describing the open runners failed with {exc!r}\n")
+    except BaseException as exc:
+        # Raised here, it would appear in whatever code is interrupted. An agent may have replaced standard error.
+        with suppress(BaseException):
+            _write(f"describing the open runners failed with {exc!r}\n")
 
 
 def _write(text: str) -> None:

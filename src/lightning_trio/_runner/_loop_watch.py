@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Collection, Generator
 from contextlib import contextmanager, suppress
+from functools import partial
 from time import monotonic
 from typing import Protocol
 
@@ -24,6 +25,7 @@ import trio
 from .._log import Log
 from ..lanes import line_of, running_place, runs_now
 from ._live_attempt import LiveAttempt
+from ._looks import Looks
 
 logger = Log("lightning_trio.runner")
 
@@ -61,6 +63,7 @@ class LoopWatch:
         self._token = trio.lowlevel.current_trio_token()
         self._closed: threading.Event | None = None
         """Ends the thread; None if there is none."""
+        self._looks = Looks[None]("what Trio's thread runs")
         self._pinged_at: float | None = None
         self._warned = False
         self._stretches: Stretches | None = None
@@ -134,12 +137,9 @@ class LoopWatch:
                 # This thread could not run either: the whole process was stopped, or had no processor.
                 self._pinged_at = now
             looked_at = now
-            try:
-                self._look(now)
-            except trio.RunFinishedError:
-                return
+            self._looks.take(partial(self._look, now, closed), None)
 
-    def _look(self, now: float) -> None:
+    def _look(self, now: float, closed: threading.Event) -> None:
         stretches = self._stretches
         if stretches is not None and stretches.is_due(now):
             stretches.charge(self._running(), now)
@@ -147,11 +147,17 @@ class LoopWatch:
         if pinged_at is None:
             self._warned = False
             if any(member.attempts() for member in self.members):
-                self._pinged_at = now
-                self._token.run_sync_soon(self._answer)
+                self._ping(now, closed)
         elif now - pinged_at >= _BLOCKED_SECONDS and not self._warned:
             self._warned = True
             self._warn(now - pinged_at)
+
+    def _ping(self, now: float, closed: threading.Event) -> None:
+        self._pinged_at = now
+        try:
+            self._token.run_sync_soon(self._answer)
+        except trio.RunFinishedError:
+            closed.set()
 
     def _running(self) -> LiveAttempt | None:
         """Return the attempt whose task Trio's thread runs now."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import ClassVar
 
 import attrs
@@ -16,6 +17,7 @@ import trio
 from .._log import Log
 from ..lanes import RunningTask, line_of, may_end
 from ._live_attempt import LiveAttempt
+from ._looks import Looks
 from ._loop_watch import LoopWatch
 
 logger = Log("lightning_trio.runner")
@@ -72,6 +74,7 @@ class OverdueWatch:
         self._watch = watch
         self._pause = trio.CancelScope()
         """The scope of the wait for the next look."""
+        self._looks = Looks[float]("the attempts beyond their deadlines")
         self.covered: float = math.inf
         """Deadlines from this one on need no call of `expect`."""
         self._named: set[LiveAttempt] = set()
@@ -97,7 +100,8 @@ class OverdueWatch:
         """Name or give up the attempts that are overdue, and return the time of the next look."""
         attempts = list(self._attempts())
         self._named.intersection_update(attempts)
-        return min((self._look_at(live, now) for live in attempts), default=math.inf)
+        again = now + _OVERDUE_SECONDS
+        return min((self._looks.take(partial(self._look_at, live, now), again) for live in attempts), default=math.inf)
 
     def _look_at(self, live: LiveAttempt, now: float) -> float:
         if live.lane is None or not live.lane.in_trio:

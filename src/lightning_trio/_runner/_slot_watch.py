@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import trio
@@ -16,6 +17,7 @@ import trio
 from .._log import Log
 from ..lanes import RunningTask, calling_task, line_of, waits_for_tasks
 from ._live_attempt import LiveAttempt
+from ._looks import Looks
 from ._slots import Slots, Waiting
 
 logger = Log("lightning_trio.runner")
@@ -28,6 +30,10 @@ _STILL_SECONDS = 10.0
 
 _SLOW_SECONDS = 60.0
 """How long if some are in threads, in other processes, or wait for a reply: they may be slow."""
+
+_SERVED_SECONDS = 600.0
+"""How long a call waits whose own attempts run: as a rule it has more tasks than there are slots, and its attempts wait
+for something else, such as a person's approval. Should they wait for each other, it is named after all."""
 
 _GROWTH = 4
 """How many times as long it takes until the next warning of a runner."""
@@ -79,6 +85,7 @@ class SlotWatch:
         self._has_calls = has_calls
         self._pause = trio.CancelScope()
         """The scope of the wait for the next look."""
+        self._looks = Looks[float]("the calls that wait for a slot")
         self._growth = 1
         self._last = progress()
         """What was found at the last look."""
@@ -100,7 +107,9 @@ class SlotWatch:
         while True:
             with self._pause:
                 await trio.sleep_forever()
-            self._pause = trio.CancelScope(deadline=self._look(trio.current_time()))
+            now = trio.current_time()
+            due = self._looks.take(partial(self._look, now), now + _LOOK_SECONDS)
+            self._pause = trio.CancelScope(deadline=due)
 
     def _look(self, now: float) -> float:
         """Warn if nothing has changed for long, and return the time of the next look."""
@@ -126,7 +135,8 @@ class SlotWatch:
         if self._quiet_since > since:
             return []
         # A call with attempts of its own waits for the end of these, as far as is known.
-        return [task for task, call in waiting if call.since <= since and (known or not self._is_served(call))]
+        served_since = now - _SERVED_SECONDS * self._growth if known else -math.inf
+        return [task for task, call in waiting if call.since <= (served_since if self._is_served(call) else since)]
 
     def _is_served(self, call: Waiting) -> bool:
         return call.seat is not self._slots.spare or (call.running is not None and len(call.running.child_tasks) > 0)

@@ -50,7 +50,7 @@ def running_place(innermost: FrameType | None) -> RunningTask | None:
     """Return the current line of the task that Trio runs, given the innermost frame of Trio's thread."""
     frames: list[FrameType] = []
     for frame in outwards(innermost, None):
-        if frame.f_code.co_filename == _TRIO_LOOP:
+        if file_of(frame) == _TRIO_LOOP:
             break
         frames.append(frame)
     return place_of("Trio's thread", frames[::-1])
@@ -86,14 +86,33 @@ def place_of(name: str, frames: Sequence[FrameType]) -> RunningTask | None:
         return None
     # In a stack of Trio's own code, as in start_soon(trio.sleep, 60), the outermost function says the most.
     frame = ranked[-1] if _rank(ranked[-1]) else frames[0]
-    code = frame.f_code
-    source = linecache.getline(code.co_filename, frame.f_lineno, frame.f_globals).strip()
-    return RunningTask(name, code.co_name, code.co_filename, frame.f_lineno, source)
+    return RunningTask(name, function_of(frame), file_of(frame), frame.f_lineno, code_line(frame))
+
+
+def file_of(frame: FrameType) -> str:
+    """Return the file of a frame's code as a plain string: a class derived from `str` may be an agent's."""
+    return str.__str__(frame.f_code.co_filename)
+
+
+def function_of(frame: FrameType) -> str:
+    """Return the function of a frame's code as a plain string."""
+    return str.__str__(frame.f_code.co_name)
+
+
+# A Ctrl-C waits until it has returned, so what is caught is not one.
+@trio.lowlevel.enable_ki_protection
+def code_line(frame: FrameType) -> str:
+    """Return the text of a frame's current line, empty where the source is unavailable."""
+    try:
+        # It asks the module's loader, which may be the program's own, such as one of encrypted modules.
+        return str.strip(linecache.getline(file_of(frame), frame.f_lineno, frame.f_globals))
+    except BaseException:
+        return ""
 
 
 def _rank(frame: FrameType) -> int:
     """Rank the program's own code above a library's, and that above Trio's and this package's; the sort is stable."""
-    file = frame.f_code.co_filename
+    file = file_of(frame)
     if file.startswith((_PACKAGE, _TRIO)):
         return 0
     return 1 if "site-packages" in file or file.startswith((_STANDARD_LIBRARY, "<frozen")) else 2

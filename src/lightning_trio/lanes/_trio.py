@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 import trio
@@ -39,6 +39,9 @@ _SLEEP = trio.sleep_forever.__code__.co_filename
 
 _NURSERY_WAIT = "_nested_child_finished"
 """The method of a nursery that waits for its tasks; without it, a task counts as one that goes on by itself."""
+
+_MOST_VISITED = 2_000
+"""How many tasks of an attempt a look visits; with more, it counts as one that goes on by itself."""
 
 _DEPTH_SHOWN = 6
 """How many levels of tasks below an attempt's own are shown."""
@@ -122,10 +125,9 @@ def runs_now(task: trio.lowlevel.Task, outer_nurseries: int) -> bool:
         task: the task.
         outer_nurseries: how many of its nurseries to leave out, the outer ones.
     """
-    if getattr(task.coro, "cr_running", False):
-        return True
-    nurseries = task.child_nurseries[outer_nurseries:]
-    return any(runs_now(child, 0) for nursery in nurseries for child in list(nursery.child_tasks))
+    return any(
+        each is not None and getattr(each.task.coro, "cr_running", False) for each in _walk(task, outer_nurseries)
+    )
 
 
 def may_end(task: trio.lowlevel.Task, outer_nurseries: int) -> bool:
@@ -133,15 +135,17 @@ def may_end(task: trio.lowlevel.Task, outer_nurseries: int) -> bool:
 
     Where all that are left are cancelled and still wait, nothing can end them.
     """
-    nurseries = task.child_nurseries[outer_nurseries:]
-    children = [child for nursery in nurseries for child in nursery.child_tasks]
-    if children:
-        return any(may_end(child, 0) for child in children)
+    return any(each is None or _cleans_up(each) for each in _walk(task, outer_nurseries))
+
+
+def _cleans_up(visited: _Visited) -> bool:
+    if visited.children:
+        return False
     # Trio has no public names for these; without them, a task counts as one that cleans up.
-    if getattr(task, "_next_send_fn", None) is not None:
+    if getattr(visited.task, "_next_send_fn", None) is not None:
         # It is scheduled. Within its shield, a scope of its own may be cancelled, such as that of a `trio.sleep`.
         return True
-    return not getattr(cancel_status(task), "effectively_cancelled", False)
+    return not getattr(cancel_status(visited.task), "effectively_cancelled", False)
 
 
 def calling_task(task: trio.lowlevel.Task) -> str:
@@ -169,30 +173,58 @@ def waits_for_tasks(task: trio.lowlevel.Task, outer_nurseries: int, until: float
         outer_nurseries: how many of its nurseries to leave out, the outer ones.
         until: a time on Trio's clock; a wait that is limited to a later one counts as unlimited.
     """
+    return all(each is not None and _waits_for_tasks(each, until) for each in _walk(task, outer_nurseries))
+
+
+def _waits_for_tasks(visited: _Visited, until: float) -> bool:
+    task = visited.task
     frames = [frame for frame in await_stack(task.coro) if frame.f_code.co_filename != _TRAPS]
     if not frames or getattr(task, "_next_send_fn", None) is not None:
         return False
-    nurseries = task.child_nurseries[outer_nurseries:]
-    children = [child for nursery in nurseries for child in nursery.child_tasks]
-    if not _waits_in_primitive(frames[-1].f_code, _deadline_of(task), until):
-        return bool(children) and frames[-1].f_code.co_name == _NURSERY_WAIT and _all_wait(children, until)
-    return _all_wait(children, until)
+    code = frames[-1].f_code
+    if visited.children and code.co_name == _NURSERY_WAIT:
+        return True
+    return _waits_in_primitive(code, task, until)
 
 
-def _all_wait(tasks: Sequence[trio.lowlevel.Task], until: float) -> bool:
-    return all(waits_for_tasks(task, 0, until) for task in tasks)
+class _Visited(NamedTuple):
+    """A task on a walk, and those in its nurseries."""
+
+    task: trio.lowlevel.Task
+    children: Sequence[trio.lowlevel.Task]
 
 
-def _waits_in_primitive(code: CodeType, deadline: float, until: float) -> bool:
+def _walk(task: trio.lowlevel.Task, outer_nurseries: int) -> Iterator[_Visited | None]:
+    """Yield a task and those below it, then None if there are more than a look may take; from any thread.
+
+    Agents may nest nurseries deeper than Python recurses.
+    """
+    waiting = [(task, outer_nurseries)]
+    for _ in range(_MOST_VISITED):
+        if not waiting:
+            return
+        each, outer = waiting.pop()
+        children = [child for nursery in each.child_nurseries[outer:] for child in list(nursery.child_tasks)]
+        yield _Visited(each, children)
+        waiting.extend((child, 0) for child in children)
+    if waiting:
+        yield None
+
+
+def _waits_in_primitive(code: CodeType, task: trio.lowlevel.Task, until: float) -> bool:
     if code.co_filename == _SLEEP:
-        return deadline == math.inf
-    return code.co_filename in _PRIMITIVES and deadline > until
+        return _deadline_of(task) == math.inf
+    return code.co_filename in _PRIMITIVES and _deadline_of(task) > until
 
 
 def _deadline_of(task: trio.lowlevel.Task) -> float:
     # Trio has a public name for the current task's only; without it, a task counts as one that goes on by itself.
     effective: Callable[[], float] | None = getattr(cancel_status(task), "effective_deadline", None)
-    return -math.inf if effective is None else effective()
+    try:
+        return -math.inf if effective is None else effective()
+    except RecursionError:
+        # Trio asks one scope after the other, and agents may nest them deeper than Python recurses.
+        return -math.inf
 
 
 def _name_of(task: trio.lowlevel.Task) -> str:

@@ -12,7 +12,6 @@ import os
 import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
@@ -21,6 +20,7 @@ from typing import Any, Protocol
 
 from ..._exception_text import class_name
 from ..._log import Log
+from .._place import code_line, file_of, function_of, outwards
 from ._background import BackgroundTasks, drain, names_of
 from ._shared_loop import tasks_of
 
@@ -177,11 +177,11 @@ class AgentLoop:
         frame = sys._current_frames().get(self.thread.ident or 0)  # pyright: ignore[reportPrivateUsage]  # documented
         if frame is None:
             return owner
-        lines = traceback.extract_stack(frame)
         # The agent's own line says more than a line of the library it called.
-        own = [line for line in lines if call is not None and line.filename == call.filename]
-        line = (own or lines)[-1]
-        return f"{owner}, in {line.name} at {line.filename}:{line.lineno}: {line.line}"
+        named = None if call is None else call.filename
+        file = None if named is None else str.__str__(named)
+        shown = next((each for each in outwards(frame, None) if file_of(each) == file), frame)
+        return f"{owner}, in {function_of(shown)} at {file_of(shown)}:{shown.f_lineno}: {code_line(shown)}"
 
     def disown(self) -> None:
         """Keep Python from reporting the pending tasks of a loop that cannot be closed."""
