@@ -410,6 +410,58 @@ async def test_a_fault_in_the_end_of_a_call_fails_its_attempt_and_is_no_hang(mon
                 await runner.step(1)
 
 
+async def test_a_task_whose_name_raises_does_not_keep_the_others_left_behind_from_being_cancelled() -> None:
+    ended: list[str] = []
+
+    class Nameless(asyncio.Task[None]):
+        def get_name(self) -> str:
+            raise ValueError("no name")
+
+    async def work() -> None:
+        agl.emit_annotation({"a": 1})
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("work")
+
+    @agl.rollout(runs_in="asyncio")
+    async def agent(task: int) -> None:
+        asyncio.get_running_loop().set_task_factory(lambda loop, coro, **options: Nameless(coro, loop=loop, **options))
+        left = [asyncio.create_task(work()) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        del left
+
+    async with Runner(agent) as runner:
+        await runner.step(1)
+
+    assert ended == ["work", "work"]
+
+
+async def test_a_blocking_task_that_cannot_be_named_ends_no_run(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_trio.lanes._asyncio._lane._BLOCKED_SECONDS", 0.1)
+    monkeypatch.setattr("lightning_trio.lanes._asyncio._lane._CHECK_SECONDS", 0.05)
+
+    class Nameless(asyncio.Task[None]):
+        def get_name(self) -> str:
+            raise ValueError("no name")
+
+    async def block() -> None:
+        for _ in range(300):
+            if "has been blocked for" not in caplog.text:
+                time.sleep(0.01)  # noqa: ASYNC251 - the fault
+
+    @agl.rollout(runs_in="asyncio")
+    async def agent(task: int) -> float:
+        await Nameless(block(), loop=asyncio.get_running_loop(), context=contextvars.Context())
+        return 1.0
+
+    with trio.fail_after(10):
+        async with Runner(agent) as runner:
+            assert (await runner.step(1)).final_reward == 1.0
+
+
 async def test_a_task_in_a_context_of_its_own_serves_many_rollouts(caplog: pytest.LogCaptureFixture) -> None:
     pool: list[asyncio.Task[None]] = []
 
