@@ -411,6 +411,7 @@ async def test_a_fault_in_the_end_of_a_call_fails_its_attempt_and_is_no_hang(mon
 
 
 async def test_a_task_whose_name_raises_does_not_keep_the_others_left_behind_from_being_cancelled() -> None:
+    left: list[asyncio.Task[None]] = []
     ended: list[str] = []
 
     class Nameless(asyncio.Task[None]):
@@ -420,16 +421,15 @@ async def test_a_task_whose_name_raises_does_not_keep_the_others_left_behind_fro
     async def work() -> None:
         agl.emit_annotation({"a": 1})
         try:
-            await asyncio.Event().wait()
+            await asyncio.sleep(60)
         finally:
             ended.append("work")
 
     @agl.rollout(runs_in="asyncio")
     async def agent(task: int) -> None:
         asyncio.get_running_loop().set_task_factory(lambda loop, coro, **options: Nameless(coro, loop=loop, **options))
-        left = [asyncio.create_task(work()) for _ in range(2)]
+        left.extend(asyncio.create_task(work()) for _ in range(2))
         await asyncio.sleep(0.01)
-        del left
 
     async with Runner(agent) as runner:
         await runner.step(1)
