@@ -351,6 +351,117 @@ async def test_a_task_that_ignores_its_cancellation_holds_the_attempt_up_for_a_m
     assert "has ended, and this code still runs" in str(heard[0])
 
 
+class OddTask(asyncio.Task[None]):
+    """One that cannot be asked, or cancelled."""
+
+    raised: type[BaseException]
+
+    def done(self) -> bool:
+        raise self.raised
+
+
+class OddlyCancelled(OddTask):
+    done = asyncio.Task.done
+
+    def cancel(self, msg: object = None) -> bool:
+        raise self.raised
+
+
+@pytest.mark.parametrize("kind", [OddTask, OddlyCancelled])
+@pytest.mark.parametrize("raised", [ValueError, KeyboardInterrupt])
+async def test_tasks_left_behind_whose_methods_raise_do_not_cost_the_agents_result(
+    kind: type[OddTask], raised: type[BaseException], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OddTask, "raised", raised, raising=False)
+    tasks: list[asyncio.Task[None]] = []
+
+    async def work() -> None:
+        agl.emit_annotation({"a": 1})
+        await asyncio.Event().wait()
+
+    @agl.rollout(runs_in="asyncio")
+    async def agent(task: int) -> float:
+        asyncio.get_running_loop().set_task_factory(lambda loop, coro, **options: kind(coro, loop=loop, **options))
+        tasks.append(asyncio.create_task(work()))
+        await asyncio.sleep(0.01)
+        return 1.0
+
+    with trio.fail_after(5):
+        async with Runner(agent) as runner:
+            assert (await runner.step(1)).final_reward == 1.0
+    asyncio.Task.get_loop(tasks[0]).call_soon_threadsafe(asyncio.Task.cancel, tasks[0])
+
+    assert f"a method of one of them raised {raised.__name__}" in caplog.text
+
+
+async def test_a_fault_in_the_end_of_a_call_fails_its_attempt_and_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*args: object) -> None:
+        raise OSError("a fault of the lane's own")
+
+    monkeypatch.setattr("lightning_trio.lanes._asyncio._call.AsyncioCall._end_children", fail)
+
+    @agl.rollout(runs_in="asyncio")
+    async def agent(task: int) -> None:
+        await asyncio.create_task(asyncio.sleep(0))
+
+    with trio.fail_after(5):
+        async with Runner(agent) as runner:
+            with pytest.raises(OSError, match="a fault of the lane's own"):
+                await runner.step(1)
+
+
+async def test_a_task_whose_name_raises_does_not_keep_the_others_left_behind_from_being_cancelled() -> None:
+    left: list[asyncio.Task[None]] = []
+    ended: list[str] = []
+
+    class Nameless(asyncio.Task[None]):
+        def get_name(self) -> str:
+            raise ValueError("no name")
+
+    async def work() -> None:
+        agl.emit_annotation({"a": 1})
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append("work")
+
+    @agl.rollout(runs_in="asyncio")
+    async def agent(task: int) -> None:
+        asyncio.get_running_loop().set_task_factory(lambda loop, coro, **options: Nameless(coro, loop=loop, **options))
+        left.extend(asyncio.create_task(work()) for _ in range(2))
+        await asyncio.sleep(0.01)
+
+    async with Runner(agent) as runner:
+        await runner.step(1)
+
+    assert ended == ["work", "work"]
+
+
+async def test_a_blocking_task_that_cannot_be_named_ends_no_run(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_trio.lanes._asyncio._lane._BLOCKED_SECONDS", 0.1)
+    monkeypatch.setattr("lightning_trio.lanes._asyncio._lane._CHECK_SECONDS", 0.05)
+
+    class Nameless(asyncio.Task[None]):
+        def get_name(self) -> str:
+            raise ValueError("no name")
+
+    async def block() -> None:
+        for _ in range(300):
+            if "has been blocked for" not in caplog.text:
+                time.sleep(0.01)  # noqa: ASYNC251 - the fault
+
+    @agl.rollout(runs_in="asyncio")
+    async def agent(task: int) -> float:
+        await Nameless(block(), loop=asyncio.get_running_loop(), context=contextvars.Context())
+        return 1.0
+
+    with trio.fail_after(10):
+        async with Runner(agent) as runner:
+            assert (await runner.step(1)).final_reward == 1.0
+
+
 async def test_a_task_in_a_context_of_its_own_serves_many_rollouts(caplog: pytest.LogCaptureFixture) -> None:
     pool: list[asyncio.Task[None]] = []
 

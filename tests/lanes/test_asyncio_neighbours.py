@@ -496,3 +496,152 @@ async def test_tasks_that_others_wait_for_are_no_victims_of_the_limit_of_forgott
         may_end.set()
 
     assert not tasks[0].cancelled()
+
+
+async def stop_beside_another(hold: Callable[[], object]) -> list[str]:
+    """Stop an agent that holds an object while another one runs; return what its clean-up did until it ended."""
+    done: list[str] = []
+    waiting: list[str] = []
+
+    @agl.rollout(runs_in="asyncio")
+    async def agent(task: str) -> None:
+        held = hold() if task == "stopped" else None
+        waiting.append(task)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            done.append(task)
+            del held
+
+    async with Runner(agent) as runner, trio.open_nursery() as nursery:
+        nursery.start_soon(runner.step, "healthy")
+        await wait_until(lambda: waiting)
+        scope = trio.CancelScope()
+        nursery.start_soon(wait_and_cancel, lambda: len(waiting) == 2, scope)
+        with trio.fail_after(5), scope:
+            await runner.step("stopped")
+        done_by_then = list(done)
+        nursery.cancel_scope.cancel()
+    return done_by_then
+
+
+async def wait_and_cancel(is_true: Callable[[], object], scope: trio.CancelScope) -> None:
+    await wait_until(is_true)
+    scope.cancel()
+
+
+async def test_a_lazy_proxy_that_a_stopped_agent_holds_makes_nothing() -> None:
+    made: list[type] = []
+
+    class Lazy:
+        @property
+        def __class__(self) -> type:
+            made.append(str)
+            return str
+
+    assert await stop_beside_another(Lazy) == ["stopped"]
+    assert made == []
+
+
+@pytest.mark.parametrize("raised", [ValueError, SystemExit])
+async def test_an_agent_is_cancelled_also_where_what_it_holds_raises(
+    raised: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd(asyncio.Event):
+        def __getattribute__(self, name: str) -> object:
+            raise raised(name)
+
+    assert await stop_beside_another(lambda: Odd.__new__(Odd)) == ["stopped"]
+    assert f"looking at what its agent holds raised {raised.__name__}" in caplog.text
+
+
+async def test_a_future_without_a_hash_that_agents_share_keeps_none_from_being_cancelled(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Odd(asyncio.Future[None]):
+        __hash__ = None  # type: ignore[assignment]
+
+    shared: list[asyncio.Future[None]] = []
+    done: list[str] = []
+
+    @agl.rollout(runs_in="asyncio")
+    async def agent(task: str) -> None:
+        futures = shared
+        if task == "healthy":
+            futures.append(Odd(loop=asyncio.get_running_loop()))
+            await futures[0]
+        try:
+            await asyncio.sleep(60)
+        finally:
+            done.append(task)
+
+    async with Runner(agent) as runner, trio.open_nursery() as nursery:
+        nursery.start_soon(runner.step, "healthy")
+        await wait_until(lambda: shared)
+        with trio.fail_after(5), trio.move_on_after(0.2):
+            await runner.step("stopped")
+        nursery.cancel_scope.cancel()
+
+    assert done == ["stopped"]
+    assert "raised" not in caplog.text
+
+
+async def test_stopped_rollouts_leave_nothing_on_what_others_wait_for() -> None:
+    shared: list[asyncio.Future[None]] = []
+
+    @agl.rollout(runs_in="asyncio", config=RolloutConfig(timeout_seconds=None))
+    async def agent(task: str) -> None:
+        futures = shared
+        if task == "healthy":
+            futures.append(asyncio.get_running_loop().create_future())
+            await futures[0]
+        await asyncio.sleep(60)
+
+    async with Runner(agent) as runner, trio.open_nursery() as nursery:
+        nursery.start_soon(runner.step, "healthy")
+        await wait_until(lambda: shared)
+        for _ in range(3):
+            with trio.move_on_after(0.1):
+                await runner.step("stopped")
+        # One is the agent's own task, which it wakes.
+        await wait_until(lambda: len(getattr(shared[0], "_callbacks", ())) == 1)
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_others_do_after_a_rollout_was_abandoned_is_not_its_clean_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lightning_trio.lanes._asyncio._lane._CLEAN_UP_SECONDS", 0.1)
+    monkeypatch.setattr("lightning_trio.lanes._asyncio._call._LAST_SECONDS", 0.0)
+    shared: list[asyncio.Future[None]] = []
+    may_end = threading.Event()
+
+    @agl.rollout(runs_in="asyncio")
+    async def agent(task: str) -> None:
+        futures = shared
+        if task == "waits":
+            futures.append(asyncio.get_running_loop().create_future())
+            await futures[0]
+            raise ValueError("its own")
+        if task == "answers":
+            futures[0].set_result(None)
+        while task == "ignores" and not may_end.is_set():
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    async def wait(runner: Runner) -> None:
+        with pytest.raises(ValueError, match="its own"):
+            await runner.step("waits")
+
+    async with Runner(agent) as runner, trio.open_nursery() as nursery:
+        nursery.start_soon(wait, runner)
+        await wait_until(lambda: shared)
+        with trio.move_on_after(0.1):
+            await runner.step("ignores")
+        assert runner.statistics().abandoned_threads == 1
+        await wait_until(lambda: len(getattr(shared[0], "_callbacks", ())) == 1)
+        await runner.step("answers")
+        await wait_until(lambda: runner.statistics().failed)
+        may_end.set()
+
+    assert len(shared) == 1

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from ..._concurrency import await_stack
+from ..._exception_text import class_name
 from ..._log import Log
 from ._shared_loop import tasks_of
 from ._waiters import waiters_of
@@ -33,8 +34,16 @@ _LOOK_SECONDS = 0.01
 
 def names_of(tasks: Iterable[asyncio.Task[Any]]) -> str:
     """Return the names of tasks and their functions, for a message."""
-    names = [f"{task.get_name()} ({getattr(task.get_coro(), '__qualname__', '?')})" for task in tasks]
-    return ", ".join(sorted(names)[:10]) + (", …" if len(names) > 10 else "")
+    names = sorted(map(_name_of, tasks))
+    return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+
+
+def _name_of(task: asyncio.Task[Any]) -> str:
+    try:
+        return f"{task.get_name()} ({getattr(task.get_coro(), '__qualname__', '?')})"
+    except (Exception, SystemExit) as exc:
+        # The task or its coroutine is of an agent's class.
+        return f"one whose name raises {class_name(exc)}"
 
 
 class BackgroundTasks:
@@ -93,8 +102,11 @@ class BackgroundTasks:
 
 def _kind_of(task: asyncio.Task[Any]) -> object:
     """Return what tasks of the same function have in common."""
-    coro = task.get_coro()
-    return getattr(coro, "cr_code", None) or getattr(coro, "__qualname__", None)
+    try:
+        coro = task.get_coro()
+        return getattr(coro, "cr_code", None) or getattr(coro, "__qualname__", None)
+    except (Exception, SystemExit):
+        return type(task)
 
 
 async def drain() -> None:

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import outcome
@@ -15,6 +16,7 @@ import trio
 
 from ..._concurrency import is_kind, leaves, note
 from ..._errors import AgentError
+from ..._exception_text import class_name
 from ..._log import Log
 from ...tracing import CURRENT, AttemptRecorder
 from ._background import names_of
@@ -37,6 +39,9 @@ logger = Log("lightning_trio.lanes")
 
 _PROMPT_SECONDS = 0.1
 """How long a cancelled attempt waits for the tasks that its agent left behind, once they are cancelled."""
+
+_LAST_SECONDS = 1.0
+"""How long what an abandoned agent does counts as its clean-up, from its last cancellation."""
 
 _CALL: contextvars.ContextVar[AsyncioCall | None] = contextvars.ContextVar("lightning_trio_asyncio_call", default=None)
 """The call whose agent is running; tasks that the agent creates inherit it."""
@@ -287,10 +292,19 @@ class AsyncioCall:
     def cancel(self) -> None:
         """Cancel the agent, unless it has ended."""
         self.cancelled_there = True
+        if self in self._bridge.abandoned:
+            # Its agent may ignore this, and go on for as long as the others.
+            context = contextvars.Context()
+            asyncio.get_running_loop().call_later(_LAST_SECONDS, self._end_clean_up, context=context)
         if self.task is not None and not self.is_ending:
             if self._bridge.loop.has_others(self):
                 self._watch_others(self.task)
             self.task.cancel()
+
+    def _end_clean_up(self) -> None:
+        if self._clean_up is not None:
+            self._clean_up.end()
+            self._clean_up = None
 
     def _done(self, task: asyncio.Task[outcome.Outcome[Any]]) -> None:
         restore_hooks(task.get_loop())
@@ -299,9 +313,10 @@ class AsyncioCall:
             return
         if self._clean_up is not None:
             # In the next pass, for what its last step has ended is noted in this one.
-            task.get_loop().call_soon(self._clean_up.end)
-        # A task that is cancelled before its first step captures no result.
-        result = outcome.Error(asyncio.CancelledError()) if task.cancelled() else task.result()
+            task.get_loop().call_soon(self._end_clean_up)
+        # A task that is cancelled before its first step returns no result.
+        captured = outcome.capture(task.result)
+        result = captured.value if isinstance(captured, outcome.Value) else captured
         if self.disturbances and isinstance(result, outcome.Error) and self.cancelled_at is None:
             causes = (each.rollout for each in self.disturbances if each.made_fail(result.error))
             self.disturbed_by = next(causes, None)
@@ -327,6 +342,17 @@ class AsyncioCall:
         return result
 
     async def _end_children(self, children: Mapping[asyncio.Task[Any], Child]) -> None:
+        # They and what they hold are of the agent's classes, and must not cost its result.
+        try:
+            await self._end_left(children)
+        except BaseException as exc:
+            logger.warning(
+                "tasks that %s left behind may go on, because a method of one of them raised %s",
+                str(self),
+                class_name(exc),
+            )
+
+    async def _end_left(self, children: Mapping[asyncio.Task[Any], Child]) -> None:
         """Cancel and await the rollout's own tasks that the agent did not await, and let the others go on."""
         # No warning for tasks that are about to end by themselves, or that the agent has cancelled.
         with suppress(asyncio.CancelledError):
@@ -402,10 +428,22 @@ class AsyncioCall:
 
     def _watch_others(self, task: asyncio.Task[Any]) -> None:
         """Have other calls know why they fail, if their agents wait for what the clean-up of this one ends."""
+        # What it looks at is of the agents' classes, and must not keep this one from being cancelled.
+        try:
+            self._watch_what_ends_with(task)
+        except BaseException as exc:
+            logger.warning(
+                "whom the end of %s makes fail may not be known, because looking at what its agent holds raised %s",
+                str(self),
+                class_name(exc),
+            )
+
+    def _watch_what_ends_with(self, task: asyncio.Task[Any]) -> None:
         clean_up = self._clean_up = self._clean_up or CleanUp(str(self))
         cancelled = list(cancelled_with(task))
         own = [child for child in self._children or () if not child.done()]
-        for future in [*cancelled, *settable([task, *own, *cancelled], FAR)]:
+        # First those that are certain, should the search for the others raise.
+        for future in chain(cancelled, settable([task, *own, *cancelled], FAR)):
             for context in all_waiters_of_future(future):
                 call = context.get(_CALL)
                 if call is not None and call is not self and not call.is_ending:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Protocol
 
 from ..._concurrency import is_kind, leaves
@@ -42,18 +43,26 @@ class CleanUp:
     def __init__(self, rollout: str) -> None:
         self._rollout = rollout
         self._is_over = False
-        self._watched: set[tuple[asyncio.Future[object], Disturbed]] = set()
+        # By identity, and with the methods of asyncio: the class of a future may be an agent's, without a hash.
+        self._watched: dict[tuple[int, int], tuple[asyncio.Future[object], Watch]] = {}
 
     def watch(self, future: asyncio.Future[object], call: Disturbed) -> None:
         """Note it as a disturbance of a call if what it waits for is done before the clean-up is over."""
-        if (future, call) not in self._watched:
-            self._watched.add((future, call))
-            future.add_done_callback(Watch(self, call))
+        key = (id(future), id(call))
+        if key not in self._watched and issubclass(type(future), asyncio.Future):
+            watch = Watch(self, call)
+            self._watched[key] = (future, watch)
+            asyncio.Future.add_done_callback(future, watch)
 
     def end(self) -> None:
         """End it: what is done from now on is no longer its doing."""
         self._is_over = True
+        watched = list(self._watched.values())
         self._watched.clear()
+        for future, watch in watched:
+            # It compares the callbacks, which may be of an agent's class.
+            with suppress(Exception):
+                asyncio.Future.remove_done_callback(future, watch)
 
     def disturb(self, future: asyncio.Future[object], call: Disturbed) -> None:
         """Note a disturbance of a call."""
@@ -88,7 +97,7 @@ class Disturbance:
 
     def __init__(self, rollout: str, future: asyncio.Future[object], call: Disturbed) -> None:
         self.rollout = rollout
-        self._error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        self._error = _error_of(future)
         self._call = call
         self._is_recent = True
         self._pass(_AT_ONCE)
@@ -111,6 +120,12 @@ class Disturbance:
             return any(is_kind(each, asyncio.CancelledError) for each in _errors_behind(exc))
         caused = {id(each) for each in leaves(self._error)}
         return any(id(each) in caused for each in _errors_behind(exc))
+
+
+def _error_of(future: asyncio.Future[object]) -> BaseException | None:
+    if asyncio.Future.cancelled(future):
+        return asyncio.CancelledError()
+    return asyncio.Future.exception(future)
 
 
 def _errors_behind(exc: BaseException) -> Iterator[BaseException]:

@@ -167,6 +167,13 @@ class AgentLoop:
 
     def location(self) -> str:
         """Return the current line of the loop's thread and the call it belongs to, for messages."""
+        try:
+            return self._locate()
+        except (Exception, SystemExit) as exc:
+            # The task, the agent's function and their module's loader are of the program's or an agent's classes.
+            return f"code that cannot be named, which raises {class_name(exc)}"
+
+    def _locate(self) -> str:
         task = self.running_task()
         calls = [call for user in list(self.users) for call in user.owners]
         call = next((call for call in calls if task is not None and call.owns(task)), None)
@@ -253,7 +260,9 @@ class AgentLoop:
         # Left are those of runners in daemon threads, and abandoned ones; they are not what the exit waits for.
         for user in list(self.users):
             for call in user.owners:
-                call.cancel()
+                # What an agent awaits may be of its own class, and refuse it.
+                with suppress(BaseException):
+                    call.cancel()
 
     def _run_stage(self, stage: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
@@ -265,7 +274,9 @@ class AgentLoop:
 async def _cancel_all() -> None:
     tasks = tasks_of(asyncio.get_running_loop()) - {asyncio.current_task()}
     for task in tasks:
-        task.cancel()
+        # It may be of an agent's class.
+        with suppress(BaseException):
+            task.cancel()
     if tasks:
         _, pending = await asyncio.wait(tasks, timeout=LEFTOVER_SECONDS)
         if pending:

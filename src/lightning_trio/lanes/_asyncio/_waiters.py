@@ -10,10 +10,12 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from types import BuiltinMethodType, CellType, FrameType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, TypeGuard, TypeVar, overload
 
 from ..._concurrency import await_stack
 from ._clean_up import Watch
+
+T = TypeVar("T")
 
 _DEPTH = 2
 """Most steps from a variable to an object: ``self.ready`` and ``waiting[key]`` take one, ``self.ready[key]`` two."""
@@ -35,9 +37,10 @@ def waiters_of(task: asyncio.Task[Any]) -> Iterator[contextvars.Context]:
     ones these are is guessed from its variables and its callbacks, so too many may be found. Locks are not among them,
     because the holder of a lock releases it when it is cancelled; the lock of a condition is an exception.
     """
-    awaited = set(cancelled_with(task))
+    # By identity: the class of a future may be an agent's, whose futures may have no hash.
+    awaited = {id(future): future for future in cancelled_with(task)}
     for future in settable([task]):
-        if future not in awaited:
+        if id(future) not in awaited:
             yield from waiters_of_future(future)
 
 
@@ -55,7 +58,7 @@ def all_waiters_of_future(future: asyncio.Future[Any]) -> Iterator[contextvars.C
             yield context
             # A task wakes up by a method of its own.
             task = getattr(callback, "__self__", None)
-            if isinstance(task, asyncio.Task) and len(found) < _MOST_OBJECTS:
+            if _is_a(task, asyncio.Task) and len(found) < _MOST_OBJECTS:
                 found.append(task)
 
 
@@ -71,7 +74,7 @@ def cancelled_with(task: asyncio.Task[Any]) -> Iterator[asyncio.Future[Any]]:
 def _callbacks(future: asyncio.Future[Any]) -> Iterable[tuple[Any, contextvars.Context]]:
     # Private, and the same in C and in Python since 3.7: pairs of a callback and its context.
     pairs: Iterable[tuple[Any, contextvars.Context]] = getattr(future, "_callbacks", None) or ()
-    return [pair for pair in pairs if not isinstance(pair[0], Watch)]
+    return [pair for pair in pairs if type(pair[0]) is not Watch]
 
 
 def settable(futures: Collection[asyncio.Future[Any]], depth: int = _DEPTH) -> Iterator[asyncio.Future[Any]]:
@@ -80,18 +83,18 @@ def settable(futures: Collection[asyncio.Future[Any]], depth: int = _DEPTH) -> I
     held: list[object] = []
     for future in futures:
         held += (callback for callback, _ in _callbacks(future) if not _is_of_the_lane(callback))
-        if isinstance(future, asyncio.Task):
+        if _is_a(future, asyncio.Task):
             held += (value for frame in _frames(future) for value in frame.f_locals.values())
     for value in islice(_reachable(held, depth), _MOST_OBJECTS):
-        if isinstance(value, asyncio.Future):
+        if _is_a(value, asyncio.Future):
             yield value
-        elif isinstance(value, asyncio.Event):
+        elif _is_a(value, asyncio.Event):
             yield from getattr(value, "_waiters", ())
-        elif isinstance(value, asyncio.Condition):
+        elif _is_a(value, asyncio.Condition):
             # Since Python 3.13, a cancelled waiter wakes another one, which needs the lock before it can wait again.
             lock = getattr(value, "_lock", None)
             yield from (*getattr(value, "_waiters", ()), *(getattr(lock, "_waiters", None) or ()))
-        elif isinstance(value, asyncio.Queue):
+        elif _is_a(value, asyncio.Queue):
             yield from (*getattr(value, "_getters", ()), *getattr(value, "_putters", ()))
 
 
@@ -100,8 +103,8 @@ def _frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
     return (frame for frame in await_stack(task.get_coro()) if frame.f_globals.get("__name__") != _CALLS_MODULE)
 
 
-def _is_of_the_lane(callback: Any) -> bool:
-    return getattr(callback, "__module__", None) == _CALLS_MODULE
+def _is_of_the_lane(callback: object) -> bool:
+    return _is_a(callback, MethodType) and type(callback.__self__).__module__ == _CALLS_MODULE
 
 
 def _reachable(values: Iterable[object], most: int) -> Iterator[object]:
@@ -111,24 +114,33 @@ def _reachable(values: Iterable[object], most: int) -> Iterator[object]:
     while found:
         value, depth = found.popleft()
         # This task may know another one, but it does not set its result.
-        if id(value) in seen or isinstance(value, asyncio.Task):
+        if id(value) in seen or _is_a(value, asyncio.Task):
             continue
         seen.add(id(value))
         yield value
         # Cells of closures and functions with bound arguments do not count as a step.
-        depth += not isinstance(value, _TRANSPARENT)
+        depth += not _is_a(value, _TRANSPARENT)
         if depth <= most and len(found) < _MOST_OBJECTS:
             found.extend((each, depth) for each in _held_by(value))
 
 
 def _held_by(value: object) -> Iterator[object]:
-    if isinstance(value, FunctionType):
+    if _is_a(value, FunctionType):
         # Not its module, which is not of the task.
         yield from value.__closure__ or ()
-    elif not isinstance(value, _OPAQUE):
+    elif not _is_a(value, _OPAQUE):
         for each in islice(gc.get_referents(value), _MOST_OBJECTS):
-            if type(each) not in _PLAIN and not isinstance(each, (type, ModuleType)):
+            if type(each) not in _PLAIN and not _is_a(each, (type, ModuleType)):
                 yield each
+
+
+@overload
+def _is_a(value: object, kinds: type[T]) -> TypeGuard[T]: ...
+@overload
+def _is_a(value: object, kinds: tuple[type, ...]) -> bool: ...
+def _is_a(value: object, kinds: type | tuple[type, ...]) -> bool:
+    """Whether a value is of a class; `isinstance` asks its ``__class__``, with which a lazy proxy makes its object."""
+    return issubclass(type(value), kinds)
 
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
