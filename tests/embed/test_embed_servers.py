@@ -332,6 +332,7 @@ async def stop(program: subprocess.Popen[str], with_signal: signal.Signals) -> P
     return Program(program.returncode, err)
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 @pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
 @pytest.mark.parametrize("name", SERVERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -95,6 +96,10 @@ class RudeName(str):
     __hash__ = str.__hash__
 
 
+UNTRACED = pytest.mark.skipif(sys.gettrace() is not None, reason="coverage reads the names of the code that it traces")
+
+
+@UNTRACED
 async def test_an_agent_whose_code_has_names_that_raise_is_named(caplog: pytest.LogCaptureFixture) -> None:
     agent = agent_of("time.sleep(1.5)")
     agent.__code__ = agent.__code__.replace(co_filename=RudeName("rude.bin"), co_name=RudeName("rude"))
@@ -105,6 +110,7 @@ async def test_an_agent_whose_code_has_names_that_raise_is_named(caplog: pytest.
     assert any("in rude at rude.bin:4: ;" in each for each in caplog.messages)
 
 
+@UNTRACED
 async def test_the_error_of_such_an_agent_has_its_lines() -> None:
     agent = agent_of("raise ValueError")
     agent.__code__ = agent.__code__.replace(co_filename=RudeName("rude.bin"), co_name=RudeName("rude"))

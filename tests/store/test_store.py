@@ -71,6 +71,7 @@ async def test_store_keeps_the_rule(name: str, check: Check, autojump_clock: Moc
             await check(store)
 
 
+@pytest.mark.heavy
 def test_the_whole_suite_runs_on_the_real_clock_as_well() -> None:
     trio.run(check_store, DictStore)
 
