@@ -148,6 +148,8 @@ BROAD_EXCEPTS = {
     "lanes/_asyncio/_loop.py AgentLoop._run": "the end of a thread: what killed its loop fails the calls in it",
     "lanes/_asyncio/_loop.py AgentLoop._run_stage": "a task's SystemExit must not keep the loop from closing",
     "lanes/_asyncio/_loop.py _log_error": "asyncio's filters and handlers may be an agent's; it is logged",
+    "lanes/_asyncio/_shared_loop.py tasks_of": "a task may be of an agent's class; those of the lane are found",
+    "lanes/_asyncio/_shared_loop.py _is_pending": "as above; it is left alone",
     "lanes/_place.py code_line": "a module's loader may be the program's own; the line is shown without its text",
     "lanes/_thread.py _call": "what an agent raises goes to Trio's thread",
     "lanes/_process/_pickling.py _find_culprit": "pickling runs users' code; a part that fails is the one looked for",

@@ -52,7 +52,18 @@ def tasks_of(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
         with suppress(RuntimeError):
             hidden = list(_hidden)
             break
-    return {task for task in hidden if task.get_loop() is loop and not task.done()} | asyncio.all_tasks(loop)
+    try:
+        visible = asyncio.all_tasks(loop)
+    except BaseException:
+        visible = set()
+    return {task for task in hidden if _is_pending(task, loop)} | visible
+
+
+def _is_pending(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return task.get_loop() is loop and not task.done()
+    except BaseException:
+        return False
 
 
 def keep_settings_apart(loop: asyncio.AbstractEventLoop, find_tenant: Callable[[], Tenant | None]) -> None:
