@@ -64,7 +64,11 @@ async def await_later() -> float:
     return await task
 
 
-@pytest.mark.parametrize("neighbour", [gather, await_later])
+async def await_a_shared_task() -> float:
+    return await asyncio.create_task(tick(0.05), context=contextvars.Context())
+
+
+@pytest.mark.parametrize("neighbour", [gather, await_later, await_a_shared_task])
 async def test_an_agent_that_cancels_all_tasks_of_the_loop_cancels_no_other_rollout(
     neighbour: Callable[[], Awaitable[float]],
 ) -> None:

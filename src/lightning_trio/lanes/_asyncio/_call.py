@@ -64,7 +64,9 @@ def create_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any],
     is_given = context is not None
     call = _CALL.get() if context is None else context.get(_CALL)
     if call is None or call.is_over:
-        return asyncio.Task(coro, loop=loop, **options)
+        task = asyncio.Task(coro, loop=loop, **options)
+        hide_task(task)
+        return task
     if context is None:
         # The task would make this copy.
         options["context"] = context = contextvars.copy_context()
